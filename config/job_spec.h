@@ -1,0 +1,57 @@
+// What a job asks for, as its submitter wrote it and as it is stored.
+//
+// The passes of a chain stay JSON here; passes/plan.h binds them to their options.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "config/fields.h"
+
+namespace pared {
+
+struct ChainSpec {
+  std::string name;          // [a-z0-9][a-z0-9._-]*, not "baseline", unique in the job
+  std::vector<Json> passes;  // each {"pass": NAME, options...}
+};
+
+struct CalibrationSpec {
+  std::string dataset;    // empty: no calibration data
+  int64_t samples = 128;  // the first so many of the dataset; 0: all
+};
+
+struct EvaluateSpec {
+  std::string dataset;    // empty: no labels; fidelity on random inputs, which the report says
+  int64_t samples = 0;    // 0: all
+  int64_t runs = 50;      // timed runs of each artifact; 0: no latency
+  int64_t threads = 1;    // of a timed run
+};
+
+struct LimitsSpec {
+  int64_t memory_mb = 0;  // 0: the daemon's setting
+  int64_t time_s = 0;     // 0: the daemon's setting
+};
+
+struct JobSpec {
+  std::string model;                      // a registered model's name
+  std::string experiment = "default";
+  CalibrationSpec calibration;
+  std::vector<ChainSpec> chains;          // at least one
+  EvaluateSpec evaluate;
+  LimitsSpec limits;
+  int64_t seed = 0;                       // of everything random in the job
+};
+
+// Limits of a spec: chains a job, passes a chain.
+constexpr size_t kChainsMax = 64;
+constexpr size_t kPassesMax = 32;
+
+// Throws kInvalidArgument at the JSON Pointer of the fault. Does not look inside passes.
+JobSpec ReadJobSpec(const Json& json);
+
+// The canonical form: all fields, defaults filled in (those of passes are filled in by the plan).
+Json WriteJobSpec(const JobSpec& spec);
+
+}  // namespace pared

@@ -1,0 +1,49 @@
+// A plan as a TBB flow graph: the step boundary.
+//
+// A node is one step; an edge carries the model. A failure ends its own branch: it flows through the
+// steps below untouched. Equal prefixes are one node and run once.
+
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/error.h"
+#include "passes/plan.h"
+
+namespace pared {
+
+struct Outcome {
+  std::shared_ptr<const Model> model;  // null where there is an error
+  std::shared_ptr<const Error> error;
+  Json reports = Json::array();        // [{"pass", "seconds", "report"}, ...] of the steps so far
+};
+
+struct FlowContext {
+  std::function<bool()> cancelled;
+  const Dataset* calibration = nullptr;
+  int64_t calibration_samples = 0;
+  int64_t seed = 0;
+  int64_t threads = 1;
+  // Called by any thread: a step of a chain has begun or ended, or got this far.
+  std::function<void(const std::string& step, double fraction)> progress;
+};
+
+// Called once for each chain when it has ended, by any thread, possibly several at once.
+using Sink = std::function<void(const std::string& chain, const Outcome& outcome)>;
+
+class Flow {
+ public:
+  Flow(const PlanNode& plan, FlowContext context, Sink sink);
+  ~Flow();
+
+  // Returns when every chain has ended.
+  void Run(Model model);
+
+ private:
+  struct GraphState;
+  std::unique_ptr<GraphState> state_;
+};
+
+}  // namespace pared

@@ -1,0 +1,54 @@
+// Named inputs and labels, read sample by sample.
+//
+// A dataset is a folder with `dataset.json` and NumPy .npy files:
+//   {"inputs": {"Input3": "images.npy"}, "labels": "labels.npy"}
+// Each array's first axis counts samples. The name "*" stands for the model's only input.
+
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/graph.h"
+#include "model/tensor.h"
+
+namespace pared {
+
+class Dataset {
+ public:
+  // Maps the files. Throws kNotFound, or kInvalidArgument naming the file and what is wrong in it.
+  static Dataset Open(const std::filesystem::path& folder);
+
+  // `samples` samples of standard normal (float), or small non-negative (integer) values in the
+  // shapes of `inputs`, unknown dimensions being 1. For where no data is given.
+  static Dataset Random(const std::vector<ValueInfo>& inputs, int64_t samples, int64_t seed);
+
+  const std::string& name() const { return name_; }
+  int64_t sample_count() const { return sample_count_; }
+  bool has_labels() const { return labels_.has_value(); }
+  int64_t label(int64_t sample) const;
+
+  // One batch of one sample for a model with these inputs, in their order. The leading axis of 1
+  // is kept where the input's rank needs it. Throws kInvalidArgument naming the input, the axis
+  // and both sizes where they do not fit.
+  std::vector<Tensor> Sample(int64_t sample, const std::vector<ValueInfo>& inputs) const;
+
+  // SHA-256 over names and array bytes, hexadecimal.
+  std::string Digest() const;
+
+ private:
+  std::string name_;
+  int64_t sample_count_ = 0;
+  std::map<std::string, Tensor> inputs_;
+  std::optional<Tensor> labels_;
+};
+
+// A NumPy array file, format versions 1 to 3, C order, mapped. Throws kInvalidArgument.
+Tensor LoadNpy(const std::filesystem::path& path);
+
+}  // namespace pared

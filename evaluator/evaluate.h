@@ -1,0 +1,55 @@
+// Measures a model: fidelity to the float model, accuracy on labels, size, sparsity, latency.
+
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "config/fields.h"
+#include "evaluator/dataset.h"
+#include "evaluator/executor.h"
+#include "model/graph.h"
+
+namespace pared {
+
+// Metric name to value. Names are public: docs/job_spec.md lists them with units.
+//   top1                     fraction of samples whose label is the first output's arg max
+//   agreement                fraction of samples with the float model's arg max
+//   sqnr_db, cosine          first output against the float model's, over all samples; sqnr_db is
+//                            10 log10(sum ref^2 / sum (ref - y)^2), 200 where they are equal
+//   size_bytes, size_compressed_bytes (zlib level 6 of the file), sparsity (zeros among all weights)
+//   int8_weight_share, int8_mac_share
+//   latency_ms_mean, _p50, _p90, _p99, _min, peak_activation_bytes
+using Metrics = std::map<std::string, double>;
+
+// The float model's outputs for each sample, kept to compare with.
+struct Reference {
+  std::vector<std::vector<Tensor>> outputs;
+};
+
+struct EvaluateContext {
+  const Dataset* dataset = nullptr;
+  int64_t samples = 0;                                  // 0: all
+  std::function<bool()> cancelled = [] { return false; };
+  std::function<void(double fraction)> progress = [](double) {};
+};
+
+// Runs `model` over the samples. Throws kCancelled.
+Reference RunReference(const Model& model, const EvaluateContext& context);
+
+// top1, agreement, sqnr_db, cosine, sparsity, int8 shares.
+Metrics EvaluateAccuracy(const Model& model, const Reference& reference,
+                         const EvaluateContext& context);
+
+// size_bytes and size_compressed_bytes of a file (its external data included).
+Metrics EvaluateSize(const std::filesystem::path& path);
+
+// Loads the file, warms up, times `runs` runs of one sample alone in the process.
+Metrics EvaluateLatency(const std::filesystem::path& path, const EvaluateContext& context,
+                        int64_t runs, int64_t threads);
+
+}  // namespace pared

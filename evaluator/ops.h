@@ -1,0 +1,97 @@
+// The operators: how a node becomes a function over tensors.
+//
+// An OpInfo prepares a node: it reads attributes, checks them, looks at inputs that are constant and
+// returns the function that runs. What does not depend on activations is done there, once.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/cpu.h"
+#include "model/graph.h"
+#include "model/tensor.h"
+
+namespace pared {
+
+class BufferPool;
+
+// What an op may use while it runs: memory and threads. One for each node call.
+class Scratch {
+ public:
+  Scratch(BufferPool& pool, int64_t threads) : pool_(pool), threads_(threads) {}
+
+  // Makes `out` a new tensor and returns its elements, 64-byte aligned and not initialized.
+  template <class T>
+  std::span<T> Allocate(Tensor& out, const Shape& shape) {
+    std::byte* bytes = AllocateBytes(out, kDTypeOf<T>, shape, Layout::kRowMajor);
+    return {reinterpret_cast<T*>(bytes), static_cast<size_t>(ElementCount(shape))};
+  }
+  std::byte* AllocateBytes(Tensor& out, DType dtype, const Shape& shape, Layout layout);
+
+  // 64-byte aligned memory that lives until the node has run.
+  std::byte* Temporary(size_t bytes);
+
+  // Calls body(begin, end) over [0, count) in pieces of at least `grain`, by TBB where threads > 1.
+  // Results must not depend on the cut.
+  void ParallelFor(int64_t count, int64_t grain,
+                   const std::function<void(int64_t begin, int64_t end)>& body) const;
+
+  int64_t threads() const { return threads_; }
+
+ private:
+  BufferPool& pool_;
+  int64_t threads_;
+  std::vector<std::shared_ptr<void>> temporaries_;
+};
+
+// inputs: as many as the node has, then the names its subgraphs capture, in CapturedNames order;
+// null: an optional left out. outputs: as many as the node has; an output whose name is empty may
+// be left undefined.
+using Op = std::function<void(std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
+                              Scratch& scratch)>;
+
+// What is known of a node when it is prepared.
+struct OpContext {
+  int64_t opset = 0;                      // of the node's domain
+  Isa isa = Isa::kReference;
+  int64_t threads = 1;
+  bool tune = false;
+  int64_t seed = 0;
+  std::vector<const Tensor*> constants;   // by input; null: not a constant
+  // Prepares a subgraph: a function from its inputs, then its captured names, to its outputs.
+  std::function<Op(const GraphPtr&)> prepare_graph;
+};
+
+struct OpInfo {
+  std::string_view op_type;
+  std::string_view domain;  // "" is ai.onnx; "com.microsoft"; "pared": made by fuse.cc only
+  // Throws kUnsupported or kInvalidArgument with NodeLabel(node) in `where`.
+  Op (*prepare)(const Node& node, const OpContext& context);
+};
+
+// One list a family; ops.cc joins them.
+std::span<const OpInfo> ElementwiseOps();   // unary, binary, where, clip, cast, activations
+std::span<const OpInfo> ConvOps();          // Conv, ConvTranspose, float
+std::span<const OpInfo> MatMulOps();        // MatMul, Gemm, Einsum
+std::span<const OpInfo> PoolOps();
+std::span<const OpInfo> NormOps();          // BatchNormalization, LayerNormalization, Softmax, ...
+std::span<const OpInfo> ReduceOps();        // Reduce*, ArgMax, CumSum, TopK
+std::span<const OpInfo> ShapeOps();         // Reshape, Transpose, Concat, Slice, Gather, Pad, ...
+std::span<const OpInfo> ResizeOps();        // Resize, Upsample, GridSample, DepthToSpace, ...
+std::span<const OpInfo> RecurrentOps();     // LSTM, GRU, RNN
+std::span<const OpInfo> ControlOps();       // If, Loop, Scan
+std::span<const OpInfo> RandomOps();
+std::span<const OpInfo> QuantizeOps();      // QuantizeLinear, QLinearConv, ConvInteger, ...: unfused
+std::span<const OpInfo> FusedOps();         // domain "pared"
+
+// Null: no such operator.
+const OpInfo* FindOp(std::string_view domain, std::string_view op_type);
+
+}  // namespace pared

@@ -1,0 +1,22 @@
+// Types and shapes of all values of a model, as far as they follow from its inputs.
+
+#pragma once
+
+#include <string>
+#include <unordered_map>
+
+#include "model/graph.h"
+
+namespace pared {
+
+struct ValueType {
+  DType dtype = DType::kUndefined;        // kUndefined: not known
+  std::optional<std::vector<Dim>> shape;  // nullopt: rank not known
+};
+
+// By value name, for the main graph. What the file states (inputs, outputs, value_info,
+// initializers) is taken over; the rest follows from the operators. A value that an operator pared
+// does not know makes is absent. Throws kInvalidArgument where two statements contradict.
+std::unordered_map<std::string, ValueType> InferShapes(const Model& model);
+
+}  // namespace pared

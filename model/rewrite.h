@@ -1,0 +1,31 @@
+// The few edits that passes share. None looks at what it edits for; each keeps Verify() true.
+
+#pragma once
+
+#include <string>
+#include <unordered_set>
+
+#include "model/graph.h"
+
+namespace pared {
+
+// Makes names that no value or node of the model has, subgraphs and functions included.
+class FreshNames {
+ public:
+  explicit FreshNames(const Model& model);
+
+  // `base` itself where it is free, else base_1, base_2, ... The name is taken from then on.
+  std::string Make(const std::string& base);
+
+ private:
+  std::unordered_set<std::string> taken_;
+};
+
+// Lets every reader of `from` (nodes, also within subgraphs, but not the graph's outputs) read `to`.
+void ReplaceUses(Graph& graph, const std::string& from, const std::string& to);
+
+// Removes nodes whose outputs nobody reads, then initializers and value_info that nobody names.
+// Graph inputs and outputs stay.
+void EraseDead(Graph& graph);
+
+}  // namespace pared

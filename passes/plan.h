@@ -1,0 +1,27 @@
+// A job spec's chains bound to their passes, equal prefixes merged into a tree.
+
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "config/job_spec.h"
+#include "passes/pass.h"
+
+namespace pared {
+
+struct PlanNode {
+  Step step;                        // of the root: empty
+  std::vector<std::string> chains;  // those that end here
+  std::vector<PlanNode> next;
+};
+
+// The root's chain is "baseline": every job measures its input too. Throws kInvalidArgument at the
+// JSON Pointer of the fault: unknown pass, wrong option, a pass that needs calibration where the job
+// names no calibration dataset.
+PlanNode MakePlan(const JobSpec& spec);
+
+// The steps of each chain with all options, as a run stores them: [{"pass", options...}, ...].
+Json ChainSteps(const PlanNode& root, const std::string& chain);
+
+}  // namespace pared

@@ -1,0 +1,114 @@
+// Jobs, runs and models in SQLite. Every method is one transaction; all are thread-safe.
+
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "config/job_spec.h"
+
+namespace pared {
+
+using JobId = int64_t;
+enum class JobState { kQueued, kRunning, kSucceeded, kFailed, kCancelled };
+
+const char* JobStateName(JobState state);
+std::optional<JobState> JobStateOf(const std::string& name);
+
+struct Job {
+  JobId id = 0;
+  JobState state = JobState::kQueued;
+  int64_t tries = 0;
+  bool cancel_requested = false;
+  Json spec;
+  Json progress;  // the last progress line of its worker; null before the first
+  Json error;     // {"code", "message", "where"}; null: none
+  int64_t created_ms = 0;                          // since 1970, UTC
+  std::optional<int64_t> started_ms, finished_ms;
+};
+
+struct RunRecord {
+  std::string experiment, model, chain;
+  Json steps;                        // with all options
+  Json reports;                      // what the passes said
+  Json machine;                      // {"cpu", "isa", "version"}
+  std::string artifact;              // SHA-256; empty: none
+  Json error;                        // null: none
+  std::map<std::string, double> metrics;
+};
+
+struct Run {
+  int64_t id = 0;
+  JobId job = 0;
+  RunRecord record;
+  int64_t created_ms = 0;
+};
+
+struct RunQuery {
+  std::optional<std::string> experiment, model, chain;
+  std::optional<JobId> job;
+  int64_t limit = 100;
+  int64_t after = 0;  // runs with greater ids only
+};
+
+struct JobQuery {
+  std::optional<JobState> state;
+  int64_t limit = 100;
+  int64_t after = 0;
+};
+
+struct ModelRecord {
+  std::string name, sha256;
+  int64_t bytes = 0, created_ms = 0;
+};
+
+struct StoreLimits {
+  int64_t queued_max = 10'000;
+};
+
+class Store {
+ public:
+  // Opens or creates the file, applies missing migrations. Throws kInternal, or kInvalidArgument
+  // where a newer pared wrote the file.
+  Store(const std::filesystem::path& file, StoreLimits limits);
+  ~Store();
+
+  JobId Submit(const Json& spec);                  // kUnavailable: the queue is full
+  // Waits for a queued job, takes the oldest: queued -> running, tries + 1. nullopt: stopped.
+  std::optional<Job> Claim(std::stop_token stop);
+  std::optional<Job> GetJob(JobId id) const;
+  std::vector<Job> Jobs(const JobQuery& query) const;
+  // A queued job is cancelled at once, a running one is asked to. kNotFound; kConflict: it has ended.
+  void RequestCancel(JobId id);
+  bool CancelRequested(JobId id) const;
+  void SetProgress(JobId id, const Json& progress);
+  // Records the runs and ends the job in one transaction: running -> succeeded, failed or cancelled.
+  // kConflict where it is not running.
+  void Finish(JobId id, JobState state, const Json& error, const std::vector<RunRecord>& runs);
+  void Requeue(JobId id);                          // running -> queued: the daemon stops
+  // At start: running -> queued, or failed where it has been tried `tries_max` times.
+  void Recover(int64_t tries_max);
+
+  std::optional<Run> GetRun(int64_t id) const;
+  std::vector<Run> Runs(const RunQuery& query) const;
+  // Runs that no other run of the query beats in both: least `cost`, greatest `quality`. By cost.
+  std::vector<Run> ParetoFront(const RunQuery& query, const std::string& cost,
+                               const std::string& quality) const;
+
+  void PutModel(const std::string& name, const std::string& sha256, int64_t bytes);
+  std::optional<ModelRecord> GetModel(const std::string& name) const;
+  std::vector<ModelRecord> Models() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pared
