@@ -23,8 +23,8 @@ enum class ErrorCode {
 
 class Error : public std::exception {
  public:
-  // `message` says what is wrong and what would be right; `where` is a JSON Pointer, a node or value
-  // name, or a file.
+  // `message` says what is wrong and what would be right; `where` is a JSON Pointer, a node or
+  // value name, or a file.
   Error(ErrorCode code, std::string message, std::string where = "")
       : code_(code), message_(std::move(message)), where_(std::move(where)) {
     text_ = where_.empty() ? message_ : where_ + ": " + message_;

@@ -4,10 +4,12 @@
 //   struct Options { double sparsity = 0.5; Scope scope = Scope::kLayer; };
 //   void Fields(FieldVisitor& f, Options& o) {
 //     f.Number("sparsity", o.sparsity, {0.0, 0.99}, "Fraction of each weight set to zero.");
-//     f.Choice("scope", o.scope, {"layer", "model"}, "Rank magnitudes within a layer or the model.");
+//     f.Choice("scope", o.scope, {"layer", "model"}, "Rank magnitudes within a layer or the
+//     model.");
 //   }
 //
-// The default stands in the struct. A field is required where its listing calls Required() before it.
+// The default stands in the struct. A field is required where its listing calls Required() before
+// it.
 
 #pragma once
 

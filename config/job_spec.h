@@ -23,10 +23,10 @@ struct CalibrationSpec {
 };
 
 struct EvaluateSpec {
-  std::string dataset;    // empty: no labels; fidelity on random inputs, which the report says
-  int64_t samples = 0;    // 0: all
-  int64_t runs = 50;      // timed runs of each artifact; 0: no latency
-  int64_t threads = 1;    // of a timed run
+  std::string dataset;  // empty: no labels; fidelity on random inputs, which the report says
+  int64_t samples = 0;  // 0: all
+  int64_t runs = 50;    // timed runs of each artifact; 0: no latency
+  int64_t threads = 1;  // of a timed run
 };
 
 struct LimitsSpec {
@@ -35,13 +35,13 @@ struct LimitsSpec {
 };
 
 struct JobSpec {
-  std::string model;                      // a registered model's name
+  std::string model;  // a registered model's name
   std::string experiment = "default";
   CalibrationSpec calibration;
-  std::vector<ChainSpec> chains;          // at least one
+  std::vector<ChainSpec> chains;  // at least one
   EvaluateSpec evaluate;
   LimitsSpec limits;
-  int64_t seed = 0;                       // of everything random in the job
+  int64_t seed = 0;  // of everything random in the job
 };
 
 // Limits of a spec: chains a job, passes a chain.

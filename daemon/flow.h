@@ -1,7 +1,7 @@
 // A plan as a TBB flow graph: the step boundary.
 //
-// A node is one step; an edge carries the model. A failure ends its own branch: it flows through the
-// steps below untouched. Equal prefixes are one node and run once.
+// A node is one step; an edge carries the model. A failure ends its own branch: it flows through
+// the steps below untouched. Equal prefixes are one node and run once.
 
 #pragma once
 
@@ -17,7 +17,7 @@ namespace pared {
 struct Outcome {
   std::shared_ptr<const Model> model;  // null where there is an error
   std::shared_ptr<const Error> error;
-  Json reports = Json::array();        // [{"pass", "seconds", "report"}, ...] of the steps so far
+  Json reports = Json::array();  // [{"pass", "seconds", "report"}, ...] of the steps so far
 };
 
 struct FlowContext {

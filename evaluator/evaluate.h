@@ -21,9 +21,9 @@ namespace pared {
 //   agreement                fraction of samples with the float model's arg max
 //   sqnr_db, cosine          first output against the float model's, over all samples; sqnr_db is
 //                            10 log10(sum ref^2 / sum (ref - y)^2), 200 where they are equal
-//   size_bytes, size_compressed_bytes (zlib level 6 of the file), sparsity (zeros among all weights)
-//   int8_weight_share, int8_mac_share
-//   latency_ms_mean, _p50, _p90, _p99, _min, peak_activation_bytes
+//   size_bytes, size_compressed_bytes (zlib level 6 of the file), sparsity (zeros among all
+//   weights) int8_weight_share, int8_mac_share latency_ms_mean, _p50, _p90, _p99, _min,
+//   peak_activation_bytes
 using Metrics = std::map<std::string, double>;
 
 // The float model's outputs for each sample, kept to compare with.
@@ -33,7 +33,7 @@ struct Reference {
 
 struct EvaluateContext {
   const Dataset* dataset = nullptr;
-  int64_t samples = 0;                                  // 0: all
+  int64_t samples = 0;  // 0: all
   std::function<bool()> cancelled = [] { return false; };
   std::function<void(double fraction)> progress = [](double) {};
 };

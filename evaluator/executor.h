@@ -17,10 +17,10 @@ namespace pared {
 
 struct ExecutorOptions {
   Isa isa = SelectedIsa();
-  int64_t threads = 1;      // of one Run; 0: all that TBB has
-  bool fuse = true;         // false: every node as ONNX defines it, one by one (calibration, parity)
-  bool tune = false;        // time the candidates of each INT8 layer when preparing
-  int64_t seed = 0;         // of RandomNormal and its like where the node has no seed
+  int64_t threads = 1;  // of one Run; 0: all that TBB has
+  bool fuse = true;     // false: every node as ONNX defines it, one by one (calibration, parity)
+  bool tune = false;    // time the candidates of each INT8 layer when preparing
+  int64_t seed = 0;     // of RandomNormal and its like where the node has no seed
 };
 
 // Sees the value of every name as it is made; called from one thread at a time, in node order.
@@ -37,8 +37,8 @@ struct LayerStats {
 
 class Executor {
  public:
-  // Orders, fuses and packs. Keeps what it needs of `model`. Throws kUnsupported naming op, node and
-  // opset; kInvalidArgument where a node breaks its operator's rules.
+  // Orders, fuses and packs. Keeps what it needs of `model`. Throws kUnsupported naming op, node
+  // and opset; kInvalidArgument where a node breaks its operator's rules.
   explicit Executor(const Model& model, const ExecutorOptions& options = {});
   ~Executor();
   Executor(Executor&&) noexcept;

@@ -1,7 +1,7 @@
 // The operators: how a node becomes a function over tensors.
 //
-// An OpInfo prepares a node: it reads attributes, checks them, looks at inputs that are constant and
-// returns the function that runs. What does not depend on activations is done there, once.
+// An OpInfo prepares a node: it reads attributes, checks them, looks at inputs that are constant
+// and returns the function that runs. What does not depend on activations is done there, once.
 
 #pragma once
 
@@ -59,12 +59,12 @@ using Op = std::function<void(std::span<const Tensor* const> inputs, std::span<T
 
 // What is known of a node when it is prepared.
 struct OpContext {
-  int64_t opset = 0;                      // of the node's domain
+  int64_t opset = 0;  // of the node's domain
   Isa isa = Isa::kReference;
   int64_t threads = 1;
   bool tune = false;
   int64_t seed = 0;
-  std::vector<const Tensor*> constants;   // by input; null: not a constant
+  std::vector<const Tensor*> constants;  // by input; null: not a constant
   // Prepares a subgraph: a function from its inputs, then its captured names, to its outputs.
   std::function<Op(const GraphPtr&)> prepare_graph;
 };
@@ -77,19 +77,19 @@ struct OpInfo {
 };
 
 // One list a family; ops.cc joins them.
-std::span<const OpInfo> ElementwiseOps();   // unary, binary, where, clip, cast, activations
-std::span<const OpInfo> ConvOps();          // Conv, ConvTranspose, float
-std::span<const OpInfo> MatMulOps();        // MatMul, Gemm, Einsum
+std::span<const OpInfo> ElementwiseOps();  // unary, binary, where, clip, cast, activations
+std::span<const OpInfo> ConvOps();         // Conv, ConvTranspose, float
+std::span<const OpInfo> MatMulOps();       // MatMul, Gemm, Einsum
 std::span<const OpInfo> PoolOps();
-std::span<const OpInfo> NormOps();          // BatchNormalization, LayerNormalization, Softmax, ...
-std::span<const OpInfo> ReduceOps();        // Reduce*, ArgMax, CumSum, TopK
-std::span<const OpInfo> ShapeOps();         // Reshape, Transpose, Concat, Slice, Gather, Pad, ...
-std::span<const OpInfo> ResizeOps();        // Resize, Upsample, GridSample, DepthToSpace, ...
-std::span<const OpInfo> RecurrentOps();     // LSTM, GRU, RNN
-std::span<const OpInfo> ControlOps();       // If, Loop, Scan
+std::span<const OpInfo> NormOps();       // BatchNormalization, LayerNormalization, Softmax, ...
+std::span<const OpInfo> ReduceOps();     // Reduce*, ArgMax, CumSum, TopK
+std::span<const OpInfo> ShapeOps();      // Reshape, Transpose, Concat, Slice, Gather, Pad, ...
+std::span<const OpInfo> ResizeOps();     // Resize, Upsample, GridSample, DepthToSpace, ...
+std::span<const OpInfo> RecurrentOps();  // LSTM, GRU, RNN
+std::span<const OpInfo> ControlOps();    // If, Loop, Scan
 std::span<const OpInfo> RandomOps();
-std::span<const OpInfo> QuantizeOps();      // QuantizeLinear, QLinearConv, ConvInteger, ...: unfused
-std::span<const OpInfo> FusedOps();         // domain "pared"
+std::span<const OpInfo> QuantizeOps();  // QuantizeLinear, QLinearConv, ConvInteger, ...: unfused
+std::span<const OpInfo> FusedOps();     // domain "pared"
 
 // Null: no such operator.
 const OpInfo* FindOp(std::string_view domain, std::string_view op_type);

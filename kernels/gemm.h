@@ -33,13 +33,13 @@ struct GemmEpilogue {
   std::vector<int32_t> bias;  // [m]
   std::vector<float> scale;   // [m]; unused for kInt32
   GemmOutput output = GemmOutput::kUInt8;
-  int32_t zero_point = 0;          // kUInt8 only, 0 to 255
-  int32_t low = 0, high = 255;     // kUInt8 only: a fused Relu or Clip
+  int32_t zero_point = 0;       // kUInt8 only, 0 to 255
+  int32_t low = 0, high = 255;  // kUInt8 only: a fused Relu or Clip
 };
 
 struct GemmWeights {
-  int64_t m = 0, k = 0;              // k < 65,536, so that the int32 sum cannot overflow
-  std::span<const int8_t> values;    // [m][k]; not kept after Pack
+  int64_t m = 0, k = 0;            // k < 65,536, so that the int32 sum cannot overflow
+  std::span<const int8_t> values;  // [m][k]; not kept after Pack
   GemmEpilogue epilogue;
 };
 

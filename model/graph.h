@@ -39,9 +39,7 @@ class NamedList {
     const auto it = index_.find(name);
     return it == index_.end() ? nullptr : &entries_[it->second].second;
   }
-  T* find(const std::string& name) {
-    return const_cast<T*>(std::as_const(*this).find(name));
-  }
+  T* find(const std::string& name) { return const_cast<T*>(std::as_const(*this).find(name)); }
   const T& at(const std::string& name) const {
     const T* found = find(name);
     PARED_CHECK(found != nullptr);
@@ -78,8 +76,8 @@ struct Attribute {
   std::variant<std::monostate, int64_t, float, std::string, Tensor, GraphPtr, std::vector<int64_t>,
                std::vector<float>, std::vector<std::string>, std::vector<Tensor>,
                std::vector<GraphPtr>>
-      value;              // monostate: a kind pared only carries; its bytes are in `unknown`
-  std::string ref_name;   // within a function: the name of the function's attribute it stands for
+      value;             // monostate: a kind pared only carries; its bytes are in `unknown`
+  std::string ref_name;  // within a function: the name of the function's attribute it stands for
   Unknown unknown;
 };
 using Attributes = NamedList<Attribute>;
@@ -113,9 +111,9 @@ struct Dim {
 
 struct ValueInfo {
   std::string name;
-  DType dtype = DType::kUndefined;         // kUndefined: not known, or no tensor
-  std::optional<std::vector<Dim>> shape;   // nullopt: rank not known
-  std::string type_bytes;                  // TypeProto wire bytes where it is no plain tensor
+  DType dtype = DType::kUndefined;        // kUndefined: not known, or no tensor
+  std::optional<std::vector<Dim>> shape;  // nullopt: rank not known
+  std::string type_bytes;                 // TypeProto wire bytes where it is no plain tensor
   Unknown unknown;
 };
 
@@ -135,10 +133,10 @@ struct Initializer {
 struct Graph {
   std::string name;
   std::vector<ValueInfo> inputs, outputs;
-  std::vector<Node> nodes;                     // topological order
-  NamedList<Initializer> initializers;         // may also stand among the inputs (IR version 3)
+  std::vector<Node> nodes;              // topological order
+  NamedList<Initializer> initializers;  // may also stand among the inputs (IR version 3)
   NamedList<SparseTensor> sparse_initializers;
-  NamedList<ValueInfo> values;                 // value_info
+  NamedList<ValueInfo> values;  // value_info
   Unknown unknown;
 };
 

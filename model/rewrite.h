@@ -21,7 +21,8 @@ class FreshNames {
   std::unordered_set<std::string> taken_;
 };
 
-// Lets every reader of `from` (nodes, also within subgraphs, but not the graph's outputs) read `to`.
+// Lets every reader of `from` (nodes, also within subgraphs, but not the graph's outputs) read
+// `to`.
 void ReplaceUses(Graph& graph, const std::string& from, const std::string& to);
 
 // Removes nodes whose outputs nobody reads, then initializers and value_info that nobody names.

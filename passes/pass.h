@@ -13,9 +13,9 @@
 namespace pared {
 
 struct PassContext {
-  std::function<bool()> cancelled = [] { return false; };      // asked in every long loop
+  std::function<bool()> cancelled = [] { return false; };         // asked in every long loop
   std::function<void(double fraction)> progress = [](double) {};  // 0 to 1
-  const Dataset* calibration = nullptr;                        // null: the job gave none
+  const Dataset* calibration = nullptr;                           // null: the job gave none
   int64_t calibration_samples = 0;
   int64_t seed = 0;
   int64_t threads = 1;
@@ -35,7 +35,8 @@ struct Step {
 
 struct PassInfo {
   std::string_view name, summary;
-  // Reads `options` (the chain's entry, "pass" included). Throws kInvalidArgument at `pointer`/field.
+  // Reads `options` (the chain's entry, "pass" included). Throws kInvalidArgument at
+  // `pointer`/field.
   Step (*bind)(const PassInfo& info, const Json& options, const std::string& pointer);
   Json (*describe)();  // DescribeFields of its options
   bool (*needs_calibration)(const Json& options);
@@ -44,8 +45,9 @@ struct PassInfo {
 // A PassInfo for a struct of options with a Fields() listing and a function
 // `Model Run(Model, const Options&, PassContext&)`.
 template <class Options, Model (*Run)(Model, const Options&, PassContext&)>
-PassInfo DefinePass(std::string_view name, std::string_view summary,
-                    bool (*needs_calibration)(const Json&) = [](const Json&) { return false; }) {
+PassInfo DefinePass(
+    std::string_view name, std::string_view summary,
+    bool (*needs_calibration)(const Json&) = [](const Json&) { return false; }) {
   return {name, summary,
           [](const PassInfo& info, const Json& json, const std::string& pointer) {
             Options options;

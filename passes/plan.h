@@ -17,8 +17,8 @@ struct PlanNode {
 };
 
 // The root's chain is "baseline": every job measures its input too. Throws kInvalidArgument at the
-// JSON Pointer of the fault: unknown pass, wrong option, a pass that needs calibration where the job
-// names no calibration dataset.
+// JSON Pointer of the fault: unknown pass, wrong option, a pass that needs calibration where the
+// job names no calibration dataset.
 PlanNode MakePlan(const JobSpec& spec);
 
 // The steps of each chain with all options, as a run stores them: [{"pass", options...}, ...].

@@ -28,19 +28,19 @@ struct Job {
   int64_t tries = 0;
   bool cancel_requested = false;
   Json spec;
-  Json progress;  // the last progress line of its worker; null before the first
-  Json error;     // {"code", "message", "where"}; null: none
-  int64_t created_ms = 0;                          // since 1970, UTC
+  Json progress;           // the last progress line of its worker; null before the first
+  Json error;              // {"code", "message", "where"}; null: none
+  int64_t created_ms = 0;  // since 1970, UTC
   std::optional<int64_t> started_ms, finished_ms;
 };
 
 struct RunRecord {
   std::string experiment, model, chain;
-  Json steps;                        // with all options
-  Json reports;                      // what the passes said
-  Json machine;                      // {"cpu", "isa", "version"}
-  std::string artifact;              // SHA-256; empty: none
-  Json error;                        // null: none
+  Json steps;            // with all options
+  Json reports;          // what the passes said
+  Json machine;          // {"cpu", "isa", "version"}
+  std::string artifact;  // SHA-256; empty: none
+  Json error;            // null: none
   std::map<std::string, double> metrics;
 };
 
@@ -80,19 +80,20 @@ class Store {
   Store(const std::filesystem::path& file, StoreLimits limits);
   ~Store();
 
-  JobId Submit(const Json& spec);                  // kUnavailable: the queue is full
+  JobId Submit(const Json& spec);  // kUnavailable: the queue is full
   // Waits for a queued job, takes the oldest: queued -> running, tries + 1. nullopt: stopped.
   std::optional<Job> Claim(std::stop_token stop);
   std::optional<Job> GetJob(JobId id) const;
   std::vector<Job> Jobs(const JobQuery& query) const;
-  // A queued job is cancelled at once, a running one is asked to. kNotFound; kConflict: it has ended.
+  // A queued job is cancelled at once, a running one is asked to. kNotFound; kConflict: it has
+  // ended.
   void RequestCancel(JobId id);
   bool CancelRequested(JobId id) const;
   void SetProgress(JobId id, const Json& progress);
-  // Records the runs and ends the job in one transaction: running -> succeeded, failed or cancelled.
-  // kConflict where it is not running.
+  // Records the runs and ends the job in one transaction: running -> succeeded, failed or
+  // cancelled. kConflict where it is not running.
   void Finish(JobId id, JobState state, const Json& error, const std::vector<RunRecord>& runs);
-  void Requeue(JobId id);                          // running -> queued: the daemon stops
+  void Requeue(JobId id);  // running -> queued: the daemon stops
   // At start: running -> queued, or failed where it has been tried `tries_max` times.
   void Recover(int64_t tries_max);
 
