@@ -21,6 +21,7 @@
 namespace pared {
 
 class BufferPool;
+struct LayerStats;
 
 // What an op may use while it runs: memory and threads. One for each node call.
 class Scratch {
@@ -45,7 +46,12 @@ class Scratch {
 
   int64_t threads() const { return threads_; }
 
+  // Multiply-accumulates of this call as if the weights were dense: 2 * macs / time is its GOPS.
+  void AddMacs(int64_t macs) { macs_ += macs; }
+  int64_t macs() const { return macs_; }
+
  private:
+  int64_t macs_ = 0;
   BufferPool& pool_;
   int64_t threads_;
   std::vector<std::shared_ptr<void>> temporaries_;
@@ -67,6 +73,8 @@ struct OpContext {
   std::vector<const Tensor*> constants;  // by input; null: not a constant
   // Prepares a subgraph: a function from its inputs, then its captured names, to its outputs.
   std::function<Op(const GraphPtr&)> prepare_graph;
+  // An INT8 op writes its kernel and density here when it is prepared. Null: nobody asks.
+  LayerStats* stats = nullptr;
 };
 
 struct OpInfo {
