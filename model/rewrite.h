@@ -2,7 +2,9 @@
 
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "model/graph.h"
@@ -19,6 +21,7 @@ class FreshNames {
 
  private:
   std::unordered_set<std::string> taken_;
+  std::unordered_map<std::string, int64_t> next_;  // the last number tried of each base
 };
 
 // Lets every reader of `from` (nodes, also within subgraphs, but not the graph's outputs) read

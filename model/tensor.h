@@ -12,6 +12,8 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -131,6 +133,9 @@ class Tensor {
   // layout need.
   static Tensor View(DType dtype, Shape shape, std::span<const std::byte> bytes,
                      std::shared_ptr<const void> owner, Layout layout = Layout::kRowMajor);
+  // The same where `bytes` lie in a read-only mapping of a file.
+  static Tensor MappedView(DType dtype, Shape shape, std::span<const std::byte> bytes,
+                           std::shared_ptr<const void> owner);
 
   bool defined() const { return dtype_ != DType::kUndefined; }
   DType dtype() const { return dtype_; }
@@ -149,10 +154,15 @@ class Tensor {
   }
   const std::vector<std::string>& strings() const;
 
+  // Lets the kernel take back the memory of a mapped view; the next reader reads the file again.
+  // Does nothing for other tensors.
+  void DropPages() const;
+
   // The same buffer under another shape of as many elements.
   Tensor Reshaped(Shape shape) const;
 
  private:
+  enum class Storage : uint8_t { kMemory, kMappedFile };
   struct Buffer;
   const std::byte* aligned_bytes(size_t alignment) const;
 
