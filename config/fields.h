@@ -54,6 +54,9 @@ class FieldVisitor {
                         const char* help) = 0;
   // Any JSON, checked elsewhere.
   virtual void Raw(const char* name, Json& value, const char* help) = 0;
+  // Objects, checked elsewhere, at most `count_max`.
+  virtual void RawList(const char* name, std::vector<Json>& value, size_t count_max,
+                       const char* help) = 0;
 
   // E's values are 0, 1, ... in the order of `names`.
   template <class E>
@@ -102,9 +105,28 @@ class FieldVisitor {
   virtual bool WantsSample() const { return false; }
 };
 
-// Parses JSON text: no duplicate keys, no NaN, depth at most 64. Throws kInvalidArgument with the
-// byte offset or the JSON Pointer in `where`.
+constexpr size_t kJsonBytesMax = size_t{64} << 20;
+constexpr size_t kJsonDepthMax = 64;
+
+// Parses JSON text: no duplicate keys, no NaN, no number beyond a double, at most kJsonDepthMax
+// deep and kJsonBytesMax long. Throws kInvalidArgument with the byte offset or the JSON Pointer in
+// `where`.
 Json ParseJson(std::string_view text);
+
+// One line; bytes that are not UTF-8 (a node name of a foreign model, say) become U+FFFD.
+std::string DumpJson(const Json& json);
+
+// `pointer` and one more reference token, escaped as RFC 6901 asks.
+std::string JoinPointer(const std::string& pointer, std::string_view token);
+
+// Whether `name` matches [a-z0-9][a-z0-9._-]* and is at most 128 bytes long.
+bool IsName(std::string_view name);
+
+// Throws kInvalidArgument at `where` unless IsName(name).
+void CheckName(std::string_view name, const std::string& where);
+
+// The one of `names` that `name` was probably meant to be; empty: none is near.
+std::string NearestName(std::string_view name, const std::vector<std::string>& names);
 
 // Fills `options` from `json`, which must be an object. Throws kInvalidArgument at
 // `pointer`/field for a missing, unknown, mistyped or out-of-range field. `ignored` fields may
@@ -120,11 +142,6 @@ Json WriteFields(const Options& options);
 // [{"name", "type", "default", "required", "minimum", "maximum", "choices", "fields", "help"}, ...]
 template <class Options>
 Json DescribeFields(const Options& defaults = {});
-
-// The visitors behind these three; their definitions are in fields.cc.
-class FieldReader;
-class FieldWriter;
-class FieldDescriber;
 
 }  // namespace pared
 

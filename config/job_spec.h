@@ -54,4 +54,7 @@ JobSpec ReadJobSpec(const Json& json);
 // The canonical form: all fields, defaults filled in (those of passes are filled in by the plan).
 Json WriteJobSpec(const JobSpec& spec);
 
+// DescribeFields of a spec.
+Json DescribeJobSpec();
+
 }  // namespace pared

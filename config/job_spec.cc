@@ -1,0 +1,82 @@
+#include "config/job_spec.h"
+
+#include <set>
+#include <string>
+
+#include "base/error.h"
+
+namespace pared {
+void Fields(FieldVisitor& f, ChainSpec& c) {
+  f.Required();
+  f.Text("name", c.name, TextRule::kName, "Names the chain in the job; not \"baseline\".");
+  f.Required();
+  f.RawList("passes", c.passes, kPassesMax,
+            "What is done to the model, in order: {\"pass\": NAME, and the options of that pass}.");
+}
+
+void Fields(FieldVisitor& f, CalibrationSpec& c) {
+  f.Text("dataset", c.dataset, TextRule::kName,
+         "The dataset whose samples passes look at; without it passes that need one are refused.");
+  f.Integer("samples", c.samples, {0, 1'000'000}, "The first so many samples; 0 takes all.");
+}
+
+void Fields(FieldVisitor& f, EvaluateSpec& e) {
+  f.Text("dataset", e.dataset, TextRule::kName,
+         "The dataset that results are measured on; without it random inputs, and no accuracy.");
+  f.Integer("samples", e.samples, {0, 100'000'000}, "The first so many samples; 0 takes all.");
+  f.Integer("runs", e.runs, {0, 100'000}, "Timed runs of each model file; 0 measures no latency.");
+  f.Integer("threads", e.threads, {1, 1024}, "Threads of a timed run.");
+}
+
+void Fields(FieldVisitor& f, LimitsSpec& l) {
+  f.Integer("memory_mb", l.memory_mb, {0, 1 << 24},
+            "The job ends as failed beyond so much memory; 0 takes the daemon's setting.");
+  f.Integer("time_s", l.time_s, {0, 31'536'000},
+            "The job ends as failed after so long; 0 takes the daemon's setting.");
+}
+
+void Fields(FieldVisitor& f, JobSpec& s) {
+  f.Required();
+  f.Text("model", s.model, TextRule::kName, "The registered model that the job starts from.");
+  f.Text("experiment", s.experiment, TextRule::kName, "The series of runs that these belong to.");
+  f.Object("calibration", s.calibration, "The data that passes calibrate on.");
+  f.Required();
+  f.List("chains", s.chains, kChainsMax, "Lists of passes, each of which gives one model.");
+  f.Object("evaluate", s.evaluate, "How each chain's model is measured.");
+  f.Object("limits", s.limits, "What the job may use.");
+  f.Integer("seed", s.seed, {0, std::numeric_limits<int64_t>::max()},
+            "Seeds everything random in the job.");
+}
+
+namespace {
+
+[[noreturn]] void Refuse(const std::string& pointer, const std::string& message) {
+  throw Error(ErrorCode::kInvalidArgument, message, pointer);
+}
+
+}  // namespace
+
+JobSpec ReadJobSpec(const Json& json) {
+  JobSpec spec;
+  ReadFields(json, "", spec);
+  if (spec.chains.empty()) Refuse("/chains", "must have at least one chain");
+  std::set<std::string> names;
+  for (size_t i = 0; i < spec.chains.size(); ++i) {
+    const ChainSpec& chain = spec.chains[i];
+    const std::string pointer = "/chains/" + std::to_string(i);
+    if (chain.name == "baseline") {
+      Refuse(pointer + "/name", "\"baseline\" is the model as it comes in; every job measures it");
+    }
+    if (!names.insert(chain.name).second) {
+      Refuse(pointer + "/name", "two chains are named \"" + chain.name + "\"");
+    }
+    if (chain.passes.empty()) Refuse(pointer + "/passes", "must have at least one pass");
+  }
+  return spec;
+}
+
+Json WriteJobSpec(const JobSpec& spec) { return WriteFields(spec); }
+
+Json DescribeJobSpec() { return DescribeFields<JobSpec>(); }
+
+}  // namespace pared
