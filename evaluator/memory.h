@@ -1,0 +1,34 @@
+// Buffers of activations, recycled from node to node and from run to run.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+namespace pared {
+
+// Thread-safe. Buffers may outlive the pool: they are then freed by their last owner.
+class BufferPool {
+ public:
+  BufferPool();
+  ~BufferPool();
+  BufferPool(const BufferPool&) = delete;
+  BufferPool& operator=(const BufferPool&) = delete;
+
+  // What is counted by peak_bytes.
+  enum class Use { kActivation, kTemporary };
+
+  // `size` bytes, 64-byte aligned, with 64 more behind them that may be read. Not initialized. Back
+  // in the pool when the last copy of the pointer is gone.
+  std::shared_ptr<std::byte> Allocate(size_t size, Use use);
+
+  // The largest sum of bytes of activations alive at once so far.
+  int64_t peak_bytes() const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace pared
