@@ -35,8 +35,8 @@ const DTypeInfo& InfoOf(DType dtype) {
 
 // Bytes of a tensor in kPlanar64: whole tiles of 64 pixels.
 int64_t PlanarBytes(const Shape& shape) {
-  PARED_CHECK(shape.size() == 4);
-  const int64_t tiles = (ElementCount({shape[2], shape[3]}) + 63) / 64;
+  PARED_CHECK(shape.size() >= 3);
+  const int64_t tiles = (ElementCount(Shape(shape.begin() + 2, shape.end())) + 63) / 64;
   return ElementCount({shape[0], tiles, shape[1], 64});
 }
 

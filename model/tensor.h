@@ -112,7 +112,8 @@ int64_t PackedBytes(DType dtype, const Shape& shape);
 // How the evaluator lays elements out. A tensor of a Model is always row-major.
 enum class Layout : uint8_t {
   kRowMajor,
-  kPlanar64,  // uint8 [N,C,H,W] as [N][ceil(H*W / 64)][C][64]; the last tile's tail is unspecified
+  kPlanar64,  // uint8 [N,C,H,W] as [N][ceil(H*W / 64)][C][64]; the last tile's tail is unspecified.
+              // [N,C,L] and [N,C,D,H,W] likewise.
 };
 
 class Tensor {
