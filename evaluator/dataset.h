@@ -24,8 +24,9 @@ class Dataset {
   // Maps the files. Throws kNotFound, or kInvalidArgument naming the file and what is wrong in it.
   static Dataset Open(const std::filesystem::path& folder);
 
-  // `samples` samples of standard normal (float), or small non-negative (integer) values in the
-  // shapes of `inputs`, unknown dimensions being 1. For where no data is given.
+  // `samples` samples of standard normal (float), or 0 and 1 (integer: they are valid as token ids,
+  // masks and lengths alike), in the shapes of `inputs`. An unknown dimension is 1; an unknown
+  // height or width of an image (float, rank 4) is 224. For where no data is given.
   static Dataset Random(const std::vector<ValueInfo>& inputs, int64_t samples, int64_t seed);
 
   const std::string& name() const { return name_; }
@@ -36,6 +37,7 @@ class Dataset {
   // One batch of one sample for a model with these inputs, in their order. The leading axis of 1
   // is kept where the input's rank needs it. Throws kInvalidArgument naming the input, the axis
   // and both sizes where they do not fit.
+  // Numbers are widened to the input's type (bytes to float, int32 to int64).
   std::vector<Tensor> Sample(int64_t sample, const std::vector<ValueInfo>& inputs) const;
 
   // SHA-256 over names and array bytes, hexadecimal.
@@ -45,10 +47,13 @@ class Dataset {
   std::string name_;
   int64_t sample_count_ = 0;
   std::map<std::string, Tensor> inputs_;
-  std::optional<Tensor> labels_;
+  std::optional<Tensor> labels_;  // int64
 };
 
 // A NumPy array file, format versions 1 to 3, C order, mapped. Throws kInvalidArgument.
 Tensor LoadNpy(const std::filesystem::path& path);
+
+// The same format, version 1. Throws kUnsupported where NumPy lacks the type; kUnavailable.
+void SaveNpy(const Tensor& tensor, const std::filesystem::path& path);
 
 }  // namespace pared

@@ -26,7 +26,7 @@ namespace pared {
 //   peak_activation_bytes
 using Metrics = std::map<std::string, double>;
 
-// The float model's outputs for each sample, kept to compare with.
+// The float model's first output for each sample, kept to compare with.
 struct Reference {
   std::vector<std::vector<Tensor>> outputs;
 };
@@ -34,6 +34,7 @@ struct Reference {
 struct EvaluateContext {
   const Dataset* dataset = nullptr;
   int64_t samples = 0;  // 0: all
+  // Both are called by any thread, possibly several at once.
   std::function<bool()> cancelled = [] { return false; };
   std::function<void(double fraction)> progress = [](double) {};
 };

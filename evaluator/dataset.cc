@@ -1,0 +1,336 @@
+#include "evaluator/dataset.h"
+
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <random>
+
+#include "base/error.h"
+#include "config/fields.h"
+
+namespace pared {
+namespace {
+
+constexpr size_t kManifestBytesMax = 1 << 20;
+constexpr int64_t kUnknownImageSide = 224;
+
+struct Manifest {
+  Json inputs = Json::object();
+  std::string labels;
+};
+
+void Fields(FieldVisitor& f, Manifest& m) {
+  f.Required();
+  f.Raw("inputs", m.inputs, "Input name to .npy file; the name * stands for the only input.");
+  f.Text("labels", m.labels, TextRule::kAny, "The .npy file of integer labels; empty: none.");
+}
+
+Manifest ReadManifest(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) {
+    throw Error(ErrorCode::kNotFound, "a dataset is a folder with a dataset.json", path.string());
+  }
+  std::string text(kManifestBytesMax, '\0');
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(in.gcount()));
+  Manifest manifest;
+  ReadFields(ParseJson(text), "", manifest);
+  if (!manifest.inputs.is_object() || manifest.inputs.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "must name at least one .npy file", "/inputs");
+  }
+  return manifest;
+}
+
+// Files lie in the dataset's own folder: a manifest cannot reach out of it.
+std::filesystem::path FileIn(const std::filesystem::path& folder, const std::string& file,
+                             const std::string& pointer) {
+  const std::filesystem::path name(file);
+  if (file.empty() || name.filename() != name || file == "." || file == "..") {
+    throw Error(ErrorCode::kInvalidArgument,
+                "must be a file name without a folder, is \"" + file + "\"", pointer);
+  }
+  return folder / name;
+}
+
+// Calls visit(elements) with the elements of a numeric tensor. False: no type that widens.
+template <class Visit>
+bool VisitNumbers(const Tensor& tensor, const Visit& visit) {
+  switch (tensor.dtype()) {
+    case DType::kFloat32:
+      visit(tensor.data<float>());
+      return true;
+    case DType::kFloat64:
+      visit(tensor.data<double>());
+      return true;
+    case DType::kUInt8:
+      visit(tensor.data<uint8_t>());
+      return true;
+    case DType::kInt8:
+      visit(tensor.data<int8_t>());
+      return true;
+    case DType::kUInt16:
+      visit(tensor.data<uint16_t>());
+      return true;
+    case DType::kInt16:
+      visit(tensor.data<int16_t>());
+      return true;
+    case DType::kInt32:
+      visit(tensor.data<int32_t>());
+      return true;
+    case DType::kInt64:
+      visit(tensor.data<int64_t>());
+      return true;
+    default:
+      return false;
+  }
+}
+
+template <class To>
+Tensor Converted(const Tensor& from) {
+  std::vector<To> values;
+  values.reserve(static_cast<size_t>(from.count()));
+  const bool numeric = VisitNumbers(from, [&](auto elements) {
+    for (const auto element : elements) values.push_back(static_cast<To>(element));
+  });
+  PARED_CHECK(numeric);
+  return Tensor::Make<To>(from.shape(), std::move(values));
+}
+
+bool IsFloat(DType dtype) { return dtype == DType::kFloat32 || dtype == DType::kFloat64; }
+
+bool IsNumber(DType dtype) {
+  return IsFloat(dtype) || (dtype >= DType::kUInt8 && dtype <= DType::kInt64);
+}
+
+// `tensor` as `dtype`. Integers never come from floats, nor from wider integers.
+Tensor Widened(Tensor tensor, DType dtype, const std::string& input) {
+  const DType from = tensor.dtype();
+  if (from == dtype || dtype == DType::kUndefined) return tensor;
+  if (IsNumber(from) && dtype == DType::kFloat32) return Converted<float>(tensor);
+  if (IsNumber(from) && dtype == DType::kFloat64) return Converted<double>(tensor);
+  const bool is_integer = IsNumber(from) && !IsFloat(from);
+  if (is_integer && dtype == DType::kInt64) return Converted<int64_t>(tensor);
+  if (is_integer && from != DType::kInt64 && dtype == DType::kInt32) {
+    return Converted<int32_t>(tensor);
+  }
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      std::string("the dataset has ") + DTypeName(from) + ", the model wants " + DTypeName(dtype),
+      "input " + input);
+}
+
+Tensor OpenLabels(const std::filesystem::path& path, int64_t samples) {
+  const Tensor labels = LoadNpy(path);
+  if (!IsNumber(labels.dtype()) || IsFloat(labels.dtype())) {
+    throw Error(ErrorCode::kInvalidArgument,
+                std::string("labels must be integers, are ") + DTypeName(labels.dtype()),
+                path.string());
+  }
+  if (labels.rank() < 1 || labels.shape()[0] != samples || labels.count() != samples) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "labels must have the shape [" + std::to_string(samples) + "], have " +
+                    ShapeText(labels.shape()),
+                path.string());
+  }
+  return Converted<int64_t>(labels.Reshaped({samples}));
+}
+
+// The elements of one sample, as a view.
+Tensor Slice(const Tensor& array, int64_t sample) {
+  Shape shape(array.shape().begin() + 1, array.shape().end());
+  const size_t bytes = array.bytes().size() / static_cast<size_t>(array.shape()[0]);
+  const auto owner = std::make_shared<const Tensor>(array);
+  return Tensor::View(array.dtype(), std::move(shape),
+                      array.bytes().subspan(static_cast<size_t>(sample) * bytes, bytes), owner);
+}
+
+// Adds the batch axis of 1 where the input's rank needs it, and checks the sizes.
+Shape BatchShape(const Shape& sample, const ValueInfo& input) {
+  Shape shape = sample;
+  if (!input.shape || input.shape->size() == sample.size() + 1) shape.insert(shape.begin(), 1);
+  if (!input.shape) return shape;
+  const std::vector<Dim>& wanted = *input.shape;
+  if (wanted.size() != shape.size()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "a sample has the shape " + ShapeText(sample) + ", the model wants rank " +
+                    std::to_string(wanted.size()),
+                "input " + input.name);
+  }
+  for (size_t axis = 0; axis < shape.size(); ++axis) {
+    if (wanted[axis].value >= 0 && wanted[axis].value != shape[axis]) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "axis " + std::to_string(axis) + ": the dataset has " +
+                      std::to_string(shape[axis]) + ", the model wants " +
+                      std::to_string(wanted[axis].value),
+                  "input " + input.name);
+    }
+  }
+  return shape;
+}
+
+bool IsImageSide(const ValueInfo& input, size_t axis) {
+  if (input.dtype != DType::kFloat32 || input.shape->size() != 4) return false;
+  // Channels first unless the last axis alone looks like colours.
+  const int64_t last = (*input.shape)[3].value;
+  const bool channels_last = last == 1 || last == 3 || last == 4;
+  return channels_last ? axis == 1 || axis == 2 : axis >= 2;
+}
+
+// The shape of `samples` random samples of an input, its leading axis replaced by `samples` where
+// it is a batch axis of 1, else put before it.
+Shape RandomShape(const ValueInfo& input, int64_t samples) {
+  Shape shape = {samples};
+  if (!input.shape) return {samples, 1};
+  for (size_t axis = 0; axis < input.shape->size(); ++axis) {
+    const int64_t size = (*input.shape)[axis].value;
+    shape.push_back(size >= 0 ? size : IsImageSide(input, axis) ? kUnknownImageSide : 1);
+  }
+  return shape;
+}
+
+Tensor RandomTensor(const ValueInfo& input, const Shape& shape, std::mt19937_64& random) {
+  const size_t count = static_cast<size_t>(ElementCount(shape));
+  const auto bits = [&]<class T>(T) {
+    std::vector<T> values(count);
+    for (T& value : values) value = static_cast<T>(random() & 1);
+    return Tensor::Make<T>(shape, std::move(values));
+  };
+  switch (input.dtype) {
+    case DType::kFloat32: {
+      std::vector<float> values(count);
+      std::normal_distribution<float> normal;
+      for (float& value : values) value = normal(random);
+      return Tensor::Make<float>(shape, std::move(values));
+    }
+    case DType::kInt64:
+      return bits(int64_t{});
+    case DType::kInt32:
+      return bits(int32_t{});
+    case DType::kUInt8:
+      return bits(uint8_t{});
+    case DType::kInt8:
+      return bits(int8_t{});
+    case DType::kBool: {
+      std::vector<bool> values(count);
+      for (size_t i = 0; i < count; ++i) values[i] = (random() & 1) != 0;
+      return Tensor::Make<bool>(shape, std::move(values));
+    }
+    default:
+      throw Error(
+          ErrorCode::kUnsupported,
+          std::string("no random values of type ") + DTypeName(input.dtype) + "; give a dataset",
+          "input " + input.name);
+  }
+}
+
+struct DigestContext {
+  DigestContext() { PARED_CHECK(EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1); }
+  void Add(const void* bytes, size_t size) {
+    PARED_CHECK(EVP_DigestUpdate(context.get(), bytes, size) == 1);
+  }
+  // The length goes before the bytes, so that no two lists of fields read as one stream.
+  void AddField(const void* bytes, size_t size) {
+    const uint64_t length = size;
+    Add(&length, sizeof(length));
+    Add(bytes, size);
+  }
+  void AddTensor(const std::string& name, const Tensor& tensor) {
+    AddField(name.data(), name.size());
+    const std::string type = DTypeName(tensor.dtype()) + ShapeText(tensor.shape());
+    AddField(type.data(), type.size());
+    AddField(tensor.bytes().data(), tensor.bytes().size());
+  }
+  std::string Hex() {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned int size = 0;
+    PARED_CHECK(EVP_DigestFinal_ex(context.get(), digest, &size) == 1);
+    std::string hex;
+    for (unsigned int i = 0; i < size; ++i) {
+      hex += "0123456789abcdef"[digest[i] >> 4];
+      hex += "0123456789abcdef"[digest[i] & 15];
+    }
+    return hex;
+  }
+
+  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context{EVP_MD_CTX_new(),
+                                                                  EVP_MD_CTX_free};
+};
+
+}  // namespace
+
+Dataset Dataset::Open(const std::filesystem::path& folder) {
+  const Manifest manifest = ReadManifest(folder / "dataset.json");
+  Dataset dataset;
+  dataset.name_ = folder.filename().string();
+  dataset.sample_count_ = -1;
+  for (const auto& [input, file] : manifest.inputs.items()) {
+    const std::string pointer = "/inputs/" + input;
+    if (!file.is_string()) {
+      throw Error(ErrorCode::kInvalidArgument, "must be a file name", pointer);
+    }
+    const std::filesystem::path path = FileIn(folder, file.get<std::string>(), pointer);
+    Tensor array = LoadNpy(path);
+    if (array.rank() < 1 || array.shape()[0] < 1) {
+      throw Error(ErrorCode::kInvalidArgument, "holds no samples", path.string());
+    }
+    if (dataset.sample_count_ >= 0 && dataset.sample_count_ != array.shape()[0]) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "holds " + std::to_string(array.shape()[0]) + " samples, another input's file " +
+                      std::to_string(dataset.sample_count_),
+                  path.string());
+    }
+    dataset.sample_count_ = array.shape()[0];
+    dataset.inputs_.emplace(input, std::move(array));
+  }
+  if (!manifest.labels.empty()) {
+    dataset.labels_ = OpenLabels(FileIn(folder, manifest.labels, "/labels"), dataset.sample_count_);
+  }
+  return dataset;
+}
+
+Dataset Dataset::Random(const std::vector<ValueInfo>& inputs, int64_t samples, int64_t seed) {
+  PARED_CHECK(samples > 0);
+  Dataset dataset;
+  dataset.name_ = "random";
+  dataset.sample_count_ = samples;
+  std::mt19937_64 random(static_cast<uint64_t>(seed));
+  for (const ValueInfo& input : inputs) {
+    dataset.inputs_.emplace(input.name, RandomTensor(input, RandomShape(input, samples), random));
+  }
+  return dataset;
+}
+
+int64_t Dataset::label(int64_t sample) const {
+  PARED_CHECK(labels_.has_value());
+  PARED_CHECK(sample >= 0 && sample < sample_count_);
+  return labels_->data<int64_t>()[static_cast<size_t>(sample)];
+}
+
+std::vector<Tensor> Dataset::Sample(int64_t sample, const std::vector<ValueInfo>& inputs) const {
+  PARED_CHECK(sample >= 0 && sample < sample_count_);
+  std::vector<Tensor> tensors;
+  for (const ValueInfo& input : inputs) {
+    auto found = inputs_.find(input.name);
+    if (found == inputs_.end() && inputs.size() == 1) found = inputs_.find("*");
+    if (found == inputs_.end()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "dataset " + name_ + " has no array for this input of the model",
+                  "input " + input.name);
+    }
+    const Tensor slice = Slice(found->second, sample);
+    tensors.push_back(
+        Widened(slice.Reshaped(BatchShape(slice.shape(), input)), input.dtype, input.name));
+  }
+  return tensors;
+}
+
+std::string Dataset::Digest() const {
+  DigestContext digest;
+  for (const auto& [name, array] : inputs_) digest.AddTensor(name, array);
+  if (labels_) digest.AddTensor("/labels", *labels_);
+  return digest.Hex();
+}
+
+}  // namespace pared

@@ -1,0 +1,214 @@
+#include "evaluator/evaluate.h"
+
+#include <tbb/parallel_for.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <fstream>
+
+#include "base/error.h"
+#include "evaluator/metrics.h"
+#include "model/onnx.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kWarmupRuns = 3;
+
+int64_t SampleCount(const EvaluateContext& context) {
+  PARED_CHECK(context.dataset != nullptr);
+  const int64_t all = context.dataset->sample_count();
+  return context.samples == 0 ? all : std::min(all, context.samples);
+}
+
+void ThrowIfCancelled(const EvaluateContext& context) {
+  if (context.cancelled()) throw Error(ErrorCode::kCancelled, "the evaluation was cancelled");
+}
+
+// Runs the samples on TBB's threads, one thread a sample, and hands each first output to
+// `visit(sample, output)`. Results do not depend on the number of threads where `visit` writes to
+// places of its sample only.
+template <class Visit>
+void RunSamples(const Executor& executor, const EvaluateContext& context, const Visit& visit) {
+  const int64_t count = SampleCount(context);
+  const int64_t step = std::max<int64_t>(1, count / 100);
+  std::atomic<int64_t> done = 0;
+  tbb::parallel_for(int64_t{0}, count, [&](int64_t sample) {
+    ThrowIfCancelled(context);
+    std::vector<Tensor> outputs = executor.Run(context.dataset->Sample(sample, executor.inputs()));
+    PARED_CHECK(!outputs.empty());
+    visit(sample, std::move(outputs.front()));
+    const int64_t now = ++done;
+    if (now % step == 0) context.progress(static_cast<double>(now) / static_cast<double>(count));
+  });
+}
+
+void AddWeightMetrics(const Model& model, Metrics& metrics) {
+  int64_t count = 0;
+  int64_t zeros = 0;
+  int64_t int8_count = 0;
+  for (const WeightInfo& weight : FindWeights(model)) {
+    count += weight.count;
+    zeros += weight.zeros;
+    int8_count += weight.is_int8 ? weight.count : 0;
+  }
+  const double all = static_cast<double>(std::max<int64_t>(1, count));
+  metrics["sparsity"] = static_cast<double>(zeros) / all;
+  metrics["int8_weight_share"] = static_cast<double>(int8_count) / all;
+}
+
+void AddMacMetrics(const Executor& executor, const EvaluateContext& context, Metrics& metrics) {
+  double macs = 0;
+  double int8_macs = 0;
+  const std::vector<Tensor> inputs = context.dataset->Sample(0, executor.inputs());
+  for (const LayerStats& layer : executor.Profile(inputs, 1)) {
+    macs += static_cast<double>(layer.macs);
+    if (!layer.kernel.empty()) int8_macs += static_cast<double>(layer.macs);
+  }
+  metrics["int8_mac_share"] = macs == 0 ? 0 : int8_macs / macs;
+}
+
+// What one sample adds to the metrics.
+struct SampleResult {
+  FidelitySums sums;
+  bool agrees = false;
+  bool is_correct = false;
+};
+
+Metrics Summarize(const std::vector<SampleResult>& results, bool has_labels) {
+  FidelitySums sums;
+  double agreeing = 0;
+  double correct = 0;
+  double nonfinite = 0;
+  for (const SampleResult& result : results) {  // in order: the sums must not depend on threads
+    sums.Add(result.sums);
+    agreeing += result.agrees ? 1 : 0;
+    correct += result.is_correct ? 1 : 0;
+    nonfinite += result.sums.has_nonfinite ? 1 : 0;
+  }
+  const double count = static_cast<double>(results.size());
+  Metrics metrics = {
+      {"agreement", agreeing / count}, {"sqnr_db", sums.SqnrDb()}, {"cosine", sums.Cosine()}};
+  if (has_labels) metrics["top1"] = correct / count;
+  if (nonfinite > 0) metrics["nonfinite_samples"] = nonfinite;
+  return metrics;
+}
+
+class Deflater {
+ public:
+  Deflater() { PARED_CHECK(deflateInit(&stream_, 6) == Z_OK); }
+  ~Deflater() { deflateEnd(&stream_); }
+  Deflater(const Deflater&) = delete;
+  Deflater& operator=(const Deflater&) = delete;
+
+  void Add(std::span<char> bytes, int flush) {
+    std::array<unsigned char, 1 << 16> sink;
+    stream_.next_in = reinterpret_cast<unsigned char*>(bytes.data());
+    stream_.avail_in = static_cast<unsigned int>(bytes.size());
+    do {
+      stream_.next_out = sink.data();
+      stream_.avail_out = static_cast<unsigned int>(sink.size());
+      PARED_CHECK(deflate(&stream_, flush) != Z_STREAM_ERROR);
+      size_ += sink.size() - stream_.avail_out;
+    } while (stream_.avail_out == 0);
+  }
+  size_t size() const { return size_; }
+
+ private:
+  z_stream stream_{};
+  size_t size_ = 0;
+};
+
+// Adds a file's bytes to both sizes.
+void AddFile(const std::filesystem::path& path, double& size, double& compressed) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw Error(ErrorCode::kNotFound, "cannot open", path.string());
+  Deflater deflater;
+  std::vector<char> buffer(1 << 18);
+  while (in) {
+    in.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+    const size_t got = static_cast<size_t>(in.gcount());
+    size += static_cast<double>(got);
+    deflater.Add({buffer.data(), got}, in ? Z_NO_FLUSH : Z_FINISH);
+  }
+  compressed += static_cast<double>(deflater.size());
+}
+
+}  // namespace
+
+Reference RunReference(const Model& model, const EvaluateContext& context) {
+  const Executor executor(model);
+  Reference reference;
+  reference.outputs.resize(static_cast<size_t>(SampleCount(context)));
+  RunSamples(executor, context, [&](int64_t sample, Tensor output) {
+    reference.outputs[static_cast<size_t>(sample)] = {std::move(output)};
+  });
+  return reference;
+}
+
+Metrics EvaluateAccuracy(const Model& model, const Reference& reference,
+                         const EvaluateContext& context) {
+  const Executor executor(model);
+  const bool has_labels = context.dataset->has_labels();
+  std::vector<SampleResult> results(static_cast<size_t>(SampleCount(context)));
+  PARED_CHECK(results.size() == reference.outputs.size());
+  RunSamples(executor, context, [&](int64_t sample, const Tensor& output) {
+    const std::vector<float> expected =
+        ToFloats(reference.outputs[static_cast<size_t>(sample)].front());
+    const std::vector<float> actual = ToFloats(output);
+    SampleResult& result = results[static_cast<size_t>(sample)];
+    result.sums.Add(expected, actual);
+    const int64_t best = ArgMax(actual);
+    result.agrees = best == ArgMax(expected);
+    result.is_correct = has_labels && best == context.dataset->label(sample);
+  });
+  Metrics metrics = Summarize(results, has_labels);
+  AddWeightMetrics(model, metrics);
+  AddMacMetrics(executor, context, metrics);
+  return metrics;
+}
+
+Metrics EvaluateSize(const std::filesystem::path& path) {
+  double size = 0;
+  double compressed = 0;
+  AddFile(path, size, compressed);
+  std::filesystem::path external = path;
+  external += ".data";
+  if (std::filesystem::exists(external)) AddFile(external, size, compressed);
+  return {{"size_bytes", size}, {"size_compressed_bytes", compressed}};
+}
+
+Metrics EvaluateLatency(const std::filesystem::path& path, const EvaluateContext& context,
+                        int64_t runs, int64_t threads) {
+  PARED_CHECK(runs > 0);
+  const Model model = LoadOnnx(path);
+  ExecutorOptions options;
+  options.threads = threads;
+  const Executor executor(model, options);
+  const std::vector<Tensor> inputs = context.dataset->Sample(0, executor.inputs());
+  std::vector<double> times_ms;
+  for (int64_t run = -kWarmupRuns; run < runs; ++run) {
+    ThrowIfCancelled(context);
+    const auto begin = std::chrono::steady_clock::now();
+    executor.Run(inputs);
+    const std::chrono::duration<double, std::milli> elapsed =
+        std::chrono::steady_clock::now() - begin;
+    if (run >= 0) times_ms.push_back(elapsed.count());
+    context.progress(static_cast<double>(run + kWarmupRuns + 1) /
+                     static_cast<double>(runs + kWarmupRuns));
+  }
+  double sum = 0;
+  for (const double time : times_ms) sum += time;
+  std::sort(times_ms.begin(), times_ms.end());
+  return {{"latency_ms_mean", sum / static_cast<double>(runs)},
+          {"latency_ms_p50", Percentile(times_ms, 0.5)},
+          {"latency_ms_p90", Percentile(times_ms, 0.9)},
+          {"latency_ms_p99", Percentile(times_ms, 0.99)},
+          {"latency_ms_min", times_ms.front()},
+          {"peak_activation_bytes", static_cast<double>(executor.peak_activation_bytes())}};
+}
+
+}  // namespace pared

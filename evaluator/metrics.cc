@@ -1,0 +1,325 @@
+#include "evaluator/metrics.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <set>
+
+#include "base/error.h"
+
+namespace pared {
+namespace {
+
+// Which inputs of an operator are weights where they are constant, and where their zero points lie.
+struct WeightInput {
+  std::string_view op_type;
+  size_t input;
+  size_t zero_point = 0;  // 0: the operator has none for it
+};
+
+constexpr std::array<WeightInput, 19> kWeightInputs = {{{"Conv", 1},
+                                                        {"ConvTranspose", 1},
+                                                        {"Gemm", 0},
+                                                        {"Gemm", 1},
+                                                        {"MatMul", 0},
+                                                        {"MatMul", 1},
+                                                        {"LSTM", 1},
+                                                        {"LSTM", 2},
+                                                        {"GRU", 1},
+                                                        {"GRU", 2},
+                                                        {"RNN", 1},
+                                                        {"RNN", 2},
+                                                        {"Gather", 0},
+                                                        {"ConvInteger", 1, 3},
+                                                        {"MatMulInteger", 1, 3},
+                                                        {"QLinearConv", 3, 5},
+                                                        {"QLinearMatMul", 3, 5},
+                                                        {"Einsum", 0},
+                                                        {"Einsum", 1}}};
+
+bool PassesThrough(const Node& node) {
+  static constexpr std::array<std::string_view, 8> kOps = {
+      "Identity", "Reshape", "Transpose", "Unsqueeze",
+      "Squeeze",  "Flatten", "Cast",      "QuantizeLinear"};
+  return std::find(kOps.begin(), kOps.end(), node.op_type) != kOps.end();
+}
+
+bool IsEightBit(DType dtype) { return dtype == DType::kInt8 || dtype == DType::kUInt8; }
+
+bool IsFloating(DType dtype) {
+  return dtype == DType::kFloat32 || dtype == DType::kFloat16 || dtype == DType::kFloat64 ||
+         dtype == DType::kBFloat16;
+}
+
+struct Constant {
+  const Tensor* tensor = nullptr;  // null: the value is none
+  std::string name;
+  const Graph* graph = nullptr;
+  bool is_dequantized = false;  // the rest says how
+  const Tensor* zero_point = nullptr;
+  int64_t axis = 0;
+};
+
+// The code that stands for 0 at each index of `axis`; one code for all where it does not vary.
+std::vector<int64_t> ZeroCodes(const Constant& constant) {
+  if (constant.zero_point == nullptr) return {0};
+  if (constant.zero_point->dtype() == DType::kInt8) {
+    const std::span<const int8_t> codes = constant.zero_point->data<int8_t>();
+    return {codes.begin(), codes.end()};
+  }
+  if (constant.zero_point->dtype() == DType::kUInt8) {
+    const std::span<const uint8_t> codes = constant.zero_point->data<uint8_t>();
+    return {codes.begin(), codes.end()};
+  }
+  return {0};
+}
+
+template <class T>
+int64_t CountCodes(const Constant& constant) {
+  const std::vector<int64_t> codes = ZeroCodes(constant);
+  const std::span<const T> elements = constant.tensor->data<T>();
+  const Shape& shape = constant.tensor->shape();
+  const int64_t rank = constant.tensor->rank();
+  const int64_t axis = constant.axis < 0 ? constant.axis + rank : constant.axis;
+  const bool is_per_axis = codes.size() > 1 && axis >= 0 && axis < rank &&
+                           shape[static_cast<size_t>(axis)] == std::ssize(codes);
+  size_t inner = elements.size();  // one code for all
+  if (is_per_axis) {
+    inner = 1;
+    for (size_t i = static_cast<size_t>(axis) + 1; i < shape.size(); ++i) {
+      inner *= static_cast<size_t>(shape[i]);
+    }
+  }
+  int64_t zeros = 0;
+  for (size_t i = 0; i < elements.size(); ++i) {
+    zeros += elements[i] == codes[i / inner % codes.size()] ? 1 : 0;
+  }
+  return zeros;
+}
+
+// Both signs of a floating zero are zeros: all bits but the sign are clear.
+template <class T, class Bits>
+int64_t CountFloatZeros(std::span<const T> elements) {
+  int64_t zeros = 0;
+  for (const T& element : elements) {
+    zeros += static_cast<Bits>(std::bit_cast<Bits>(element) << 1) == 0 ? 1 : 0;
+  }
+  return zeros;
+}
+
+int64_t CountZeros(const Constant& constant) {
+  const Tensor& tensor = *constant.tensor;
+  switch (tensor.dtype()) {
+    case DType::kFloat32:
+      return CountFloatZeros<float, uint32_t>(tensor.data<float>());
+    case DType::kFloat64:
+      return CountFloatZeros<double, uint64_t>(tensor.data<double>());
+    case DType::kFloat16:
+      return CountFloatZeros<Float16, uint16_t>(tensor.data<Float16>());
+    case DType::kBFloat16:
+      return CountFloatZeros<BFloat16, uint16_t>(tensor.data<BFloat16>());
+    case DType::kInt8:
+      return CountCodes<int8_t>(constant);
+    case DType::kUInt8:
+      return CountCodes<uint8_t>(constant);
+    default:
+      return 0;
+  }
+}
+
+class WeightFinder {
+ public:
+  std::vector<WeightInfo> Find(const Graph& graph) {
+    Visit(graph);
+    return std::move(weights_);
+  }
+
+ private:
+  // A graph and who makes its values; those around a subgraph stand before it.
+  struct Scope {
+    const Graph* graph;
+    GraphIndex index;
+  };
+
+  void Visit(const Graph& graph) {
+    scopes_.push_back({&graph, GraphIndex(graph)});
+    for (const Node& node : graph.nodes) {
+      for (const WeightInput& rule : kWeightInputs) {
+        if (rule.op_type == node.op_type && rule.input < node.inputs.size()) Consider(node, rule);
+      }
+      for (const auto& [name, attribute] : node.attributes) {
+        if (const GraphPtr* sub = std::get_if<GraphPtr>(&attribute.value)) Visit(**sub);
+      }
+    }
+    scopes_.pop_back();
+  }
+
+  void Consider(const Node& node, const WeightInput& rule) {
+    Constant constant = Trace(node.inputs[rule.input]);
+    if (constant.tensor == nullptr || constant.tensor->rank() < 1) return;
+    if (rule.zero_point > 0 && rule.zero_point < node.inputs.size()) {
+      constant.is_dequantized = true;
+      constant.zero_point = Trace(node.inputs[rule.zero_point]).tensor;
+      constant.axis = node.op_type.ends_with("Conv") || node.op_type == "ConvInteger" ? 0 : -1;
+    }
+    // Bytes that nothing dequantizes are data to look up, not weights.
+    const DType dtype = constant.tensor->dtype();
+    const bool is_int8 = IsEightBit(dtype) && (constant.is_dequantized || rule.zero_point > 0);
+    if (!is_int8 && !IsFloating(dtype)) return;
+    if (!seen_.emplace(constant.graph, constant.name).second) return;
+    weights_.push_back(
+        {NodeLabel(node), constant.name, constant.tensor->count(), CountZeros(constant), is_int8});
+  }
+
+  // Follows `value` upwards to a constant, from the innermost scope that knows the name.
+  Constant Trace(std::string value) const {
+    Constant constant;
+    for (size_t depth = scopes_.size(); depth > 0;) {
+      const Scope& scope = scopes_[depth - 1];
+      if (const Initializer* found = scope.graph->initializers.find(value)) {
+        constant.tensor = &found->tensor;
+        constant.name = value;
+        constant.graph = scope.graph;
+        return constant;
+      }
+      const Node* producer = scope.index.producer(value);
+      if (producer == nullptr) {
+        --depth;
+        continue;
+      }
+      if (producer->op_type == "Constant") {
+        constant.tensor = producer->TensorOf("value");
+        constant.name = value;
+        constant.graph = scope.graph;
+        return constant;
+      }
+      if (producer->op_type == "DequantizeLinear") {
+        constant.is_dequantized = true;
+        constant.axis = producer->Int("axis", 1);
+        constant.zero_point =
+            producer->inputs.size() > 2 ? Trace(producer->inputs[2]).tensor : nullptr;
+      } else if (!PassesThrough(*producer)) {
+        return {};
+      }
+      if (producer->inputs.empty()) return {};
+      value = producer->inputs[0];
+    }
+    return {};
+  }
+
+  std::vector<Scope> scopes_;
+  std::vector<WeightInfo> weights_;
+  std::set<std::pair<const Graph*, std::string>> seen_;
+};
+
+float FloatOf(Float16 half) {
+  const uint32_t sign = static_cast<uint32_t>(half.bits & 0x8000) << 16;
+  const uint32_t exponent = (half.bits >> 10) & 0x1f;
+  const uint32_t mantissa = half.bits & 0x3ff;
+  if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24
+    const float magnitude = std::ldexp(static_cast<float>(mantissa), -24);
+    return sign == 0 ? magnitude : -magnitude;
+  }
+  const uint32_t wide = exponent == 0x1f ? 0xff : exponent + 112;
+  return std::bit_cast<float>(sign | wide << 23 | mantissa << 13);
+}
+
+template <class T>
+std::vector<float> Cast(std::span<const T> values) {
+  std::vector<float> floats(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    if constexpr (std::is_same_v<T, Float16>) {
+      floats[i] = FloatOf(values[i]);
+    } else {
+      floats[i] = static_cast<float>(values[i]);
+    }
+  }
+  return floats;
+}
+
+}  // namespace
+
+std::vector<WeightInfo> FindWeights(const Model& model) { return WeightFinder().Find(model.graph); }
+
+std::vector<float> ToFloats(const Tensor& tensor) {
+  switch (tensor.dtype()) {
+    case DType::kFloat32:
+      return Cast(tensor.data<float>());
+    case DType::kFloat16:
+      return Cast(tensor.data<Float16>());
+    case DType::kFloat64:
+      return Cast(tensor.data<double>());
+    case DType::kInt64:
+      return Cast(tensor.data<int64_t>());
+    case DType::kInt32:
+      return Cast(tensor.data<int32_t>());
+    case DType::kInt8:
+      return Cast(tensor.data<int8_t>());
+    case DType::kUInt8:
+      return Cast(tensor.data<uint8_t>());
+    case DType::kBool:
+      return Cast(tensor.data<bool>());
+    default:
+      throw Error(ErrorCode::kUnsupported,
+                  std::string("cannot compare outputs of type ") + DTypeName(tensor.dtype()));
+  }
+}
+
+int64_t ArgMax(std::span<const float> values) {
+  int64_t best = -1;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (std::isnan(values[i])) continue;
+    if (best < 0 || values[i] > values[static_cast<size_t>(best)]) best = static_cast<int64_t>(i);
+  }
+  return best;
+}
+
+void FidelitySums::Add(std::span<const float> reference, std::span<const float> output) {
+  const bool fits = reference.size() == output.size();
+  for (size_t i = 0; i < reference.size(); ++i) {
+    if (!std::isfinite(reference[i])) continue;
+    double y = fits ? static_cast<double>(output[i]) : 0.0;
+    if (!std::isfinite(y)) {
+      has_nonfinite = true;
+      y = 0;
+    }
+    const double x = static_cast<double>(reference[i]);
+    reference_squares += x * x;
+    squares += y * y;
+    products += x * y;
+    error_squares += (x - y) * (x - y);
+  }
+}
+
+void FidelitySums::Add(const FidelitySums& other) {
+  reference_squares += other.reference_squares;
+  squares += other.squares;
+  products += other.products;
+  error_squares += other.error_squares;
+  has_nonfinite = has_nonfinite || other.has_nonfinite;
+}
+
+double FidelitySums::SqnrDb() const {
+  constexpr double kLimitDb = 200;
+  if (error_squares == 0) return kLimitDb;
+  if (reference_squares == 0) return -kLimitDb;
+  return std::clamp(10 * std::log10(reference_squares / error_squares), -kLimitDb, kLimitDb);
+}
+
+double FidelitySums::Cosine() const {
+  if (reference_squares == 0 && squares == 0) return 1;
+  if (reference_squares == 0 || squares == 0) return 0;
+  return products / std::sqrt(reference_squares) / std::sqrt(squares);
+}
+
+double Percentile(std::span<const double> sorted, double share) {
+  PARED_CHECK(!sorted.empty());
+  const double position = share * static_cast<double>(sorted.size() - 1);
+  const size_t below = static_cast<size_t>(position);
+  const size_t above = std::min(below + 1, sorted.size() - 1);
+  const double fraction = position - static_cast<double>(below);
+  return sorted[below] + fraction * (sorted[above] - sorted[below]);
+}
+
+}  // namespace pared
