@@ -21,16 +21,19 @@ struct Outcome {
 };
 
 struct FlowContext {
-  std::function<bool()> cancelled;
+  std::function<bool()> cancelled = [] { return false; };
   const Dataset* calibration = nullptr;
   int64_t calibration_samples = 0;
   int64_t seed = 0;
-  int64_t threads = 1;
-  // Called by any thread: a step of a chain has begun or ended, or got this far.
-  std::function<void(const std::string& step, double fraction)> progress;
+  int64_t threads = 1;  // of the graph and of every pass; 0: all that the machine has
+  // Called by any thread: a step has got this far; 0: it begins, 1: it has ended. `step` is the
+  // passes from the model to the step, "magnitude_prune+quantize_int8".
+  std::function<void(const std::string& step, double fraction)> progress = [](const std::string&,
+                                                                              double) {};
 };
 
-// Called once for each chain when it has ended, by any thread, possibly several at once.
+// Called for each chain when it has ended, by any thread, possibly several at once. Where it throws
+// on a model, the chain has failed: it is called a second time, with that error.
 using Sink = std::function<void(const std::string& chain, const Outcome& outcome)>;
 
 class Flow {
