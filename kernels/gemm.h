@@ -49,7 +49,13 @@ class PackedGemm {
   virtual ~PackedGemm() = default;
   // x: [tiles][k][64]; y: [tiles][m][64] of the output's type. Both 64-byte aligned.
   // `scratch` has scratch_bytes(), 64-byte aligned, of the calling thread alone.
-  virtual void Run(const uint8_t* x, int64_t tiles, void* y, std::byte* scratch) const noexcept = 0;
+  void Run(const uint8_t* x, int64_t tiles, void* y, std::byte* scratch) const noexcept {
+    RunColumns(x, tiles * kTileColumns, y, scratch);
+  }
+  // The same over the first `columns` columns: what lies behind them in the last tile of y may be
+  // left as it was, which is cheaper where few columns of that tile are in use.
+  virtual void RunColumns(const uint8_t* x, int64_t columns, void* y,
+                          std::byte* scratch) const noexcept = 0;
   virtual size_t scratch_bytes() const = 0;
   virtual size_t weight_bytes() const = 0;      // what Run reads, indices included
   virtual const char* kernel_name() const = 0;  // the candidate's name

@@ -1,0 +1,126 @@
+// What the AVX-512 VNNI kernels share: the 4 x 64 activation quad and the epilogue.
+//
+// A quad is four k of 64 columns, interleaved so that each 32-bit lane holds one column's four
+// values, as vpdpbusd wants them. Two rounds of byte and word unpacks make it from four rows of a
+// planar tile; they leave the columns of the four vectors in this order (128-bit lanes):
+//
+//   x0:  0- 3  16-19  32-35  48-51        x1:  4- 7  20-23  36-39  52-55
+//   x2:  8-11  24-27  40-43  56-59        x3: 12-15  28-31  44-47  60-63
+//
+// The two rounds of saturating packs in StoreRow undo exactly that order, so that uint8 results
+// need no shuffle of their own.
+//
+// Included by kernels that are compiled for this target only; nothing here may be used elsewhere.
+
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/packing.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+
+namespace pared::avx512 {
+
+struct Quad {
+  __m512i x0, x1, x2, x3;
+};
+
+[[gnu::always_inline]] inline __m512i Load(const void* p) { return _mm512_loadu_si512(p); }
+
+// vpdpbusd with the sum tied to its register: gcc 12 copies sums between registers around the
+// intrinsic when many are alive.
+[[gnu::always_inline]] inline void Dot(__m512i& sum, __m512i x, __m512i w) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
+}
+
+[[gnu::always_inline]] inline __m512i BroadcastWeights(const int8_t* w) {
+  int32_t four = 0;
+  __builtin_memcpy(&four, w, 4);
+  return _mm512_set1_epi32(four);
+}
+
+[[gnu::always_inline]] inline Quad Interleave(__m512i r0, __m512i r1, __m512i r2, __m512i r3) {
+  const __m512i low01 = _mm512_unpacklo_epi8(r0, r1), high01 = _mm512_unpackhi_epi8(r0, r1);
+  const __m512i low23 = _mm512_unpacklo_epi8(r2, r3), high23 = _mm512_unpackhi_epi8(r2, r3);
+  return {_mm512_unpacklo_epi16(low01, low23), _mm512_unpackhi_epi16(low01, low23),
+          _mm512_unpacklo_epi16(high01, high23), _mm512_unpackhi_epi16(high01, high23)};
+}
+
+// Four k of 16 columns as one vector, columns in order: the rows go to the four 128-bit lanes, a
+// 4 x 4 transpose of 32-bit lanes and one of bytes within lanes do the rest.
+[[gnu::always_inline]] inline __m512i Interleave16(const uint8_t* r0, const uint8_t* r1,
+                                                   const uint8_t* r2, const uint8_t* r3) {
+  const __m512i dwords = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i bytes =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const auto load = [](const uint8_t* p) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  };
+  __m512i rows = _mm512_castsi128_si512(load(r0));
+  rows = _mm512_inserti32x4(rows, load(r1), 1);
+  rows = _mm512_inserti32x4(rows, load(r2), 2);
+  rows = _mm512_inserti32x4(rows, load(r3), 3);
+  return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(dwords, rows), bytes);
+}
+
+// round_even(float(sum) * scale), held below the point where the conversion overflows; sums that
+// underflow it become INT_MIN, which the packs saturate as they should.
+[[gnu::always_inline]] inline __m512i Scale(__m512i sum, __m512 scale, __m512 high) {
+  return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), high));
+}
+
+// The four sums of one row, in quad order, to 64 columns of y.
+[[gnu::always_inline]] inline void StoreRow(const EpilogueView& e, int64_t row, void* y,
+                                            const __m512i& c0, const __m512i& c1, const __m512i& c2,
+                                            const __m512i& c3) {
+  if (e.output == GemmOutput::kUInt8) [[likely]] {
+    const __m512 scale = _mm512_set1_ps(e.scale[row]), high = _mm512_set1_ps(e.high_minus_zero);
+    const __m512i zero_point = _mm512_set1_epi16(static_cast<int16_t>(e.zero_point));
+    const __m512i a = _mm512_packs_epi32(Scale(c0, scale, high), Scale(c1, scale, high));
+    const __m512i b = _mm512_packs_epi32(Scale(c2, scale, high), Scale(c3, scale, high));
+    const __m512i bytes =
+        _mm512_packus_epi16(_mm512_adds_epi16(a, zero_point), _mm512_adds_epi16(b, zero_point));
+    const __m512i low = _mm512_set1_epi8(static_cast<char>(e.low));
+    _mm512_storeu_si512(static_cast<uint8_t*>(y) + row * 64, _mm512_max_epu8(bytes, low));
+    return;
+  }
+  // A 4 x 4 transpose of 128-bit lanes brings the columns in order.
+  const __m512i a = _mm512_shuffle_i32x4(c0, c1, 0x44), b = _mm512_shuffle_i32x4(c2, c3, 0x44);
+  const __m512i c = _mm512_shuffle_i32x4(c0, c1, 0xee), d = _mm512_shuffle_i32x4(c2, c3, 0xee);
+  const __m512i ordered[4] = {_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd),
+                              _mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd)};
+  int32_t* out = static_cast<int32_t*>(y) + row * 64;
+  for (int i = 0; i < 4; ++i) {
+    __m512i v = ordered[i];
+    if (e.output == GemmOutput::kFloat32) {
+      const __m512 scale = _mm512_set1_ps(e.scale[row]);
+      v = _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(v), scale));
+    }
+    _mm512_storeu_si512(out + 16 * i, v);
+  }
+}
+
+// The sums of 16 columns in order to columns [column, column + 16) of y's row.
+[[gnu::always_inline]] inline void StoreRow16(const EpilogueView& e, int64_t row, void* y,
+                                              __m512i sum) {
+  if (e.output == GemmOutput::kUInt8) [[likely]] {
+    const __m512 scale = _mm512_set1_ps(e.scale[row]), high = _mm512_set1_ps(e.high_minus_zero);
+    __m512i v = _mm512_max_epi32(Scale(sum, scale, high), _mm512_set1_epi32(e.low - e.zero_point));
+    v = _mm512_add_epi32(v, _mm512_set1_epi32(e.zero_point));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(static_cast<uint8_t*>(y) + row * 64),
+                     _mm512_cvtepi32_epi8(v));
+    return;
+  }
+  if (e.output == GemmOutput::kFloat32) {
+    sum = _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(e.scale[row])));
+  }
+  _mm512_storeu_si512(static_cast<int32_t*>(y) + row * 64, sum);
+}
+
+}  // namespace pared::avx512
+
+#pragma GCC pop_options

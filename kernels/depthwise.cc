@@ -1,0 +1,56 @@
+#include "kernels/depthwise.h"
+
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/reference.h"
+
+namespace pared {
+namespace {
+
+class ReferenceDepthwise final : public PackedDepthwise {
+ public:
+  ReferenceDepthwise(const DepthwiseWeights& weights, Isa isa)
+      : im2col_(weights.geometry, isa),
+        multiplier_(weights.multiplier),
+        channels_(weights.geometry.channels * weights.multiplier),
+        positions_(weights.geometry.kernel_height * weights.geometry.kernel_width),
+        values_(weights.values.begin(), weights.values.end()),
+        epilogue_(weights.epilogue) {
+    PARED_CHECK(static_cast<int64_t>(values_.size()) == channels_ * positions_);
+  }
+
+  const Im2col& im2col() const override { return im2col_; }
+
+  void Run(const uint8_t* image, const Range& range, void* y,
+           std::byte* scratch) const noexcept override {
+    uint8_t* rows = reinterpret_cast<uint8_t*>(scratch);
+    for (int64_t c = range.begin; c < range.end; ++c) {
+      const int64_t source = c / multiplier_;
+      im2col_.GatherChannels(image, range.tile, source, source + 1, rows);
+      for (int64_t n = 0; n < 64; ++n) {
+        int32_t acc = epilogue_.bias[static_cast<size_t>(c)];
+        for (int64_t p = 0; p < positions_; ++p) {
+          acc += values_[static_cast<size_t>(c * positions_ + p)] * rows[p * 64 + n];
+        }
+        StoreOne(acc, c, epilogue_, y, (range.tile * channels_ + c) * 64 + n);
+      }
+    }
+  }
+  size_t scratch_bytes() const override { return static_cast<size_t>(positions_) * 64 + 64; }
+  const char* kernel_name() const override { return "depthwise_reference"; }
+
+ private:
+  Im2col im2col_;
+  int64_t multiplier_, channels_, positions_;
+  std::vector<int8_t> values_;
+  GemmEpilogue epilogue_;
+};
+
+}  // namespace
+
+std::unique_ptr<PackedDepthwise> PackDepthwise(const DepthwiseWeights& weights, Isa isa) {
+  return std::make_unique<ReferenceDepthwise>(weights, isa);
+}
+
+}  // namespace pared

@@ -1,0 +1,89 @@
+// Single-precision inner kernels, one table for each instruction set.
+//
+// A kernel computes each output element in an order that depends on the sizes alone, so a result
+// does not depend on how work is cut among threads. Between instruction sets results differ in
+// rounding (fused multiply-add, width of sums).
+
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu.h"
+
+namespace pared {
+
+// Applied in place after bias; all but kNone, kClamp and kLeakyRelu cost an exponential or a
+// division for each element.
+enum class ActivationKind {
+  kNone,
+  kClamp,        // min(max(x, alpha), beta)
+  kLeakyRelu,    // x < 0 ? alpha x : x
+  kSigmoid,      //
+  kTanh,         //
+  kHardSigmoid,  // clamp(alpha x + beta, 0, 1)
+  kHardSwish,    // x clamp(x / 6 + 1 / 2, 0, 1)
+  kSilu,         // x sigmoid(alpha x)
+  kGelu,         // x (1 + erf(x / sqrt 2)) / 2
+  kGeluTanh,     // its approximation by tanh
+  kExp,
+  kErf,
+};
+
+struct ActivationF32 {
+  ActivationKind kind = ActivationKind::kNone;
+  float alpha = 0, beta = 0;
+};
+
+// One tile of C = A B: `rows` x `columns` sums over k.
+struct GemmTileF32 {
+  const float* a = nullptr;  // element (r, k) at a[r * a_row + k * a_step]
+  int64_t a_row = 0, a_step = 0;
+  const float* b = nullptr;  // row k at b + k * b_step; tile_columns floats are read of each
+  int64_t b_step = 0;
+  float* c = nullptr;  // row r at c + r * c_row
+  int64_t c_row = 0;
+  int64_t k = 0;
+  int64_t rows = 0, columns = 0;  // at most the table's tile
+  bool accumulate = false;        // add to what c holds
+  bool finish = true;             // the last part of k: apply what follows
+  const float* row_bias = nullptr;
+  const float* column_bias = nullptr;
+  const float* addend = nullptr;  // laid out as c
+  ActivationF32 activation;
+};
+
+// A row of sums over taps: y[x] = bias + sum over t of weights[t] * rows[offsets[t] + x].
+struct TapRowF32 {
+  const float* source = nullptr;  // readable 16 floats past the last one used
+  const int64_t* offsets = nullptr;
+  const float* weights = nullptr;
+  int64_t taps = 0;
+  float bias = 0;
+  float* y = nullptr;
+  int64_t count = 0;
+};
+
+struct F32Kernels {
+  int64_t tile_rows, tile_columns;
+  void (*gemm_tile)(const GemmTileF32& tile) noexcept;
+  void (*activate)(const ActivationF32& activation, float* x, int64_t count) noexcept;
+  void (*tap_sum_row)(const TapRowF32& row) noexcept;
+  void (*tap_max_row)(const TapRowF32& row) noexcept;  // weights and bias are not read
+  void (*softmax)(const float* x, float* y, int64_t count) noexcept;
+  // y = (x - mean) / sqrt(variance + epsilon) over one row; mean_inverse receives mean and
+  // 1 / sqrt(variance + epsilon).
+  void (*normalize)(const float* x, float* y, int64_t count, float epsilon,
+                    float* mean_inverse) noexcept;
+  void (*scale_shift)(const float* x, float* y, int64_t count, float scale, float shift) noexcept;
+  void (*multiply_add)(const float* scale, const float* shift, float* y, int64_t count) noexcept;
+  float (*sum)(const float* x, int64_t count) noexcept;
+  // y[i] += x[i] * factor
+  void (*axpy)(const float* x, float factor, float* y, int64_t count) noexcept;
+};
+
+const F32Kernels& F32KernelsFor(Isa isa);
+
+// The tables; those of an instruction set that the machine lacks must not be used.
+extern const F32Kernels kF32Reference, kF32Avx2, kF32Avx512;
+
+}  // namespace pared

@@ -1,0 +1,77 @@
+// Float kernels for AVX2 and FMA: 8 floats a vector, GEMM tile 6 x 16.
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/f32.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+
+namespace pared {
+namespace avx2 {
+namespace {
+
+constexpr int kTileColumns = 16;
+
+struct Vec {
+  static constexpr int kWidth = 8;
+  __m256 x;
+
+  Vec() = default;
+  explicit Vec(__m256 v) : x(v) {}
+  explicit Vec(float v) : x(_mm256_set1_ps(v)) {}
+  static Vec Load(const float* p) { return Vec(_mm256_loadu_ps(p)); }
+  static __m256i First(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static Vec LoadFirst(const float* p, int64_t n) { return Vec(_mm256_maskload_ps(p, First(n))); }
+  void Store(float* p) const { _mm256_storeu_ps(p, x); }
+  void StoreFirst(float* p, int64_t n) const { _mm256_maskstore_ps(p, First(n), x); }
+};
+
+inline Vec operator+(Vec a, Vec b) { return Vec(_mm256_add_ps(a.x, b.x)); }
+inline Vec operator-(Vec a, Vec b) { return Vec(_mm256_sub_ps(a.x, b.x)); }
+inline Vec operator*(Vec a, Vec b) { return Vec(_mm256_mul_ps(a.x, b.x)); }
+inline Vec operator/(Vec a, Vec b) { return Vec(_mm256_div_ps(a.x, b.x)); }
+inline Vec Fma(Vec a, Vec b, Vec c) { return Vec(_mm256_fmadd_ps(a.x, b.x, c.x)); }
+// The second operand is returned where one is NaN.
+inline Vec Min(Vec a, Vec b) { return Vec(_mm256_min_ps(a.x, b.x)); }
+inline Vec Max(Vec a, Vec b) { return Vec(_mm256_max_ps(a.x, b.x)); }
+inline Vec MaxOrNan(Vec value, Vec acc) {
+  const __m256 keep = _mm256_cmp_ps(acc.x, acc.x, _CMP_UNORD_Q);
+  return Vec(_mm256_blendv_ps(Max(acc, value).x, acc.x, keep));
+}
+inline Vec Round(Vec a) {
+  return Vec(_mm256_round_ps(a.x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline Vec Abs(Vec a) { return Vec(_mm256_andnot_ps(_mm256_set1_ps(-0.0F), a.x)); }
+inline Vec CopySign(Vec magnitude, Vec sign) {
+  return Vec(_mm256_or_ps(magnitude.x, _mm256_and_ps(sign.x, _mm256_set1_ps(-0.0F))));
+}
+inline Vec SelectLess(Vec a, Vec b, Vec yes, Vec no) {
+  return Vec(_mm256_blendv_ps(no.x, yes.x, _mm256_cmp_ps(a.x, b.x, _CMP_LT_OQ)));
+}
+// In two steps: 2^128 alone is no float.
+inline Vec TimesPowerOfTwo(Vec a, Vec n) {
+  const __m256i whole = _mm256_cvtps_epi32(n.x);
+  const __m256i half = _mm256_srai_epi32(whole, 1);
+  const __m256i bias = _mm256_set1_epi32(127);
+  const auto power = [&](__m256i e) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e, bias), 23));
+  };
+  return Vec(_mm256_mul_ps(_mm256_mul_ps(a.x, power(half)), power(_mm256_sub_epi32(whole, half))));
+}
+
+#include "kernels/f32_body.h"
+
+}  // namespace
+}  // namespace avx2
+
+extern const F32Kernels kF32Avx2 = avx2::kTable;
+
+}  // namespace pared
+
+#pragma GCC pop_options

@@ -1,0 +1,371 @@
+// The bodies of the float kernels over a vector type, included by one file for each instruction
+// set after its `target` pragma and inside a namespace of its own. `Vec` has kWidth floats and the
+// operations used below; nothing here may call a function shared with other files.
+//
+// No include guard on purpose: each includer makes its own copy.
+
+// Register tile of the GEMM: kRows x (4 vectors). On AVX-512: 24 accumulators, 4 of B, 1 broadcast;
+// 10 loads serve 24 multiply-adds.
+constexpr int kTileVectors = kTileColumns / Vec::kWidth;
+
+inline Vec Clamp(Vec x, Vec low, Vec high) { return Min(high, Max(low, x)); }
+
+// exp by 2^n * p(r), |r| <= ln 2 / 2; relative error below 2e-7.
+inline Vec Exp(Vec x) {
+  const Vec bounded = Clamp(x, Vec(-87.33654F), Vec(88.72283F));
+  const Vec n = Round(bounded * Vec(1.44269504F));
+  Vec r = Fma(n, Vec(-0.693359375F), bounded);
+  r = Fma(n, Vec(2.12194440e-4F), r);
+  Vec p = Vec(1.9875691500e-4F);
+  p = Fma(p, r, Vec(1.3981999507e-3F));
+  p = Fma(p, r, Vec(8.3334519073e-3F));
+  p = Fma(p, r, Vec(4.1665795894e-2F));
+  p = Fma(p, r, Vec(1.6666665459e-1F));
+  p = Fma(p, r, Vec(5.0000001201e-1F));
+  p = Fma(p, r * r, r + Vec(1.0F));
+  return TimesPowerOfTwo(p, n);
+}
+
+inline Vec Sigmoid(Vec x) { return Vec(1.0F) / (Vec(1.0F) + Exp(Vec(0.0F) - x)); }
+
+// The odd series below 0.3, where the quotient of exponentials would cancel.
+inline Vec Tanh(Vec x) {
+  const Vec square = x * x;
+  Vec series = Vec(0.0218694885F);
+  series = Fma(series, square, Vec(-0.0539682540F));
+  series = Fma(series, square, Vec(0.1333333333F));
+  series = Fma(series, square, Vec(-0.3333333333F));
+  series = Fma(series * square, x, x);
+  const Vec e = Exp(Clamp(x, Vec(-10.0F), Vec(10.0F)) * Vec(2.0F));
+  const Vec quotient = (e - Vec(1.0F)) / (e + Vec(1.0F));
+  return SelectLess(Abs(x), Vec(0.3F), series, quotient);
+}
+
+// Abramowitz and Stegun 7.1.26, absolute error 1.5e-7; the Taylor series below 0.5.
+inline Vec Erf(Vec x) {
+  const Vec magnitude = Abs(x);
+  const Vec square = x * x;
+  Vec series = Vec(-8.54832702e-4F);
+  series = Fma(series, square, Vec(5.22397762e-3F));
+  series = Fma(series, square, Vec(-2.68661706e-2F));
+  series = Fma(series, square, Vec(1.12837917e-1F));
+  series = Fma(series, square, Vec(-3.76126389e-1F));
+  series = Fma(series, square, Vec(1.12837917F));
+  series = series * x;
+  const Vec t = Vec(1.0F) / Fma(magnitude, Vec(0.3275911F), Vec(1.0F));
+  Vec p = Vec(1.061405429F);
+  p = Fma(p, t, Vec(-1.453152027F));
+  p = Fma(p, t, Vec(1.421413741F));
+  p = Fma(p, t, Vec(-0.284496736F));
+  p = Fma(p, t, Vec(0.254829592F));
+  const Vec tail = Vec(1.0F) - p * t * Exp(Vec(0.0F) - square);
+  return SelectLess(magnitude, Vec(0.5F), series, CopySign(tail, x));
+}
+
+inline Vec GeluTanh(Vec x) {
+  const Vec inner = Vec(0.7978845608F) * Fma(x * x * x, Vec(0.044715F), x);
+  return x * Vec(0.5F) * (Vec(1.0F) + Tanh(inner));
+}
+
+// A template argument, so that no loop branches on it.
+template <ActivationKind kKind>
+inline Vec Activated(Vec x, Vec alpha, Vec beta) {
+  if constexpr (kKind == ActivationKind::kClamp) return Clamp(x, alpha, beta);
+  if constexpr (kKind == ActivationKind::kLeakyRelu) {
+    return SelectLess(x, Vec(0.0F), x * alpha, x);
+  }
+  if constexpr (kKind == ActivationKind::kSigmoid) return Sigmoid(x);
+  if constexpr (kKind == ActivationKind::kTanh) return Tanh(x);
+  if constexpr (kKind == ActivationKind::kHardSigmoid) {
+    return Clamp(Fma(x, alpha, beta), Vec(0.0F), Vec(1.0F));
+  }
+  if constexpr (kKind == ActivationKind::kHardSwish) {
+    return x * Clamp(Fma(x, Vec(1.0F / 6), Vec(0.5F)), Vec(0.0F), Vec(1.0F));
+  }
+  if constexpr (kKind == ActivationKind::kSilu) return x * Sigmoid(x * alpha);
+  if constexpr (kKind == ActivationKind::kGelu) {
+    return x * Vec(0.5F) * (Vec(1.0F) + Erf(x * Vec(0.70710678F)));
+  }
+  if constexpr (kKind == ActivationKind::kGeluTanh) return GeluTanh(x);
+  if constexpr (kKind == ActivationKind::kExp) return Exp(x);
+  if constexpr (kKind == ActivationKind::kErf) return Erf(x);
+  return x;
+}
+
+template <ActivationKind kKind>
+void ActivateWith(const ActivationF32& activation, float* x, int64_t count) {
+  const Vec alpha(activation.alpha);
+  const Vec beta(activation.beta);
+  int64_t i = 0;
+  for (; i + Vec::kWidth <= count; i += Vec::kWidth) {
+    Activated<kKind>(Vec::Load(x + i), alpha, beta).Store(x + i);
+  }
+  if (i < count) {
+    Activated<kKind>(Vec::LoadFirst(x + i, count - i), alpha, beta).StoreFirst(x + i, count - i);
+  }
+}
+
+void Activate(const ActivationF32& activation, float* x, int64_t count) noexcept {
+  switch (activation.kind) {
+    case ActivationKind::kNone:
+      return;
+#define PARED_ACTIVATION(kind) \
+  case ActivationKind::kind:   \
+    return ActivateWith<ActivationKind::kind>(activation, x, count)
+      PARED_ACTIVATION(kClamp);
+      PARED_ACTIVATION(kLeakyRelu);
+      PARED_ACTIVATION(kSigmoid);
+      PARED_ACTIVATION(kTanh);
+      PARED_ACTIVATION(kHardSigmoid);
+      PARED_ACTIVATION(kHardSwish);
+      PARED_ACTIVATION(kSilu);
+      PARED_ACTIVATION(kGelu);
+      PARED_ACTIVATION(kGeluTanh);
+      PARED_ACTIVATION(kExp);
+      PARED_ACTIVATION(kErf);
+#undef PARED_ACTIVATION
+  }
+}
+
+// Adds what stands after the sums and stores one row of the tile.
+template <int kVectors>
+inline void FinishRow(const GemmTileF32& t, int64_t r, Vec (&acc)[kVectors]) {
+  float* c = t.c + r * t.c_row;
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t at = v * Vec::kWidth;
+    const int64_t left = t.columns - at;
+    const bool whole = left >= Vec::kWidth;
+    Vec x = acc[v];
+    const auto load = [&](const float* p) {
+      return whole ? Vec::Load(p + at) : Vec::LoadFirst(p + at, left);
+    };
+    if (t.accumulate) x = x + load(c);
+    if (t.finish) {
+      if (t.row_bias != nullptr) x = x + Vec(t.row_bias[r]);
+      if (t.column_bias != nullptr) x = x + load(t.column_bias);
+      if (t.addend != nullptr) x = x + load(t.addend + r * t.c_row);
+      if (t.activation.kind == ActivationKind::kClamp) {
+        x = Clamp(x, Vec(t.activation.alpha), Vec(t.activation.beta));
+      }
+    }
+    if (whole) {
+      x.Store(c + at);
+    } else {
+      x.StoreFirst(c + at, left);
+    }
+  }
+}
+
+template <int kRows, int kVectors>
+void TileOf(const GemmTileF32& t) {
+  Vec acc[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) acc[r][v] = Vec(0.0F);
+  }
+  const float* a = t.a;
+  const float* b = t.b;
+  const int64_t a_row = t.a_row;
+  for (int64_t k = 0; k < t.k; ++k) {
+    Vec row[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) row[v] = Vec::Load(b + v * Vec::kWidth);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Vec left(a[r * a_row]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) acc[r][v] = Fma(left, row[v], acc[r][v]);
+    }
+    a += t.a_step;
+    b += t.b_step;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) FinishRow<kVectors>(t, r, acc[r]);
+}
+
+template <int kVectors>
+void TileRows(const GemmTileF32& t) {
+  switch (t.rows) {
+    case 1:
+      return TileOf<1, kVectors>(t);
+    case 2:
+      return TileOf<2, kVectors>(t);
+    case 3:
+      return TileOf<3, kVectors>(t);
+    case 4:
+      return TileOf<4, kVectors>(t);
+    case 5:
+      return TileOf<5, kVectors>(t);
+    default:
+      return TileOf<6, kVectors>(t);
+  }
+}
+
+void GemmTile(const GemmTileF32& t) noexcept {
+  const int64_t vectors = (t.columns + Vec::kWidth - 1) / Vec::kWidth;
+  if (vectors == 1) {
+    TileRows<1>(t);
+  } else if (kTileVectors >= 4 && vectors == 2) {
+    TileRows<2>(t);
+  } else if (kTileVectors >= 4 && vectors == 3) {
+    TileRows<3>(t);
+  } else {
+    TileRows<kTileVectors>(t);
+  }
+  if (!t.finish || t.activation.kind <= ActivationKind::kClamp) return;
+  for (int64_t r = 0; r < t.rows; ++r) Activate(t.activation, t.c + r * t.c_row, t.columns);
+}
+
+template <bool kMax, int kVectors>
+inline void TapVectors(const TapRowF32& row, int64_t x, int64_t count) {
+  Vec acc[kVectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    acc[v] = kMax ? Vec::Load(row.source + row.offsets[0] + x + v * Vec::kWidth) : Vec(row.bias);
+  }
+  for (int64_t t = kMax ? 1 : 0; t < row.taps; ++t) {
+    const float* source = row.source + row.offsets[t] + x;
+    const Vec weight(kMax ? 0.0F : row.weights[t]);
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const Vec value = Vec::Load(source + v * Vec::kWidth);
+      acc[v] = kMax ? MaxOrNan(value, acc[v]) : Fma(weight, value, acc[v]);
+    }
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t at = x + v * Vec::kWidth;
+    if (count - at >= Vec::kWidth) {
+      acc[v].Store(row.y + at);
+    } else if (count > at) {
+      acc[v].StoreFirst(row.y + at, count - at);
+    }
+  }
+}
+
+template <bool kMax>
+inline void TapRow(const TapRowF32& row) {
+  int64_t x = 0;
+  for (; x + 4 * Vec::kWidth <= row.count; x += 4 * Vec::kWidth) {
+    TapVectors<kMax, 4>(row, x, row.count);
+  }
+  for (; x + Vec::kWidth < row.count; x += 2 * Vec::kWidth) {
+    TapVectors<kMax, 2>(row, x, row.count);
+  }
+  if (x < row.count) TapVectors<kMax, 1>(row, x, row.count);
+}
+
+void TapSumRow(const TapRowF32& row) noexcept { TapRow<false>(row); }
+void TapMaxRow(const TapRowF32& row) noexcept { TapRow<true>(row); }
+
+// Sums lane by lane, then the lanes in order, then the tail: an order that only `count` decides.
+inline float LaneSum(Vec x) {
+  alignas(64) float lanes[Vec::kWidth];
+  x.Store(lanes);
+  float total = 0;
+  for (int i = 0; i < Vec::kWidth; ++i) total += lanes[i];
+  return total;
+}
+
+float Sum(const float* x, int64_t count) noexcept {
+  Vec a(0.0F);
+  Vec b(0.0F);
+  int64_t i = 0;
+  for (; i + 2 * Vec::kWidth <= count; i += 2 * Vec::kWidth) {
+    a = a + Vec::Load(x + i);
+    b = b + Vec::Load(x + i + Vec::kWidth);
+  }
+  float total = LaneSum(a + b);
+  for (; i < count; ++i) total += x[i];
+  return total;
+}
+
+inline float SquaredDeviations(const float* x, int64_t count, float mean) {
+  const Vec center(mean);
+  Vec acc(0.0F);
+  int64_t i = 0;
+  for (; i + Vec::kWidth <= count; i += Vec::kWidth) {
+    const Vec d = Vec::Load(x + i) - center;
+    acc = Fma(d, d, acc);
+  }
+  float total = LaneSum(acc);
+  for (; i < count; ++i) total += (x[i] - mean) * (x[i] - mean);
+  return total;
+}
+
+void Softmax(const float* x, float* y, int64_t count) noexcept {
+  float largest = x[0];
+  for (int64_t i = 1; i < count; ++i) largest = x[i] > largest ? x[i] : largest;
+  const Vec top(largest);
+  Vec acc(0.0F);
+  int64_t i = 0;
+  for (; i + Vec::kWidth <= count; i += Vec::kWidth) {
+    const Vec e = Exp(Vec::Load(x + i) - top);
+    e.Store(y + i);
+    acc = acc + e;
+  }
+  float total = LaneSum(acc);
+  if (i < count) {
+    Exp(Vec::LoadFirst(x + i, count - i) - top).StoreFirst(y + i, count - i);
+    for (; i < count; ++i) total += y[i];
+  }
+  const float inverse = 1.0F / total;
+  for (i = 0; i < count; ++i) y[i] *= inverse;
+}
+
+void ScaleShift(const float* x, float* y, int64_t count, float scale, float shift) noexcept {
+  const Vec s(scale);
+  const Vec t(shift);
+  int64_t i = 0;
+  for (; i + Vec::kWidth <= count; i += Vec::kWidth) Fma(Vec::Load(x + i), s, t).Store(y + i);
+  if (i < count) Fma(Vec::LoadFirst(x + i, count - i), s, t).StoreFirst(y + i, count - i);
+}
+
+void MultiplyAdd(const float* scale, const float* shift, float* y, int64_t count) noexcept {
+  int64_t i = 0;
+  for (; i + Vec::kWidth <= count; i += Vec::kWidth) {
+    const Vec t = shift == nullptr ? Vec(0.0F) : Vec::Load(shift + i);
+    Fma(Vec::Load(y + i), Vec::Load(scale + i), t).Store(y + i);
+  }
+  for (; i < count; ++i) y[i] = y[i] * scale[i] + (shift == nullptr ? 0.0F : shift[i]);
+}
+
+void Normalize(const float* x, float* y, int64_t count, float epsilon,
+               float* mean_inverse) noexcept {
+  const float n = static_cast<float>(count);
+  const float mean = Sum(x, count) / n;
+  const float inverse = 1.0F / __builtin_sqrtf(SquaredDeviations(x, count, mean) / n + epsilon);
+  const Vec center(mean);
+  const Vec factor(inverse);
+  int64_t i = 0;
+  for (; i + Vec::kWidth <= count; i += Vec::kWidth) {
+    ((Vec::Load(x + i) - center) * factor).Store(y + i);
+  }
+  for (; i < count; ++i) y[i] = (x[i] - mean) * inverse;
+  mean_inverse[0] = mean;
+  mean_inverse[1] = inverse;
+}
+
+void Axpy(const float* x, float factor, float* y, int64_t count) noexcept {
+  const Vec f(factor);
+  int64_t i = 0;
+  for (; i + Vec::kWidth <= count; i += Vec::kWidth) {
+    Fma(Vec::Load(x + i), f, Vec::Load(y + i)).Store(y + i);
+  }
+  for (; i < count; ++i) y[i] += x[i] * factor;
+}
+
+constexpr F32Kernels kTable = {
+    .tile_rows = 6,
+    .tile_columns = kTileColumns,
+    .gemm_tile = GemmTile,
+    .activate = Activate,
+    .tap_sum_row = TapSumRow,
+    .tap_max_row = TapMaxRow,
+    .softmax = Softmax,
+    .normalize = Normalize,
+    .scale_shift = ScaleShift,
+    .multiply_add = MultiplyAdd,
+    .sum = Sum,
+    .axpy = Axpy,
+};

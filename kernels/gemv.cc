@@ -1,0 +1,32 @@
+#include "kernels/gemv.h"
+
+#include <algorithm>
+#include <array>
+
+#include "kernels/kernels.h"
+#include "kernels/reference.h"
+
+namespace pared {
+namespace {
+
+bool Always(const GemmWeights& /*weights*/, double /*density*/, Isa /*isa*/) { return true; }
+
+constexpr std::array kCandidates = {
+    GemvCandidate{"gemv_reference", Always, PackReferenceGemv, Isa::kReference},
+};
+
+}  // namespace
+
+std::span<const GemvCandidate> GemvCandidates() { return kCandidates; }
+
+std::unique_ptr<PackedGemv> PackGemv(const GemmWeights& weights, Isa isa) {
+  const double density = CheckedDensity(weights);
+  for (const GemvCandidate& candidate : GemvCandidates()) {
+    if (candidate.isa <= isa && candidate.accepts(weights, density, isa)) {
+      return candidate.pack(weights);
+    }
+  }
+  return PackReferenceGemv(weights);
+}
+
+}  // namespace pared

@@ -1,0 +1,54 @@
+#include "kernels/packing.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace pared {
+
+PackedEpilogue::PackedEpilogue(const GemmEpilogue& epilogue, int64_t rows)
+    : bias_(static_cast<size_t>(rows)), scale_(static_cast<size_t>(rows)) {
+  PARED_CHECK(static_cast<int64_t>(epilogue.bias.size()) <= rows);
+  PARED_CHECK(epilogue.output == GemmOutput::kInt32 ||
+              epilogue.scale.size() == epilogue.bias.size());
+  std::copy(epilogue.bias.begin(), epilogue.bias.end(), bias_.data());
+  std::copy(epilogue.scale.begin(), epilogue.scale.end(), scale_.data());
+  view_ = {.bias = bias_.data(),
+           .scale = scale_.data(),
+           .output = epilogue.output,
+           .zero_point = epilogue.zero_point,
+           .low = epilogue.low,
+           .high = epilogue.high,
+           .high_minus_zero = static_cast<float>(epilogue.high - epilogue.zero_point)};
+}
+
+int64_t OutputBytes(GemmOutput output) { return output == GemmOutput::kUInt8 ? 1 : 4; }
+
+double CheckedDensity(const GemmWeights& weights) {
+  PARED_CHECK(weights.m >= 1);
+  PARED_CHECK(weights.k >= 1);
+  PARED_CHECK(weights.k < 65536);
+  PARED_CHECK(static_cast<int64_t>(weights.values.size()) == weights.m * weights.k);
+  PARED_CHECK(static_cast<int64_t>(weights.epilogue.bias.size()) == weights.m);
+  const int64_t zeros = std::count(weights.values.begin(), weights.values.end(), int8_t{0});
+  return 1 - static_cast<double>(zeros) / static_cast<double>(weights.values.size());
+}
+
+AlignedBuffer<int8_t> PackDensePanels(const GemmWeights& weights, int64_t rows) {
+  const int64_t k_padded = (weights.k + 3) / 4 * 4;
+  AlignedBuffer<int8_t> packed(static_cast<size_t>(weights.m * k_padded));
+  size_t at = 0;
+  for (int64_t m0 = 0; m0 < weights.m; m0 += rows) {
+    const int64_t m_end = std::min(m0 + rows, weights.m);
+    for (int64_t k0 = 0; k0 < k_padded; k0 += 4) {
+      for (int64_t m = m0; m < m_end; ++m) {
+        for (int64_t k = k0; k < k0 + 4; ++k, ++at) {
+          if (k < weights.k) packed[at] = weights.values[static_cast<size_t>(m * weights.k + k)];
+        }
+      }
+    }
+  }
+  return packed;
+}
+
+}  // namespace pared
