@@ -49,12 +49,14 @@ struct GemmTileF32 {
   const float* row_bias = nullptr;
   const float* column_bias = nullptr;
   const float* addend = nullptr;  // laid out as c
-  ActivationF32 activation;
+  ActivationF32 activation{};
 };
+
+constexpr int64_t kTapSlack = 64;
 
 // A row of sums over taps: y[x] = bias + sum over t of weights[t] * rows[offsets[t] + x].
 struct TapRowF32 {
-  const float* source = nullptr;  // readable 16 floats past the last one used
+  const float* source = nullptr;  // readable kTapSlack floats past the last one used
   const int64_t* offsets = nullptr;
   const float* weights = nullptr;
   int64_t taps = 0;
@@ -63,12 +65,42 @@ struct TapRowF32 {
   int64_t count = 0;
 };
 
+// Sorts a row by remainder modulo `stride`: the zero-padded row's element x goes to
+// y[x % stride * phase_floats + x / stride].
+struct SplitRowF32 {
+  const float* x = nullptr;
+  int64_t count = 0, pad = 0, stride = 1;
+  float* y = nullptr;
+  int64_t phase_floats = 0;
+};
+
+// A run of output pixels whose inputs lie side by side.
+struct PixelRun {
+  int64_t target;  // first column of the panel
+  int64_t source;  // offset of its input under a tap at 0
+  int64_t count;
+};
+
+// Writes panel rows: target[k][runs[i].target + x] = source[offsets[k] + runs[i].source + x].
+// A row may be written up to a vector past its last run: the rows after it repair that, and behind
+// the last one there is room.
+struct PackColumnsF32 {
+  const float* source = nullptr;
+  const int64_t* offsets = nullptr;
+  int64_t k = 0;
+  const PixelRun* runs = nullptr;
+  int64_t run_count = 0;
+  float* target = nullptr;
+};
+
 struct F32Kernels {
   int64_t tile_rows, tile_columns;
   void (*gemm_tile)(const GemmTileF32& tile) noexcept;
   void (*activate)(const ActivationF32& activation, float* x, int64_t count) noexcept;
   void (*tap_sum_row)(const TapRowF32& row) noexcept;
   void (*tap_max_row)(const TapRowF32& row) noexcept;  // weights and bias are not read
+  void (*pack_columns)(const PackColumnsF32& pack) noexcept;
+  void (*split_row)(const SplitRowF32& row) noexcept;
   void (*softmax)(const float* x, float* y, int64_t count) noexcept;
   // y = (x - mean) / sqrt(variance + epsilon) over one row; mean_inverse receives mean and
   // 1 / sqrt(variance + epsilon).

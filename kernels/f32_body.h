@@ -258,6 +258,39 @@ inline void TapRow(const TapRowF32& row) {
 void TapSumRow(const TapRowF32& row) noexcept { TapRow<false>(row); }
 void TapMaxRow(const TapRowF32& row) noexcept { TapRow<true>(row); }
 
+void SplitRow(const SplitRowF32& row) noexcept {
+  for (int64_t phase = 0; phase < row.stride; ++phase) {
+    float* y = row.y + phase * row.phase_floats;
+    // The first column of this remainder that lies on the input.
+    int64_t i = 0;
+    while (i < row.phase_floats && i * row.stride + phase < row.pad) y[i++] = 0.0F;
+    const float* x = row.x + (i * row.stride + phase - row.pad);
+    const int64_t inside = row.x + row.count - x;
+    const int64_t count = inside <= 0 ? 0 : (inside + row.stride - 1) / row.stride;
+    const int64_t end = i + count < row.phase_floats ? i + count : row.phase_floats;
+    if (row.stride == 2) {
+      for (; i + Vec::kWidth < end; i += Vec::kWidth, x += 2 * Vec::kWidth) Even(x).Store(y + i);
+    }
+    for (; i < end; ++i, x += row.stride) y[i] = *x;
+    while (i < row.phase_floats) y[i++] = 0.0F;
+  }
+}
+
+void PackColumns(const PackColumnsF32& pack) noexcept {
+  float* target = pack.target;
+  for (int64_t k = 0; k < pack.k; ++k, target += kTileColumns) {
+    const float* source = pack.source + pack.offsets[k];
+    for (int64_t i = 0; i < pack.run_count; ++i) {
+      const PixelRun& run = pack.runs[i];
+      const float* from = source + run.source;
+      float* to = target + run.target;
+      int64_t x = 0;
+      for (; x + Vec::kWidth <= run.count; x += Vec::kWidth) Vec::Load(from + x).Store(to + x);
+      if (x < run.count) Vec::LoadFirst(from + x, run.count - x).Store(to + x);
+    }
+  }
+}
+
 // Sums lane by lane, then the lanes in order, then the tail: an order that only `count` decides.
 inline float LaneSum(Vec x) {
   alignas(64) float lanes[Vec::kWidth];
@@ -362,6 +395,8 @@ constexpr F32Kernels kTable = {
     .activate = Activate,
     .tap_sum_row = TapSumRow,
     .tap_max_row = TapMaxRow,
+    .pack_columns = PackColumns,
+    .split_row = SplitRow,
     .softmax = Softmax,
     .normalize = Normalize,
     .scale_shift = ScaleShift,

@@ -41,6 +41,8 @@ inline Vec TimesPowerOfTwo(Vec a, Vec n) {
   return Vec(std::isnan(n.x) ? n.x : std::ldexp(a.x, static_cast<int>(n.x)));
 }
 
+inline Vec Even(const float* p) { return Vec(*p); }
+
 #include "kernels/f32_body.h"
 
 }  // namespace

@@ -1,0 +1,217 @@
+#include "kernels/conv_f32.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace pared {
+namespace {
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t Volume(const Extent3& e) { return e[0] * e[1] * e[2]; }
+
+// Where `pixel` of the output begins in the input, and how many outputs follow it in its row.
+struct PixelAt {
+  int64_t source, left_in_row;
+};
+PixelAt Locate(const ConvF32Plan& plan, const Extent3& stride, int64_t pixel) {
+  const int64_t x = pixel % plan.out[2];
+  const int64_t row = pixel / plan.out[2];
+  const int64_t y = row % plan.out[1];
+  const int64_t z = row / plan.out[1];
+  const int64_t source_row = z * stride[0] * plan.padded[1] + y * stride[1];
+  return {source_row * plan.row_floats + x, plan.out[2] - x};
+}
+
+}  // namespace
+
+ConvF32::ConvF32(const ConvF32Options& options, std::span<const float> weights,
+                 std::span<const float> bias, const F32Kernels& kernels)
+    : options_(options), kernels_(kernels), bias_(bias.begin(), bias.end()) {
+  const int64_t group_channels = options.channels / options.groups;
+  const int64_t group_outputs = options.outputs / options.groups;
+  k_ = group_channels * Volume(options.kernel);
+  depthwise_ = group_channels == 1 && group_outputs <= 2 && options.groups > 1;
+  if (depthwise_) {
+    packed_.assign(weights.begin(), weights.end());
+    return;
+  }
+  packed_group_floats_ = PackedLhsFloats(group_outputs, k_, kernels);
+  packed_.resize(static_cast<size_t>(packed_group_floats_ * options.groups));
+  for (int64_t g = 0; g < options.groups; ++g) {
+    const MatrixF32 matrix{.data = weights.data() + g * group_outputs * k_,
+                           .rows = group_outputs,
+                           .columns = k_,
+                           .row_step = k_,
+                           .column_step = 1};
+    PackLhs(matrix, kernels, packed_.data() + g * packed_group_floats_);
+  }
+}
+
+ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& pad,
+                          int64_t threads) const {
+  ConvF32Plan plan{.in = in, .out = out, .pad = pad};
+  const Extent3& stride = options_.stride;
+  plan.pads = stride[2] != 1;
+  for (size_t d = 0; d < 3; ++d) {
+    const int64_t reach =
+        (out[d] - 1) * stride[d] + (options_.kernel[d] - 1) * options_.dilation[d] + 1;
+    if (pad[d] != 0 || reach > in[d]) plan.pads = true;
+    plan.padded[d] = std::max(reach, in[d] + pad[d]);
+  }
+  plan.pixels = Volume(out);
+  if (!plan.pads) {
+    plan.padded = in;
+    // A pointwise convolution sees one long row.
+    if (Volume(options_.kernel) == 1 && stride[0] == 1 && stride[1] == 1 && !depthwise_) {
+      plan.padded = plan.in = plan.out = {1, 1, plan.pixels};
+    }
+  }
+  plan.phase_floats = CeilDiv(plan.padded[2], stride[2]);
+  plan.row_floats = plan.phase_floats * stride[2];
+  plan.plane_floats = plan.row_floats * plan.padded[0] * plan.padded[1];
+  for (int64_t c = 0; c < options_.channels / options_.groups; ++c) {
+    for (int64_t z = 0; z < options_.kernel[0]; ++z) {
+      for (int64_t y = 0; y < options_.kernel[1]; ++y) {
+        for (int64_t x = 0; x < options_.kernel[2]; ++x) {
+          const int64_t row = z * options_.dilation[0] * plan.padded[1] + y * options_.dilation[1];
+          const int64_t column = x * options_.dilation[2];
+          plan.tap_offsets.push_back(c * plan.plane_floats + row * plan.row_floats +
+                                     column % stride[2] * plan.phase_floats + column / stride[2]);
+        }
+      }
+    }
+  }
+  if (depthwise_) {
+    plan.units = options_.outputs;
+    plan.scratch_floats = plan.plane_floats + kTapSlack;
+    return plan;
+  }
+  const int64_t group_columns = PanelGroup(kernels_) * kernels_.tile_columns;
+  plan.column_groups = CeilDiv(plan.pixels, group_columns);
+  const int64_t blocks = CeilDiv(options_.outputs / options_.groups, kernels_.tile_rows);
+  const int64_t pieces = plan.column_groups * options_.groups;
+  if (pieces < threads) plan.row_splits = std::min(blocks, CeilDiv(threads, pieces));
+  plan.units = pieces * plan.row_splits;
+  plan.buffer_floats = plan.pads ? plan.plane_floats * options_.channels + kTapSlack : 0;
+  plan.scratch_floats = std::min(k_, kBlockK) * group_columns + kTapSlack;
+  return plan;
+}
+
+void ConvF32::PadChannel(const ConvF32Plan& plan, const float* x, float* target) const noexcept {
+  const int64_t stride = options_.stride[2];
+  const int64_t width = plan.in[2];
+  float* row = target;
+  for (int64_t z = 0; z < plan.padded[0]; ++z) {
+    for (int64_t y = 0; y < plan.padded[1]; ++y, row += plan.row_floats) {
+      const int64_t in_z = z - plan.pad[0];
+      const int64_t in_y = y - plan.pad[1];
+      if (in_z < 0 || in_z >= plan.in[0] || in_y < 0 || in_y >= plan.in[1]) {
+        std::fill(row, row + plan.row_floats, 0.0F);
+        continue;
+      }
+      const float* from = x + (in_z * plan.in[1] + in_y) * width;
+      if (stride == 1) {
+        std::fill(row, row + plan.pad[2], 0.0F);
+        std::memcpy(row + plan.pad[2], from, static_cast<size_t>(width) * sizeof(float));
+        std::fill(row + plan.pad[2] + width, row + plan.row_floats, 0.0F);
+        continue;
+      }
+      kernels_.split_row({.x = from,
+                          .count = width,
+                          .pad = plan.pad[2],
+                          .stride = stride,
+                          .y = row,
+                          .phase_floats = plan.phase_floats});
+    }
+  }
+}
+
+void ConvF32::Pad(const ConvF32Plan& plan, const float* x, int64_t begin, int64_t end,
+                  float* buffer) const noexcept {
+  const int64_t in_floats = Volume(plan.in);
+  for (int64_t c = begin; c < end; ++c) {
+    PadChannel(plan, x + c * in_floats, buffer + c * plan.plane_floats);
+  }
+}
+
+void ConvF32::RunUnits(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
+                       int64_t unit_begin, int64_t unit_end, float* scratch) const noexcept {
+  for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
+    if (depthwise_) {
+      RunDepthwise(plan, x, y, addend, unit, scratch);
+    } else {
+      RunTiles(plan, x, y, addend, unit, scratch);
+    }
+  }
+}
+
+void ConvF32::RunDepthwise(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
+                           int64_t output, float* scratch) const noexcept {
+  const int64_t channel = output / (options_.outputs / options_.groups);
+  PadChannel(plan, x + channel * Volume(plan.in), scratch);
+  float* out = y + output * plan.pixels;
+  TapRowF32 row;
+  row.offsets = plan.tap_offsets.data();
+  row.weights = packed_.data() + output * k_;
+  row.taps = k_;
+  row.bias = bias_.empty() ? 0.0F : bias_[static_cast<size_t>(output)];
+  row.count = plan.out[2];
+  for (int64_t pixel = 0; pixel < plan.pixels; pixel += plan.out[2]) {
+    row.source = scratch + Locate(plan, options_.stride, pixel).source;
+    row.y = out + pixel;
+    kernels_.tap_sum_row(row);
+  }
+  if (addend != nullptr) kernels_.axpy(addend + output * plan.pixels, 1.0F, out, plan.pixels);
+  kernels_.activate(options_.activation, out, plan.pixels);
+}
+
+void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
+                       int64_t unit, float* scratch) const noexcept {
+  const int64_t split = unit % plan.row_splits;
+  const int64_t columns_index = unit / plan.row_splits % plan.column_groups;
+  const int64_t g = unit / plan.row_splits / plan.column_groups;
+  const int64_t group_outputs = options_.outputs / options_.groups;
+  const int64_t width = kernels_.tile_columns;
+
+  GemmF32 gemm{.m = group_outputs, .n = plan.pixels, .k = k_};
+  SetPackedLhs(gemm, packed_.data() + g * packed_group_floats_, kernels_);
+  const int64_t first_output = g * group_outputs * plan.pixels;
+  gemm.c = y + first_output;
+  gemm.c_row = plan.pixels;
+  gemm.row_bias = bias_.empty() ? nullptr : bias_.data() + g * group_outputs;
+  gemm.addend = addend == nullptr ? nullptr : addend + first_output;
+  gemm.activation = options_.activation;
+
+  const int64_t blocks = RowBlocks(gemm, kernels_);
+  TileRange range;
+  range.block_begin = blocks * split / plan.row_splits;
+  range.block_end = blocks * (split + 1) / plan.row_splits;
+  range.panel_begin = columns_index * PanelGroup(kernels_);
+  range.panel_end = std::min(Panels(gemm, kernels_), range.panel_begin + PanelGroup(kernels_));
+
+  const float* source = x + g * (options_.channels / options_.groups) * plan.plane_floats;
+  for (int64_t k = 0; k < k_; k += kBlockK) {
+    GemmPartF32 part{.k_begin = k, .k_count = std::min(kBlockK, k_ - k), .b = scratch};
+    part.panel_step = part.k_count * width;
+    for (int64_t panel = range.panel_begin; panel < range.panel_end; ++panel) {
+      std::array<PixelRun, 64> runs;  // a panel has at most 64 columns
+      PackColumnsF32 pack{.source = source,
+                          .offsets = plan.tap_offsets.data() + k,
+                          .k = part.k_count,
+                          .runs = runs.data()};
+      const int64_t first = panel * width;
+      const int64_t end = std::min(plan.pixels, first + width);
+      for (int64_t pixel = first; pixel < end;) {
+        const PixelAt at = Locate(plan, options_.stride, pixel);
+        const int64_t count = std::min(at.left_in_row, end - pixel);
+        runs[static_cast<size_t>(pack.run_count++)] = {pixel - first, at.source, count};
+        pixel += count;
+      }
+      pack.target = scratch + (panel - range.panel_begin) * part.panel_step;
+      kernels_.pack_columns(pack);
+    }
+    RunGemmPart(gemm, kernels_, range, part);
+  }
+}
+
+}  // namespace pared

@@ -1,0 +1,84 @@
+// Single-precision convolution of constant weights over 1, 2 or 3 spatial dimensions (fewer are
+// led by ones).
+//
+// Where padding or a horizontal stride is asked for, the input is first copied into a buffer with
+// the padding written out and the columns sorted by their remainder modulo the stride:
+//
+//   [channel][depth][row][x mod stride][x div stride]
+//
+// so that under every tap the inputs of neighbouring outputs are neighbours. Then
+//   - a depthwise convolution sums its taps row by row, straight from that buffer;
+//   - any other packs panels of columns (im2col of one tile group and one block of k, in cache) and
+//     multiplies them by the packed weights.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/f32.h"
+#include "kernels/gemm_f32.h"
+
+namespace pared {
+
+using Extent3 = std::array<int64_t, 3>;  // depth, height, width
+
+struct ConvF32Options {
+  int64_t channels = 0, outputs = 0, groups = 1;  // of all groups together
+  Extent3 kernel = {1, 1, 1}, stride = {1, 1, 1}, dilation = {1, 1, 1};
+  ActivationF32 activation{};
+};
+
+// What follows from one input shape.
+struct ConvF32Plan {
+  Extent3 in = {1, 1, 1}, out = {1, 1, 1}, pad = {0, 0, 0};
+  Extent3 padded = {1, 1, 1};          // extent that the taps reach, at least `in` + pad
+  int64_t phase_floats = 0;            // of one row and one remainder
+  int64_t row_floats = 0;              // of all remainders
+  int64_t plane_floats = 0;            // of a channel
+  bool pads = false;                   // whether the buffer is needed
+  std::vector<int64_t> tap_offsets{};  // by (channel of a group, tap)
+  int64_t pixels = 0;                  // of an output channel
+  int64_t units = 0;                   // independent pieces of work
+  int64_t column_groups = 0, row_splits = 1;
+  int64_t buffer_floats = 0;   // padded input of all channels; 0: none
+  int64_t scratch_floats = 0;  // of one worker
+};
+
+class ConvF32 {
+ public:
+  // weights: [outputs][channels / groups][kernel]; bias: [outputs] or empty.
+  ConvF32(const ConvF32Options& options, std::span<const float> weights,
+          std::span<const float> bias, const F32Kernels& kernels);
+
+  // `threads` only decides how finely the work is cut.
+  ConvF32Plan Plan(const Extent3& in, const Extent3& out, const Extent3& pad,
+                   int64_t threads) const;
+  // Copies channels [begin, end) of one image into the buffer.
+  void Pad(const ConvF32Plan& plan, const float* x, int64_t begin, int64_t end,
+           float* buffer) const noexcept;
+  // x: one image where the plan has no buffer or is depthwise, else the buffer. `addend`: laid out
+  // as y, or null.
+  void RunUnits(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
+                int64_t unit_begin, int64_t unit_end, float* scratch) const noexcept;
+  bool depthwise() const { return depthwise_; }
+
+ private:
+  void RunDepthwise(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
+                    int64_t output, float* scratch) const noexcept;
+  void RunTiles(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
+                int64_t unit, float* scratch) const noexcept;
+  void PadChannel(const ConvF32Plan& plan, const float* x, float* target) const noexcept;
+
+  ConvF32Options options_;
+  const F32Kernels& kernels_;
+  bool depthwise_ = false;
+  int64_t k_ = 0;              // sums of one output
+  std::vector<float> packed_;  // by group; depthwise: as given
+  std::vector<float> bias_;    // empty: none
+  int64_t packed_group_floats_ = 0;
+};
+
+}  // namespace pared
