@@ -24,16 +24,14 @@ size_t ClassOf(size_t bytes) {
   return quarter == 8 ? (shift + 1) * 4 : shift * 4 + (quarter - 4);
 }
 
-size_t ClassBytes(size_t size_class) {
-  return (4 + size_class % 4) << (size_class / 4);
-}
+size_t ClassBytes(size_t size_class) { return (4 + size_class % 4) << (size_class / 4); }
 
 }  // namespace
 
 struct BufferPool::State {
   ~State() {
     for (const std::vector<void*>& list : free) {
-      for (void* buffer : list) ::operator delete(buffer, std::align_val_t{kAlignment});
+      for (void* buffer : list) ::operator delete (buffer, std::align_val_t{kAlignment});
     }
   }
 
@@ -52,7 +50,7 @@ struct BufferPool::State {
         return buffer;
       }
     }
-    return ::operator new(ClassBytes(size_class), std::align_val_t{kAlignment});
+    return ::operator new (ClassBytes(size_class), std::align_val_t{kAlignment});
   }
 
   // Keeps no more than was ever in use at once, so that changing shapes do not pile up buffers.
@@ -69,12 +67,12 @@ struct BufferPool::State {
         return;
       }
     }
-    ::operator delete(buffer, std::align_val_t{kAlignment});
+    ::operator delete (buffer, std::align_val_t{kAlignment});
   }
 
   std::mutex mutex;
-  std::array<std::vector<void*>, kClassCount> free;  // all guarded by mutex
-  size_t live_bytes = 0, peak_bytes = 0;             // of activations, as asked for
+  std::array<std::vector<void*>, kClassCount> free;              // all guarded by mutex
+  size_t live_bytes = 0, peak_bytes = 0;                         // of activations, as asked for
   size_t taken_bytes = 0, taken_peak_bytes = 0, free_bytes = 0;  // by class
 };
 
@@ -89,10 +87,10 @@ std::shared_ptr<std::byte> BufferPool::Allocate(size_t size, Use use) {
   const size_t size_class = ClassOf(std::max(size, kAlignment) + kReadablePastEnd);
   const size_t counted = use == Use::kActivation ? size : 0;
   void* buffer = state_->Take(size_class, counted);
-  return std::shared_ptr<std::byte>(
-      static_cast<std::byte*>(buffer), [state = state_, size_class, counted](std::byte* p) {
-        state->Return(p, size_class, counted);
-      });
+  return std::shared_ptr<std::byte>(static_cast<std::byte*>(buffer),
+                                    [state = state_, size_class, counted](std::byte* p) {
+                                      state->Return(p, size_class, counted);
+                                    });
 }
 
 int64_t BufferPool::peak_bytes() const {

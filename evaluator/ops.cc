@@ -15,8 +15,8 @@ namespace pared {
 std::byte* Scratch::AllocateBytes(Tensor& out, DType dtype, const Shape& shape, Layout layout) {
   size_t size = static_cast<size_t>(PackedBytes(dtype, shape));
   if (layout == Layout::kPlanar64) {
-    PARED_CHECK(shape.size() == 4);
-    const int64_t tiles = (shape[2] * shape[3] + 63) / 64;
+    PARED_CHECK(shape.size() >= 3);
+    const int64_t tiles = (ElementCount(Shape(shape.begin() + 2, shape.end())) + 63) / 64;
     size = static_cast<size_t>(shape[0] * tiles * shape[1] * 64);
   }
   std::shared_ptr<std::byte> buffer = pool_.Allocate(size, BufferPool::Use::kActivation);
@@ -51,10 +51,11 @@ std::string Key(std::string_view domain, std::string_view op_type) {
 }
 
 std::unordered_map<std::string, const OpInfo*> JoinFamilies() {
-  const std::array families = {
-      UnaryOps(),  BinaryOps(), CastOps(),      ConvOps(),   MatMulOps(),    PoolOps(),    NormOps(),
-      ReduceOps(), ShapeOps(),  LayoutOps(),    GatherOps(), SelectionOps(), ResizeOps(),
-      RecurrentOps(), ControlOps(), RandomOps(), QuantizeOps(), IntegerOps(), FusedOps()};
+  const std::array families = {UnaryOps(),    BinaryOps(),    CastOps(),    ConvOps(),
+                               MatMulOps(),   PoolOps(),      NormOps(),    ReduceOps(),
+                               ShapeOps(),    LayoutOps(),    GatherOps(),  SelectionOps(),
+                               ResizeOps(),   RecurrentOps(), ControlOps(), RandomOps(),
+                               QuantizeOps(), IntegerOps(),   FusedOps()};
   std::unordered_map<std::string, const OpInfo*> all;
   for (const std::span<const OpInfo> family : families) {
     for (const OpInfo& info : family) {

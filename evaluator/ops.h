@@ -45,30 +45,24 @@ class Scratch {
                    const std::function<void(int64_t begin, int64_t end)>& body) const;
 
   int64_t threads() const { return threads_; }
+  BufferPool& pool() const { return pool_; }
 
   // Multiply-accumulates of this call as if the weights were dense: 2 * macs / time is its GOPS.
   void AddMacs(int64_t macs) { macs_ += macs; }
   int64_t macs() const { return macs_; }
 
  private:
-  int64_t macs_ = 0;
   BufferPool& pool_;
   int64_t threads_;
   int64_t macs_ = 0;
   std::vector<std::shared_ptr<void>> temporaries_;
 };
 
-// inputs: as many as the node has, then the names its subgraphs capture (CapturedNames of each graph
-// in the order of the node's attributes); null: an optional left out. outputs: as many as the node has; an output whose name is empty may
-// be left undefined.
+// inputs: as many as the node has, then the names its subgraphs capture (CapturedNames of each
+// graph in the order of the node's attributes); null: an optional left out. outputs: as many as the
+// node has; an output whose name is empty may be left undefined.
 using Op = std::function<void(std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
                               Scratch& scratch)>;
-
-// What an op tells Executor::Profile of itself when it is prepared.
-struct KernelNote {
-  std::string kernel;    // "sparse_1_avx512vnni"
-  double density = 1.0;  // of its weights
-};
 
 // What is known of a node when it is prepared.
 struct OpContext {
@@ -97,25 +91,25 @@ struct OpInfo {
 };
 
 // One list a family; ops.cc joins them.
-std::span<const OpInfo> UnaryOps();         // Exp, Sigmoid, Gelu, Clip, ...
-std::span<const OpInfo> BinaryOps();        // Add, Pow, Max, Less, BitShift, Where, ...
-std::span<const OpInfo> CastOps();          // Cast, CastLike
-std::span<const OpInfo> ConvOps();          // Conv, ConvTranspose, float
-std::span<const OpInfo> MatMulOps();        // MatMul, Gemm, Einsum
+std::span<const OpInfo> UnaryOps();   // Exp, Sigmoid, Gelu, Clip, ...
+std::span<const OpInfo> BinaryOps();  // Add, Pow, Max, Less, BitShift, Where, ...
+std::span<const OpInfo> CastOps();    // Cast, CastLike
+std::span<const OpInfo> ConvOps();    // Conv, ConvTranspose, float
+std::span<const OpInfo> MatMulOps();  // MatMul, Gemm, Einsum
 std::span<const OpInfo> PoolOps();
-std::span<const OpInfo> NormOps();          // BatchNormalization, LayerNormalization, Softmax, ...
-std::span<const OpInfo> ReduceOps();        // Reduce*, ArgMax, CumSum, TopK
-std::span<const OpInfo> ShapeOps();         // Reshape, Shape, Squeeze, Range, ConstantOfShape, ...
-std::span<const OpInfo> LayoutOps();        // Transpose, Concat, Split, Slice, Pad, Expand, Tile, ...
-std::span<const OpInfo> GatherOps();        // Gather*, Scatter*, OneHot, Compress, ...
-std::span<const OpInfo> SelectionOps();     // NonZero, Unique, NonMaxSuppression, ...
-std::span<const OpInfo> ResizeOps();        // Resize, Upsample, GridSample, DepthToSpace, ...
-std::span<const OpInfo> RecurrentOps();     // LSTM, GRU, RNN
-std::span<const OpInfo> ControlOps();       // If, Loop, Scan
+std::span<const OpInfo> NormOps();       // BatchNormalization, LayerNormalization, Softmax, ...
+std::span<const OpInfo> ReduceOps();     // Reduce*, ArgMax, CumSum, TopK
+std::span<const OpInfo> ShapeOps();      // Reshape, Shape, Squeeze, Range, ConstantOfShape, ...
+std::span<const OpInfo> LayoutOps();     // Transpose, Concat, Split, Slice, Pad, Expand, Tile, ...
+std::span<const OpInfo> GatherOps();     // Gather*, Scatter*, OneHot, Compress, ...
+std::span<const OpInfo> SelectionOps();  // NonZero, Unique, NonMaxSuppression, ...
+std::span<const OpInfo> ResizeOps();     // Resize, Upsample, GridSample, DepthToSpace, ...
+std::span<const OpInfo> RecurrentOps();  // LSTM, GRU, RNN
+std::span<const OpInfo> ControlOps();    // If, Loop, Scan
 std::span<const OpInfo> RandomOps();
-std::span<const OpInfo> QuantizeOps();      // QuantizeLinear, DequantizeLinear, ...: unfused
-std::span<const OpInfo> IntegerOps();       // QLinearConv, MatMulInteger, QLinearAdd, ...: unfused
-std::span<const OpInfo> FusedOps();         // domain "pared"
+std::span<const OpInfo> QuantizeOps();  // QuantizeLinear, DequantizeLinear, ...: unfused
+std::span<const OpInfo> IntegerOps();   // QLinearConv, MatMulInteger, QLinearAdd, ...: unfused
+std::span<const OpInfo> FusedOps();     // domain "pared"
 
 // Null: no such operator.
 const OpInfo* FindOp(std::string_view domain, std::string_view op_type);

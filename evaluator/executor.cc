@@ -1,0 +1,172 @@
+#include "evaluator/executor.h"
+
+#include <tbb/task_arena.h>
+
+#include <chrono>
+#include <optional>
+
+#include "base/error.h"
+#include "evaluator/fuse.h"
+#include "evaluator/prepared_graph.h"
+
+namespace pared {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+void CheckInput(const ValueInfo& info, const Tensor& tensor) {
+  if (info.dtype == DType::kUndefined && !info.type_bytes.empty()) return;
+  if (tensor.dtype() != info.dtype) {
+    throw Error(ErrorCode::kInvalidArgument,
+                std::string("must be of type ") + DTypeName(info.dtype) + ", is of " +
+                    DTypeName(tensor.dtype()),
+                info.name);
+  }
+  if (!info.shape) return;
+  bool fits = info.shape->size() == tensor.shape().size();
+  Shape wanted;
+  for (size_t i = 0; i < info.shape->size(); ++i) {
+    const int64_t dim = (*info.shape)[i].value;
+    wanted.push_back(dim);
+    if (fits && dim >= 0 && dim != tensor.shape()[i]) fits = false;
+  }
+  if (!fits) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "must have shape " + ShapeText(wanted) + ", has shape " + ShapeText(tensor.shape()),
+                info.name);
+  }
+}
+
+void Observe(const PreparedStep& step, const std::vector<const Tensor*>& outputs,
+             const Observer& observer) {
+  for (size_t i = 0; i < step.output_names.size(); ++i) {
+    if (!step.output_names[i].empty() && outputs[i]->defined()) {
+      observer(step.output_names[i], *outputs[i]);
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<Tensor> PreparedGraph::Run(std::span<const Tensor* const> given, BufferPool& pool,
+                                       int64_t threads, const Hooks& hooks) const {
+  std::vector<Tensor> slots(static_cast<size_t>(slot_count));
+  const auto value = [&](ValueRef ref) -> const Tensor* {
+    if (ref == kNoValue) return nullptr;
+    const Tensor& found =
+        ref >= 0 ? slots[static_cast<size_t>(ref)] : constants[static_cast<size_t>(~ref)];
+    return found.defined() ? &found : nullptr;
+  };
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i] >= 0 && given[i] != nullptr) slots[static_cast<size_t>(inputs[i])] = *given[i];
+  }
+  std::vector<const Tensor*> step_inputs, seen;
+  std::vector<Tensor> step_outputs;
+  for (size_t s = 0; s < steps.size(); ++s) {
+    const PreparedStep& step = steps[s];
+    if (step.op) {
+      step_inputs.clear();
+      for (const ValueRef ref : step.inputs) step_inputs.push_back(value(ref));
+      step_outputs.assign(step.outputs.size(), Tensor());
+      Scratch scratch(pool, threads);
+      const Clock::time_point begin = hooks.clock ? Clock::now() : Clock::time_point();
+      step.op(step_inputs, step_outputs, scratch);
+      if (hooks.clock) {
+        const std::chrono::duration<double, std::milli> time = Clock::now() - begin;
+        hooks.clock(s, time.count(), scratch.macs());
+      }
+      for (size_t i = 0; i < step.outputs.size(); ++i) {
+        if (step.outputs[i] >= 0) {
+          slots[static_cast<size_t>(step.outputs[i])] = std::move(step_outputs[i]);
+        }
+      }
+    }
+    if (hooks.observer != nullptr) {
+      seen.clear();
+      static const Tensor undefined;
+      for (const ValueRef ref : step.outputs) {
+        const Tensor* made = value(ref);
+        seen.push_back(made == nullptr ? &undefined : made);
+      }
+      Observe(step, seen, *hooks.observer);
+    }
+    for (const ValueRef ref : step.last_uses) slots[static_cast<size_t>(ref)] = Tensor();
+  }
+  std::vector<Tensor> results;
+  for (const ValueRef ref : outputs) {
+    const Tensor* result = value(ref);
+    results.push_back(result == nullptr ? Tensor() : *result);
+  }
+  return results;
+}
+
+struct Executor::Prepared {
+  std::vector<ValueInfo> inputs, outputs;
+  PreparedGraph graph;
+  int64_t threads = 1;
+  mutable BufferPool pool;
+  mutable std::optional<tbb::task_arena> arena;  // where several threads are asked for
+
+  std::vector<Tensor> Run(const std::vector<Tensor>& given,
+                          const PreparedGraph::Hooks& hooks) const {
+    if (given.size() != inputs.size()) {
+      throw Error(ErrorCode::kInvalidArgument, "the model takes " + std::to_string(inputs.size()) +
+                                                   " inputs, was given " +
+                                                   std::to_string(given.size()));
+    }
+    std::vector<const Tensor*> pointers;
+    for (size_t i = 0; i < given.size(); ++i) {
+      CheckInput(inputs[i], given[i]);
+      pointers.push_back(&given[i]);
+      if (hooks.observer != nullptr) (*hooks.observer)(inputs[i].name, given[i]);
+    }
+    if (!arena) return graph.Run(pointers, pool, threads, hooks);
+    return arena->execute([&] { return graph.Run(pointers, pool, threads, hooks); });
+  }
+};
+
+Executor::Executor(const Model& model, const ExecutorOptions& options)
+    : prepared_(std::make_unique<Prepared>()) {
+  for (const ValueInfo& input : model.graph.inputs) {
+    if (!model.graph.initializers.contains(input.name)) prepared_->inputs.push_back(input);
+  }
+  prepared_->outputs = model.graph.outputs;
+  prepared_->threads =
+      options.threads == 0 ? tbb::this_task_arena::max_concurrency() : options.threads;
+  if (prepared_->threads > 1) prepared_->arena.emplace(static_cast<int>(prepared_->threads));
+  prepared_->graph = PrepareModel(options.fuse ? FuseForExecution(model, options) : model, options);
+}
+
+Executor::~Executor() = default;
+Executor::Executor(Executor&&) noexcept = default;
+
+const std::vector<ValueInfo>& Executor::inputs() const { return prepared_->inputs; }
+const std::vector<ValueInfo>& Executor::outputs() const { return prepared_->outputs; }
+
+std::vector<Tensor> Executor::Run(const std::vector<Tensor>& inputs,
+                                  const Observer* observer) const {
+  PreparedGraph::Hooks hooks;
+  hooks.observer = observer;
+  return prepared_->Run(inputs, hooks);
+}
+
+std::vector<LayerStats> Executor::Profile(const std::vector<Tensor>& inputs, int64_t runs) const {
+  const std::vector<PreparedStep>& steps = prepared_->graph.steps;
+  std::vector<LayerStats> all;
+  for (const PreparedStep& step : steps) all.push_back(step.stats);
+  PreparedGraph::Hooks hooks;
+  hooks.clock = [&](size_t step, double time_ms, int64_t macs) {
+    all[step].time_ms += time_ms / static_cast<double>(runs);
+    all[step].macs = macs;
+  };
+  for (int64_t run = 0; run < runs; ++run) prepared_->Run(inputs, hooks);
+  std::vector<LayerStats> run_steps;
+  for (size_t s = 0; s < steps.size(); ++s) {
+    if (steps[s].op) run_steps.push_back(std::move(all[s]));
+  }
+  return run_steps;
+}
+
+int64_t Executor::peak_activation_bytes() const { return prepared_->pool.peak_bytes(); }
+
+}  // namespace pared

@@ -1,0 +1,7 @@
+#include "evaluator/ops.h"
+
+namespace pared {
+
+std::span<const OpInfo> CastOps() { return {}; }
+
+}  // namespace pared
