@@ -1,0 +1,26 @@
+#include "passes/registry.h"
+
+#include <algorithm>
+
+namespace pared {
+
+extern const PassInfo kMagnitudePrune;
+
+namespace {
+
+// The table of contents: one line a pass, in the order the documentation lists them.
+const PassInfo* const kPasses[] = {
+    &kMagnitudePrune,
+};
+
+}  // namespace
+
+std::span<const PassInfo* const> Passes() { return kPasses; }
+
+const PassInfo* FindPass(std::string_view name) {
+  const auto found =
+      std::ranges::find_if(kPasses, [&](const PassInfo* pass) { return pass->name == name; });
+  return found == std::end(kPasses) ? nullptr : *found;
+}
+
+}  // namespace pared

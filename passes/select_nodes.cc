@@ -1,0 +1,163 @@
+#include "passes/select_nodes.h"
+
+#include <algorithm>
+#include <numeric>
+#include <regex>
+#include <set>
+
+#include "base/error.h"
+
+namespace pared {
+namespace {
+
+constexpr size_t kNearestCount = 3;
+// Longer names are compared by their beginning, so that a hostile model costs no time.
+constexpr size_t kComparedLength = 128;
+
+size_t EditDistance(std::string_view a, std::string_view b) {
+  a = a.substr(0, kComparedLength);
+  b = b.substr(0, kComparedLength);
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+    }
+  }
+  return row[b.size()];
+}
+
+// A name that holds the one sought (or is held by it) is nearer than any other: the full path of
+// "encoder" is what its user meant.
+size_t Distance(const std::string& sought, const std::string& name) {
+  const size_t edits = EditDistance(sought, name);
+  const bool holds =
+      !name.empty() && !sought.empty() &&
+      (name.find(sought) != std::string::npos || sought.find(name) != std::string::npos);
+  return holds ? edits : edits + 2 * kComparedLength;
+}
+
+std::vector<GraphPtr> Subgraphs(const Attribute& attribute) {
+  if (const GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) return {*one};
+  if (const auto* many = std::get_if<std::vector<GraphPtr>>(&attribute.value)) return *many;
+  return {};
+}
+
+GraphPtr EditCopy(const GraphPtr& graph, const std::function<void(Graph&)>& visit) {
+  std::shared_ptr<Graph> copy = std::make_shared<Graph>(*graph);
+  EditGraphs(*copy, visit);
+  return copy;
+}
+
+void EditAttribute(Attribute& attribute, const std::function<void(Graph&)>& visit) {
+  if (GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) {
+    *one = EditCopy(*one, visit);
+  } else if (auto* many = std::get_if<std::vector<GraphPtr>>(&attribute.value)) {
+    for (GraphPtr& graph : *many) graph = EditCopy(graph, visit);
+  }
+}
+
+// A reference with its pattern compiled once.
+class Selector {
+ public:
+  explicit Selector(const std::string& reference) {
+    if (reference.starts_with("re:")) {
+      pattern_ = std::regex(reference.substr(3), std::regex::ECMAScript | std::regex::optimize);
+    } else if (reference.starts_with("op:")) {
+      op_type_ = reference.substr(3);
+    } else {
+      name_ = reference;
+    }
+  }
+
+  bool Selects(const Node& node) const {
+    if (pattern_) return std::regex_match(node.name, *pattern_);
+    if (!op_type_.empty()) return node.op_type == op_type_;
+    return !name_.empty() && node.name == name_;
+  }
+
+ private:
+  std::optional<std::regex> pattern_;
+  std::string op_type_, name_;
+};
+
+// What the reference could have meant, in its own kind.
+std::vector<std::string> Alternatives(const Model& model, const std::string& reference) {
+  const bool is_op = reference.starts_with("op:");
+  std::set<std::string> names;
+  ForEachNode(model.graph, [&](const Node& node) {
+    if (is_op) names.insert("op:" + node.op_type);
+    if (!is_op && !node.name.empty()) names.insert(node.name);
+  });
+  return {names.begin(), names.end()};
+}
+
+}  // namespace
+
+void ForEachNode(const Graph& graph, const std::function<void(const Node&)>& visit) {
+  for (const Node& node : graph.nodes) {
+    visit(node);
+    for (const auto& [name, attribute] : node.attributes) {
+      for (const GraphPtr& subgraph : Subgraphs(attribute)) ForEachNode(*subgraph, visit);
+    }
+  }
+}
+
+void EditGraphs(Graph& graph, const std::function<void(Graph&)>& visit) {
+  visit(graph);
+  for (Node& node : graph.nodes) {
+    for (const auto& [name, unused] : Attributes(node.attributes)) {
+      EditAttribute(*node.attributes.find(name), visit);
+    }
+  }
+}
+
+std::unordered_set<const Node*> SelectNodes(const Model& model,
+                                            const std::vector<std::string>& references,
+                                            const std::string& where) {
+  std::unordered_set<const Node*> selected;
+  for (const std::string& reference : references) {
+    const Selector selector(reference);
+    bool found = false;
+    ForEachNode(model.graph, [&](const Node& node) {
+      if (!selector.Selects(node)) return;
+      found = true;
+      selected.insert(&node);
+    });
+    if (!found) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "\"" + reference + "\" matches no node of the model; nearest: " +
+                      JoinNames(NearestNames(reference, Alternatives(model, reference))),
+                  where);
+    }
+  }
+  return selected;
+}
+
+bool SelectsNode(const std::string& reference, const Node& node) {
+  return Selector(reference).Selects(node);
+}
+
+std::vector<std::string> NearestNames(const std::string& name,
+                                      const std::vector<std::string>& names) {
+  std::vector<std::pair<size_t, std::string>> ranked;
+  for (const std::string& other : names) ranked.emplace_back(Distance(name, other), other);
+  std::ranges::sort(ranked);
+  std::vector<std::string> nearest;
+  for (size_t i = 0; i < std::min(kNearestCount, ranked.size()); ++i) {
+    nearest.push_back(ranked[i].second);
+  }
+  return nearest;
+}
+
+std::string JoinNames(const std::vector<std::string>& names) {
+  if (names.empty()) return "(none)";
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "\"" : ", \"") + name + "\"";
+  return text;
+}
+
+}  // namespace pared

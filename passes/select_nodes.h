@@ -1,0 +1,38 @@
+// Which nodes an option means: a node name, "re:REGEX" over whole node names, or "op:OP_TYPE".
+
+#pragma once
+
+#include <functional>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "model/graph.h"
+
+namespace pared {
+
+// Calls `visit` for every node of the graph and, after their node, of its subgraphs.
+void ForEachNode(const Graph& graph, const std::function<void(const Node&)>& visit);
+
+// The same, to edit: subgraphs are copied before their nodes are visited. `visit` gets each graph
+// once, the outer before the inner.
+void EditGraphs(Graph& graph, const std::function<void(Graph&)>& visit);
+
+// The addresses of the nodes of `model` that one of `references` selects; they hold as long as
+// the model is not edited. Throws kInvalidArgument, with the nearest names, where a reference
+// selects nothing: a misspelt exclusion must not be silent.
+std::unordered_set<const Node*> SelectNodes(const Model& model,
+                                            const std::vector<std::string>& references,
+                                            const std::string& where);
+
+// Whether the reference selects this node.
+bool SelectsNode(const std::string& reference, const Node& node);
+
+// The up to three of `names` that are nearest to `name` by edit distance.
+std::vector<std::string> NearestNames(const std::string& name,
+                                      const std::vector<std::string>& names);
+
+// "a", "b", "c" or (none)
+std::string JoinNames(const std::vector<std::string>& names);
+
+}  // namespace pared
