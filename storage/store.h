@@ -22,6 +22,28 @@ enum class JobState { kQueued, kRunning, kSucceeded, kFailed, kCancelled };
 const char* JobStateName(JobState state);
 std::optional<JobState> JobStateOf(const std::string& name);
 
+struct JobTransition {
+  JobState from, to;
+};
+// Every change of state that there is; the store refuses all others.
+constexpr JobTransition kJobTransitions[] = {
+    {JobState::kQueued, JobState::kRunning},     // claimed
+    {JobState::kQueued, JobState::kCancelled},   // cancelled before it began
+    {JobState::kRunning, JobState::kSucceeded},  // every chain has a run without an error
+    {JobState::kRunning, JobState::kFailed},     // a chain failed, or too many tries
+    {JobState::kRunning, JobState::kCancelled},  // cancelled while it ran
+    {JobState::kRunning, JobState::kQueued},     // the daemon stopped or died
+};
+constexpr bool IsLegal(JobState from, JobState to) {
+  for (const JobTransition& legal : kJobTransitions) {
+    if (legal.from == from && legal.to == to) return true;
+  }
+  return false;
+}
+constexpr bool HasEnded(JobState state) {
+  return state != JobState::kQueued && state != JobState::kRunning;
+}
+
 struct Job {
   JobId id = 0;
   JobState state = JobState::kQueued;
@@ -36,12 +58,12 @@ struct Job {
 
 struct RunRecord {
   std::string experiment, model, chain;
-  Json steps;            // with all options
-  Json reports;          // what the passes said
-  Json machine;          // {"cpu", "isa", "version"}
-  std::string artifact;  // SHA-256; empty: none
-  Json error;            // null: none
-  std::map<std::string, double> metrics;
+  Json steps;                             // with all options
+  Json reports;                           // what the passes said
+  Json machine;                           // {"cpu", "isa", "version"}
+  std::string artifact;                   // SHA-256; empty: none
+  Json error;                             // null: none
+  std::map<std::string, double> metrics;  // NaN: could not be measured
 };
 
 struct Run {
@@ -73,14 +95,22 @@ struct StoreLimits {
   int64_t queued_max = 10'000;
 };
 
+struct StoreCounts {
+  std::map<JobState, int64_t> jobs;  // every state, 0 included
+  int64_t runs = 0, models = 0;
+};
+
 class Store {
  public:
-  // Opens or creates the file, applies missing migrations. Throws kInternal, or kInvalidArgument
-  // where a newer pared wrote the file.
+  // Opens or creates the file, applies missing migrations. Throws kInternal, kInvalidArgument where
+  // a newer pared wrote the file, or kUnavailable where another process has it open.
   Store(const std::filesystem::path& file, StoreLimits limits);
   ~Store();
 
   JobId Submit(const Json& spec);  // kUnavailable: the queue is full
+  // The same at most once a key: submitting again gives the first job's id, and kConflict where the
+  // spec is another.
+  JobId SubmitOnce(const Json& spec, const std::string& key);
   // Waits for a queued job, takes the oldest: queued -> running, tries + 1. nullopt: stopped.
   std::optional<Job> Claim(std::stop_token stop);
   std::optional<Job> GetJob(JobId id) const;
@@ -99,13 +129,17 @@ class Store {
 
   std::optional<Run> GetRun(int64_t id) const;
   std::vector<Run> Runs(const RunQuery& query) const;
-  // Runs that no other run of the query beats in both: least `cost`, greatest `quality`. By cost.
+  // Runs without an error that no other run of the query beats: least `cost`, greatest `quality`,
+  // ordered by cost. Equal ones all stay; a run that lacks a metric, or has NaN, takes no part.
+  // query.limit and query.after have no effect.
   std::vector<Run> ParetoFront(const RunQuery& query, const std::string& cost,
                                const std::string& quality) const;
 
   void PutModel(const std::string& name, const std::string& sha256, int64_t bytes);
   std::optional<ModelRecord> GetModel(const std::string& name) const;
   std::vector<ModelRecord> Models() const;
+
+  StoreCounts Counts() const;
 
  private:
   struct Impl;

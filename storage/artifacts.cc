@@ -1,0 +1,233 @@
+#include "storage/artifacts.h"
+
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "base/error.h"
+
+namespace pared {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kChunkBytes = size_t{1} << 20;
+constexpr const char* kModelName = "model.onnx";
+constexpr const char* kIncoming = "incoming";  // what is on its way in
+
+[[noreturn]] void ThrowSystem(const std::string& doing, const fs::path& file, int error) {
+  const bool is_full = error == ENOSPC || error == EDQUOT;
+  throw Error(is_full ? ErrorCode::kUnavailable : ErrorCode::kInternal,
+              "cannot " + doing + ": " + std::strerror(error), file.string());
+}
+
+void Check(const std::error_code& error, const std::string& doing, const fs::path& file) {
+  if (error) ThrowSystem(doing, file, error.value());
+}
+
+// An open file, closed at the end of the scope.
+class File {
+ public:
+  File(const fs::path& path, int flags, mode_t mode = 0)
+      : path_(path), descriptor_(open(path.c_str(), flags | O_CLOEXEC, mode)) {
+    if (descriptor_ < 0) ThrowSystem("open", path, errno);
+  }
+  ~File() { close(descriptor_); }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  size_t Read(std::span<std::byte> buffer) {
+    while (true) {
+      const ssize_t count = read(descriptor_, buffer.data(), buffer.size());
+      if (count >= 0) return static_cast<size_t>(count);
+      if (errno != EINTR) ThrowSystem("read", path_, errno);
+    }
+  }
+
+  void Write(std::span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+      const ssize_t count = write(descriptor_, bytes.data(), bytes.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) ThrowSystem("write", path_, errno);
+      bytes = bytes.subspan(static_cast<size_t>(count));
+    }
+  }
+
+  void Sync() {
+    if (fsync(descriptor_) != 0) ThrowSystem("sync", path_, errno);
+  }
+
+ private:
+  const fs::path path_;
+  const int descriptor_;
+};
+
+// A folder that is removed with all it holds, unless it has been moved away.
+class TemporaryFolder {
+ public:
+  explicit TemporaryFolder(const fs::path& parent) {
+    std::string name = (parent / "XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) ThrowSystem("create a folder in", parent, errno);
+    path_ = name;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;  // what is left is cleared at the next start
+    fs::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+// Makes `target` the same file as `source`, or a copy where they are on two file systems.
+void LinkOrCopy(const fs::path& source, const fs::path& target) {
+  if (link(source.c_str(), target.c_str()) == 0) return;
+  File in(source, O_RDONLY | O_NOFOLLOW);
+  File out(target, O_WRONLY | O_CREAT | O_EXCL, 0600);
+  std::vector<std::byte> buffer(kChunkBytes);
+  while (const size_t count = in.Read(buffer)) out.Write(std::span(buffer).first(count));
+}
+
+// Hashes, write-protects and syncs a file that is about to become part of an artifact.
+int64_t Seal(const fs::path& path, Sha256& sha256) {
+  File file(path, O_RDONLY | O_NOFOLLOW);
+  std::vector<std::byte> buffer(kChunkBytes);
+  int64_t bytes = 0;
+  while (const size_t count = file.Read(buffer)) {
+    sha256.Update(std::span(buffer).first(count));
+    bytes += static_cast<int64_t>(count);
+  }
+  if (chmod(path.c_str(), 0444) != 0) ThrowSystem("write-protect", path, errno);
+  file.Sync();
+  return bytes;
+}
+
+// A symbolic link would let whoever wrote the folder hand out any file that the daemon can read.
+void CheckRegular(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(path, error);
+  if (fs::is_regular_file(status)) return;
+  throw Error(ErrorCode::kInvalidArgument, "is no regular file", path.string());
+}
+
+fs::path DataNameOf(const fs::path& file) { return file.string() + ".data"; }
+
+bool IsSha256(const std::string& text) {
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+}  // namespace
+
+struct Sha256::State {
+  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  ~State() { EVP_MD_CTX_free(context); }
+};
+
+Sha256::Sha256() : state_(std::make_unique<State>()) {
+  const int done = EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr);
+  PARED_CHECK(done == 1);
+}
+
+Sha256::~Sha256() = default;
+
+void Sha256::Update(std::span<const std::byte> bytes) {
+  const int done = EVP_DigestUpdate(state_->context, bytes.data(), bytes.size());
+  PARED_CHECK(done == 1);
+}
+
+std::string Sha256::Finish() {
+  std::array<unsigned char, 32> digest = {};
+  const int done = EVP_DigestFinal_ex(state_->context, digest.data(), nullptr);
+  PARED_CHECK(done == 1);
+  constexpr const char* kDigits = "0123456789abcdef";
+  std::string text;
+  for (unsigned char byte : digest) {
+    text += kDigits[byte >> 4];
+    text += kDigits[byte & 15];
+  }
+  return text;
+}
+
+Artifacts::Artifacts(fs::path folder) : folder_(std::move(folder)) {
+  std::error_code error;
+  fs::remove_all(folder_ / kIncoming, error);
+  Check(error, "clear", folder_ / kIncoming);
+  fs::create_directories(folder_ / kIncoming, error);
+  Check(error, "create", folder_ / kIncoming);
+}
+
+Artifact Artifacts::Put(const fs::path& file) {
+  const fs::path data = DataNameOf(file);
+  std::error_code error;
+  const bool has_data = fs::exists(fs::symlink_status(data, error));
+  CheckRegular(file);
+  if (has_data) CheckRegular(data);
+
+  const TemporaryFolder temporary(folder_ / kIncoming);
+  const fs::path model_path = temporary.path() / kModelName;
+  const fs::path data_path = temporary.path() / data.filename();
+  Sha256 sha256;
+  LinkOrCopy(file, model_path);
+  Artifact artifact;
+  artifact.bytes = Seal(model_path, sha256);
+  if (has_data) {
+    LinkOrCopy(data, data_path);
+    artifact.bytes += Seal(data_path, sha256);
+  }
+  artifact.sha256 = sha256.Finish();
+  File(temporary.path(), O_RDONLY | O_DIRECTORY).Sync();
+
+  const fs::path target = Folder(artifact.sha256);
+  fs::create_directories(target.parent_path(), error);
+  Check(error, "create", target.parent_path());
+  if (rename(temporary.path().c_str(), target.c_str()) != 0) {
+    // A folder that is not empty cannot be replaced: the same artifact is there.
+    if (errno != ENOTEMPTY && errno != EEXIST) ThrowSystem("create", target, errno);
+  }
+  File(target.parent_path(), O_RDONLY | O_DIRECTORY).Sync();
+  return artifact;
+}
+
+fs::path Artifacts::Folder(const std::string& sha256) const {
+  return folder_ / sha256.substr(0, 2) / sha256;
+}
+
+fs::path Artifacts::Path(const std::string& sha256) const {
+  std::error_code error;
+  if (IsSha256(sha256) && fs::exists(Folder(sha256) / kModelName, error)) {
+    return Folder(sha256) / kModelName;
+  }
+  throw Error(ErrorCode::kNotFound, "there is no such artifact", sha256);
+}
+
+std::optional<fs::path> Artifacts::DataPath(const std::string& sha256) const {
+  const fs::path model = Path(sha256);
+  for (const fs::directory_entry& entry : fs::directory_iterator(model.parent_path())) {
+    if (entry.path() != model) return entry.path();
+  }
+  return std::nullopt;
+}
+
+fs::path Artifacts::TemporaryFile() const {
+  static std::atomic<uint64_t> next = 0;
+  return folder_ / kIncoming /
+         ("upload-" + std::to_string(getpid()) + "-" + std::to_string(next.fetch_add(1)));
+}
+
+}  // namespace pared

@@ -1,0 +1,64 @@
+// Model files, named by the SHA-256 of their bytes.
+//
+//   FOLDER/ab/abcd.../model.onnx          and, where the model keeps tensors beside itself,
+//   FOLDER/ab/abcd.../NAME.onnx.data      under the name that model.onnx refers to
+//
+// An artifact is written aside, synced and renamed into place: it is there whole or not at all, and
+// never changes. What many runs produce alike is there once.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+namespace pared {
+
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+  void Update(std::span<const std::byte> bytes);
+  // The digest of all updates as 64 hexadecimal digits. Ends the use of this object.
+  std::string Finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+struct Artifact {
+  std::string sha256;  // of model.onnx, followed by the data file's bytes where there is one
+  int64_t bytes = 0;   // of both
+};
+
+class Artifacts {
+ public:
+  // Creates the folder, and clears away what a crash left half written. Throws kInternal.
+  explicit Artifacts(std::filesystem::path folder);
+
+  // Takes `file`, and FILE.data where that exists, by hard link or by copy. The file must not be
+  // written to afterwards. Throws kInvalidArgument where it is no regular file (a symbolic link is
+  // none), kUnavailable where the disk is full, kInternal.
+  Artifact Put(const std::filesystem::path& file);
+
+  // The model file of an artifact. Throws kNotFound.
+  std::filesystem::path Path(const std::string& sha256) const;
+  // The file of tensors beside it; nullopt: all are in the model file.
+  std::optional<std::filesystem::path> DataPath(const std::string& sha256) const;
+
+  // A new name in the artifacts' file system, for a file that is on its way in. The caller removes
+  // it.
+  std::filesystem::path TemporaryFile() const;
+
+ private:
+  std::filesystem::path Folder(const std::string& sha256) const;
+
+  const std::filesystem::path folder_;
+};
+
+}  // namespace pared

@@ -1,0 +1,322 @@
+// The jobs table, which is the queue. Runs and models are in store_runs.cc.
+
+#include "storage/store.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "storage/schema.h"
+#include "storage/sqlite.h"
+#include "storage/store_impl.h"
+
+namespace pared {
+namespace {
+
+constexpr int kReadersMax = 8;
+constexpr const char* kStateNames[] = {"queued", "running", "succeeded", "failed", "cancelled"};
+
+const std::string kJobColumns =
+    "id, state, tries, cancel, spec, progress, error, created_ms, started_ms, finished_ms";
+
+std::optional<int64_t> IntegerOf(const Statement& statement, int column) {
+  if (statement.is_null(column)) return std::nullopt;
+  return statement.integer(column);
+}
+
+Job JobOf(const Statement& row) {
+  Job job;
+  job.id = row.integer(0);
+  const std::optional<JobState> state = JobStateOf(row.text(1));
+  PARED_CHECK(state.has_value());  // the table checks it
+  job.state = *state;
+  job.tries = row.integer(2);
+  job.cancel_requested = row.integer(3) != 0;
+  job.spec = JsonOf(row, 4);
+  job.progress = JsonOf(row, 5);
+  job.error = JsonOf(row, 6);
+  job.created_ms = row.integer(7);
+  job.started_ms = IntegerOf(row, 8);
+  job.finished_ms = IntegerOf(row, 9);
+  return job;
+}
+
+std::optional<JobState> StateOf(Database& database, JobId id) {
+  Statement select(database, "SELECT state FROM jobs WHERE id = ?");
+  if (!select.Bind(id).Step()) return std::nullopt;
+  return JobStateOf(select.text(0));
+}
+
+std::string JobPointer(JobId id) { return "job " + std::to_string(id); }
+
+// Says why no row changed: the job is not there, or in a state that forbids it.
+[[noreturn]] void ThrowUnchanged(Database& database, JobId id, const std::string& doing) {
+  const std::optional<JobState> state = StateOf(database, id);
+  if (!state) throw Error(ErrorCode::kNotFound, "there is no such job", JobPointer(id));
+  throw Error(ErrorCode::kConflict, "cannot " + doing + " a job that is " + JobStateName(*state),
+              JobPointer(id));
+}
+
+std::optional<Job> TakeOldest(Database& writer) {
+  static_assert(IsLegal(JobState::kQueued, JobState::kRunning));
+  Statement update(writer,
+                   "UPDATE jobs SET state = 'running', tries = tries + 1, started_ms = ?, "
+                   "progress = NULL WHERE state = 'queued' AND id = "
+                   "(SELECT min(id) FROM jobs WHERE state = 'queued') RETURNING " +
+                       kJobColumns);
+  if (!update.Bind(NowMs()).Step()) return std::nullopt;
+  Job job = JobOf(update);
+  update.Run();
+  return job;
+}
+
+JobId Insert(Database& writer, const Json& spec, const std::optional<std::string>& key,
+             int64_t queued_max) {
+  Statement insert(writer,
+                   "INSERT INTO jobs (state, spec, idempotency_key, created_ms) "
+                   "SELECT 'queued', ?, ?, ? "
+                   "WHERE (SELECT count(*) FROM jobs WHERE state = 'queued') < ? RETURNING id");
+  insert.Bind(DumpJson(spec)).Bind(key).Bind(NowMs()).Bind(queued_max);
+  if (!insert.Step()) {
+    throw Error(ErrorCode::kUnavailable,
+                "the queue is full: " + std::to_string(queued_max) + " jobs wait");
+  }
+  const JobId id = insert.integer(0);
+  insert.Run();
+  return id;
+}
+
+}  // namespace
+
+const char* JobStateName(JobState state) { return kStateNames[static_cast<size_t>(state)]; }
+
+std::optional<JobState> JobStateOf(const std::string& name) {
+  for (size_t i = 0; i < std::size(kStateNames); ++i) {
+    if (name == kStateNames[i]) return static_cast<JobState>(i);
+  }
+  return std::nullopt;
+}
+
+int64_t NowMs() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+}
+
+std::optional<std::string> JsonColumn(const Json& json) {
+  if (json.is_null()) return std::nullopt;
+  return DumpJson(json);
+}
+
+Json JsonOf(const Statement& statement, int column) {
+  return statement.is_null(column) ? Json() : ParseJson(statement.text(column));
+}
+
+FileLock::FileLock(const std::filesystem::path& file) {
+  const std::string name = file.string() + ".lock";
+  descriptor_ = open(name.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+  if (descriptor_ < 0) {
+    throw Error(ErrorCode::kInternal, std::string("cannot open: ") + std::strerror(errno), name);
+  }
+  if (flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+    close(descriptor_);
+    throw Error(ErrorCode::kUnavailable, "another pared uses this store", name);
+  }
+}
+
+FileLock::~FileLock() { close(descriptor_); }
+
+std::unique_ptr<Database> ReaderPool::Take() {
+  std::unique_lock lock(mutex_);
+  returned_.wait(lock, [&] { return !idle_.empty() || open_ < kReadersMax; });
+  if (idle_.empty()) {
+    auto reader = std::make_unique<Database>(file_, DatabaseAccess::kRead);
+    ++open_;
+    return reader;
+  }
+  std::unique_ptr<Database> reader = std::move(idle_.back());
+  idle_.pop_back();
+  return reader;
+}
+
+void ReaderPool::Return(std::unique_ptr<Database> reader) {
+  {
+    std::lock_guard lock(mutex_);
+    idle_.push_back(std::move(reader));
+  }
+  returned_.notify_one();
+}
+
+Store::Impl::Impl(const std::filesystem::path& file, StoreLimits store_limits)
+    : limits(store_limits), lock(file), writer(file, DatabaseAccess::kWrite), readers(file) {
+  Migrate(writer);
+}
+
+Store::Store(const std::filesystem::path& file, StoreLimits limits)
+    : impl_(std::make_unique<Impl>(file, limits)) {}
+
+Store::~Store() = default;
+
+JobId Store::Submit(const Json& spec) {
+  JobId id = 0;
+  {
+    std::lock_guard lock(impl_->mutex);
+    id = Insert(impl_->writer, spec, std::nullopt, impl_->limits.queued_max);
+  }
+  impl_->queued.notify_one();
+  return id;
+}
+
+JobId Store::SubmitOnce(const Json& spec, const std::string& key) {
+  JobId id = 0;
+  {
+    std::lock_guard lock(impl_->mutex);
+    Transaction transaction(impl_->writer, DatabaseAccess::kWrite);
+    Statement select(impl_->writer, "SELECT id, spec FROM jobs WHERE idempotency_key = ?");
+    if (select.Bind(key).Step()) {
+      if (select.text(1) == DumpJson(spec)) return select.integer(0);
+      throw Error(ErrorCode::kConflict, "this key has been used for another spec",
+                  JobPointer(select.integer(0)));
+    }
+    id = Insert(impl_->writer, spec, key, impl_->limits.queued_max);
+    transaction.Commit();
+  }
+  impl_->queued.notify_one();
+  return id;
+}
+
+std::optional<Job> Store::Claim(std::stop_token stop) {
+  std::optional<Job> job;
+  std::unique_lock lock(impl_->mutex);
+  impl_->queued.wait(lock, stop, [&] {
+    // Asked once more after a stop: a job taken then would have nobody to run it.
+    if (!stop.stop_requested()) job = TakeOldest(impl_->writer);
+    return job.has_value();
+  });
+  return job;
+}
+
+std::optional<Job> Store::GetJob(JobId id) const {
+  Reader reader(impl_->readers);
+  Statement select(reader.database(), "SELECT " + kJobColumns + " FROM jobs WHERE id = ?");
+  if (!select.Bind(id).Step()) return std::nullopt;
+  return JobOf(select);
+}
+
+std::vector<Job> Store::Jobs(const JobQuery& query) const {
+  Reader reader(impl_->readers);
+  Statement select(reader.database(), "SELECT " + kJobColumns + " FROM jobs WHERE id > ?" +
+                                          (query.state ? " AND state = ?" : "") +
+                                          " ORDER BY id LIMIT ?");
+  select.Bind(query.after);
+  if (query.state) select.Bind(JobStateName(*query.state));
+  select.Bind(query.limit);
+  std::vector<Job> jobs;
+  while (select.Step()) jobs.push_back(JobOf(select));
+  return jobs;
+}
+
+void Store::RequestCancel(JobId id) {
+  static_assert(IsLegal(JobState::kQueued, JobState::kCancelled));
+  std::lock_guard lock(impl_->mutex);
+  Statement update(impl_->writer,
+                   "UPDATE jobs SET cancel = 1, "
+                   "finished_ms = CASE state WHEN 'queued' THEN ? END, "
+                   "state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END "
+                   "WHERE id = ? AND state IN ('queued', 'running')");
+  update.Bind(NowMs()).Bind(id).Run();
+  if (impl_->writer.changes() == 0) ThrowUnchanged(impl_->writer, id, "cancel");
+}
+
+bool Store::CancelRequested(JobId id) const {
+  Reader reader(impl_->readers);
+  Statement select(reader.database(), "SELECT cancel FROM jobs WHERE id = ?");
+  if (!select.Bind(id).Step()) {
+    throw Error(ErrorCode::kNotFound, "there is no such job", JobPointer(id));
+  }
+  return select.integer(0) != 0;
+}
+
+void Store::SetProgress(JobId id, const Json& progress) {
+  std::lock_guard lock(impl_->mutex);
+  Statement update(impl_->writer,
+                   "UPDATE jobs SET progress = ? WHERE id = ? AND state = 'running'");
+  update.Bind(JsonColumn(progress)).Bind(id).Run();
+  if (impl_->writer.changes() == 0) ThrowUnchanged(impl_->writer, id, "set the progress of");
+}
+
+void Store::Finish(JobId id, JobState state, const Json& error,
+                   const std::vector<RunRecord>& runs) {
+  const std::string doing = std::string("turn to ") + JobStateName(state);
+  if (!HasEnded(state) || !IsLegal(JobState::kRunning, state)) {
+    throw Error(ErrorCode::kConflict, "a job cannot end as " + std::string(JobStateName(state)),
+                JobPointer(id));
+  }
+  std::lock_guard lock(impl_->mutex);
+  Transaction transaction(impl_->writer, DatabaseAccess::kWrite);
+  Statement update(impl_->writer,
+                   "UPDATE jobs SET state = ?, error = ?, finished_ms = ? "
+                   "WHERE id = ? AND state = 'running'");
+  update.Bind(JobStateName(state)).Bind(JsonColumn(error)).Bind(NowMs()).Bind(id).Run();
+  if (impl_->writer.changes() == 0) ThrowUnchanged(impl_->writer, id, doing);
+  for (const RunRecord& run : runs) UpsertRun(impl_->writer, id, run);
+  transaction.Commit();
+}
+
+void Store::Requeue(JobId id) {
+  static_assert(IsLegal(JobState::kRunning, JobState::kQueued));
+  static_assert(IsLegal(JobState::kRunning, JobState::kCancelled));
+  {
+    std::lock_guard lock(impl_->mutex);
+    // The daemon's stop is not the job's fault: this try does not count.
+    Statement update(impl_->writer,
+                     "UPDATE jobs SET tries = tries - 1, "
+                     "state = CASE cancel WHEN 1 THEN 'cancelled' ELSE 'queued' END, "
+                     "finished_ms = CASE cancel WHEN 1 THEN ? END "
+                     "WHERE id = ? AND state = 'running'");
+    update.Bind(NowMs()).Bind(id).Run();
+    if (impl_->writer.changes() == 0) ThrowUnchanged(impl_->writer, id, "requeue");
+  }
+  impl_->queued.notify_one();
+}
+
+void Store::Recover(int64_t tries_max) {
+  static_assert(IsLegal(JobState::kRunning, JobState::kFailed));
+  {
+    std::lock_guard lock(impl_->mutex);
+    const Json error = {{"code", "internal"},
+                        {"message", "the daemon died while it ran this job, " +
+                                        std::to_string(tries_max) + " times"},
+                        {"where", ""}};
+    Statement update(impl_->writer,
+                     "UPDATE jobs SET "
+                     "error = CASE WHEN cancel = 0 AND tries >= ?1 THEN ?2 END, "
+                     "finished_ms = CASE WHEN cancel = 1 OR tries >= ?1 THEN ?3 END, "
+                     "state = CASE WHEN cancel = 1 THEN 'cancelled' "
+                     "WHEN tries >= ?1 THEN 'failed' ELSE 'queued' END "
+                     "WHERE state = 'running'");
+    update.Bind(tries_max).Bind(DumpJson(error)).Bind(NowMs()).Run();
+  }
+  impl_->queued.notify_all();
+}
+
+StoreCounts Store::Counts() const {
+  Reader reader(impl_->readers);
+  StoreCounts counts;
+  for (const char* name : kStateNames) counts.jobs[*JobStateOf(name)] = 0;
+  Statement jobs(reader.database(), "SELECT state, count(*) FROM jobs GROUP BY state");
+  while (jobs.Step()) counts.jobs[*JobStateOf(jobs.text(0))] = jobs.integer(1);
+  Statement others(reader.database(),
+                   "SELECT (SELECT count(*) FROM runs), (SELECT count(*) FROM models)");
+  others.Step();
+  counts.runs = others.integer(0);
+  counts.models = others.integer(1);
+  return counts;
+}
+
+}  // namespace pared

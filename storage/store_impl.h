@@ -1,0 +1,90 @@
+// The connections behind Store. Included by the files that define its methods.
+//
+// One connection writes, under one mutex: writers wait for each other here and never in SQLite, so
+// none sees "database is locked". Readers have connections of their own and, under the write-ahead
+// log, wait for no writer.
+
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "storage/sqlite.h"
+#include "storage/store.h"
+
+namespace pared {
+
+// Holds FILE.lock for this process: two daemons on one queue would run each other's jobs again.
+class FileLock {
+ public:
+  explicit FileLock(const std::filesystem::path& file);  // throws kUnavailable: it is taken
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+
+ private:
+  int descriptor_;
+};
+
+class ReaderPool {
+ public:
+  explicit ReaderPool(std::filesystem::path file) : file_(std::move(file)) {}
+
+  std::unique_ptr<Database> Take();  // waits where all are taken
+  void Return(std::unique_ptr<Database> reader);
+
+ private:
+  const std::filesystem::path file_;
+  std::mutex mutex_;
+  std::condition_variable returned_;
+  std::vector<std::unique_ptr<Database>> idle_;  // guarded by mutex_
+  int open_ = 0;                                 // guarded by mutex_
+};
+
+// A read connection inside a transaction, given back at the end of the scope.
+class Reader {
+ public:
+  explicit Reader(ReaderPool& pool)
+      : pool_(pool),
+        database_(pool.Take()),
+        transaction_(std::in_place, *database_, DatabaseAccess::kRead) {}
+  ~Reader() {
+    transaction_.reset();
+    pool_.Return(std::move(database_));
+  }
+  Reader(const Reader&) = delete;
+  Reader& operator=(const Reader&) = delete;
+
+  Database& database() { return *database_; }
+
+ private:
+  ReaderPool& pool_;
+  std::unique_ptr<Database> database_;
+  std::optional<Transaction> transaction_;
+};
+
+struct Store::Impl {
+  Impl(const std::filesystem::path& file, StoreLimits store_limits);
+
+  const StoreLimits limits;
+  FileLock lock;
+  std::mutex mutex;
+  Database writer;                     // guarded by mutex
+  std::condition_variable_any queued;  // with mutex: a job has come into the queue
+  ReaderPool readers;
+};
+
+int64_t NowMs();
+
+// JSON columns: NULL and JSON's null are the same.
+std::optional<std::string> JsonColumn(const Json& json);
+Json JsonOf(const Statement& statement, int column);
+
+// Inserts the run of (job, chain), or puts it in the place of an earlier one.
+void UpsertRun(Database& writer, JobId job, const RunRecord& run);
+
+}  // namespace pared
