@@ -18,12 +18,6 @@ namespace {
 
 constexpr int64_t kWarmupRuns = 3;
 
-int64_t SampleCount(const EvaluateContext& context) {
-  PARED_CHECK(context.dataset != nullptr);
-  const int64_t all = context.dataset->sample_count();
-  return context.samples == 0 ? all : std::min(all, context.samples);
-}
-
 void ThrowIfCancelled(const EvaluateContext& context) {
   if (context.cancelled()) throw Error(ErrorCode::kCancelled, "the evaluation was cancelled");
 }
@@ -77,6 +71,18 @@ struct SampleResult {
   bool agrees = false;
   bool is_correct = false;
 };
+
+SampleResult Compare(const Tensor& reference, const Tensor& output, int64_t sample,
+                     const Dataset& dataset) {
+  const std::vector<float> expected = ToFloats(reference);
+  const std::vector<float> actual = ToFloats(output);
+  SampleResult result;
+  result.sums.Add(expected, actual);
+  const int64_t best = ArgMax(actual);
+  result.agrees = best == ArgMax(expected);
+  result.is_correct = dataset.has_labels() && best == dataset.label(sample);
+  return result;
+}
 
 Metrics Summarize(const std::vector<SampleResult>& results, bool has_labels) {
   FidelitySums sums;
@@ -139,6 +145,12 @@ void AddFile(const std::filesystem::path& path, double& size, double& compressed
 
 }  // namespace
 
+int64_t SampleCount(const EvaluateContext& context) {
+  PARED_CHECK(context.dataset != nullptr);
+  const int64_t all = context.dataset->sample_count();
+  return context.samples == 0 ? all : std::min(all, context.samples);
+}
+
 Reference RunReference(const Model& model, const EvaluateContext& context) {
   const Executor executor(model);
   Reference reference;
@@ -149,23 +161,29 @@ Reference RunReference(const Model& model, const EvaluateContext& context) {
   return reference;
 }
 
+Metrics EvaluateReference(const Model& model, const Reference& reference,
+                          const EvaluateContext& context) {
+  std::vector<SampleResult> results;
+  for (const std::vector<Tensor>& outputs : reference.outputs) {
+    results.push_back(
+        Compare(outputs.front(), outputs.front(), std::ssize(results), *context.dataset));
+  }
+  Metrics metrics = Summarize(results, context.dataset->has_labels());
+  AddWeightMetrics(model, metrics);
+  AddMacMetrics(Executor(model), context, metrics);
+  return metrics;
+}
+
 Metrics EvaluateAccuracy(const Model& model, const Reference& reference,
                          const EvaluateContext& context) {
   const Executor executor(model);
-  const bool has_labels = context.dataset->has_labels();
   std::vector<SampleResult> results(static_cast<size_t>(SampleCount(context)));
   PARED_CHECK(results.size() == reference.outputs.size());
   RunSamples(executor, context, [&](int64_t sample, const Tensor& output) {
-    const std::vector<float> expected =
-        ToFloats(reference.outputs[static_cast<size_t>(sample)].front());
-    const std::vector<float> actual = ToFloats(output);
-    SampleResult& result = results[static_cast<size_t>(sample)];
-    result.sums.Add(expected, actual);
-    const int64_t best = ArgMax(actual);
-    result.agrees = best == ArgMax(expected);
-    result.is_correct = has_labels && best == context.dataset->label(sample);
+    const size_t i = static_cast<size_t>(sample);
+    results[i] = Compare(reference.outputs[i].front(), output, sample, *context.dataset);
   });
-  Metrics metrics = Summarize(results, has_labels);
+  Metrics metrics = Summarize(results, context.dataset->has_labels());
   AddWeightMetrics(model, metrics);
   AddMacMetrics(executor, context, metrics);
   return metrics;

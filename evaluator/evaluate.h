@@ -42,6 +42,13 @@ struct EvaluateContext {
 // Runs `model` over the samples. Throws kCancelled.
 Reference RunReference(const Model& model, const EvaluateContext& context);
 
+// How many samples are measured: context.samples, or as many as there are.
+int64_t SampleCount(const EvaluateContext& context);
+
+// What EvaluateAccuracy gives for the model that `reference` was made by, without running it again.
+Metrics EvaluateReference(const Model& model, const Reference& reference,
+                          const EvaluateContext& context);
+
 // top1, agreement, sqnr_db, cosine, sparsity, int8 shares.
 Metrics EvaluateAccuracy(const Model& model, const Reference& reference,
                          const EvaluateContext& context);

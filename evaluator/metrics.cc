@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "evaluator/half_floats.h"
 
 namespace pared {
 namespace {
@@ -213,24 +214,12 @@ class WeightFinder {
   std::set<std::pair<const Graph*, std::string>> seen_;
 };
 
-float FloatOf(Float16 half) {
-  const uint32_t sign = static_cast<uint32_t>(half.bits & 0x8000) << 16;
-  const uint32_t exponent = (half.bits >> 10) & 0x1f;
-  const uint32_t mantissa = half.bits & 0x3ff;
-  if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24
-    const float magnitude = std::ldexp(static_cast<float>(mantissa), -24);
-    return sign == 0 ? magnitude : -magnitude;
-  }
-  const uint32_t wide = exponent == 0x1f ? 0xff : exponent + 112;
-  return std::bit_cast<float>(sign | wide << 23 | mantissa << 13);
-}
-
 template <class T>
 std::vector<float> Cast(std::span<const T> values) {
   std::vector<float> floats(values.size());
   for (size_t i = 0; i < values.size(); ++i) {
-    if constexpr (std::is_same_v<T, Float16>) {
-      floats[i] = FloatOf(values[i]);
+    if constexpr (std::is_same_v<T, Float16> || std::is_same_v<T, BFloat16>) {
+      floats[i] = ToFloat(values[i]);
     } else {
       floats[i] = static_cast<float>(values[i]);
     }
@@ -248,6 +237,8 @@ std::vector<float> ToFloats(const Tensor& tensor) {
       return Cast(tensor.data<float>());
     case DType::kFloat16:
       return Cast(tensor.data<Float16>());
+    case DType::kBFloat16:
+      return Cast(tensor.data<BFloat16>());
     case DType::kFloat64:
       return Cast(tensor.data<double>());
     case DType::kInt64:

@@ -3,20 +3,15 @@
 //   "\x93NUMPY" major minor | header bytes (u16 for version 1, u32 after) | header | elements
 //   {'descr': '<f4', 'fortran_order': False, 'shape': (5000, 1, 28, 28), }
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <array>
 #include <charconv>
-#include <cstring>
 #include <fstream>
 #include <optional>
 #include <string_view>
 
 #include "base/error.h"
 #include "evaluator/dataset.h"
+#include "model/mapped_file.h"
 
 namespace pared {
 namespace {
@@ -24,49 +19,8 @@ namespace {
 constexpr std::string_view kMagic = "\x93NUMPY";
 constexpr size_t kHeaderBytesMax = 64 * 1024;
 
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  ~FileDescriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
-struct MappedFile {
-  std::shared_ptr<const void> owner;
-  std::span<const std::byte> bytes;
-};
-
 [[noreturn]] void Reject(const std::filesystem::path& path, const std::string& message) {
   throw Error(ErrorCode::kInvalidArgument, message, path.string());
-}
-
-MappedFile Map(const std::filesystem::path& path) {
-  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) {
-    throw Error(ErrorCode::kNotFound, std::string("cannot open: ") + std::strerror(errno),
-                path.string());
-  }
-  struct stat status {};
-  if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
-    Reject(path, "not a regular file");
-  }
-  const size_t size = static_cast<size_t>(status.st_size);
-  if (size == 0) Reject(path, "is empty, not a .npy file");
-  void* start = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
-  if (start == MAP_FAILED) {
-    throw Error(ErrorCode::kInternal, std::string("cannot map: ") + std::strerror(errno),
-                path.string());
-  }
-  std::shared_ptr<const void> owner(
-      start, [size](const void* mapped) { ::munmap(const_cast<void*>(mapped), size); });
-  return {std::move(owner), {static_cast<const std::byte*>(start), size}};
 }
 
 // What follows `'key':` in the dict literal, blanks skipped.
@@ -168,9 +122,10 @@ size_t ParsePreamble(std::span<const std::byte> bytes, std::string_view& header,
 }  // namespace
 
 Tensor LoadNpy(const std::filesystem::path& path) {
-  const MappedFile file = Map(path);
+  const std::shared_ptr<const MappedFile> file = MappedFile::Open(path);
+  const std::span<const std::byte> bytes = file->bytes();
   std::string_view header;
-  const size_t offset = ParsePreamble(file.bytes, header, path);
+  const size_t offset = ParsePreamble(bytes, header, path);
   const DType dtype = ParseDescr(header, path);
   const Shape shape = ParseShape(header, path);
   const std::optional<std::string_view> order = FindValue(header, "fortran_order");
@@ -178,12 +133,12 @@ Tensor LoadNpy(const std::filesystem::path& path) {
     Reject(path, "must be in C order ('fortran_order': False)");
   }
   const int64_t needed = PackedBytes(dtype, shape);
-  const size_t present = file.bytes.size() - offset;
+  const size_t present = bytes.size() - offset;
   if (static_cast<uint64_t>(needed) != present) {
     Reject(path, "shape " + ShapeText(shape) + " needs " + std::to_string(needed) +
                      " bytes of elements, the file has " + std::to_string(present));
   }
-  return Tensor::View(dtype, shape, file.bytes.subspan(offset), file.owner);
+  return Tensor::View(dtype, shape, bytes.subspan(offset), file);
 }
 
 void SaveNpy(const Tensor& tensor, const std::filesystem::path& path) {
