@@ -1,0 +1,52 @@
+// What the handlers work on, and the handlers.
+
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "api/message.h"
+#include "api/router.h"
+#include "config/settings.h"
+#include "storage/artifacts.h"
+#include "storage/store.h"
+
+namespace pared {
+
+struct Service {
+  Store& store;
+  Artifacts& artifacts;
+  const Settings& settings;
+};
+
+// jobs.cc
+Response SubmitJob(const Service& service, const Request& request);
+Response ListJobs(const Service& service, const Request& request);
+Response GetJob(const Service& service, const Request& request);
+Response CancelJob(const Service& service, const Request& request);
+
+// models.cc
+Response PutModel(const Service& service, const Request& request);
+Response ListModels(const Service& service, const Request& request);
+Response GetModel(const Service& service, const Request& request);
+
+// runs.cc
+Response ListRuns(const Service& service, const Request& request);
+Response GetRun(const Service& service, const Request& request);
+Response GetRunModel(const Service& service, const Request& request);
+Response GetRunModelData(const Service& service, const Request& request);
+Response GetPareto(const Service& service, const Request& request);
+
+// service.cc
+Response ListPasses(const Service& service, const Request& request);
+Response ListDatasets(const Service& service, const Request& request);
+Response GetHealth(const Service& service, const Request& request);
+
+// A query parameter, or the {id} of the path, as an integer in a range. Throws kInvalidArgument.
+int64_t QueryInteger(const Request& request, const std::string& name, IntegerRange range,
+                     int64_t absent);
+std::optional<std::string> QueryText(const Request& request, const std::string& name);
+int64_t IdOf(const Request& request);
+
+}  // namespace pared

@@ -1,0 +1,187 @@
+#include "config/settings.h"
+
+#include <algorithm>
+#include <fstream>
+#include <optional>
+#include <sstream>
+
+#include "base/error.h"
+
+namespace pared {
+namespace {
+
+[[noreturn]] void Refuse(const std::string& where, const std::string& message) {
+  throw Error(ErrorCode::kInvalidArgument, message, where);
+}
+
+Json ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw Error(ErrorCode::kNotFound, "cannot read the settings file", path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return ParseJson(text.str());
+}
+
+// A flag's text as JSON, by the type that the field says it has.
+Json ValueOf(const Json& field, const std::string& flag, const std::string& text) {
+  const std::string& type = field.at("type").get_ref<const std::string&>();
+  if (type == "string" || type == "strings" || type == "choice") return text;
+  const Json value = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (value.is_discarded()) {
+    Refuse(flag, "must be " + std::string(type == "boolean" ? "true or false" : "a number") +
+                     ", is \"" + text + "\"");
+  }
+  return value;
+}
+
+struct Flags {
+  StartAction action = StartAction::kServe;
+  std::optional<std::string> config;
+  Json values = Json::object();
+};
+
+class FlagReader {
+ public:
+  explicit FlagReader(const std::vector<std::string>& arguments) : arguments_(arguments) {}
+
+  Flags Read() {
+    for (; next_ < arguments_.size(); ++next_) ReadOne(arguments_[next_]);
+    return std::move(flags_);
+  }
+
+ private:
+  void ReadOne(const std::string& argument) {
+    if (argument == "--help" || argument == "-h") {
+      flags_.action = StartAction::kHelp;
+    } else if (argument == "--version") {
+      flags_.action = StartAction::kVersion;
+    } else if (argument == "--check-config") {
+      flags_.action = StartAction::kCheckConfig;
+    } else if (argument.starts_with("--")) {
+      ReadFlag(argument);
+    } else {
+      Refuse(argument, "is no flag; --help lists them");
+    }
+  }
+
+  void ReadFlag(const std::string& argument) {
+    const size_t equals = argument.find('=');
+    const std::string flag = argument.substr(0, equals);
+    std::string name = flag.substr(2);
+    std::replace(name.begin(), name.end(), '-', '_');
+    if (name == "config") {
+      flags_.config = TextOf(argument, equals);
+      return;
+    }
+    for (const Json& field : fields_) {
+      if (field.at("name") != name) continue;
+      const Json value = ValueOf(field, flag, TextOf(argument, equals));
+      if (field.at("type") == "strings") {
+        flags_.values[name].push_back(value);
+      } else {
+        flags_.values[name] = value;
+      }
+      return;
+    }
+    RefuseUnknown(flag, name);
+  }
+
+  std::string TextOf(const std::string& argument, size_t equals) {
+    if (equals != std::string::npos) return argument.substr(equals + 1);
+    if (next_ + 1 == arguments_.size()) Refuse(argument, "needs a value");
+    return arguments_[++next_];
+  }
+
+  [[noreturn]] void RefuseUnknown(const std::string& flag, const std::string& name) const {
+    std::vector<std::string> names = {"config", "check_config", "help", "version"};
+    for (const Json& field : fields_) names.push_back(field.at("name"));
+    const std::string nearest = NearestName(name, names);
+    Refuse(flag, nearest.empty() ? "is no flag; --help lists them"
+                                 : "is no flag; did you mean --" + nearest + "?");
+  }
+
+  const std::vector<std::string>& arguments_;
+  const Json fields_ = DescribeFields<Settings>();
+  size_t next_ = 0;
+  Flags flags_;
+};
+
+std::string RangeText(const Json& field) {
+  const bool has_low = field.contains("minimum");
+  const bool has_high = field.contains("maximum");
+  if (has_low && has_high) {
+    return field["minimum"].dump() + " to " + field["maximum"].dump() + ", ";
+  }
+  return has_low ? "at least " + field["minimum"].dump() + ", " : "";
+}
+
+}  // namespace
+
+void Fields(FieldVisitor& f, Settings& s) {
+  f.Text("address", s.address, TextRule::kAny, "The address to listen on.");
+  f.Integer("port", s.port, {0, 65'535}, "The port to listen on; 0 takes any that is free.");
+  f.Text("data_dir", s.data_dir, TextRule::kAny, "Holds the database, artifacts and work folders.");
+  f.Text("datasets_dir", s.datasets_dir, TextRule::kAny,
+         "Holds a folder for each dataset; datasets/ below data_dir where it is not given.");
+  f.TextList("model_roots", s.model_roots, TextRule::kAny,
+             "Folders whose models may be registered by their path.");
+  f.Integer("body_bytes_max", s.body_bytes_max, {1'024, 64 << 20},
+            "A longer request body is refused; models have a limit of their own.");
+  f.Integer("model_bytes_max", s.model_bytes_max, {1'024, int64_t{1} << 44},
+            "A longer model is refused.");
+  f.Integer("connections_max", s.connections_max, {1, 65'536},
+            "Connections beyond these are closed as they come.");
+  f.Integer("idle_s", s.idle_s, {1, 3'600},
+            "A connection that sends and takes nothing for so long is closed.");
+  f.Integer("wait_s_max", s.wait_s_max, {0, 3'600}, "The longest ?wait= of a request.");
+  f.Integer("queued_max", s.queued_max, {1, 10'000'000}, "Further jobs are refused.");
+  f.Integer("memory_mb", s.memory_mb, {64, 1 << 24},
+            "What a job may use where its spec says nothing.");
+  f.Integer("time_s", s.time_s, {1, 31'536'000},
+            "How long a job may run where its spec says nothing.");
+  f.Integer("threads", s.threads, {0, 1'024}, "Threads of a job; 0 takes as many as there are.");
+  f.Integer("tries_max", s.tries_max, {1, 100},
+            "A job that the daemon died on so many times is failed.");
+}
+
+std::filesystem::path Settings::Datasets() const {
+  return datasets_dir.empty() ? std::filesystem::path(data_dir) / "datasets"
+                              : std::filesystem::path(datasets_dir);
+}
+
+std::filesystem::path Settings::Database() const {
+  return std::filesystem::path(data_dir) / "pared.db";
+}
+
+std::filesystem::path Settings::ArtifactsDir() const {
+  return std::filesystem::path(data_dir) / "artifacts";
+}
+
+std::filesystem::path Settings::WorkDir() const { return std::filesystem::path(data_dir) / "work"; }
+
+Start ReadCommandLine(const std::vector<std::string>& arguments) {
+  const Flags flags = FlagReader(arguments).Read();
+  Start start;
+  start.action = flags.action;
+  if (flags.config) ReadFields(ReadFile(*flags.config), "", start.settings);
+  ReadFields(flags.values, "", start.settings);
+  return start;
+}
+
+std::string HelpText() {
+  std::string text =
+      "pared: prunes and quantizes ONNX models, measures the results and keeps them.\n\n"
+      "  pared [--config FILE] [--FLAG=VALUE ...]\n\n"
+      "  --config FILE     JSON object with the fields below; flags win over it\n"
+      "  --check-config    read the settings, print them and exit\n"
+      "  --version         print the version and exit\n"
+      "  --help            print this and exit\n\n";
+  for (const Json& field : DescribeFields<Settings>()) {
+    text += "  --" + field.at("name").get<std::string>() + "\n      " +
+            field.at("help").get<std::string>() + " (" + RangeText(field) + "default " +
+            field.at("default").dump() + ")\n";
+  }
+  return text;
+}
+
+}  // namespace pared

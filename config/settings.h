@@ -1,0 +1,59 @@
+// The daemon's own settings: a JSON file, then flags.
+//
+//   pared --config=/etc/pared.json --port=0 --model_roots=/srv/models --model_roots=/home/models
+
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "config/fields.h"
+
+namespace pared {
+
+struct Settings {
+  std::string address = "127.0.0.1";
+  int64_t port = 8080;                   // 0: any free one
+  std::string data_dir = "pared-data";   // database, artifacts, work folders
+  std::string datasets_dir;              // empty: datasets/ below data_dir
+  std::vector<std::string> model_roots;  // folders whose models may be registered by path
+
+  int64_t body_bytes_max = int64_t{4} << 20;
+  int64_t model_bytes_max = int64_t{8} << 30;
+  int64_t connections_max = 256;
+  int64_t idle_s = 30;
+  int64_t wait_s_max = 60;
+  int64_t queued_max = 10'000;
+
+  int64_t memory_mb = 8'192;
+  int64_t time_s = 3'600;
+  int64_t threads = 0;
+  int64_t tries_max = 2;
+
+  std::filesystem::path Datasets() const;  // where datasets lie
+  std::filesystem::path Database() const;  // files and folders below data_dir
+  std::filesystem::path ArtifactsDir() const;
+  std::filesystem::path WorkDir() const;
+};
+
+void Fields(FieldVisitor& f, Settings& s);
+
+enum class StartAction { kServe, kHelp, kVersion, kCheckConfig };
+
+struct Start {
+  StartAction action = StartAction::kServe;
+  Settings settings;
+};
+
+// Reads the arguments after the program's name. Flags are the fields of Settings, --name=value or
+// --name value; '-' may stand for '_'; a list is given by repeating its flag. Throws
+// kInvalidArgument at the flag or at the JSON Pointer in the file, kNotFound: the file is not
+// there.
+Start ReadCommandLine(const std::vector<std::string>& arguments);
+
+// What --help prints: every flag, its range and default.
+std::string HelpText();
+
+}  // namespace pared
