@@ -79,6 +79,9 @@ struct Attribute {
       value;             // monostate: a kind pared only carries; its bytes are in `unknown`
   std::string ref_name;  // within a function: the name of the function's attribute it stands for
   Unknown unknown;
+  // What TensorProto says beside the tensor (its name, doc string), of each tensor of `value`; may
+  // be shorter.
+  std::vector<Unknown> tensor_unknown{};
 };
 using Attributes = NamedList<Attribute>;
 
@@ -87,6 +90,7 @@ struct Node {
   std::vector<std::string> inputs, outputs;  // an empty name: an optional left out
   Attributes attributes;
   Unknown unknown;
+  std::string overload{};  // of the function that op_type names, where it has more than one
 
   // The attribute's value, or `fallback` where it is absent. Throws kInvalidArgument where it has
   // another type.
@@ -115,6 +119,7 @@ struct ValueInfo {
   std::optional<std::vector<Dim>> shape;  // nullopt: rank not known
   std::string type_bytes;                 // TypeProto wire bytes where it is no plain tensor
   Unknown unknown;
+  Unknown type_unknown{};  // of TypeProto beside the tensor type: its denotation
 };
 
 // A COO tensor of GraphProto.sparse_initializer, as stored.
@@ -122,6 +127,7 @@ struct SparseTensor {
   Tensor values;   // [nnz]
   Tensor indices;  // int64 [nnz] or [nnz, rank]
   Shape dims;
+  Unknown unknown{}, values_unknown{}, indices_unknown{};
 };
 
 // The fields of an initializer beside its tensor.
@@ -159,6 +165,7 @@ struct Model {
   std::vector<std::pair<std::string, std::string>> metadata;
   std::vector<Function> functions;
   Unknown unknown;
+  std::vector<Unknown> opset_unknown{};  // of opsets[i]; as long as opsets, or empty
 
   // The version imported for `domain`; 0 where it is not imported.
   int64_t Opset(std::string_view domain) const;

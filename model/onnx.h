@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <span>
@@ -24,9 +25,16 @@ Model LoadOnnx(const std::filesystem::path& path);
 Model ParseOnnx(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
                 const std::filesystem::path& folder = {});
 
+struct SaveOptions {
+  int64_t message_bytes_max = INT32_MAX;  // protobuf's limit: beyond, tensors go to a second file
+  int64_t external_bytes_min = 1024;      // smaller tensors stay: shape inference reads them
+};
+
 // Writes the model aside and renames it into place. Tensors are written as raw_data, one at a time.
-// Where the file would pass 2 GB (protobuf's limit), tensors of 1 KiB and more go to `path`.data.
-void SaveOnnx(const Model& model, const std::filesystem::path& path);
+// Where the file would pass the limit, large tensors go to `path`.data, each at a page boundary.
+// Throws kUnavailable where the disk refuses, with nothing left behind.
+void SaveOnnx(const Model& model, const std::filesystem::path& path,
+              const SaveOptions& options = {});
 
 // One message; throws kInvalidArgument where it would pass 2 GB.
 std::string SerializeOnnx(const Model& model);

@@ -1,13 +1,11 @@
 #include "model/tensor.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cstring>
 #include <mutex>
 #include <utility>
 
 #include "base/error.h"
+#include "model/mapped_file.h"
 
 namespace pared {
 namespace {
@@ -38,15 +36,6 @@ int64_t PlanarBytes(const Shape& shape) {
   PARED_CHECK(shape.size() >= 3);
   const int64_t tiles = (ElementCount(Shape(shape.begin() + 2, shape.end())) + 63) / 64;
   return ElementCount({shape[0], tiles, shape[1], 64});
-}
-
-void DropMappedPages(std::span<const std::byte> bytes) {
-  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(bytes.data()) + bytes.size()) / page * page;
-  if (begin >= end) return;
-  // Only advice: where it fails the pages stay, which is correct too.
-  static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED));
 }
 
 }  // namespace

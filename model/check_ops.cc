@@ -1,0 +1,157 @@
+#include "model/check_ops.h"
+
+#include <string_view>
+#include <unordered_map>
+
+#include "base/error.h"
+
+namespace pared {
+namespace {
+
+using Constants = std::unordered_map<std::string, const Tensor*>;
+
+[[noreturn]] void Fail(const Node& node, const std::string& message) {
+  throw Error(ErrorCode::kInvalidArgument, message, NodeLabel(node));
+}
+
+// Within a function an attribute may stand for the caller's, and then has no value here.
+bool HasValue(const Node& node, const std::string& name) {
+  const Attribute* attribute = node.attributes.find(name);
+  return attribute != nullptr && !std::holds_alternative<std::monostate>(attribute->value);
+}
+
+void CheckEachAtLeast(const Node& node, const std::string& name, int64_t min) {
+  if (!HasValue(node, name)) return;
+  for (const int64_t value : node.Ints(name)) {
+    if (value < min) {
+      Fail(node, name + " has " + std::to_string(value) + "; at least " + std::to_string(min) +
+                     " is needed");
+    }
+  }
+}
+
+const Tensor* ConstantInput(const Constants& constants, const Node& node, size_t index) {
+  if (index >= node.inputs.size()) return nullptr;
+  const auto it = constants.find(node.inputs[index]);
+  return it == constants.end() ? nullptr : it->second;
+}
+
+void CheckWindow(const Node& node) {
+  CheckEachAtLeast(node, "strides", 1);
+  CheckEachAtLeast(node, "dilations", 1);
+  CheckEachAtLeast(node, "kernel_shape", 1);
+  CheckEachAtLeast(node, "pads", 0);
+  if (!HasValue(node, "kernel_shape")) return;
+  const size_t rank = node.Ints("kernel_shape").size();
+  for (const char* name : {"strides", "dilations", "pads"}) {
+    if (!HasValue(node, name)) continue;
+    const size_t wanted = std::string_view(name) == "pads" ? 2 * rank : rank;
+    if (node.Ints(name).size() != wanted) {
+      Fail(node, std::string(name) + " has " + std::to_string(node.Ints(name).size()) +
+                     " entries; the kernel shape needs " + std::to_string(wanted));
+    }
+  }
+}
+
+// `weight_axis`: where the weight has the output channels (Conv 0) or the input channels
+// (ConvTranspose 0, whose outputs are a multiple of group by construction).
+void CheckConv(const Node& node, const Constants& constants) {
+  CheckWindow(node);
+  const int64_t group = HasValue(node, "group") ? node.Int("group", 1) : 1;
+  if (group < 1) Fail(node, "group is " + std::to_string(group) + "; at least 1 is needed");
+  const size_t weight_input = node.op_type == "QLinearConv" ? 3 : 1;
+  const Tensor* weight = ConstantInput(constants, node, weight_input);
+  if (weight == nullptr) return;
+  if (weight->rank() < 3) Fail(node, "the weight has shape " + ShapeText(weight->shape()));
+  if (weight->shape()[0] % group != 0) {
+    Fail(node, "group " + std::to_string(group) + " does not divide the " +
+                   std::to_string(weight->shape()[0]) + " channels of the weight");
+  }
+  if (!HasValue(node, "kernel_shape")) return;
+  const std::vector<int64_t> kernel = node.Ints("kernel_shape");
+  if (!std::equal(kernel.begin(), kernel.end(), weight->shape().begin() + 2,
+                  weight->shape().end())) {
+    Fail(node, "kernel_shape " + ShapeText(kernel) + " is not that of the weight, " +
+                   ShapeText(weight->shape()));
+  }
+}
+
+// Where the op takes an axis of an initializer, it must exist there.
+void CheckConstantAxis(const Node& node, const Constants& constants) {
+  const Tensor* data = ConstantInput(constants, node, 0);
+  if (data == nullptr || !HasValue(node, "axis")) return;
+  const int64_t axis = node.Int("axis", 0);
+  const int64_t rank = data->rank();
+  // Flatten and DequantizeLinear may name the axis after the last, or of a scalar.
+  if (axis < -rank - 1 || axis > rank) {
+    Fail(node,
+         "axis " + std::to_string(axis) + " is out of range for rank " + std::to_string(rank));
+  }
+}
+
+void CheckAtLeastOne(const Node& node, const std::string& name) {
+  if (!HasValue(node, name)) return;
+  const int64_t value = node.Int(name, 1);
+  if (value < 1) Fail(node, name + " is " + std::to_string(value) + "; at least 1 is needed");
+}
+
+void CheckNode(const Node& node, const Constants& constants) {
+  const std::string& op = node.op_type;
+  if (op == "Conv" || op == "ConvTranspose" || op == "ConvInteger" || op == "QLinearConv") {
+    CheckConv(node, constants);
+  } else if (op == "MaxPool" || op == "AveragePool" || op == "LpPool") {
+    if (!HasValue(node, "kernel_shape")) Fail(node, "kernel_shape is missing");
+    CheckWindow(node);
+  } else if (op == "DepthToSpace" || op == "SpaceToDepth") {
+    CheckAtLeastOne(node, "blocksize");
+  } else if (op == "GroupNormalization" || op == "LRN") {
+    CheckAtLeastOne(node, op == "LRN" ? "size" : "num_groups");
+  } else if (op == "LSTM" || op == "GRU" || op == "RNN") {
+    CheckAtLeastOne(node, "hidden_size");
+  } else if (op == "Split") {
+    CheckAtLeastOne(node, "num_outputs");
+    CheckEachAtLeast(node, "split", 0);
+  } else if (op == "Cast" && HasValue(node, "to")) {
+    const int64_t to = node.Int("to", 0);
+    if (to < 1 || to > static_cast<int64_t>(DType::kInt2)) {
+      Fail(node, "casts to an element type " + std::to_string(to) + " that does not exist");
+    }
+  }
+  CheckConstantAxis(node, constants);
+}
+
+void CheckNodes(const std::vector<Node>& nodes, Constants constants);
+
+void CheckGraph(const Graph& graph, Constants constants) {
+  for (const auto& [name, initializer] : graph.initializers) {
+    constants[name] = &initializer.tensor;
+  }
+  CheckNodes(graph.nodes, std::move(constants));
+}
+
+void CheckNodes(const std::vector<Node>& nodes, Constants constants) {
+  for (const Node& node : nodes) {
+    if (node.domain.empty() || node.domain == "ai.onnx") CheckNode(node, constants);
+    for (const auto& [name, attribute] : node.attributes) {
+      if (const auto* graph = std::get_if<GraphPtr>(&attribute.value)) {
+        CheckGraph(**graph, constants);
+      }
+      if (const auto* graphs = std::get_if<std::vector<GraphPtr>>(&attribute.value)) {
+        for (const GraphPtr& each : *graphs) CheckGraph(*each, constants);
+      }
+      const auto* value = std::get_if<Tensor>(&attribute.value);
+      if (value != nullptr && node.op_type == "Constant" && node.outputs.size() == 1) {
+        constants[node.outputs[0]] = value;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void CheckOps(const Model& model) {
+  CheckGraph(model.graph, {});
+  for (const Function& function : model.functions) CheckNodes(function.nodes, {});
+}
+
+}  // namespace pared

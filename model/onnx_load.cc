@@ -1,0 +1,129 @@
+// The entry points for reading: files, the checks around the message, foreign exceptions.
+
+#include <protozero/exception.hpp>
+#include <string_view>
+
+#include "base/error.h"
+#include "model/check_ops.h"
+#include "model/mapped_file.h"
+#include "model/onnx.h"
+#include "model/onnx_read.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kIrVersionMin = 3;
+constexpr int64_t kIrVersionMax = 12;
+constexpr int64_t kOpsetMin = 7;
+constexpr int64_t kOpsetMax = 24;
+constexpr size_t kMessageBytesMax = INT32_MAX;  // protobuf's limit
+
+std::string_view ViewOf(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// Runs `read`; protozero's exceptions, and errors that do not say where, become Errors at `where`.
+template <class Read>
+auto ReadAt(const std::string& where, Read read) {
+  try {
+    return read();
+  } catch (const protozero::exception& e) {
+    throw Error(ErrorCode::kInvalidArgument,
+                std::string("not an ONNX model, or truncated or damaged (") + e.what() + ")",
+                where);
+  } catch (const Error& e) {
+    if (!e.where().empty()) throw;
+    throw Error(e.code(), e.message(), where);
+  }
+}
+
+// Names the formats that people mistake for ONNX.
+void CheckFormat(std::string_view bytes, const std::string& where) {
+  const char* format = nullptr;
+  if (bytes.empty()) format = "an empty file";
+  if (bytes.starts_with("PK\x03\x04")) format = "a zip archive; take the model out of it first";
+  if (bytes.starts_with("\x1F\x8B")) format = "a gzip file; unpack it first";
+  if (bytes.starts_with("\x80\x02")) format = "a Python pickle";
+  if (bytes.starts_with("\x89HDF")) format = "an HDF5 file";
+  if (bytes.starts_with("{")) format = "JSON";
+  if (bytes.size() > 8 && bytes.substr(4, 4) == "TFL3") format = "a TensorFlow Lite model";
+  if (bytes.starts_with("version https://git-lfs")) format = "a Git LFS pointer, not its file";
+  if (format == nullptr) return;
+  throw Error(ErrorCode::kInvalidArgument, std::string("not an ONNX model: this is ") + format,
+              where);
+}
+
+void CheckVersions(const Model& model, const std::string& where) {
+  if (model.ir_version < kIrVersionMin || model.ir_version > kIrVersionMax) {
+    throw Error(ErrorCode::kUnsupported,
+                "IR version " + std::to_string(model.ir_version) + "; versions " +
+                    std::to_string(kIrVersionMin) + " to " + std::to_string(kIrVersionMax) +
+                    " are supported",
+                where);
+  }
+  for (const auto& [domain, version] : model.opsets) {
+    if (!domain.empty() && domain != "ai.onnx") continue;
+    if (version >= kOpsetMin && version <= kOpsetMax) continue;
+    throw Error(ErrorCode::kUnsupported,
+                "opset " + std::to_string(version) + "; opsets " + std::to_string(kOpsetMin) +
+                    " to " + std::to_string(kOpsetMax) + " are supported",
+                where);
+  }
+}
+
+Model Parse(std::span<const std::byte> bytes, TensorSource source, const std::string& where) {
+  CheckFormat(ViewOf(bytes), where);
+  if (bytes.size() > kMessageBytesMax) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "an ONNX message has at most 2 GB; larger models keep their tensors in external "
+                "data files",
+                where);
+  }
+  return ReadAt(where, [&] {
+    Model model = ReadModel(ViewOf(bytes), source);
+    CheckVersions(model, where);
+    SortNodes(model.graph);
+    Verify(model);
+    CheckOps(model);
+    return model;
+  });
+}
+
+}  // namespace
+
+Model LoadOnnx(const std::filesystem::path& path) {
+  std::shared_ptr<const MappedFile> file = MappedFile::Open(path);
+  const std::span<const std::byte> bytes = file->bytes();
+  std::filesystem::path folder = path.parent_path();
+  if (folder.empty()) folder = ".";
+  return Parse(bytes,
+               TensorSource{.owner = std::move(file),
+                            .kind = TensorSource::Kind::kMappedFile,
+                            .folder = std::move(folder),
+                            .external = {}},
+               path.string());
+}
+
+Model ParseOnnx(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
+                const std::filesystem::path& folder) {
+  return Parse(bytes,
+               TensorSource{.owner = std::move(owner),
+                            .kind = TensorSource::Kind::kMemory,
+                            .folder = folder,
+                            .external = {}},
+               "model");
+}
+
+Tensor ParseTensorProto(std::span<const std::byte> bytes, std::string& name) {
+  // The caller's bytes need not outlive the tensor.
+  auto owner = std::make_shared<const std::vector<std::byte>>(bytes.begin(), bytes.end());
+  TensorSource source{
+      .owner = owner, .kind = TensorSource::Kind::kMemory, .folder = {}, .external = {}};
+  return ReadAt("tensor", [&] {
+    NamedTensor read = ReadTensor(ViewOf(*owner), source, "tensor");
+    name = std::move(read.name);
+    return std::move(read.tensor);
+  });
+}
+
+}  // namespace pared

@@ -1,0 +1,177 @@
+// The entry points for writing: one message, or a file with external data beside it.
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+
+#include "model/onnx.h"
+#include "model/onnx_write.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kPageBytes = 4096;
+constexpr int64_t kSmallAlignment = 64;
+
+std::span<const std::byte> BytesOf(const std::string& text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+// A file that appears under its name when it is whole: written under another, then renamed.
+class NewFile {
+ public:
+  explicit NewFile(std::filesystem::path path) : path_(std::move(path)), aside_(path_) {
+    static std::atomic<int64_t> counter = 0;
+    aside_ += "." + std::to_string(::getpid()) + "-" + std::to_string(counter++) + ".part";
+    // O_EXCL: never through a link that somebody left there.
+    descriptor_ = ::open(aside_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (descriptor_ < 0) Fail();
+  }
+  NewFile(const NewFile&) = delete;
+  NewFile& operator=(const NewFile&) = delete;
+  ~NewFile() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+    if (!renamed_) ::unlink(aside_.c_str());
+  }
+
+  void Write(std::span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+      const ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
+      if (count < 0) {
+        if (errno == EINTR) continue;
+        Fail();
+      }
+      bytes = bytes.subspan(static_cast<size_t>(count));
+      size_ += count;
+    }
+  }
+  // Zeros up to `offset`.
+  void PadTo(int64_t offset) {
+    static constexpr std::byte kZeros[kPageBytes] = {};
+    while (size_ < offset) {
+      Write(std::span(kZeros, static_cast<size_t>(std::min(offset - size_, kPageBytes))));
+    }
+  }
+  void Rename() {
+    const int closed = ::close(descriptor_);
+    descriptor_ = -1;
+    if (closed != 0) Fail();
+    if (::rename(aside_.c_str(), path_.c_str()) != 0) Fail();
+    renamed_ = true;
+  }
+
+ private:
+  [[noreturn]] void Fail() const {
+    throw Error(ErrorCode::kUnavailable,
+                std::string("the file cannot be written: ") + std::strerror(errno), path_.string());
+  }
+
+  std::filesystem::path path_, aside_;
+  int descriptor_ = -1;
+  int64_t size_ = 0;
+  bool renamed_ = false;
+};
+
+// Tensors of half a gigabyte are written in parts, so that no more than a part is in memory.
+constexpr size_t kPartBytes = size_t{8} << 20;
+
+void WriteTensor(NewFile& file, const Tensor& tensor) {
+  const std::span<const std::byte> bytes = tensor.bytes();
+  for (size_t begin = 0; begin < bytes.size(); begin += kPartBytes) {
+    file.Write(bytes.subspan(begin, std::min(kPartBytes, bytes.size() - begin)));
+    tensor.DropPages();
+  }
+}
+
+void WriteMessage(NewFile& file, const WireText& message) {
+  for (const WireText::Piece& piece : message.pieces()) {
+    if (const std::string* text = std::get_if<std::string>(&piece)) {
+      file.Write(BytesOf(*text));
+    } else {
+      WriteTensor(file, std::get<Tensor>(piece));
+    }
+  }
+}
+
+std::optional<ExternalPlace> WithinMessage(const Tensor&) { return std::nullopt; }
+
+// Gives each tensor of the minimum size the next place of the external file. A tensor that several
+// attributes share is written once for each: they are rare, and readers expect no overlap.
+class ExternalLayout {
+ public:
+  ExternalLayout(std::string location, int64_t bytes_min)
+      : location_(std::move(location)), bytes_min_(bytes_min) {}
+
+  std::optional<ExternalPlace> Place(const Tensor& tensor) {
+    const auto size = static_cast<int64_t>(tensor.bytes().size());
+    if (size < bytes_min_) return std::nullopt;
+    // Pages for what fills one; padding every small tensor to a page could multiply the file.
+    const int64_t alignment = size >= kPageBytes ? kPageBytes : kSmallAlignment;
+    end_ = (end_ + alignment - 1) / alignment * alignment;
+    places_.emplace_back(end_, tensor);
+    ExternalPlace place{location_, end_};
+    end_ += size;
+    return place;
+  }
+  void Write(NewFile& file) const {
+    for (const auto& [offset, tensor] : places_) {
+      file.PadTo(offset);
+      WriteTensor(file, tensor);
+    }
+  }
+
+ private:
+  std::string location_;
+  int64_t bytes_min_;
+  int64_t end_ = 0;
+  std::vector<std::pair<int64_t, Tensor>> places_;
+};
+
+void SaveWithExternalData(const Model& model, const std::filesystem::path& path,
+                          const SaveOptions& options) {
+  std::filesystem::path data_path = path;
+  data_path += ".data";
+  ExternalLayout layout(data_path.filename().string(), options.external_bytes_min);
+  const WireText message =
+      WriteModel(model, [&](const Tensor& tensor) { return layout.Place(tensor); });
+  if (message.size() > options.message_bytes_max) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "the model passes the limit of one message even without its tensors",
+                path.string());
+  }
+  NewFile data(data_path);
+  layout.Write(data);
+  NewFile file(path);
+  WriteMessage(file, message);
+  // The data first: a model whose data is missing cannot be read, data without a model harms
+  // nobody.
+  data.Rename();
+  file.Rename();
+}
+
+}  // namespace
+
+void SaveOnnx(const Model& model, const std::filesystem::path& path, const SaveOptions& options) {
+  const WireText message = WriteModel(model, WithinMessage);
+  if (message.size() > options.message_bytes_max) {
+    SaveWithExternalData(model, path, options);
+    return;
+  }
+  NewFile file(path);
+  WriteMessage(file, message);
+  file.Rename();
+}
+
+std::string SerializeOnnx(const Model& model) {
+  const WireText message = WriteModel(model, WithinMessage);
+  if (message.size() > INT32_MAX) {
+    throw Error(ErrorCode::kInvalidArgument, "the model passes 2 GB, the limit of one message",
+                model.graph.name);
+  }
+  return message.Join();
+}
+
+}  // namespace pared
