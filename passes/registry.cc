@@ -4,6 +4,7 @@
 
 namespace pared {
 
+extern const PassInfo kCastFp16;
 extern const PassInfo kMagnitudePrune;
 
 namespace {
@@ -11,6 +12,7 @@ namespace {
 // The table of contents: one line a pass, in the order the documentation lists them.
 const PassInfo* const kPasses[] = {
     &kMagnitudePrune,
+    &kCastFp16,
 };
 
 }  // namespace

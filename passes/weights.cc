@@ -375,6 +375,14 @@ void ReplaceConstants(Model& model, const ConstantEdits& edits) {
   if (!edits.empty()) ReplaceIn(model.graph, &model.graph, edits);
 }
 
+void DropInitializerInputs(Model& model) {
+  if (model.ir_version >= 4) return;
+  std::erase_if(model.graph.inputs, [&](const ValueInfo& input) {
+    return model.graph.initializers.contains(input.name);
+  });
+  model.ir_version = 4;
+}
+
 std::optional<MatrixLayout> LayoutOf(const Node& node, size_t input, const Shape& shape) {
   if (node.op_type == "Conv" || node.op_type == "ConvTranspose") return ConvLayout(node, shape);
   if (node.op_type == "MatMul" || node.op_type == "Gemm") return MatMulLayout(node, input, shape);

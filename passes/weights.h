@@ -70,6 +70,10 @@ bool IsDepthwise(const WeightSite& site);
 using ConstantEdits = std::map<ConstantRef, Tensor>;
 void ReplaceConstants(Model& model, const ConstantEdits& edits);
 
+// IR version 3 lists every initializer among the inputs too; from version 4 on such an input is a
+// default that a caller may override. Takes them out and raises an older version to 4.
+void DropInitializerInputs(Model& model);
+
 // The layout of the weight that `node` has at `input`, seen with `shape`. nullopt: not a weight
 // pared knows, or a rank its operator does not allow.
 std::optional<MatrixLayout> LayoutOf(const Node& node, size_t input, const Shape& shape);

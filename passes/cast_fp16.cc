@@ -1,0 +1,290 @@
+// Stores and computes in float16 what float16 can hold.
+//
+// Before:  y = Conv(x, w)  z = Resize(y, roi, scales)     float x, z, w, scales
+// After:   x_fp16 = Cast(x)  y = Conv(x_fp16, w)  z_fp16 = Resize(y, roi, scales)  z = Cast(z_fp16)
+//
+// The graph's inputs and outputs keep name, order and type; within subgraphs too. A value is cast
+// once for each type and graph, before its first reader that needs it. Declines node by node, with
+// a report: constants out of range, values that calibration sees above a quarter of the range,
+// operators without float16, integers held as float. Where no node is left the model is unchanged.
+
+#include <memory>
+
+#include "evaluator/half_floats.h"
+#include "model/rewrite.h"
+#include "passes/fp16_nodes.h"
+#include "passes/pass.h"
+#include "passes/select_nodes.h"
+#include "passes/weights.h"
+
+namespace pared {
+namespace {
+
+struct Options {
+  std::vector<std::string> exclude;
+};
+
+void Fields(FieldVisitor& f, Options& o) {
+  f.TextList("exclude", o.exclude, TextRule::kNodeRef,
+             "Nodes that stay float32; an entry that matches nothing is an error.");
+}
+
+// The names under which a float value can be read. Empty: not (yet) in that type.
+struct Copies {
+  std::string single, half;
+};
+using CopyMap = std::unordered_map<std::string, Copies>;
+
+Tensor ToHalf(const Tensor& tensor) {
+  std::vector<Float16> values;
+  values.reserve(static_cast<size_t>(tensor.count()));
+  for (const float value : tensor.data<float>()) values.push_back(ToFloat16(value));
+  return Tensor::Make<Float16>(tensor.shape(), std::move(values));
+}
+
+Node MakeCast(const std::string& from, const std::string& to, DType dtype, FreshNames& names) {
+  Node cast;
+  cast.name = names.Make(to + "_cast");
+  cast.op_type = "Cast";
+  cast.inputs = {from};
+  cast.outputs = {to};
+  cast.attributes.set("to", {2, static_cast<int64_t>(dtype), "", ""});
+  return cast;
+}
+
+bool IsAmong(const std::vector<ValueInfo>& values, const std::string& name) {
+  for (const ValueInfo& value : values) {
+    if (value.name == name) return true;
+  }
+  return false;
+}
+
+class Rewriter {
+ public:
+  Rewriter(const Model& model, const HalfChoice& choice)
+      : model_(model), choice_(choice), names_(model), opset_(model.Opset("")) {}
+
+  Graph Run() { return Rewrite(model_.graph, {}, InferShapes(model_)); }
+
+ private:
+  // How the nodes of a graph and its subgraphs read each value.
+  struct Readers {
+    bool half = false, single = false;
+  };
+  using ReaderMap = std::unordered_map<std::string, Readers>;
+
+  void FindReaders(const Graph& graph, ReaderMap& readers) const {
+    ForEachNode(graph, [&](const Node& node) {
+      for (size_t i = 0; i < node.inputs.size(); ++i) {
+        Readers& reader = readers[node.inputs[i]];
+        (ReadsHalf(node, i) ? reader.half : reader.single) = true;
+      }
+    });
+    for (const ValueInfo& output : graph.outputs) readers[output.name].single = true;
+  }
+
+  bool ReadsHalf(const Node& node, size_t input) const {
+    return choice_.half.contains(&node) && !StaysSingle(node, input, opset_);
+  }
+
+  Graph Rewrite(const Graph& graph, CopyMap copies, const TypeMap& types) {
+    Graph out = graph;
+    out.nodes.clear();
+    for (const ValueInfo& input : graph.inputs) copies[input.name] = {input.name, ""};
+    ReaderMap readers;
+    FindReaders(graph, readers);
+    for (const auto& [name, initializer] : graph.initializers) {
+      if (initializer.tensor.dtype() != DType::kFloat32) continue;
+      if (!IsAmong(graph.inputs, name))
+        StoreInitializer(name, initializer, readers[name], copies, out);
+    }
+    for (const Node& node : graph.nodes) AddNode(graph, node, readers, types, copies, out);
+    for (ValueInfo& output : out.outputs) KeepOutput(output, types, copies, out);
+    RetypeValues(copies, out);
+    return out;
+  }
+
+  void StoreInitializer(const std::string& name, const Initializer& initializer,
+                        const Readers& readers, CopyMap& copies, Graph& out) {
+    Copies& copy = copies[name];
+    copy.single = name;
+    if (!readers.half) return;
+    if (!readers.single) {
+      copy = {"", name};
+      out.initializers.find(name)->tensor = ToHalf(initializer.tensor);
+      return;
+    }
+    copy.half = names_.Make(name + "_fp16");
+    out.initializers.set(copy.half, {ToHalf(initializer.tensor), ""});
+  }
+
+  void AddNode(const Graph& graph, const Node& node, ReaderMap& readers, const TypeMap& types,
+               CopyMap& copies, Graph& out) {
+    Node copy = node;
+    const Tensor* value = node.op_type == "Constant" ? node.TensorOf("value") : nullptr;
+    if (value != nullptr && value->dtype() == DType::kFloat32) {
+      AddConstant(node, *value, readers[node.outputs[0]], copies, out);
+      return;
+    }
+    const bool is_half = choice_.half.contains(&node);
+    for (size_t i = 0; i < copy.inputs.size(); ++i) {
+      if (!copies.contains(copy.inputs[i])) continue;  // no float, or left out
+      if (is_half && node.op_type == "Cast") {
+        copy.inputs[i] = Available(copies[copy.inputs[i]]);
+      } else {
+        copy.inputs[i] = ReadsHalf(node, i) ? Half(copy.inputs[i], copies, out)
+                                            : Single(copy.inputs[i], copies, out);
+      }
+    }
+    for (const auto& [name, attribute] : node.attributes) {
+      RewriteSubgraphs(*copy.attributes.find(name), copies, types);
+    }
+    if (is_half && node.op_type == "Cast" && TypeOf(types, node.outputs[0]) == DType::kFloat32) {
+      copy.attributes.find("to")->value = static_cast<int64_t>(DType::kFloat16);
+    }
+    out.nodes.push_back(std::move(copy));
+    NameOutputs(graph, is_half, types, copies, out);
+  }
+
+  static std::string Available(const Copies& copies) {
+    return copies.half.empty() ? copies.single : copies.half;
+  }
+
+  void AddConstant(const Node& node, const Tensor& value, const Readers& readers, CopyMap& copies,
+                   Graph& out) {
+    const std::string& name = node.outputs[0];
+    Copies& copy = copies[name];
+    if (readers.single || !readers.half) {
+      copy.single = name;
+      out.nodes.push_back(node);
+    }
+    if (!readers.half) return;
+    Node half = node;
+    half.attributes.find("value")->value = ToHalf(value);
+    copy.half = name;
+    if (readers.single) {
+      copy.half = names_.Make(name + "_fp16");
+      half.name = names_.Make(copy.half + "_constant");
+      half.outputs = {copy.half};
+    }
+    out.nodes.push_back(std::move(half));
+  }
+
+  // Names what the last node added makes. A float16 value that is an output of the graph gets
+  // another name; its own belongs to the copy that keeps the output's type.
+  void NameOutputs(const Graph& graph, bool is_half, const TypeMap& types, CopyMap& copies,
+                   Graph& out) {
+    const size_t at = out.nodes.size() - 1;
+    for (size_t i = 0; i < out.nodes[at].outputs.size(); ++i) {
+      const std::string name = out.nodes[at].outputs[i];
+      if (name.empty() || TypeOf(types, name) != DType::kFloat32) continue;
+      if (!is_half) {
+        copies[name] = {name, ""};
+      } else if (!IsAmong(graph.outputs, name)) {
+        copies[name] = {"", name};
+      } else {
+        const std::string half = names_.Make(name + "_fp16");
+        out.nodes[at].outputs[i] = half;
+        out.nodes.push_back(MakeCast(half, name, DType::kFloat32, names_));
+        copies[name] = {name, half};
+      }
+    }
+  }
+
+  std::string Half(const std::string& name, CopyMap& copies, Graph& out) {
+    Copies& copy = copies[name];
+    if (copy.half.empty()) {
+      copy.half = names_.Make(name + "_fp16");
+      out.nodes.push_back(MakeCast(copy.single, copy.half, DType::kFloat16, names_));
+    }
+    return copy.half;
+  }
+
+  std::string Single(const std::string& name, CopyMap& copies, Graph& out) {
+    Copies& copy = copies[name];
+    if (copy.single.empty()) {
+      copy.single = names_.Make(name + "_fp32");
+      out.nodes.push_back(MakeCast(copy.half, copy.single, DType::kFloat32, names_));
+    }
+    return copy.single;
+  }
+
+  void RewriteSubgraphs(Attribute& attribute, const CopyMap& copies, const TypeMap& types) {
+    const auto rewritten = [&](const GraphPtr& graph) {
+      return std::make_shared<const Graph>(
+          Rewrite(*graph, copies, TypesOfSubgraph(model_, *graph, types)));
+    };
+    if (GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) *one = rewritten(*one);
+    if (auto* many = std::get_if<std::vector<GraphPtr>>(&attribute.value)) {
+      for (GraphPtr& graph : *many) graph = rewritten(graph);
+    }
+  }
+
+  // A subgraph may return a captured value, which is float16 by now; such an output is renamed,
+  // which is free: the outputs of subgraphs are known by their place.
+  void KeepOutput(ValueInfo& output, const TypeMap& types, CopyMap& copies, Graph& out) {
+    const auto copy = copies.find(output.name);
+    if (copy == copies.end() || TypeOf(types, output.name) != DType::kFloat32) return;
+    output.name = Single(output.name, copies, out);
+  }
+
+  static void RetypeValues(const CopyMap& copies, Graph& out) {
+    NamedList<ValueInfo> values;
+    for (const auto& [name, value] : out.values) {
+      ValueInfo info = value;
+      const auto copy = copies.find(name);
+      if (copy != copies.end() && copy->second.half == name) info.dtype = DType::kFloat16;
+      values.set(name, std::move(info));
+    }
+    out.values = std::move(values);
+  }
+
+  static DType TypeOf(const TypeMap& types, const std::string& name) {
+    const auto found = types.find(name);
+    return found == types.end() ? DType::kUndefined : found->second.dtype;
+  }
+
+  const Model& model_;
+  const HalfChoice& choice_;
+  FreshNames names_;
+  int64_t opset_;
+};
+
+void Report(const Model& model, const HalfChoice& choice, Json& report) {
+  report["changed"] = Json::array();
+  report["skipped"] = Json::array();
+  ForEachNode(model.graph, [&](const Node& node) {
+    if (choice.half.contains(&node)) report["changed"].push_back({{"node", NodeLabel(node)}});
+    const auto kept = choice.kept.find(&node);
+    if (kept == choice.kept.end()) return;
+    report["skipped"].push_back({{"node", NodeLabel(node)}, {"reason", kept->second}});
+  });
+  for (const auto& [name, initializer] : model.graph.initializers) {
+    if (initializer.tensor.dtype() != DType::kFloat32) continue;
+    const HalfLoss loss = LossOf(initializer.tensor);
+    if (loss.overflow + loss.underflow + loss.subnormal == 0) continue;
+    report["tensors"].push_back({{"name", name},
+                                 {"overflow", loss.overflow},
+                                 {"underflow", loss.underflow},
+                                 {"subnormal", loss.subnormal}});
+  }
+}
+
+Model CastToHalf(Model model, const Options& options, PassContext& context) {
+  const auto excluded = SelectNodes(model, options.exclude, "exclude");
+  const Magnitudes magnitudes = MeasureMagnitudes(model, context);
+  const HalfChoice choice = ChooseHalfNodes(model, excluded, magnitudes);
+  Report(model, choice, context.report);
+  if (choice.half.empty()) return model;
+  DropInitializerInputs(model);  // the nodes stay where they are: the choice still points at them
+  model.graph = Rewriter(model, choice).Run();
+  EraseDead(model.graph);
+  return model;
+}
+
+}  // namespace
+
+extern const PassInfo kCastFp16 = DefinePass<Options, CastToHalf>(
+    "cast_fp16", "Stores and computes in float16 what float16 can hold.");
+
+}  // namespace pared

@@ -1,0 +1,479 @@
+#include "passes/fp16_nodes.h"
+
+#include <cmath>
+
+#include "base/error.h"
+#include "evaluator/executor.h"
+#include "evaluator/half_floats.h"
+#include "passes/select_nodes.h"
+#include "passes/weights.h"
+
+namespace pared {
+namespace {
+
+constexpr double kHalfMax = 65504;
+// Calibration sees some inputs, not all; four times the largest seen must still fit.
+constexpr double kHeadroom = 4;
+constexpr double kHalfRounding = 1.0 / 2048;   // 2^-11
+constexpr double kEpsilonLossMax = 1.0 / 256;  // of an epsilon attribute
+
+using Names = std::unordered_set<std::string>;
+
+// Operators whose float types include float16 in every opset pared reads, or since the one given.
+const std::unordered_map<std::string, int64_t>& HalfOps() {
+  static const std::unordered_map<std::string, int64_t> ops = {{"Abs", 6},
+                                                               {"Acos", 7},
+                                                               {"Acosh", 9},
+                                                               {"Add", 7},
+                                                               {"ArgMax", 1},
+                                                               {"ArgMin", 1},
+                                                               {"Asin", 7},
+                                                               {"Asinh", 9},
+                                                               {"Atan", 7},
+                                                               {"Atanh", 9},
+                                                               {"Attention", 23},
+                                                               {"AveragePool", 1},
+                                                               {"BatchNormalization", 7},
+                                                               {"Cast", 6},
+                                                               {"Ceil", 6},
+                                                               {"Celu", 12},
+                                                               {"Clip", 6},
+                                                               {"Compress", 9},
+                                                               {"Concat", 4},
+                                                               {"Conv", 1},
+                                                               {"ConvTranspose", 1},
+                                                               {"Cos", 7},
+                                                               {"Cosh", 9},
+                                                               {"CumSum", 14},
+                                                               {"DepthToSpace", 1},
+                                                               {"Div", 7},
+                                                               {"Dropout", 7},
+                                                               {"Einsum", 12},
+                                                               {"Elu", 6},
+                                                               {"Equal", 11},
+                                                               {"Erf", 9},
+                                                               {"Exp", 6},
+                                                               {"Expand", 8},
+                                                               {"Flatten", 1},
+                                                               {"Floor", 6},
+                                                               {"GRU", 7},
+                                                               {"Gather", 1},
+                                                               {"GatherElements", 11},
+                                                               {"GatherND", 11},
+                                                               {"Gelu", 20},
+                                                               {"Gemm", 7},
+                                                               {"GlobalAveragePool", 1},
+                                                               {"GlobalLpPool", 2},
+                                                               {"GlobalMaxPool", 1},
+                                                               {"Greater", 7},
+                                                               {"GreaterOrEqual", 12},
+                                                               {"GridSample", 16},
+                                                               {"GroupNormalization", 18},
+                                                               {"HardSigmoid", 6},
+                                                               {"HardSwish", 14},
+                                                               {"Hardmax", 1},
+                                                               {"Identity", 1},
+                                                               {"InstanceNormalization", 6},
+                                                               {"IsNaN", 9},
+                                                               {"LRN", 1},
+                                                               {"LSTM", 7},
+                                                               {"LayerNormalization", 17},
+                                                               {"LeakyRelu", 6},
+                                                               {"Less", 7},
+                                                               {"LessOrEqual", 12},
+                                                               {"Log", 6},
+                                                               {"LogSoftmax", 1},
+                                                               {"LpNormalization", 1},
+                                                               {"LpPool", 2},
+                                                               {"MatMul", 1},
+                                                               {"Max", 8},
+                                                               {"MaxPool", 1},
+                                                               {"Mean", 8},
+                                                               {"MeanVarianceNormalization", 9},
+                                                               {"Min", 8},
+                                                               {"Mish", 18},
+                                                               {"Mod", 10},
+                                                               {"Mul", 7},
+                                                               {"Neg", 6},
+                                                               {"NonZero", 9},
+                                                               {"PRelu", 7},
+                                                               {"Pad", 2},
+                                                               {"Pow", 7},
+                                                               {"RMSNormalization", 23},
+                                                               {"RNN", 7},
+                                                               {"Reciprocal", 6},
+                                                               {"ReduceL1", 1},
+                                                               {"ReduceL2", 1},
+                                                               {"ReduceLogSum", 1},
+                                                               {"ReduceLogSumExp", 1},
+                                                               {"ReduceMax", 1},
+                                                               {"ReduceMean", 1},
+                                                               {"ReduceMin", 1},
+                                                               {"ReduceProd", 1},
+                                                               {"ReduceSum", 1},
+                                                               {"ReduceSumSquare", 1},
+                                                               {"Relu", 6},
+                                                               {"Reshape", 5},
+                                                               {"Resize", 10},
+                                                               {"ReverseSequence", 10},
+                                                               {"Round", 11},
+                                                               {"Scatter", 9},
+                                                               {"ScatterElements", 11},
+                                                               {"ScatterND", 11},
+                                                               {"Selu", 6},
+                                                               {"Shape", 1},
+                                                               {"Sigmoid", 6},
+                                                               {"Sign", 9},
+                                                               {"Sin", 7},
+                                                               {"Sinh", 9},
+                                                               {"Size", 1},
+                                                               {"Slice", 1},
+                                                               {"Softmax", 1},
+                                                               {"Softplus", 1},
+                                                               {"Softsign", 1},
+                                                               {"SpaceToDepth", 1},
+                                                               {"Split", 2},
+                                                               {"Sqrt", 6},
+                                                               {"Squeeze", 1},
+                                                               {"Sub", 7},
+                                                               {"Sum", 8},
+                                                               {"Tan", 7},
+                                                               {"Tanh", 6},
+                                                               {"ThresholdedRelu", 10},
+                                                               {"Tile", 6},
+                                                               {"TopK", 1},
+                                                               {"Transpose", 1},
+                                                               {"Trilu", 14},
+                                                               {"Unsqueeze", 1},
+                                                               {"Upsample", 7},
+                                                               {"Where", 9}};
+  return ops;
+}
+
+// Their result may be far larger than their input; without data nobody knows.
+const Names kGrowing = {"CumSum",
+                        "Exp",
+                        "LpNormalization",
+                        "MeanVarianceNormalization",
+                        "Pow",
+                        "ReduceL1",
+                        "ReduceL2",
+                        "ReduceLogSum",
+                        "ReduceLogSumExp",
+                        "ReduceProd",
+                        "ReduceSum",
+                        "ReduceSumSquare",
+                        "Softplus",
+                        "Sinh",
+                        "Cosh"};
+
+// Their result is small however large their input.
+const Names kBounded = {"Softmax",
+                        "Sigmoid",
+                        "Tanh",
+                        "HardSigmoid",
+                        "Softsign",
+                        "Erf",
+                        "Sign",
+                        "LayerNormalization",
+                        "InstanceNormalization",
+                        "Sin",
+                        "Cos",
+                        "Hardmax"};
+
+// Through these an integer that is held as float stays one: indices and sizes.
+const Names kIndexArithmetic = {
+    "Add",  "Sub",       "Mul",       "Div",       "Floor",      "Ceil",    "Round",     "Mod",
+    "Neg",  "Concat",    "Slice",     "Gather",    "Reshape",    "Squeeze", "Unsqueeze", "Identity",
+    "Clip", "Min",       "Max",       "Range",     "Expand",     "Tile",    "Transpose", "Where",
+    "Abs",  "ReduceMax", "ReduceMin", "ReduceSum", "ReduceProd", "Sqrt",    "Pow",       "Log",
+    "Exp",  "Split",     "Cast",      "TopK",      "Flatten",    "Sign"};
+
+const Names kSumming = {"ReduceMean", "GlobalAveragePool"};
+
+bool IsInteger(DType dtype) {
+  return dtype == DType::kInt8 || dtype == DType::kInt16 || dtype == DType::kInt32 ||
+         dtype == DType::kInt64 || dtype == DType::kUInt8 || dtype == DType::kUInt16 ||
+         dtype == DType::kUInt32 || dtype == DType::kUInt64;
+}
+
+bool HoldsGraph(const Node& node) {
+  for (const auto& [name, attribute] : node.attributes) {
+    if (std::holds_alternative<GraphPtr>(attribute.value)) return true;
+    if (std::holds_alternative<std::vector<GraphPtr>>(attribute.value)) return true;
+  }
+  return false;
+}
+
+DType TypeIn(const TypeMap& types, const std::string& value) {
+  const auto found = types.find(value);
+  return found == types.end() ? DType::kUndefined : found->second.dtype;
+}
+
+std::string Count(int64_t count, const char* what) {
+  return count == 0 ? "" : ", " + std::to_string(count) + " " + what;
+}
+
+class Chooser {
+ public:
+  Chooser(const Model& model, const std::unordered_set<const Node*>& excluded,
+          const Magnitudes& magnitudes)
+      : model_(model), excluded_(excluded), magnitudes_(magnitudes) {}
+
+  HalfChoice Run() {
+    ChooseIn(model_.graph, InferShapes(model_));
+    return std::move(choice_);
+  }
+
+ private:
+  void ChooseIn(const Graph& graph, const TypeMap& types) {
+    const GraphIndex index(graph);
+    const std::unordered_set<const Node*> indices = IndexNodes(graph, index, types);
+    for (const auto& [name, initializer] : graph.initializers) {
+      NoteConstant(name, initializer.tensor);
+    }
+    for (const Node& node : graph.nodes) {
+      if (node.op_type == "Constant") {
+        if (const Tensor* tensor = node.TensorOf("value")) NoteConstant(node.outputs[0], *tensor);
+        continue;
+      }
+      for (const auto& [name, attribute] : node.attributes) {
+        if (const GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) {
+          ChooseIn(**one, TypesOfSubgraph(model_, **one, types));
+        }
+      }
+      if (!TouchesFloat(node, types)) continue;
+      const std::string reason = indices.contains(&node)
+                                     ? "its values end as integers, which float16 would round"
+                                     : WhyKept(node, types);
+      if (reason.empty()) {
+        choice_.half.insert(&node);
+      } else {
+        choice_.kept.emplace(&node, reason);
+      }
+      PropagateWide(node);
+    }
+  }
+
+  void NoteConstant(const std::string& name, const Tensor& tensor) {
+    if (tensor.dtype() != DType::kFloat32) return;
+    constants_.insert(name);
+    const HalfLoss loss = LossOf(tensor);
+    if (loss.overflow > 0) wide_.insert(name);
+    if (FitsHalf(loss)) return;
+    lossy_.emplace(
+        name, "float16 does not hold \"" + name + "\": of its " + std::to_string(tensor.count()) +
+                  " elements" +
+                  (Count(loss.overflow, "overflow") + Count(loss.underflow, "become zero") +
+                   Count(loss.subnormal, "lose precision"))
+                      .substr(1));
+  }
+
+  static bool TouchesFloat(const Node& node, const TypeMap& types) {
+    if (HoldsGraph(node)) return false;  // its graphs are looked at by themselves
+    for (const auto* names : {&node.inputs, &node.outputs}) {
+      for (const std::string& name : *names) {
+        if (TypeIn(types, name) == DType::kFloat32) return true;
+      }
+    }
+    return false;
+  }
+
+  std::string WhyKept(const Node& node, const TypeMap& types) {
+    if (excluded_.contains(&node)) return "excluded";
+    if (!node.domain.empty() && node.domain != "ai.onnx") {
+      return "domain " + node.domain + " may not take float16";
+    }
+    const int64_t opset = model_.Opset("");
+    const auto op = HalfOps().find(node.op_type);
+    if (op == HalfOps().end() || opset < op->second) {
+      return node.op_type + " of opset " + std::to_string(opset) + " has no float16";
+    }
+    if (node.op_type == "Cast" && IsInteger(TypeIn(types, node.inputs[0]))) {
+      from_integers_.insert(node.outputs[0]);
+      return "its values are integers, which float16 would round";
+    }
+    for (const auto* names : {&node.inputs, &node.outputs}) {
+      for (const std::string& name : *names) {
+        if (name.empty()) continue;
+        const std::string reason = WhyValueKeeps(node, name, types);
+        if (!reason.empty()) return reason;
+      }
+    }
+    return WhyRangeKeeps(node, types);
+  }
+
+  std::string WhyValueKeeps(const Node& node, const std::string& name, const TypeMap& types) {
+    const DType dtype = TypeIn(types, name);
+    if (dtype == DType::kUndefined) return "the type of \"" + name + "\" is not known";
+    if (dtype != DType::kFloat32) return "";
+    if (const auto lossy = lossy_.find(name); lossy != lossy_.end()) return lossy->second;
+    if (wide_.contains(name)) return "\"" + name + "\" leaves the range of float16";
+    if (from_integers_.contains(name)) {
+      bool all = true;
+      for (const std::string& input : node.inputs) {
+        if (TypeIn(types, input) != DType::kFloat32) continue;
+        all = all && (from_integers_.contains(input) || constants_.contains(input));
+      }
+      if (all) from_integers_.insert(node.outputs.begin(), node.outputs.end());
+      return "\"" + name + "\" holds integers, which float16 would round";
+    }
+    const auto measured = magnitudes_.find(name);
+    if (measured != magnitudes_.end() && !(measured->second <= kHalfMax / kHeadroom)) {
+      return "\"" + name + "\" reaches " + std::to_string(measured->second) +
+             " on the calibration data";
+    }
+    return "";
+  }
+
+  std::string WhyRangeKeeps(const Node& node, const TypeMap& types) {
+    if (magnitudes_.empty() && kGrowing.contains(node.op_type)) {
+      return node.op_type + " may leave the range of float16, and no calibration data tells";
+    }
+    if (kSumming.contains(node.op_type) && SumOverflows(node, types)) {
+      return "the sum inside " + node.op_type + " leaves the range of float16";
+    }
+    if (const Attribute* epsilon = node.attributes.find("epsilon")) {
+      const float* value = std::get_if<float>(&epsilon->value);
+      if (value != nullptr && *value != 0) {
+        const double half = ToFloat(ToFloat16(*value));
+        if (std::abs(half - *value) > kEpsilonLossMax * std::abs(*value)) {
+          return "its epsilon " + std::to_string(*value) + " is too small for float16";
+        }
+      }
+    }
+    return "";
+  }
+
+  // A mean adds before it divides: what it adds up to is its result times the elements of each.
+  bool SumOverflows(const Node& node, const TypeMap& types) const {
+    const auto mean = magnitudes_.find(node.outputs[0]);
+    const auto from = types.find(node.inputs[0]), to = types.find(node.outputs[0]);
+    if (mean == magnitudes_.end() || from == types.end() || to == types.end()) return false;
+    if (!from->second.shape || !to->second.shape) return false;
+    double ratio = 1;
+    for (const Dim& dim : *from->second.shape)
+      ratio *= static_cast<double>(std::max<int64_t>(dim.value, 1));
+    for (const Dim& dim : *to->second.shape)
+      ratio /= static_cast<double>(std::max<int64_t>(dim.value, 1));
+    return mean->second * ratio > kHalfMax / kHeadroom;
+  }
+
+  // What a constant out of range touches is out of range until an operator bounds it.
+  void PropagateWide(const Node& node) {
+    if (!magnitudes_.empty() || kBounded.contains(node.op_type)) return;
+    if (node.op_type == "Equal" || node.op_type == "Less" || node.op_type == "Greater") return;
+    for (const std::string& input : node.inputs) {
+      if (!wide_.contains(input)) continue;
+      wide_.insert(node.outputs.begin(), node.outputs.end());
+      return;
+    }
+  }
+
+  // Nodes of float arithmetic that a Cast to an integer type ends.
+  static std::unordered_set<const Node*> IndexNodes(const Graph& graph, const GraphIndex& index,
+                                                    const TypeMap& types) {
+    std::unordered_set<const Node*> found;
+    std::vector<const Node*> open;
+    for (const Node& node : graph.nodes) {
+      if (node.op_type != "Cast" || TypeIn(types, node.inputs[0]) != DType::kFloat32) continue;
+      if (IsInteger(TypeIn(types, node.outputs[0]))) open.push_back(&node);
+    }
+    while (!open.empty()) {
+      const Node* node = open.back();
+      open.pop_back();
+      if (!found.insert(node).second) continue;
+      for (const std::string& input : node->inputs) {
+        const Node* producer = index.producer(input);
+        if (producer == nullptr || TypeIn(types, input) != DType::kFloat32) continue;
+        if (kIndexArithmetic.contains(producer->op_type)) open.push_back(producer);
+      }
+    }
+    return found;
+  }
+
+  const Model& model_;
+  const std::unordered_set<const Node*>& excluded_;
+  const Magnitudes& magnitudes_;
+  HalfChoice choice_;
+  std::unordered_map<std::string, std::string> lossy_;  // constant, and why
+  Names wide_, from_integers_, constants_;
+};
+
+}  // namespace
+
+TypeMap TypesOfSubgraph(const Model& model, const Graph& graph, const TypeMap& outer) {
+  Model alone;
+  alone.ir_version = model.ir_version;
+  alone.opsets = model.opsets;
+  alone.functions = model.functions;
+  alone.graph = graph;
+  for (const std::string& name : CapturedNames(graph)) {
+    const auto type = outer.find(name);
+    if (type == outer.end()) continue;
+    ValueInfo input;
+    input.name = name;
+    input.dtype = type->second.dtype;
+    input.shape = type->second.shape;
+    alone.graph.inputs.push_back(std::move(input));
+  }
+  return InferShapes(alone);
+}
+
+HalfLoss LossOf(const Tensor& tensor) {
+  HalfLoss loss;
+  double error = 0, energy = 0;
+  for (const float value : tensor.data<float>()) {
+    if (!std::isfinite(value)) continue;  // float16 has these too
+    const float half = ToFloat(ToFloat16(value));
+    loss.overflow += std::isinf(half) ? 1 : 0;
+    loss.underflow += half == 0 && value != 0 ? 1 : 0;
+    loss.subnormal += half != 0 && std::fabs(half) < 0x1p-14f ? 1 : 0;
+    if (std::isinf(half)) continue;
+    const double difference = static_cast<double>(half) - static_cast<double>(value);
+    error += difference * difference;
+    energy += static_cast<double>(value) * static_cast<double>(value);
+  }
+  loss.relative_error = energy == 0 ? 0 : std::sqrt(error / energy);
+  return loss;
+}
+
+bool FitsHalf(const HalfLoss& loss) {
+  return loss.overflow == 0 && loss.relative_error <= kHalfRounding;
+}
+
+Magnitudes MeasureMagnitudes(const Model& model, PassContext& context) {
+  Magnitudes magnitudes;
+  if (context.calibration == nullptr) return magnitudes;
+  const Executor executor(model, {.threads = context.threads, .fuse = false, .seed = context.seed});
+  const Observer observer = [&](const std::string& value, const Tensor& tensor) {
+    if (tensor.dtype() != DType::kFloat32) return;
+    double& largest = magnitudes[value];
+    for (const float element : tensor.data<float>()) {
+      const double magnitude = std::fabs(static_cast<double>(element));
+      if (std::isfinite(magnitude)) largest = std::max(largest, magnitude);
+    }
+  };
+  const int64_t all = context.calibration->sample_count();
+  const int64_t count =
+      context.calibration_samples > 0 ? std::min(all, context.calibration_samples) : all;
+  for (int64_t sample = 0; sample < count; ++sample) {
+    if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while calibrating");
+    executor.Run(context.calibration->Sample(sample, executor.inputs()), &observer);
+    context.progress(static_cast<double>(sample + 1) / static_cast<double>(count));
+  }
+  return magnitudes;
+}
+
+bool StaysSingle(const Node& node, size_t input, int64_t opset) {
+  if (node.op_type == "Resize") return opset < 11 ? input == 1 : input == 1 || input == 2;
+  if (node.op_type == "Upsample" || node.op_type == "Dropout") return input == 1;
+  return false;
+}
+
+HalfChoice ChooseHalfNodes(const Model& model, const std::unordered_set<const Node*>& excluded,
+                           const Magnitudes& magnitudes) {
+  return Chooser(model, excluded, magnitudes).Run();
+}
+
+}  // namespace pared

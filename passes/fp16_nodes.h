@@ -1,0 +1,50 @@
+// Which nodes of a model can compute in float16.
+
+#pragma once
+
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "model/graph.h"
+#include "model/infer_shapes.h"
+#include "passes/pass.h"
+
+namespace pared {
+
+using TypeMap = std::unordered_map<std::string, ValueType>;
+
+// Types of the values of `graph`, a subgraph whose captured names have the types of `outer`.
+TypeMap TypesOfSubgraph(const Model& model, const Graph& graph, const TypeMap& outer);
+
+// What float16 does to the elements of one tensor.
+struct HalfLoss {
+  int64_t overflow = 0;   // finite, infinite in float16
+  int64_t underflow = 0;  // not zero, zero in float16
+  int64_t subnormal = 0;
+  double relative_error = 0;  // root mean square, against that of the tensor
+};
+HalfLoss LossOf(const Tensor& tensor);
+
+// Normal numbers lose at most 2^-11 of themselves; a tensor that loses more is out of range.
+bool FitsHalf(const HalfLoss& loss);
+
+// Largest magnitude of each value over the calibration samples; empty without data.
+using Magnitudes = std::unordered_map<std::string, double>;
+Magnitudes MeasureMagnitudes(const Model& model, PassContext& context);
+
+// Inputs of `node` that the operator's schema or its range keeps float32: Resize's roi and scales,
+// Dropout's ratio.
+bool StaysSingle(const Node& node, size_t input, int64_t opset);
+
+struct HalfChoice {
+  std::unordered_set<const Node*> half;               // nodes that compute in float16
+  std::unordered_map<const Node*, std::string> kept;  // float nodes that do not, and why
+};
+
+// Decides for every node of the model and its subgraphs.
+HalfChoice ChooseHalfNodes(const Model& model, const std::unordered_set<const Node*>& excluded,
+                           const Magnitudes& magnitudes);
+
+}  // namespace pared
