@@ -1,0 +1,61 @@
+// What the INT8 operators (ops_int8*.cc) share. Their values are codes of uint8, planar or
+// row-major; each operator takes both and converts where it must.
+
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "evaluator/ops.h"
+#include "kernels/elementwise.h"
+#include "kernels/gemm.h"
+#include "model/graph.h"
+
+namespace pared {
+
+// fuse_graph.h: SetParameters, SetRange.
+QuantParams ParametersOf(const Node& node, const std::string& suffix);
+ByteTable TableOf(const Tensor& tensor);
+// From attributes bias, scale and those of y; float where float_output is set.
+GemmEpilogue EpilogueOf(const Node& node);
+GemmWeights WeightsOf(const Node& node, const Tensor& w);
+
+const uint8_t* Codes(const Tensor& tensor);
+// [N,C,...]: the size of one image.
+ImageSize ImageOf(const Shape& shape);
+bool IsPlanar(const Tensor& tensor);
+
+// Codes in row-major order: those of `x` itself where it is so, else a copy in temporary memory.
+const uint8_t* RowMajorCodes(const Tensor& x, Scratch& scratch);
+// Codes as planar tiles, likewise.
+const uint8_t* PlanarCodes(const Tensor& x, Scratch& scratch);
+
+// Cuts [0, count) into a piece for each thread and gives each its own `bytes` of memory.
+void ForEachPiece(Scratch& scratch, int64_t count, size_t bytes,
+                  const std::function<void(int64_t begin, int64_t end, std::byte* memory)>& body);
+
+// The window over all channels of `x`, [N,C,L] or [N,C,H,W]; L is one row. Throws kInvalidArgument.
+ConvGeometry GeometryOf(const Node& node, const Shape& x);
+// [N,channels] and the spatial axes of the result.
+Shape OutputShape(const ConvGeometry& geometry, const Shape& x, int64_t channels);
+
+// Image `image` of x in a padded image in temporary memory, for one group or all: `groups` padded
+// images, each with the channels of `im2col`, `stride` bytes apart.
+struct PaddedImage {
+  const uint8_t* bytes;
+  size_t stride;
+};
+PaddedImage PadImage(const Tensor& x, int64_t image, const Im2col& im2col, uint8_t padding,
+                     Scratch& scratch);
+
+Op PrepareConvInt8(const Node& node, const OpContext& context);
+Op PrepareMatMulInt8(const Node& node, const OpContext& context);
+Op PrepareBinaryInt8(const Node& node, const OpContext& context);  // Add, Sub, Mul
+Op PrepareLookUp(const Node& node, const OpContext& context);
+Op PreparePoolInt8(const Node& node, const OpContext& context);  // MaxPool, AveragePool
+Op PrepareGlobalAveragePoolInt8(const Node& node, const OpContext& context);
+Op PrepareConcatInt8(const Node& node, const OpContext& context);
+Op PrepareSplitPart(const Node& node, const OpContext& context);
+
+}  // namespace pared

@@ -1,0 +1,177 @@
+// Sums, products and tables of INT8 codes.
+//
+// The two operands of a sum may have different layouts and shapes:
+//   equal shapes and layouts        one pass over the bytes
+//   [N,C,...] and [N or 1,C,1,..]   one value for each channel: rows of 64 equal codes
+//   anything else                   row-major, element by element
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <functional>
+#include <utility>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "evaluator/ops_int8.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kGrainBytes = 65536;
+
+using Kernel = void (*)(std::span<const uint8_t> a, const uint8_t* b, const AddParams& params,
+                        uint8_t* y, Isa isa) noexcept;
+
+struct BinaryInt8 {
+  AddParams params;
+  Kernel kernel = nullptr;
+  Isa isa = Isa::kReference;
+  std::string label;
+
+  void Run(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const;
+  void RunFlat(const Tensor& a, const Tensor& b, uint8_t* y, Scratch& scratch) const;
+  void RunByChannel(const Tensor& a, const Tensor& b, uint8_t* y, Scratch& scratch) const;
+  void RunBroadcast(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const;
+};
+
+// Whether b is one code for each channel of a planar a.
+bool IsByChannel(const Tensor& a, const Tensor& b) {
+  if (!IsPlanar(a) || b.rank() != a.rank() || b.count() == 0) return false;
+  const Shape& shape = b.shape();
+  const bool images = shape[0] == 1 || shape[0] == a.shape()[0];
+  return images && shape[1] == a.shape()[1] && shape[0] * shape[1] == b.count();
+}
+
+void BinaryInt8::RunFlat(const Tensor& a, const Tensor& b, uint8_t* y, Scratch& scratch) const {
+  const auto count = static_cast<int64_t>(a.bytes().size());
+  scratch.ParallelFor(count, kGrainBytes, [&](int64_t begin, int64_t end) {
+    kernel({Codes(a) + begin, static_cast<size_t>(end - begin)}, Codes(b) + begin, params,
+           y + begin, isa);
+  });
+}
+
+void BinaryInt8::RunByChannel(const Tensor& a, const Tensor& b, uint8_t* y,
+                              Scratch& scratch) const {
+  const ImageSize image = ImageOf(a.shape());
+  const uint8_t* codes = RowMajorCodes(b, scratch);
+  const auto row_bytes = static_cast<size_t>(image.channels * 64);
+  for (int64_t n = 0; n < a.shape()[0]; ++n) {
+    const uint8_t* channel = codes + (b.shape()[0] == 1 ? 0 : n * image.channels);
+    auto* rows = reinterpret_cast<uint8_t*>(scratch.Temporary(row_bytes));
+    for (int64_t c = 0; c < image.channels; ++c) std::memset(rows + c * 64, channel[c], 64);
+    const int64_t first = n * image.planar_bytes();
+    const int64_t grain =
+        std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(1, image.channels * 64));
+    scratch.ParallelFor(image.tiles(), grain, [&](int64_t begin, int64_t end) {
+      for (int64_t tile = begin; tile < end; ++tile) {
+        const int64_t at = first + tile * image.channels * 64;
+        kernel({Codes(a) + at, row_bytes}, rows, params, y + at, isa);
+      }
+    });
+  }
+}
+
+// The shape of a op b; throws where they do not fit.
+Shape BroadcastShape(const Shape& a, const Shape& b, const std::string& label) {
+  Shape shape(std::max(a.size(), b.size()), 1);
+  for (size_t i = 0; i < shape.size(); ++i) {
+    const int64_t size_a = i < a.size() ? a[a.size() - 1 - i] : 1;
+    const int64_t size_b = i < b.size() ? b[b.size() - 1 - i] : 1;
+    if (size_a != size_b && size_a != 1 && size_b != 1) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "shapes " + ShapeText(a) + " and " + ShapeText(b) + " do not broadcast", label);
+    }
+    shape[shape.size() - 1 - i] = size_a == 1 ? size_b : size_a;
+  }
+  return shape;
+}
+
+// The elements of `x`, repeated to fill `shape`.
+void Expand(const uint8_t* x, const Shape& from, const Shape& shape, uint8_t* y) {
+  const size_t missing = shape.size() - from.size();
+  std::vector<int64_t> strides(shape.size(), 0), index(shape.size(), 0);
+  int64_t stride = 1;
+  for (size_t i = from.size(); i-- > 0;) {
+    strides[missing + i] = from[i] == 1 ? 0 : stride;
+    stride *= from[i];
+  }
+  const int64_t count = ElementCount(shape);
+  int64_t at = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    y[i] = x[at];
+    for (size_t axis = shape.size(); axis-- > 0;) {
+      at += strides[axis];
+      if (++index[axis] < shape[axis]) break;
+      at -= strides[axis] * shape[axis];
+      index[axis] = 0;
+    }
+  }
+}
+
+void BinaryInt8::RunBroadcast(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const {
+  const Shape shape = BroadcastShape(a.shape(), b.shape(), label);
+  const std::span<uint8_t> out = scratch.Allocate<uint8_t>(y, shape);
+  const auto expanded = [&](const Tensor& x) {
+    const uint8_t* codes = RowMajorCodes(x, scratch);
+    if (x.shape() == shape) return codes;
+    auto* all = reinterpret_cast<uint8_t*>(scratch.Temporary(out.size() + 1));
+    Expand(codes, x.shape(), shape, all);
+    return static_cast<const uint8_t*>(all);
+  };
+  const uint8_t* left = expanded(a);
+  kernel({left, out.size()}, expanded(b), params, out.data(), isa);
+}
+
+void BinaryInt8::Run(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const {
+  const bool flat = a.shape() == b.shape() && a.layout() == b.layout();
+  if (!flat && !IsByChannel(a, b)) return RunBroadcast(a, b, y, scratch);
+  auto* out =
+      reinterpret_cast<uint8_t*>(scratch.AllocateBytes(y, DType::kUInt8, a.shape(), a.layout()));
+  flat ? RunFlat(a, b, out, scratch) : RunByChannel(a, b, out, scratch);
+}
+
+}  // namespace
+
+Op PrepareBinaryInt8(const Node& node, const OpContext& context) {
+  BinaryInt8 op{.params = {.a = ParametersOf(node, "a"),
+                           .b = ParametersOf(node, "b"),
+                           .y = ParametersOf(node, "y"),
+                           .low = static_cast<int32_t>(node.Int("low", 0)),
+                           .high = static_cast<int32_t>(node.Int("high", 255))},
+                .kernel = node.op_type == "Mul" ? MulQuantized : AddQuantized,
+                .isa = context.isa,
+                .label = NodeLabel(node)};
+  // a - b = a + (-b): the sign goes into the scale.
+  if (node.op_type == "Sub") op.params.b.scale = -op.params.b.scale;
+  const bool symmetric = node.op_type != "Sub";
+  BinaryInt8 swapped = op;
+  std::swap(swapped.params.a, swapped.params.b);
+  return [op, swapped, symmetric](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
+                                  Scratch& scratch) {
+    const Tensor& a = *inputs[0];
+    const Tensor& b = *inputs[1];
+    if (symmetric && IsByChannel(b, a) && a.shape() != b.shape()) {
+      swapped.Run(b, a, outputs[0], scratch);
+    } else {
+      op.Run(a, b, outputs[0], scratch);
+    }
+  };
+}
+
+Op PrepareLookUp(const Node& node, const OpContext& context) {
+  const ByteTable table = TableOf(*node.TensorOf("table"));
+  const Isa isa = context.isa;
+  return [table, isa](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
+                      Scratch& scratch) {
+    const Tensor& x = *inputs[0];
+    auto* y = reinterpret_cast<uint8_t*>(
+        scratch.AllocateBytes(outputs[0], DType::kUInt8, x.shape(), x.layout()));
+    scratch.ParallelFor(
+        static_cast<int64_t>(x.bytes().size()), kGrainBytes, [&](int64_t begin, int64_t end) {
+          LookUp({Codes(x) + begin, static_cast<size_t>(end - begin)}, table, y + begin, isa);
+        });
+  };
+}
+
+}  // namespace pared
