@@ -25,11 +25,50 @@
 
 namespace pared::avx512 {
 
-struct Quad {
-  __m512i x0, x1, x2, x3;
+// The sums of one row over 64 columns, in the order of a quad.
+struct Sums {
+  __m512i c0, c1, c2, c3;
 };
 
 [[gnu::always_inline]] inline __m512i Load(const void* p) { return _mm512_loadu_si512(p); }
+
+// The hot loops are assembly: around intrinsics gcc 12 spills or copies the sums in every step.
+// Sums live in %0, %1, ... (outputs of the statement, zmm0 to zmm23), the rest in zmm24 to zmm31:
+// rows of x in 24 to 27, which PARED_QUAD_UNPACK turns into a quad, and then weights in 28 to 31.
+#define PARED_QUAD_UNPACK                  \
+  "vpunpcklbw %%zmm25, %%zmm24, %%zmm28\n" \
+  "vpunpckhbw %%zmm25, %%zmm24, %%zmm29\n" \
+  "vpunpcklbw %%zmm27, %%zmm26, %%zmm30\n" \
+  "vpunpckhbw %%zmm27, %%zmm26, %%zmm31\n" \
+  "vpunpcklwd %%zmm30, %%zmm28, %%zmm24\n" \
+  "vpunpckhwd %%zmm30, %%zmm28, %%zmm25\n" \
+  "vpunpcklwd %%zmm31, %%zmm29, %%zmm26\n" \
+  "vpunpckhwd %%zmm31, %%zmm29, %%zmm27\n"
+
+// Adds weights (a register) times the quad to the sums a, b, c, d.
+#define PARED_QUAD_DOT(weights, a, b, c, d) \
+  "vpdpbusd %%zmm" weights ", %%zmm24, %" a \
+  "\n"                                      \
+  "vpdpbusd %%zmm" weights ", %%zmm25, %" b \
+  "\n"                                      \
+  "vpdpbusd %%zmm" weights ", %%zmm26, %" c \
+  "\n"                                      \
+  "vpdpbusd %%zmm" weights ", %%zmm27, %" d "\n"
+
+// Sets the sums of a row to the int32 at `address`.
+#define PARED_QUAD_BROADCAST(address, a, b, c, d) \
+  "vpbroadcastd " address ", %" a                 \
+  "\n"                                            \
+  "vmovdqa64 %" a ", %" b                         \
+  "\n"                                            \
+  "vmovdqa64 %" a ", %" c                         \
+  "\n"                                            \
+  "vmovdqa64 %" a ", %" d "\n"
+
+#define PARED_QUAD_CLOBBERS \
+  "zmm24", "zmm25", "zmm26", "zmm27", "zmm28", "zmm29", "zmm30", "zmm31", "cc", "memory"
+
+#define PARED_SUMS_OUT(s) "=&v"((s).c0), "=&v"((s).c1), "=&v"((s).c2), "=&v"((s).c3)
 
 // vpdpbusd with the sum tied to its register: gcc 12 copies sums between registers around the
 // intrinsic when many are alive.
@@ -41,13 +80,6 @@ struct Quad {
   int32_t four = 0;
   __builtin_memcpy(&four, w, 4);
   return _mm512_set1_epi32(four);
-}
-
-[[gnu::always_inline]] inline Quad Interleave(__m512i r0, __m512i r1, __m512i r2, __m512i r3) {
-  const __m512i low01 = _mm512_unpacklo_epi8(r0, r1), high01 = _mm512_unpackhi_epi8(r0, r1);
-  const __m512i low23 = _mm512_unpacklo_epi8(r2, r3), high23 = _mm512_unpackhi_epi8(r2, r3);
-  return {_mm512_unpacklo_epi16(low01, low23), _mm512_unpackhi_epi16(low01, low23),
-          _mm512_unpacklo_epi16(high01, high23), _mm512_unpackhi_epi16(high01, high23)};
 }
 
 // Four k of 16 columns as one vector, columns in order: the rows go to the four 128-bit lanes, a
@@ -75,13 +107,12 @@ struct Quad {
 
 // The four sums of one row, in quad order, to 64 columns of y.
 [[gnu::always_inline]] inline void StoreRow(const EpilogueView& e, int64_t row, void* y,
-                                            const __m512i& c0, const __m512i& c1, const __m512i& c2,
-                                            const __m512i& c3) {
+                                            const Sums& s) {
   if (e.output == GemmOutput::kUInt8) [[likely]] {
     const __m512 scale = _mm512_set1_ps(e.scale[row]), high = _mm512_set1_ps(e.high_minus_zero);
     const __m512i zero_point = _mm512_set1_epi16(static_cast<int16_t>(e.zero_point));
-    const __m512i a = _mm512_packs_epi32(Scale(c0, scale, high), Scale(c1, scale, high));
-    const __m512i b = _mm512_packs_epi32(Scale(c2, scale, high), Scale(c3, scale, high));
+    const __m512i a = _mm512_packs_epi32(Scale(s.c0, scale, high), Scale(s.c1, scale, high));
+    const __m512i b = _mm512_packs_epi32(Scale(s.c2, scale, high), Scale(s.c3, scale, high));
     const __m512i bytes =
         _mm512_packus_epi16(_mm512_adds_epi16(a, zero_point), _mm512_adds_epi16(b, zero_point));
     const __m512i low = _mm512_set1_epi8(static_cast<char>(e.low));
@@ -89,8 +120,10 @@ struct Quad {
     return;
   }
   // A 4 x 4 transpose of 128-bit lanes brings the columns in order.
-  const __m512i a = _mm512_shuffle_i32x4(c0, c1, 0x44), b = _mm512_shuffle_i32x4(c2, c3, 0x44);
-  const __m512i c = _mm512_shuffle_i32x4(c0, c1, 0xee), d = _mm512_shuffle_i32x4(c2, c3, 0xee);
+  const __m512i a = _mm512_shuffle_i32x4(s.c0, s.c1, 0x44),
+                b = _mm512_shuffle_i32x4(s.c2, s.c3, 0x44);
+  const __m512i c = _mm512_shuffle_i32x4(s.c0, s.c1, 0xee),
+                d = _mm512_shuffle_i32x4(s.c2, s.c3, 0xee);
   const __m512i ordered[4] = {_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd),
                               _mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd)};
   int32_t* out = static_cast<int32_t*>(y) + row * 64;

@@ -1,5 +1,5 @@
-// Dense kernel for AVX-512 VNNI: panels of R = 6 rows, [k/4][R][4] of int8, over tiles of 64
-// columns.
+// Dense kernel for AVX-512 VNNI: panels of R = 6 (at the end 4, 2, 1) rows, [k/4][R][4] of
+// int8, over tiles of 64 columns.
 //
 //          k0 k1 k2 k3   k4 ...                x (planar tile)      row k0: 64 columns
 //   row 0  w  w  w  w  | row 0 ...                                  row k1: 64 columns   -> a quad
@@ -24,98 +24,190 @@
 namespace pared {
 namespace {
 
-using avx512::BroadcastWeights;
-using avx512::Dot;
-using avx512::Load;
-using avx512::Quad;
+using namespace avx512;
 
-constexpr int64_t kPanelRows = 6;
+// What one assembly statement reads.
+struct DenseArgs {
+  const uint8_t* x;      // 0
+  const int8_t* w;       // 8
+  const int32_t* bias;   // 16
+  int64_t steps;         // 24: whole ones, k / 4
+  int64_t rest;          // 32: 1 where a step of k % 4 rows follows
+  int64_t rest_rows[3];  // 40: offsets of its rows 1 to 3 from row 0, within the tile
+};
 
-template <int R>
-[[gnu::always_inline]] inline void Step(__m512i (&sum)[R][4], const Quad& q, const int8_t* w) {
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    const __m512i weights = BroadcastWeights(w + 4 * r);
-    Dot(sum[r][0], q.x0, weights);
-    Dot(sum[r][1], q.x1, weights);
-    Dot(sum[r][2], q.x2, weights);
-    Dot(sum[r][3], q.x3, weights);
-  }
+// Rows are at (r8), (r8 + r10), (r8 + r11), (r8 + r12), so that the last step is the same code.
+#define DENSE_SETUP           \
+  "movq 0(%[args]), %%r8\n"   \
+  "movq 8(%[args]), %%r9\n"   \
+  "movq 16(%[args]), %%r13\n" \
+  "movq 24(%[args]), %%rcx\n" \
+  "movq 32(%[args]), %%rdx\n" \
+  "movl $64, %%r10d\n"        \
+  "movl $128, %%r11d\n"       \
+  "movl $192, %%r12d\n"
+
+#define DENSE_LOOP_BEGIN              \
+  "testq %%rcx, %%rcx\n"              \
+  "jz 2f\n"                           \
+  ".p2align 5\n"                      \
+  "1:\n"                              \
+  "vmovdqu64 (%%r8), %%zmm24\n"       \
+  "vmovdqu64 (%%r8,%%r10), %%zmm25\n" \
+  "vmovdqu64 (%%r8,%%r11), %%zmm26\n" \
+  "vmovdqu64 (%%r8,%%r12), %%zmm27\n" PARED_QUAD_UNPACK
+
+#define DENSE_LOOP_END(step_bytes) \
+  "addq $256, %%r8\n"              \
+  "addq $" step_bytes              \
+  ", %%r9\n"                       \
+  "decq %%rcx\n"                   \
+  "jnz 1b\n"                       \
+  "2:\n"                           \
+  "testq %%rdx, %%rdx\n"           \
+  "jz 3f\n"                        \
+  "movq 40(%[args]), %%r10\n"      \
+  "movq 48(%[args]), %%r11\n"      \
+  "movq 56(%[args]), %%r12\n"      \
+  "movl $1, %%ecx\n"               \
+  "xorl %%edx, %%edx\n"            \
+  "jmp 1b\n"                       \
+  "3:\n"
+
+#define DENSE_ROW(offset, weights, a, b, c, d) \
+  "vpbroadcastd " offset "(%%r9), %%zmm" weights "\n" PARED_QUAD_DOT(weights, a, b, c, d)
+#define DENSE_BIAS(offset, a, b, c, d) PARED_QUAD_BROADCAST(offset "(%%r13)", a, b, c, d)
+
+#define DENSE_CLOBBERS "r8", "r9", "r10", "r11", "r12", "r13", "rcx", "rdx", PARED_QUAD_CLOBBERS
+
+[[gnu::always_inline]] inline void Accumulate(const DenseArgs& args, Sums (&s)[1]) {
+  asm volatile(DENSE_SETUP DENSE_BIAS("0", "0", "1", "2", "3")
+                   DENSE_LOOP_BEGIN DENSE_ROW("0", "28", "0", "1", "2", "3") DENSE_LOOP_END("4")
+               : PARED_SUMS_OUT(s[0])
+               : [args] "r"(&args)
+               : DENSE_CLOBBERS);
+}
+
+[[gnu::always_inline]] inline void Accumulate(const DenseArgs& args, Sums (&s)[2]) {
+  asm volatile(DENSE_SETUP DENSE_BIAS("0", "0", "1", "2", "3") DENSE_BIAS("4", "4", "5", "6", "7")
+                   DENSE_LOOP_BEGIN DENSE_ROW("0", "28", "0", "1", "2", "3")
+                       DENSE_ROW("4", "29", "4", "5", "6", "7") DENSE_LOOP_END("8")
+               : PARED_SUMS_OUT(s[0]), PARED_SUMS_OUT(s[1])
+               : [args] "r"(&args)
+               : DENSE_CLOBBERS);
+}
+
+[[gnu::always_inline]] inline void Accumulate(const DenseArgs& args, Sums (&s)[4]) {
+  asm volatile(DENSE_SETUP DENSE_BIAS("0", "0", "1", "2", "3") DENSE_BIAS("4", "4", "5", "6", "7")
+                   DENSE_BIAS("8", "8", "9", "10", "11") DENSE_BIAS("12", "12", "13", "14", "15")
+                       DENSE_LOOP_BEGIN DENSE_ROW("0", "28", "0", "1", "2", "3") DENSE_ROW(
+                           "4", "29", "4", "5", "6", "7") DENSE_ROW("8", "30", "8", "9", "10", "11")
+                           DENSE_ROW("12", "31", "12", "13", "14", "15") DENSE_LOOP_END("16")
+               : PARED_SUMS_OUT(s[0]), PARED_SUMS_OUT(s[1]), PARED_SUMS_OUT(s[2]),
+                 PARED_SUMS_OUT(s[3])
+               : [args] "r"(&args)
+               : DENSE_CLOBBERS);
+}
+
+[[gnu::always_inline]] inline void Accumulate(const DenseArgs& args, Sums (&s)[6]) {
+  asm volatile(
+      DENSE_SETUP DENSE_BIAS("0", "0", "1", "2", "3") DENSE_BIAS("4", "4", "5", "6", "7")
+          DENSE_BIAS("8", "8", "9", "10", "11") DENSE_BIAS("12", "12", "13", "14", "15")
+              DENSE_BIAS("16", "16", "17", "18", "19") DENSE_BIAS("20", "20", "21", "22", "23")
+                  DENSE_LOOP_BEGIN DENSE_ROW("0", "28", "0", "1", "2", "3") DENSE_ROW(
+                      "4", "29", "4", "5", "6", "7") DENSE_ROW("8", "30", "8", "9", "10", "11")
+                      DENSE_ROW("12", "31", "12", "13", "14", "15")
+                          DENSE_ROW("16", "28", "16", "17", "18", "19")
+                              DENSE_ROW("20", "29", "20", "21", "22", "23") DENSE_LOOP_END("24")
+      : PARED_SUMS_OUT(s[0]), PARED_SUMS_OUT(s[1]), PARED_SUMS_OUT(s[2]), PARED_SUMS_OUT(s[3]),
+        PARED_SUMS_OUT(s[4]), PARED_SUMS_OUT(s[5])
+      : [args] "r"(&args)
+      : DENSE_CLOBBERS);
 }
 
 // Rows [row, row + R) of one tile.
 template <int R>
 void Panel(const uint8_t* x, const int8_t* w, int64_t k, const EpilogueView& e, int64_t row,
            void* y) noexcept {
-  __m512i sum[R][4];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    sum[r][0] = sum[r][1] = sum[r][2] = sum[r][3] = _mm512_set1_epi32(e.bias[row + r]);
-  }
-  for (int64_t i = 0; i < k / 4; ++i, x += 256, w += 4 * R) {
-    const Quad q = avx512::Interleave(Load(x), Load(x + 64), Load(x + 128), Load(x + 192));
-    Step<R>(sum, q, w);
-  }
+  DenseArgs args{.x = x, .w = w, .bias = e.bias + row, .steps = k / 4, .rest = 0, .rest_rows = {}};
   if (const int64_t rest = k % 4; rest != 0) {
-    const uint8_t* last = x + (rest - 1) * 64;
-    const Quad q = avx512::Interleave(Load(x), Load(std::min(x + 64, last)),
-                                      Load(std::min(x + 128, last)), Load(last));
-    Step<R>(sum, q, w);
+    args.rest = 1;
+    for (int64_t i = 1; i < 4; ++i) args.rest_rows[i - 1] = std::min(i, rest - 1) * 64;
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    avx512::StoreRow(e, row + r, y, sum[r][0], sum[r][1], sum[r][2], sum[r][3]);
+  Sums sums[R];
+  Accumulate(args, sums);
+  StoreRow(e, row, y, sums[0]);
+  if constexpr (R >= 2) StoreRow(e, row + 1, y, sums[1]);
+  if constexpr (R >= 4) {
+    StoreRow(e, row + 2, y, sums[2]);
+    StoreRow(e, row + 3, y, sums[3]);
   }
+  if constexpr (R >= 6) {
+    StoreRow(e, row + 4, y, sums[4]);
+    StoreRow(e, row + 5, y, sums[5]);
+  }
+}
+
+template <int U, int... r>
+[[gnu::always_inline]] inline void NarrowStep(__m512i* sums, const uint8_t* const (&rows)[4],
+                                              const int8_t* w, std::integer_sequence<int, r...>) {
+  const __m512i q = Interleave16(rows[0], rows[1], rows[2], rows[3]);
+  (Dot(sums[r * U], q, BroadcastWeights(w + 4 * r)), ...);
 }
 
 // The same for columns [0, 16 U) of a tile.
 template <int R, int U>
 void NarrowPanel(const uint8_t* x, const int8_t* w, int64_t k, const EpilogueView& e, int64_t row,
                  void* y) noexcept {
-  __m512i sum[R][U];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-    for (int u = 0; u < U; ++u) sum[r][u] = _mm512_set1_epi32(e.bias[row + r]);
-  }
+  constexpr std::make_integer_sequence<int, R> kRows;
+  __m512i sums[R * U];
+#pragma GCC unroll 12
+  for (int i = 0; i < R * U; ++i) sums[i] = _mm512_set1_epi32(e.bias[row + i / U]);
   for (int64_t i = 0; i < k; i += 4, w += 4 * R) {
-    const uint8_t* r0 = x + i * 64;
-    const uint8_t* r1 = x + std::min(i + 1, k - 1) * 64;
-    const uint8_t* r2 = x + std::min(i + 2, k - 1) * 64;
-    const uint8_t* r3 = x + std::min(i + 3, k - 1) * 64;
-#pragma GCC unroll 2
-    for (int u = 0; u < U; ++u) {
-      const __m512i q = avx512::Interleave16(r0 + 16 * u, r1 + 16 * u, r2 + 16 * u, r3 + 16 * u);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) Dot(sum[r][u], q, BroadcastWeights(w + 4 * r));
+    const uint8_t* rows[4];
+    for (int64_t j = 0; j < 4; ++j) rows[j] = x + std::min(i + j, k - 1) * 64;
+    NarrowStep<U>(sums, rows, w, kRows);
+    if constexpr (U == 2) {
+      for (const uint8_t*& p : rows) p += 16;
+      NarrowStep<U>(sums + 1, rows, w, kRows);
     }
   }
   std::byte* out = static_cast<std::byte*>(y);
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-    for (int u = 0; u < U; ++u) {
-      avx512::StoreRow16(e, row + r, out + 16 * u * OutputBytes(e.output), sum[r][u]);
-    }
+#pragma GCC unroll 12
+  for (int i = 0; i < R * U; ++i) {
+    StoreRow16(e, row + i / U, out + 16 * (i % U) * OutputBytes(e.output), sums[i]);
   }
 }
 
 using PanelFn = void (*)(const uint8_t*, const int8_t*, int64_t, const EpilogueView&, int64_t,
                          void*) noexcept;
-// [units of 16 columns: 1, 2, 4][rows - 1]
-constexpr PanelFn kPanels[3][kPanelRows] = {
-    {NarrowPanel<1, 1>, NarrowPanel<2, 1>, NarrowPanel<3, 1>, NarrowPanel<4, 1>, NarrowPanel<5, 1>,
-     NarrowPanel<6, 1>},
-    {NarrowPanel<1, 2>, NarrowPanel<2, 2>, NarrowPanel<3, 2>, NarrowPanel<4, 2>, NarrowPanel<5, 2>,
-     NarrowPanel<6, 2>},
-    {Panel<1>, Panel<2>, Panel<3>, Panel<4>, Panel<5>, Panel<6>}};
+// The kernels of R = 6, 4, 2, 1 rows for one width. Every number of rows is a sum of them.
+struct Width {
+  PanelFn six, four, two, one;
+
+  struct Choice {
+    PanelFn panel;
+    int64_t rows;
+  };
+  Choice ForRows(int64_t rows) const {
+    if (rows >= 6) return {six, 6};
+    if (rows >= 4) return {four, 4};
+    if (rows >= 2) return {two, 2};
+    return {one, 1};
+  }
+};
+constexpr Width kColumns16 = {NarrowPanel<6, 1>, NarrowPanel<4, 1>, NarrowPanel<2, 1>,
+                              NarrowPanel<1, 1>};
+constexpr Width kColumns32 = {NarrowPanel<6, 2>, NarrowPanel<4, 2>, NarrowPanel<2, 2>,
+                              NarrowPanel<1, 2>};
+constexpr Width kColumns64 = {Panel<6>, Panel<4>, Panel<2>, Panel<1>};
 
 class DenseAvx512Vnni final : public PackedGemm {
  public:
   explicit DenseAvx512Vnni(const GemmWeights& weights)
       : m_(weights.m),
         k_(weights.k),
-        values_(PackDensePanels(weights, kPanelRows)),
+        values_(PackDensePanels(weights, {6, 4, 2, 1})),
         epilogue_(weights.epilogue, weights.m) {}
 
   void RunColumns(const uint8_t* x, int64_t columns, void* y,
@@ -125,11 +217,12 @@ class DenseAvx512Vnni final : public PackedGemm {
     const int64_t k_padded = (k_ + 3) / 4 * 4;
     for (int64_t n = 0; n < columns; n += kTileColumns) {
       const int64_t tile = n / kTileColumns, rest = columns - n;
-      const PanelFn* panels = kPanels[rest <= 16 ? 0 : rest <= 32 ? 1 : 2];
-      for (int64_t row = 0; row < m_; row += kPanelRows) {
-        panels[std::min(kPanelRows, m_ - row) - 1](
-            x + tile * k_ * kTileColumns, values_.data() + row * k_padded, k_, e, row,
-            static_cast<std::byte*>(y) + tile * y_tile_bytes);
+      const Width& width = rest <= 16 ? kColumns16 : rest <= 32 ? kColumns32 : kColumns64;
+      for (int64_t row = 0; row < m_;) {
+        const Width::Choice choice = width.ForRows(m_ - row);
+        choice.panel(x + tile * k_ * kTileColumns, values_.data() + row * k_padded, k_, e, row,
+                     static_cast<std::byte*>(y) + tile * y_tile_bytes);
+        row += choice.rows;
       }
     }
   }

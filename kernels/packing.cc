@@ -22,8 +22,6 @@ PackedEpilogue::PackedEpilogue(const GemmEpilogue& epilogue, int64_t rows)
            .high_minus_zero = static_cast<float>(epilogue.high - epilogue.zero_point)};
 }
 
-int64_t OutputBytes(GemmOutput output) { return output == GemmOutput::kUInt8 ? 1 : 4; }
-
 double CheckedDensity(const GemmWeights& weights) {
   PARED_CHECK(weights.m >= 1);
   PARED_CHECK(weights.k >= 1);
@@ -34,12 +32,15 @@ double CheckedDensity(const GemmWeights& weights) {
   return 1 - static_cast<double>(zeros) / static_cast<double>(weights.values.size());
 }
 
-AlignedBuffer<int8_t> PackDensePanels(const GemmWeights& weights, int64_t rows) {
+AlignedBuffer<int8_t> PackDensePanels(const GemmWeights& weights,
+                                      std::initializer_list<int64_t> heights) {
   const int64_t k_padded = (weights.k + 3) / 4 * 4;
   AlignedBuffer<int8_t> packed(static_cast<size_t>(weights.m * k_padded));
   size_t at = 0;
-  for (int64_t m0 = 0; m0 < weights.m; m0 += rows) {
-    const int64_t m_end = std::min(m0 + rows, weights.m);
+  int64_t m_end = 0;
+  for (int64_t m0 = 0; m0 < weights.m; m0 = m_end) {
+    m_end = m0 + *std::find_if(heights.begin(), heights.end(),
+                               [&](int64_t height) { return height <= weights.m - m0; });
     for (int64_t k0 = 0; k0 < k_padded; k0 += 4) {
       for (int64_t m = m0; m < m_end; ++m) {
         for (int64_t k = k0; k < k0 + 4; ++k, ++at) {

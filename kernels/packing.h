@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "kernels/aligned.h"
 #include "kernels/gemm.h"
@@ -32,13 +33,14 @@ class PackedEpilogue {
 };
 
 // Bytes of one element of y.
-int64_t OutputBytes(GemmOutput output);
+inline int64_t OutputBytes(GemmOutput output) { return output == GemmOutput::kUInt8 ? 1 : 4; }
 
 // Checks what every kernel relies on; the fraction of weights that are not zero.
 double CheckedDensity(const GemmWeights& weights);
 
-// Weights as panels of `rows` rows, [k/4][rows][4]; k is padded with zeros and the last panel has
-// the rows that are left.
-AlignedBuffer<int8_t> PackDensePanels(const GemmWeights& weights, int64_t rows);
+// Weights as panels of R rows, [k/4][R][4], k padded with zeros. R is the first of `heights`, which
+// ends in 1, that the rows left can fill.
+AlignedBuffer<int8_t> PackDensePanels(const GemmWeights& weights,
+                                      std::initializer_list<int64_t> heights);
 
 }  // namespace pared

@@ -1,0 +1,221 @@
+// Every kernel that this machine can run, against the plain loops, bit for bit.
+
+#include "kernels/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/aligned.h"
+#include "kernels/packing.h"
+#include "kernels/reference.h"
+
+namespace pared {
+namespace {
+
+enum class Mask { kUnstructured, k2x1, k4x1, k1x4, kFirstColumns };
+
+struct Case {
+  int64_t m, k, columns;
+  double sparsity = 0;
+  Mask mask = Mask::kUnstructured;
+  GemmOutput output = GemmOutput::kUInt8;
+};
+
+// Weights and activations of a case; extremes are more frequent than chance would have them.
+class Problem {
+ public:
+  explicit Problem(const Case& c) : c_(c), random_(static_cast<unsigned>(c.m * 7919 + c.k)) {
+    values_.resize(static_cast<size_t>(c.m * c.k));
+    FillWeights();
+    weights_ = {.m = c.m, .k = c.k, .values = values_, .epilogue = {}};
+    weights_.epilogue.output = c.output;
+    for (int64_t i = 0; i < c.m; ++i) {
+      weights_.epilogue.bias.push_back(Between(-20000, 20000));
+      // About one in eight rows saturates everywhere.
+      const float scale = i % 8 == 3 ? 1e9F : 60.0F / (300.0F * static_cast<float>(c.k));
+      weights_.epilogue.scale.push_back(scale * (1 + 0.01F * static_cast<float>(Between(0, 99))));
+    }
+    weights_.epilogue.zero_point = Between(0, 255);
+    if (c.m % 2 == 0) {
+      weights_.epilogue.low = weights_.epilogue.zero_point;  // a fused Relu
+      weights_.epilogue.high = 250;
+    }
+    if (weights_.epilogue.low > 250) weights_.epilogue.low = 0;
+  }
+
+  const GemmWeights& weights() const { return weights_; }
+  int64_t tiles() const { return (c_.columns + 63) / 64; }
+
+  AlignedBuffer<uint8_t> Activations() {
+    AlignedBuffer<uint8_t> x(static_cast<size_t>(tiles() * c_.k * 64));
+    for (size_t i = 0; i < x.size(); ++i) {
+      const int kind = Between(0, 9);
+      x[i] = static_cast<uint8_t>(kind == 0 ? 0 : kind <= 2 ? 255 : Between(0, 255));
+    }
+    return x;
+  }
+
+ private:
+  int32_t Between(int32_t low, int32_t high) {
+    return std::uniform_int_distribution<int32_t>(low, high)(random_);
+  }
+
+  int8_t Weight() {
+    const int kind = Between(0, 9);
+    int32_t w = kind == 0 ? -128 : kind == 1 ? 127 : Between(-127, 127);
+    return static_cast<int8_t>(w == 0 ? 1 : w);
+  }
+
+  void FillWeights() {
+    const int64_t rows = c_.mask == Mask::k2x1 ? 2 : c_.mask == Mask::k4x1 ? 4 : 1;
+    const int64_t wide = c_.mask == Mask::k1x4 ? 4 : 1;
+    for (int64_t m0 = 0; m0 < c_.m; m0 += rows) {
+      for (int64_t k0 = 0; k0 < c_.k; k0 += wide) {
+        const bool drop =
+            c_.mask == Mask::kFirstColumns
+                ? static_cast<double>(k0) >= (1 - c_.sparsity) * static_cast<double>(c_.k)
+                : Between(0, 9999) < c_.sparsity * 10000;
+        for (int64_t m = m0; m < std::min(m0 + rows, c_.m); ++m) {
+          for (int64_t k = k0; k < std::min(k0 + wide, c_.k); ++k) {
+            values_[static_cast<size_t>(m * c_.k + k)] = drop ? int8_t{0} : Weight();
+          }
+        }
+      }
+    }
+  }
+
+  Case c_;
+  std::mt19937 random_;
+  std::vector<int8_t> values_;
+  GemmWeights weights_;
+};
+
+// y of `columns` columns, without what padding columns hold: [column][m] of the output's bytes.
+std::vector<std::byte> RunGemm(const PackedGemm& gemm, const Case& c,
+                               const AlignedBuffer<uint8_t>& x) {
+  const size_t size = static_cast<size_t>(OutputBytes(c.output)), m = static_cast<size_t>(c.m);
+  const size_t columns = static_cast<size_t>(c.columns);
+  AlignedBuffer<std::byte> y((columns + 63) / 64 * 64 * m * size), scratch(gemm.scratch_bytes());
+  gemm.RunColumns(x.data(), c.columns, y.data(), scratch.data());
+  std::vector<std::byte> out(columns * m * size);
+  for (size_t n = 0; n < columns; ++n) {
+    for (size_t i = 0; i < m; ++i) {
+      std::memcpy(&out[(n * m + i) * size], &y[(n / 64 * m * 64 + i * 64 + n % 64) * size], size);
+    }
+  }
+  return out;
+}
+
+std::string Describe(const Case& c) {
+  return std::to_string(c.m) + "x" + std::to_string(c.k) + "x" + std::to_string(c.columns) +
+         " sparsity " + std::to_string(c.sparsity) + " mask " +
+         std::to_string(static_cast<int>(c.mask)) + " output " +
+         std::to_string(static_cast<int>(c.output));
+}
+
+void ExpectAllEqualReference(const Case& c) {
+  Problem problem(c);
+  const AlignedBuffer<uint8_t> x = problem.Activations();
+  const std::vector<std::byte> expected = RunGemm(*PackReferenceGemm(problem.weights()), c, x);
+  for (const GemmCandidate& candidate : GemmCandidates()) {
+    if (candidate.isa > AvailableIsas().back()) continue;
+    const std::unique_ptr<PackedGemm> gemm = candidate.pack(problem.weights());
+    EXPECT_STREQ(gemm->kernel_name(), candidate.name);
+    EXPECT_TRUE(RunGemm(*gemm, c, x) == expected) << candidate.name << " " << Describe(c);
+  }
+}
+
+TEST(Gemm, EveryKernelEqualsTheReferenceAtEachTileEdge) {
+  for (int64_t m : {1, 2, 3, 4, 5, 6, 7, 12, 13}) {
+    for (int64_t k : {1, 2, 3, 4, 5, 8, 13}) {
+      for (int64_t columns : {1, 16, 17, 32, 33, 64, 65, 81, 127, 128, 129, 196}) {
+        ExpectAllEqualReference({.m = m, .k = k, .columns = columns, .sparsity = 0.3});
+      }
+    }
+  }
+}
+
+TEST(Gemm, EveryKernelEqualsTheReferenceForEachOutputType) {
+  for (GemmOutput output : {GemmOutput::kUInt8, GemmOutput::kFloat32, GemmOutput::kInt32}) {
+    for (int64_t columns : {5, 20, 49, 64, 130}) {
+      ExpectAllEqualReference(
+          {.m = 11, .k = 37, .columns = columns, .sparsity = 0.5, .output = output});
+    }
+  }
+}
+
+TEST(Gemm, EveryKernelEqualsTheReferenceAtEachSparsity) {
+  for (double sparsity : {0.0, 0.5, 0.8, 0.9, 0.99, 1.0}) {
+    for (Mask mask :
+         {Mask::kUnstructured, Mask::k2x1, Mask::k4x1, Mask::k1x4, Mask::kFirstColumns}) {
+      ExpectAllEqualReference(
+          {.m = 18, .k = 300, .columns = 70, .sparsity = sparsity, .mask = mask});
+      ExpectAllEqualReference(
+          {.m = 9, .k = 77, .columns = 192, .sparsity = sparsity, .mask = mask});
+    }
+  }
+}
+
+TEST(Gemm, EveryKernelEqualsTheReferenceWhereKSpansSeveralBlocks) {
+  for (int64_t k : {255, 256, 257, 511, 512, 513, 1030, 2305}) {
+    for (double sparsity : {0.0, 0.9, 0.98}) {
+      ExpectAllEqualReference({.m = 7, .k = k, .columns = 130, .sparsity = sparsity});
+    }
+  }
+}
+
+TEST(Gemm, EveryKernelKeepsSumsExactAtTheSaturationCorners) {
+  for (int8_t w : {int8_t{-128}, int8_t{127}}) {
+    const int64_t k = 1000;
+    const std::vector<int8_t> values(static_cast<size_t>(2 * k), w);
+    GemmWeights weights{.m = 2, .k = k, .values = values, .epilogue = {}};
+    weights.epilogue.bias = {3, -7};
+    weights.epilogue.output = GemmOutput::kInt32;
+    AlignedBuffer<uint8_t> x(static_cast<size_t>(k * 64));
+    std::memset(x.data(), 255, x.size());
+    for (const GemmCandidate& candidate : GemmCandidates()) {
+      if (candidate.isa > AvailableIsas().back()) continue;
+      const std::unique_ptr<PackedGemm> gemm = candidate.pack(weights);
+      AlignedBuffer<int32_t> y(128);
+      AlignedBuffer<std::byte> scratch(gemm->scratch_bytes());
+      gemm->Run(x.data(), 1, y.data(), scratch.data());
+      EXPECT_EQ(y[0], 255000 * w + 3) << candidate.name;
+      EXPECT_EQ(y[127], 255000 * w - 7) << candidate.name;
+    }
+  }
+}
+
+TEST(Gemm, RoundsHalvesToEvenAndSaturates) {
+  // Sums 0 to 5 of scale 0.5, zero point 10: 0 0.5 1 1.5 2 2.5 round to 0 0 1 2 2 2.
+  const std::vector<int8_t> values = {1};
+  GemmWeights weights{.m = 1, .k = 1, .values = values, .epilogue = {}};
+  weights.epilogue.bias = {0};
+  weights.epilogue.scale = {0.5F};
+  weights.epilogue.zero_point = 10;
+  weights.epilogue.high = 200;
+  AlignedBuffer<uint8_t> x(64);
+  for (uint8_t i = 0; i < 6; ++i) x[i] = i;
+  x[63] = 255;
+  for (const GemmCandidate& candidate : GemmCandidates()) {
+    if (candidate.isa > AvailableIsas().back()) continue;
+    for (float scale : {0.5F, 1e38F}) {
+      weights.epilogue.scale = {scale};
+      const std::unique_ptr<PackedGemm> gemm = candidate.pack(weights);
+      AlignedBuffer<uint8_t> y(64);
+      AlignedBuffer<std::byte> scratch(gemm->scratch_bytes());
+      gemm->Run(x.data(), 1, y.data(), scratch.data());
+      const std::vector<uint8_t> got(y.data(), y.data() + 6);
+      const std::vector<uint8_t> half = {10, 10, 11, 12, 12, 12};
+      const std::vector<uint8_t> huge = {10, 200, 200, 200, 200, 200};
+      EXPECT_EQ(got, scale == 0.5F ? half : huge) << candidate.name;
+      EXPECT_EQ(y[63], scale == 0.5F ? 138 : 200) << candidate.name;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace pared
