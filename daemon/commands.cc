@@ -1,0 +1,249 @@
+#include "daemon/commands.h"
+
+#include <algorithm>
+#include <iomanip>
+#include <numeric>
+#include <optional>
+#include <ostream>
+#include <sstream>
+
+#include "base/error.h"
+#include "config/fields.h"
+#include "evaluator/dataset.h"
+#include "evaluator/evaluate.h"
+#include "evaluator/executor.h"
+#include "evaluator/metrics.h"
+#include "kernels/cpu.h"
+#include "model/onnx.h"
+#include "passes/registry.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kRandomSamples = 16;
+
+struct BenchOptions {
+  std::string model;
+  std::string dataset;
+  int64_t runs = 20;
+  int64_t threads = 1;
+  bool fuse = true;
+  bool json = false;
+};
+
+void Fields(FieldVisitor& f, BenchOptions& o) {
+  f.Required();
+  f.Text("model", o.model, TextRule::kAny, "The ONNX file.");
+  f.Text("dataset", o.dataset, TextRule::kAny,
+         "A dataset's folder; its first sample is run. Random values where it is not given.");
+  f.Integer("runs", o.runs, {1, 100'000}, "Timed runs.");
+  f.Integer("threads", o.threads, {1, 1024}, "Threads of a run.");
+  f.Flag("fuse", o.fuse, "Fuse for INT8; false runs every node as ONNX defines it.");
+  f.Flag("json", o.json, "Write JSON in place of the table.");
+}
+
+struct EvaluateOptions {
+  std::string model, dataset, reference, outputs;
+  int64_t samples = 0;
+  int64_t runs = 0;
+  int64_t threads = 1;
+};
+
+void Fields(FieldVisitor& f, EvaluateOptions& o) {
+  f.Required();
+  f.Text("model", o.model, TextRule::kAny, "The ONNX file.");
+  f.Text("dataset", o.dataset, TextRule::kAny,
+         "A dataset's folder; random values where it is not given.");
+  f.Text("reference", o.reference, TextRule::kAny,
+         "The ONNX file to compare with; the model itself where it is not given.");
+  f.Text("outputs", o.outputs, TextRule::kAny,
+         "Where the first output of each sample is written, as a .npy file.");
+  f.Integer("samples", o.samples, {0, 100'000'000}, "The first so many samples; 0 takes all.");
+  f.Integer("runs", o.runs, {0, 100'000}, "Timed runs; 0 measures no latency.");
+  f.Integer("threads", o.threads, {1, 1024}, "Threads of a timed run.");
+}
+
+// A flag's text as the JSON that its field wants.
+Json FlagValue(const Json& field, const std::string& text) {
+  if (field.at("type") == "string") return text;
+  return ParseJson(text);
+}
+
+// `MODEL --name=value ...` as the fields of Options; a flag alone is true.
+template <class Options>
+Options ReadArguments(const std::vector<std::string>& arguments) {
+  const Json fields = DescribeFields<Options>();
+  Json json = Json::object();
+  for (const std::string& argument : arguments) {
+    if (!argument.starts_with("--")) {
+      if (json.contains("model")) {
+        throw Error(ErrorCode::kInvalidArgument, "one model is enough", argument);
+      }
+      json["model"] = argument;
+      continue;
+    }
+    const size_t equals = argument.find('=');
+    const std::string name = argument.substr(2, equals == std::string::npos ? equals : equals - 2);
+    const auto field =
+        std::ranges::find_if(fields, [&](const Json& f) { return f.at("name") == name; });
+    if (field == fields.end()) {
+      throw Error(ErrorCode::kInvalidArgument, "is no flag; --help lists them", argument);
+    }
+    json[name] =
+        equals == std::string::npos ? Json(true) : FlagValue(*field, argument.substr(equals + 1));
+  }
+  Options options;
+  ReadFields(json, "", options);
+  return options;
+}
+
+Dataset OpenDataset(const std::string& folder, const Executor& executor) {
+  return folder.empty() ? Dataset::Random(executor.inputs(), kRandomSamples, 0)
+                        : Dataset::Open(folder);
+}
+
+Json LayerJson(const LayerStats& layer) {
+  return {{"node", layer.node},       {"op_type", layer.op_type}, {"kernel", layer.kernel},
+          {"density", layer.density}, {"macs", layer.macs},       {"time_ms", layer.time_ms}};
+}
+
+void WriteTable(const std::vector<LayerStats>& layers, double total_ms, std::ostream& out) {
+  out << std::left << std::setw(20) << "op" << std::setw(30) << "kernel" << std::right
+      << std::setw(9) << "density" << std::setw(14) << "macs" << std::setw(11) << "ms"
+      << std::setw(8) << "%" << std::setw(9) << "GMAC/s"
+      << "  node\n";
+  for (const LayerStats& layer : layers) {
+    const double share = total_ms == 0 ? 0 : 100 * layer.time_ms / total_ms;
+    const double rate =
+        layer.time_ms == 0 ? 0 : static_cast<double>(layer.macs) / layer.time_ms / 1e6;
+    out << std::left << std::setw(20) << layer.op_type << std::setw(30) << layer.kernel
+        << std::right << std::fixed << std::setprecision(2) << std::setw(9) << layer.density
+        << std::setw(14) << layer.macs << std::setprecision(4) << std::setw(11) << layer.time_ms
+        << std::setprecision(1) << std::setw(8) << share << std::setw(9) << rate << "  "
+        << layer.node << "\n";
+  }
+}
+
+// The first outputs of all samples as one array; their shapes must agree.
+Tensor Stacked(const Reference& reference) {
+  Shape shape = reference.outputs.front().front().shape();
+  std::vector<float> values;
+  for (const std::vector<Tensor>& outputs : reference.outputs) {
+    if (outputs.front().shape() != shape) {
+      throw Error(ErrorCode::kUnsupported, "outputs differ in shape from sample to sample",
+                  "--outputs");
+    }
+    const std::vector<float> floats = ToFloats(outputs.front());
+    values.insert(values.end(), floats.begin(), floats.end());
+  }
+  shape.insert(shape.begin(), std::ssize(reference.outputs));
+  return Tensor::Make<float>(std::move(shape), std::move(values));
+}
+
+void AppendFlags(const Json& fields, std::ostream& out) {
+  for (const Json& field : fields) {
+    if (field.at("name") == "model") continue;
+    out << "  --" << field.at("name").get<std::string>() << "  "
+        << field.at("help").get<std::string>() << "\n";
+  }
+}
+
+void DescribeOptions(const Json& fields, std::ostream& out) {
+  if (fields.empty()) {
+    out << "No options.\n";
+    return;
+  }
+  out << "| option | type | default | range | effect |\n| --- | --- | --- | --- | --- |\n";
+  for (const Json& field : fields) {
+    std::string range;
+    if (field.contains("choices")) {
+      for (const Json& choice : field["choices"]) {
+        range += (range.empty() ? "" : ", ") + choice.get<std::string>();
+      }
+    } else if (field.contains("minimum") || field.contains("maximum")) {
+      range = field.value("minimum", Json("")).dump() + " to " +
+              field.value("maximum", Json("")).dump();
+    }
+    out << "| `" << field.at("name").get<std::string>() << "` | "
+        << field.at("type").get<std::string>() << " | `" << field.value("default", Json()).dump()
+        << "` | " << range << " | " << field.at("help").get<std::string>() << " |\n";
+  }
+}
+
+}  // namespace
+
+void RunBench(const std::vector<std::string>& arguments, std::ostream& out) {
+  const auto options = ReadArguments<BenchOptions>(arguments);
+  ExecutorOptions executor_options;
+  executor_options.threads = options.threads;
+  executor_options.fuse = options.fuse;
+  const Executor executor(LoadOnnx(options.model), executor_options);
+  const Dataset dataset = OpenDataset(options.dataset, executor);
+  const std::vector<Tensor> inputs = dataset.Sample(0, executor.inputs());
+  executor.Profile(inputs, 2);  // caches and pages are warm from here on
+  const std::vector<LayerStats> layers = executor.Profile(inputs, options.runs);
+  const double total_ms =
+      std::accumulate(layers.begin(), layers.end(), 0.0,
+                      [](double sum, const LayerStats& layer) { return sum + layer.time_ms; });
+  if (options.json) {
+    Json list = Json::array();
+    for (const LayerStats& layer : layers) list.push_back(LayerJson(layer));
+    out << DumpJson({{"model", options.model},
+                     {"cpu", CpuName()},
+                     {"isa", IsaName(SelectedIsa())},
+                     {"threads", options.threads},
+                     {"runs", options.runs},
+                     {"total_ms", total_ms},
+                     {"layers", list}})
+        << "\n";
+    return;
+  }
+  WriteTable(layers, total_ms, out);
+  out << "total " << std::setprecision(4) << total_ms << " ms, " << IsaName(SelectedIsa()) << ", "
+      << options.threads << (options.threads == 1 ? " thread, " : " threads, ") << CpuName()
+      << "\n";
+}
+
+void RunEvaluate(const std::vector<std::string>& arguments, std::ostream& out) {
+  const auto options = ReadArguments<EvaluateOptions>(arguments);
+  const Model model = LoadOnnx(options.model);
+  const Model reference_model = options.reference.empty() ? model : LoadOnnx(options.reference);
+  const Dataset dataset = OpenDataset(options.dataset, Executor(reference_model));
+  EvaluateContext context;
+  context.dataset = &dataset;
+  context.samples = options.samples;
+  const Reference own = RunReference(model, context);
+  Metrics metrics = options.reference.empty()
+                        ? EvaluateReference(model, own, context)
+                        : EvaluateAccuracy(model, RunReference(reference_model, context), context);
+  metrics.merge(EvaluateSize(options.model));
+  if (options.runs > 0) {
+    metrics.merge(EvaluateLatency(options.model, context, options.runs, options.threads));
+  }
+  if (!options.outputs.empty()) SaveNpy(Stacked(own), options.outputs);
+  out << Json{{"model", options.model},
+              {"dataset", dataset.name()},
+              {"samples", SampleCount(context)},
+              {"metrics", metrics}}
+             .dump(2)
+      << "\n";
+}
+
+void DescribePasses(std::ostream& out) {
+  out << "# Passes\n\nWritten by `pared --describe-passes`.\n";
+  for (const PassInfo* pass : Passes()) {
+    out << "\n## " << pass->name << "\n\n" << pass->summary << "\n\n";
+    DescribeOptions(pass->describe(), out);
+  }
+}
+
+std::string CommandsHelp() {
+  std::ostringstream out;
+  out << "\npared bench MODEL [flags]: where the time goes, layer by layer\n";
+  AppendFlags(DescribeFields<BenchOptions>(), out);
+  out << "\npared evaluate MODEL [flags]: accuracy, size and latency of a model file\n";
+  AppendFlags(DescribeFields<EvaluateOptions>(), out);
+  return out.str();
+}
+
+}  // namespace pared

@@ -1,0 +1,24 @@
+// The subcommands that measure a model file without a daemon.
+
+#pragma once
+
+#include <iosfwd>
+#include <string>
+#include <vector>
+
+namespace pared {
+
+// `pared bench MODEL`: where the time goes, layer by layer. Writes a table, or JSON.
+void RunBench(const std::vector<std::string>& arguments, std::ostream& out);
+
+// `pared evaluate MODEL`: runs a dataset through the model, writes its metrics as JSON and, where
+// asked, the first output of every sample as a NumPy file.
+void RunEvaluate(const std::vector<std::string>& arguments, std::ostream& out);
+
+// `pared --describe-passes`: docs/passes.md.
+void DescribePasses(std::ostream& out);
+
+// What --help says of the two subcommands.
+std::string CommandsHelp();
+
+}  // namespace pared

@@ -1,0 +1,130 @@
+// The program: the daemon, the worker that it starts, and the commands. The process boundary for
+// errors.
+
+#include <signal.h>
+
+#include <filesystem>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "api/http_server.h"
+#include "api/routes.h"
+#include "api/service.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "config/settings.h"
+#include "daemon/commands.h"
+#include "daemon/runner.h"
+#include "daemon/worker.h"
+#include "kernels/cpu.h"
+#include "storage/artifacts.h"
+#include "storage/store.h"
+
+namespace pared {
+namespace {
+
+// Blocks the signals that end the daemon, in this thread and those it starts.
+sigset_t BlockEndSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+void Serve(const Settings& settings) {
+  const sigset_t signals = BlockEndSignals();
+  std::filesystem::create_directories(settings.data_dir);
+  std::filesystem::create_directories(settings.Datasets());
+  Store store(settings.Database(), {.queued_max = settings.queued_max});
+  store.Recover(settings.tries_max);
+  Artifacts artifacts(settings.ArtifactsDir());
+  const Service service = {store, artifacts, settings};
+  const Router router(MakeRoutes(service));
+  const HttpServer server(settings, router);
+  const Runner runner(store, artifacts,
+                      {.work_dir = settings.WorkDir(),
+                       .datasets_dir = settings.Datasets(),
+                       .memory_mb = settings.memory_mb,
+                       .time_s = settings.time_s,
+                       .threads = settings.threads});
+  LogEvent(LogLevel::kInfo, "listening",
+           {{"address", settings.address},
+            {"port", static_cast<int64_t>(server.port())},
+            {"isa", std::string(IsaName(SelectedIsa()))},
+            {"version", std::string(PARED_VERSION)}});
+  int signal = 0;
+  sigwait(&signals, &signal);
+  LogEvent(LogLevel::kInfo, "stopping", {{"signal", static_cast<int64_t>(signal)}});
+}
+
+void StartDaemon(const std::vector<std::string>& arguments) {
+  const Start start = ReadCommandLine(arguments);
+  switch (start.action) {
+    case StartAction::kServe:
+      Serve(start.settings);
+      break;
+    case StartAction::kHelp:
+      std::cout << HelpText() << CommandsHelp();
+      break;
+    case StartAction::kVersion:
+      std::cout << "pared " << PARED_VERSION << "\n";
+      break;
+    case StartAction::kCheckConfig:
+      std::cout << WriteFields(start.settings).dump(2) << "\n";
+      break;
+  }
+}
+
+void WorkIn(const std::vector<std::string>& arguments) {
+  if (arguments.size() != 2 || arguments[0] != "--dir") {
+    throw Error(ErrorCode::kInvalidArgument, "usage: pared work --dir FOLDER < ORDER", "work");
+  }
+  RunWorker(arguments[1], std::cin, std::cout);
+}
+
+void Run(std::vector<std::string> arguments) {
+  const std::string command = arguments.empty() ? "serve" : arguments.front();
+  const bool is_named = !command.starts_with("--");
+  if (is_named && !arguments.empty()) arguments.erase(arguments.begin());
+  if (command == "work") return WorkIn(arguments);
+  if (command == "bench") return RunBench(arguments, std::cout);
+  if (command == "evaluate") return RunEvaluate(arguments, std::cout);
+  if (command == "--describe-passes") return DescribePasses(std::cout);
+  if (is_named && command != "serve") {
+    throw Error(ErrorCode::kInvalidArgument,
+                "no such command; there are serve, work, bench and evaluate", command);
+  }
+  StartDaemon(arguments);
+}
+
+// The error for whoever reads: a worker's daemon reads the last line of standard output.
+int Fail(const Error& error, bool is_worker) {
+  if (is_worker) {
+    std::cout << DumpJson({{"error", ErrorJson(error)}}) << std::endl;
+  } else {
+    std::cerr << "pared: " << error.what() << "\n";
+  }
+  return 1;
+}
+
+}  // namespace
+}  // namespace pared
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  const bool is_worker = !arguments.empty() && arguments.front() == "work";
+  try {
+    pared::Run(arguments);
+    return 0;
+  } catch (const pared::Error& error) {
+    return pared::Fail(error, is_worker);
+  } catch (const std::bad_alloc&) {
+    return pared::Fail({pared::ErrorCode::kUnavailable, "out of memory"}, is_worker);
+  } catch (const std::exception& error) {
+    return pared::Fail({pared::ErrorCode::kInternal, error.what()}, is_worker);
+  }
+}

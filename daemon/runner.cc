@@ -1,0 +1,371 @@
+#include "daemon/runner.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "daemon/child.h"
+
+namespace pared {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kPollInterval{50};
+// From SIGTERM to SIGKILL; with one poll it keeps a cancel within a second.
+constexpr std::chrono::milliseconds kGrace{500};
+constexpr std::chrono::seconds kRetryDelay{1};
+// Beyond the resident limit: heaps and stacks that are reserved and never touched.
+constexpr int64_t kReservedMb = 512;
+constexpr int64_t kReservedThreadMb = 16;
+// No model file is longer; a runaway writer stops before the disk is full.
+constexpr int64_t kFileMb = 64 * 1024;
+constexpr size_t kResultBytesMax = size_t{64} << 20;
+
+// Why the runner ends a worker before its time.
+enum class EndReason { kNone, kStop, kCancel, kTime, kMemory };
+
+struct JobLimits {
+  int64_t memory_mb = 0;
+  int64_t time_s = 0;
+};
+
+Error LimitError(EndReason reason, const JobLimits& limits) {
+  if (reason == EndReason::kTime) {
+    return Error(ErrorCode::kUnavailable,
+                 "the job ran beyond its time limit of " + std::to_string(limits.time_s) + " s",
+                 "/limits/time_s");
+  }
+  return Error(
+      ErrorCode::kUnavailable,
+      "the job used more than its memory limit of " + std::to_string(limits.memory_mb) + " MB",
+      "/limits/memory_mb");
+}
+
+// One run of the worker: watches it, ends it where it must.
+class Watch {
+ public:
+  Watch(const Store& store, JobId job, JobLimits limits, std::stop_token stop)
+      : store_(store), job_(job), limits_(limits), stop_(std::move(stop)) {}
+
+  // Until the child has ended. Each progress line goes to `on_line`.
+  void Run(Child& child, const std::function<void(std::string_view)>& on_line) {
+    while (!child.Wait(kPollInterval, on_line)) {
+      if (reason_ == EndReason::kNone) reason_ = FindReason(child);
+      if (reason_ != EndReason::kNone) End(child);
+    }
+  }
+
+  EndReason reason() const { return reason_; }
+
+ private:
+  EndReason FindReason(const Child& child) const {
+    if (stop_.stop_requested()) return EndReason::kStop;
+    if (store_.CancelRequested(job_)) return EndReason::kCancel;
+    if (Clock::now() - begin_ > std::chrono::seconds(limits_.time_s)) return EndReason::kTime;
+    if (child.ResidentBytes() > limits_.memory_mb << 20) return EndReason::kMemory;
+    return EndReason::kNone;
+  }
+
+  // Asks once, then kills. A process out of memory is not asked.
+  void End(const Child& child) {
+    if (!was_asked_) {
+      was_asked_ = true;
+      asked_ = Clock::now();
+      child.Signal(reason_ == EndReason::kMemory ? SIGKILL : SIGTERM);
+    } else if (Clock::now() - asked_ > kGrace) {
+      child.Signal(SIGKILL);
+    }
+  }
+
+  const Store& store_;
+  const JobId job_;
+  const JobLimits limits_;
+  const std::stop_token stop_;
+  const Clock::time_point begin_ = Clock::now();
+  bool was_asked_ = false;
+  Clock::time_point asked_;
+  EndReason reason_ = EndReason::kNone;
+};
+
+// Keeps the store's progress and the worker's last word on why it failed.
+class Listener {
+ public:
+  Listener(Store& store, JobId job) : store_(store), job_(job) {}
+
+  void Take(std::string_view line) {
+    const Json json = ParseJson(line);
+    if (json.contains("error")) {
+      error_ = json.at("error");
+    } else {
+      store_.SetProgress(job_, json);
+    }
+  }
+
+  const Json& error() const { return error_; }
+
+ private:
+  Store& store_;
+  const JobId job_;
+  Json error_;
+};
+
+// A worker that ended by itself and not well.
+Json CrashError(const Child& child, const Json& said) {
+  if (!said.is_null()) return said;
+  const ChildExit& exit = *child.exit();
+  std::string message;
+  if (exit.signal == SIGXCPU) {
+    message = "the worker ran beyond its CPU time";
+  } else if (exit.signal == SIGXFSZ) {
+    message = "the worker wrote a file beyond the limit";
+  } else if (exit.signal != 0) {
+    message = std::string("the worker was killed by signal ") + std::to_string(exit.signal) + " (" +
+              ::strsignal(exit.signal) + ")";
+  } else {
+    message = "the worker ended with exit code " + std::to_string(exit.code);
+  }
+  if (!child.stderr_tail().empty()) message += "; it last said: " + child.stderr_tail();
+  return ErrorJson(Error(ErrorCode::kInternal, message, "worker"));
+}
+
+std::optional<WorkResult> ReadResult(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / "result.json";
+  std::error_code absent;
+  const auto size = std::filesystem::file_size(path, absent);
+  if (absent) return std::nullopt;
+  if (size > kResultBytesMax) {
+    throw Error(ErrorCode::kInternal, "the worker's result is too long", path.string());
+  }
+  std::ifstream in(path, std::ios::binary);
+  const std::string text(std::istreambuf_iterator<char>(in), {});
+  WorkResult result;
+  ReadFields(ParseJson(text), "", result);
+  return result;
+}
+
+void WriteOrder(const WorkOrder& order, const std::filesystem::path& path) {
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out << DumpJson(WriteFields(order));
+  out.close();
+  if (!out) throw Error(ErrorCode::kUnavailable, "cannot write", path.string());
+}
+
+// A folder of the job's own, removed with all that is in it.
+class JobFolder {
+ public:
+  explicit JobFolder(std::filesystem::path path) : path_(std::move(path)) {
+    std::error_code fault;
+    std::filesystem::remove_all(path_, fault);
+    if (!fault) std::filesystem::create_directories(path_, fault);
+    if (fault) {
+      throw Error(ErrorCode::kUnavailable, "cannot make a folder: " + fault.message(),
+                  path_.string());
+    }
+  }
+  ~JobFolder() {
+    std::error_code ignored;  // what is left is cleared at the next start
+    std::filesystem::remove_all(path_, ignored);
+  }
+  JobFolder(const JobFolder&) = delete;
+  JobFolder& operator=(const JobFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  const std::filesystem::path path_;
+};
+
+std::map<std::string, double> MetricsOf(const Json& json) {
+  std::map<std::string, double> metrics;
+  for (const auto& [name, value] : json.items()) {
+    if (value.is_number()) metrics[name] = value.get<double>();
+  }
+  return metrics;
+}
+
+// A file that the worker names must lie in its folder.
+std::filesystem::path FileIn(const std::filesystem::path& folder, const std::string& file) {
+  const std::filesystem::path name(file);
+  if (name.filename() != name || file == "." || file == "..") {
+    throw Error(ErrorCode::kInternal, "the worker named a file outside its folder", file);
+  }
+  return folder / name;
+}
+
+// The worker's account of one chain. Its file moves in; the baseline's is there already.
+RunRecord Record(const ChainResult& chain, const std::filesystem::path& folder,
+                 Artifacts& artifacts) {
+  RunRecord record;
+  record.chain = chain.chain;
+  record.steps = chain.steps;
+  record.reports = chain.reports;
+  record.error = chain.error;
+  record.metrics = MetricsOf(chain.metrics);
+  if (!chain.file.empty()) record.artifact = artifacts.Put(FileIn(folder, chain.file)).sha256;
+  return record;
+}
+
+// The first chain that failed, as the job's error.
+Json FirstError(const std::vector<RunRecord>& runs) {
+  const auto failed =
+      std::ranges::find_if(runs, [](const RunRecord& run) { return !run.error.is_null(); });
+  if (failed == runs.end()) return nullptr;
+  Json error = failed->error;
+  error["message"] = "chain " + failed->chain + ": " + error.at("message").get<std::string>();
+  return error;
+}
+
+// Waits, unless stopped before.
+void Pause(std::stop_token stop) {
+  std::mutex mutex;
+  std::unique_lock lock(mutex);
+  std::condition_variable_any().wait_for(lock, stop, kRetryDelay, [] { return false; });
+}
+
+// How a job ends.
+struct Verdict {
+  JobState state = JobState::kSucceeded;
+  Json error;
+};
+
+Verdict JudgeRuns(const std::vector<RunRecord>& runs) {
+  const Json error = FirstError(runs);
+  return {error.is_null() ? JobState::kSucceeded : JobState::kFailed, error};
+}
+
+// Of a worker that did not get to its end.
+Verdict JudgeEnd(EndReason reason, const JobLimits& limits, const Child& child, const Json& said) {
+  switch (reason) {
+    case EndReason::kCancel:
+      return {JobState::kCancelled, nullptr};
+    case EndReason::kTime:
+    case EndReason::kMemory:
+      return {JobState::kFailed, ErrorJson(LimitError(reason, limits))};
+    case EndReason::kNone:
+    case EndReason::kStop:
+      break;
+  }
+  return {JobState::kFailed, CrashError(child, said)};
+}
+
+RunnerSettings Completed(RunnerSettings settings) {
+  if (settings.threads == 0) {
+    settings.threads = std::max<int64_t>(1, std::thread::hardware_concurrency());
+  }
+  return settings;
+}
+
+}  // namespace
+
+Runner::Runner(Store& store, Artifacts& artifacts, RunnerSettings settings)
+    : store_(store), artifacts_(artifacts), settings_(Completed(std::move(settings))) {
+  std::error_code absent;  // what a crash left behind
+  std::filesystem::remove_all(settings_.work_dir, absent);
+  thread_ = std::jthread([this](std::stop_token stop) { Loop(stop); });
+}
+
+Runner::~Runner() = default;
+
+void Runner::Loop(std::stop_token stop) {
+  while (!stop.stop_requested()) {
+    try {
+      const std::optional<Job> job = store_.Claim(stop);
+      if (job) RunGuarded(*job, stop);
+    } catch (const Error& error) {
+      // The store itself fails, a full disk say: the job stays as it is until it can be told.
+      LogEvent(LogLevel::kError, "runner_failed", {{"error", std::string(error.what())}});
+      Pause(stop);
+    }
+  }
+}
+
+// The job boundary: whatever goes wrong around a job ends the job and nothing else.
+void Runner::RunGuarded(const Job& job, std::stop_token stop) {
+  Json failure;
+  try {
+    LogEvent(LogLevel::kInfo, "job_started", {{"job", job.id}, {"tries", job.tries}});
+    RunJob(job, stop);
+  } catch (const Error& error) {
+    failure = ErrorJson(error);
+  } catch (const std::exception& error) {
+    failure = ErrorJson(Error(ErrorCode::kInternal, error.what()));
+  }
+  if (failure.is_null()) return;
+  LogEvent(LogLevel::kWarning, "job_failed",
+           {{"job", job.id}, {"error", failure.at("message").get<std::string>()}});
+  store_.Finish(job.id, JobState::kFailed, failure, {});
+}
+
+WorkOrder Runner::OrderFor(const JobSpec& spec, const ModelRecord& model) const {
+  const auto folder_of = [&](const std::string& dataset) {
+    return dataset.empty() ? std::string() : (settings_.datasets_dir / dataset).string();
+  };
+  WorkOrder order;
+  order.spec = WriteJobSpec(spec);
+  order.model = artifacts_.Path(model.sha256).string();
+  order.calibration = folder_of(spec.calibration.dataset);
+  order.evaluation = folder_of(spec.evaluate.dataset);
+  order.threads = settings_.threads;
+  return order;
+}
+
+void Runner::RunJob(const Job& job, std::stop_token stop) {
+  const JobSpec spec = ReadJobSpec(job.spec);
+  const std::optional<ModelRecord> model = store_.GetModel(spec.model);
+  if (!model) {
+    throw Error(ErrorCode::kNotFound, "there is no model named " + spec.model, "/model");
+  }
+  const JobLimits limits = {
+      spec.limits.memory_mb == 0 ? settings_.memory_mb : spec.limits.memory_mb,
+      spec.limits.time_s == 0 ? settings_.time_s : spec.limits.time_s};
+  const JobFolder folder(settings_.work_dir / std::to_string(job.id));
+  const std::filesystem::path order = folder.path() / "order.json";
+  WriteOrder(OrderFor(spec, *model), order);
+
+  // The system's limits stand behind the watch: they hold between two polls.
+  const int64_t threads = std::max(settings_.threads, spec.evaluate.threads);
+  Child child({settings_.program,
+               {"work", "--dir", folder.path().string()},
+               order,
+               {.memory_mb = limits.memory_mb + kReservedMb + threads * kReservedThreadMb,
+                .cpu_s = (limits.time_s + 1) * threads + 1,
+                .file_mb = kFileMb}});
+  Listener listener(store_, job.id);
+  Watch watch(store_, job.id, limits, stop);
+  watch.Run(child, [&](std::string_view line) { listener.Take(line); });
+
+  const WorkResult result = ReadResult(folder.path()).value_or(WorkResult{});
+  const bool is_complete = result.is_complete && child.exit()->signal == 0;
+  if (watch.reason() == EndReason::kStop && !is_complete) {
+    LogEvent(LogLevel::kInfo, "job_requeued", {{"job", job.id}});
+    store_.Requeue(job.id);
+    return;
+  }
+  std::vector<RunRecord> runs;
+  for (const ChainResult& chain : result.runs) {
+    RunRecord record = Record(chain, folder.path(), artifacts_);
+    record.experiment = spec.experiment;
+    record.model = spec.model;
+    record.machine = result.machine;
+    if (chain.chain == "baseline") record.artifact = model->sha256;
+    runs.push_back(std::move(record));
+  }
+  const Verdict verdict =
+      is_complete ? JudgeRuns(runs) : JudgeEnd(watch.reason(), limits, child, listener.error());
+  store_.Finish(job.id, verdict.state, verdict.error, runs);
+  LogEvent(LogLevel::kInfo, "job_ended", {{"job", job.id}, {"state", JobStateName(verdict.state)}});
+}
+
+}  // namespace pared
