@@ -44,7 +44,7 @@ void Serve(const Settings& settings) {
   Artifacts artifacts(settings.ArtifactsDir());
   const Service service = {store, artifacts, settings};
   const Router router(MakeRoutes(service));
-  const HttpServer server(settings, router);
+  const HttpServer server(settings, router, std::filesystem::path(settings.data_dir) / "incoming");
   const Runner runner(store, artifacts,
                       {.work_dir = settings.WorkDir(),
                        .datasets_dir = settings.Datasets(),
@@ -86,7 +86,7 @@ void WorkIn(const std::vector<std::string>& arguments) {
   RunWorker(arguments[1], std::cin, std::cout);
 }
 
-void Run(std::vector<std::string> arguments) {
+void RunCommand(std::vector<std::string> arguments) {
   const std::string command = arguments.empty() ? "serve" : arguments.front();
   const bool is_named = !command.starts_with("--");
   if (is_named && !arguments.empty()) arguments.erase(arguments.begin());
@@ -118,7 +118,7 @@ int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const bool is_worker = !arguments.empty() && arguments.front() == "work";
   try {
-    pared::Run(arguments);
+    pared::RunCommand(arguments);
     return 0;
   } catch (const pared::Error& error) {
     return pared::Fail(error, is_worker);
