@@ -51,11 +51,11 @@ std::string Key(std::string_view domain, std::string_view op_type) {
 }
 
 std::unordered_map<std::string, const OpInfo*> JoinFamilies() {
-  const std::array families = {UnaryOps(),    BinaryOps(),    CastOps(),    ConvOps(),
-                               MatMulOps(),   PoolOps(),      NormOps(),    ReduceOps(),
-                               ShapeOps(),    LayoutOps(),    GatherOps(),  SelectionOps(),
-                               ResizeOps(),   RecurrentOps(), ControlOps(), RandomOps(),
-                               QuantizeOps(), IntegerOps(),   FusedOps()};
+  const std::array families = {UnaryOps(),     BinaryOps(),   CastOps(),      ConvOps(),
+                               MatMulOps(),    PoolOps(),     NormOps(),      ReduceOps(),
+                               ShapeOps(),     LayoutOps(),   PadOps(),       GatherOps(),
+                               SelectionOps(), ResizeOps(),   RecurrentOps(), ControlOps(),
+                               RandomOps(),    QuantizeOps(), IntegerOps(),   FusedOps()};
   std::unordered_map<std::string, const OpInfo*> all;
   for (const std::span<const OpInfo> family : families) {
     for (const OpInfo& info : family) {
