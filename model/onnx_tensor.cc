@@ -63,7 +63,10 @@ bool IsDataField(uint32_t field) {
 void NoteData(WireReader& reader, Header& header, const std::string& fallback_where) {
   const uint32_t field = reader.field();
   const std::string_view content = reader.SkipContent();
-  if (content.empty()) return;
+  if (content.empty()) {
+    if (field == 9) reader.CarryRead(header.unknown);
+    return;
+  }
   if (header.data_field != 0 && header.data_field != field) {
     Fail("the tensor has data in two fields", header.name.empty() ? fallback_where : header.name);
   }

@@ -44,6 +44,7 @@ WireText Writer::WriteTensor(const std::string& name, const Tensor& tensor,
     return writer.Finish();
   }
   writer.OptionalBytes(8, name);
+  if (tensor.bytes().empty()) return writer.Finish();  // an empty raw_data, if any, is carried
   const std::optional<ExternalPlace> external = place_(tensor);
   if (!external.has_value()) {
     writer.TensorBytes(9, tensor);
