@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 
 #include "api/router.h"
@@ -12,10 +13,10 @@ namespace pared {
 
 class HttpServer {
  public:
-  // Listens on settings.address and settings.port, and answers from then on. Uploads are written to
-  // the artifacts' folder. Both arguments must outlive the server. Throws kUnavailable: the port is
-  // in use; kInvalidArgument: no such address.
-  HttpServer(const Settings& settings, const Router& router);
+  // Listens on settings.address and settings.port, and answers from then on. Uploads are written
+  // into folders below `incoming`. Settings and router must outlive the server. Throws
+  // kUnavailable: the port is in use; kInvalidArgument: no such address.
+  HttpServer(const Settings& settings, const Router& router, std::filesystem::path incoming);
   ~HttpServer();  // Stop()
 
   uint16_t port() const;  // the one that was bound

@@ -17,11 +17,13 @@ using Params = std::map<std::string, std::string>;   // percent-decoded
 
 struct Request {
   Verb verb = Verb::kGet;
-  std::string path;  // as it came, without the query
-  Params params;     // of the route's pattern: {id}, {name}
-  Params query;
+  std::string path;        // as it came, without the query
+  std::string query_text;  // as it came, without '?'
+  Params params;           // of the route's pattern: {id}, {name}
+  Params query;            // filled in by the router
   Headers headers;
   std::string body;
+  int64_t waited_ms = 0;         // since the first time that this request was asked
   std::filesystem::path upload;  // of an upload route: the body, in a file that the server removes
 };
 

@@ -2,9 +2,6 @@
 
 #pragma once
 
-#include <array>
-#include <atomic>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,20 +43,16 @@ class Router {
 
   const std::vector<Route>& routes() const { return routes_; }
 
-  // Requests answered with 1xx to 5xx, by their first digit.
-  int64_t AnsweredCount(int first_digit) const;
-
  private:
-  Response Guarded(const Route* route, const Request& request) const;
+  Response NoRoute(const Request& request) const;
 
   const std::vector<Route> routes_;
-  mutable std::array<std::atomic<int64_t>, 6> answered_ = {};
 };
 
-// The answer to a request that failed: RFC 9457, with "errors" saying where.
-Response ProblemOf(const Error& error);
+// An answer as application/problem+json.
 Response Problem(int status, const std::string& title, const std::string& detail);
 
+const char* VerbName(Verb verb);  // "GET"
 int StatusOf(ErrorCode code);
 
 // "a=1&b=%20" percent-decoded. Throws kInvalidArgument at ?NAME: given twice, badly encoded.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "api/message.h"
 #include "api/router.h"
@@ -41,12 +42,28 @@ Response GetPareto(const Service& service, const Request& request);
 // service.cc
 Response ListPasses(const Service& service, const Request& request);
 Response ListDatasets(const Service& service, const Request& request);
+Response GetDataset(const Service& service, const Request& request);
 Response GetHealth(const Service& service, const Request& request);
+Response GetMetrics(const Service& service, const Request& request);
+
+// openapi.cc
+Response GetOpenApi(const Service& service, const Request& request);
+
+// Whether a spec may name this dataset.
+bool HasDataset(const Service& service, const std::string& name);
+// Names of all datasets.
+std::vector<std::string> DatasetNames(const Service& service);
+// A run as JSON, without the reports of its passes.
+Json RunJson(const Run& run);
 
 // A query parameter, or the {id} of the path, as an integer in a range. Throws kInvalidArgument.
 int64_t QueryInteger(const Request& request, const std::string& name, IntegerRange range,
                      int64_t absent);
 std::optional<std::string> QueryText(const Request& request, const std::string& name);
 int64_t IdOf(const Request& request);
+int64_t LimitOf(const Request& request);  // ?limit=
+
+// {NAME: items, "next": the last one's id where the page is full, else null}
+Json Page(const char* name, Json items, int64_t limit);
 
 }  // namespace pared

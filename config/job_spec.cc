@@ -38,6 +38,9 @@ void Fields(FieldVisitor& f, LimitsSpec& l) {
 void Fields(FieldVisitor& f, JobSpec& s) {
   f.Required();
   f.Text("model", s.model, TextRule::kName, "The registered model that the job starts from.");
+  f.Text("model_sha256", s.model_sha256, TextRule::kName,
+         "The SHA-256 that the model must have; the job keeps to these bytes when the model is "
+         "registered anew.");
   f.Text("experiment", s.experiment, TextRule::kName, "The series of runs that these belong to.");
   f.Object("calibration", s.calibration, "The data that passes calibrate on.");
   f.Required();

@@ -35,7 +35,8 @@ struct LimitsSpec {
 };
 
 struct JobSpec {
-  std::string model;  // a registered model's name
+  std::string model;         // a registered model's name
+  std::string model_sha256;  // of the model's bytes; filled in when the job is submitted
   std::string experiment = "default";
   CalibrationSpec calibration;
   std::vector<ChainSpec> chains;  // at least one

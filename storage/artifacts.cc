@@ -6,9 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <system_error>
@@ -74,27 +72,6 @@ class File {
   const int descriptor_;
 };
 
-// A folder that is removed with all it holds, unless it has been moved away.
-class TemporaryFolder {
- public:
-  explicit TemporaryFolder(const fs::path& parent) {
-    std::string name = (parent / "XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) ThrowSystem("create a folder in", parent, errno);
-    path_ = name;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;  // what is left is cleared at the next start
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
 // Makes `target` the same file as `source`, or a copy where they are on two file systems.
 void LinkOrCopy(const fs::path& source, const fs::path& target) {
   if (link(source.c_str(), target.c_str()) == 0) return;
@@ -133,6 +110,17 @@ bool IsSha256(const std::string& text) {
 }
 
 }  // namespace
+
+TemporaryFolder::TemporaryFolder(const fs::path& parent) {
+  std::string name = (parent / "XXXXXX").string();
+  if (mkdtemp(name.data()) == nullptr) ThrowSystem("create a folder in", parent, errno);
+  path_ = name;
+}
+
+TemporaryFolder::~TemporaryFolder() {
+  std::error_code ignored;  // what is left is cleared at the next start
+  fs::remove_all(path_, ignored);
+}
 
 struct Sha256::State {
   EVP_MD_CTX* context = EVP_MD_CTX_new();
@@ -224,10 +212,6 @@ std::optional<fs::path> Artifacts::DataPath(const std::string& sha256) const {
   return std::nullopt;
 }
 
-fs::path Artifacts::TemporaryFile() const {
-  static std::atomic<uint64_t> next = 0;
-  return folder_ / kIncoming /
-         ("upload-" + std::to_string(getpid()) + "-" + std::to_string(next.fetch_add(1)));
-}
+fs::path Artifacts::IncomingDir() const { return folder_ / kIncoming; }
 
 }  // namespace pared

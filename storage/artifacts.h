@@ -31,6 +31,21 @@ class Sha256 {
   std::unique_ptr<State> state_;
 };
 
+// A new folder with a name of its own below `parent`, removed with all it holds at the end of the
+// scope.
+class TemporaryFolder {
+ public:
+  explicit TemporaryFolder(const std::filesystem::path& parent);  // throws kUnavailable, kInternal
+  ~TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
 struct Artifact {
   std::string sha256;  // of model.onnx, followed by the data file's bytes where there is one
   int64_t bytes = 0;   // of both
@@ -42,8 +57,8 @@ class Artifacts {
   explicit Artifacts(std::filesystem::path folder);
 
   // Takes `file`, and FILE.data where that exists, by hard link or by copy. The file must not be
-  // written to afterwards. Throws kInvalidArgument where it is no regular file (a symbolic link is
-  // none), kUnavailable where the disk is full, kInternal.
+  // written to afterwards, and becomes read-only. Throws kInvalidArgument where it is no regular
+  // file (a symbolic link is none), kUnavailable where the disk is full, kInternal.
   Artifact Put(const std::filesystem::path& file);
 
   // The model file of an artifact. Throws kNotFound.
@@ -51,9 +66,8 @@ class Artifacts {
   // The file of tensors beside it; nullopt: all are in the model file.
   std::optional<std::filesystem::path> DataPath(const std::string& sha256) const;
 
-  // A new name in the artifacts' file system, for a file that is on its way in. The caller removes
-  // it.
-  std::filesystem::path TemporaryFile() const;
+  // Where a file on its way in is written, each in a folder of its own: cleared at the next start.
+  std::filesystem::path IncomingDir() const;
 
  private:
   std::filesystem::path Folder(const std::string& sha256) const;

@@ -1,0 +1,130 @@
+// Jobs: submit, list, watch, cancel.
+
+#include <string>
+#include <utility>
+
+#include "api/service.h"
+#include "config/job_spec.h"
+#include "passes/plan.h"
+
+namespace pared {
+namespace {
+
+constexpr size_t kIdempotencyKeyBytesMax = 255;
+
+[[noreturn]] void Refuse(const std::string& pointer, const std::string& message) {
+  throw Error(ErrorCode::kInvalidArgument, message, pointer);
+}
+
+std::string DidYouMean(const std::string& name, const std::vector<std::string>& names) {
+  const std::string nearest = NearestName(name, names);
+  return nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?";
+}
+
+// Pins the spec to the bytes that the model's name stands for now.
+void ResolveModel(const Service& service, JobSpec& spec) {
+  const std::optional<ModelRecord> model = service.store.GetModel(spec.model);
+  if (!model) {
+    std::vector<std::string> names;
+    for (const ModelRecord& other : service.store.Models()) names.push_back(other.name);
+    Refuse("/model",
+           "no model is registered as \"" + spec.model + "\"" + DidYouMean(spec.model, names));
+  }
+  if (!spec.model_sha256.empty() && spec.model_sha256 != model->sha256) {
+    Refuse("/model_sha256", "the model registered as \"" + spec.model + "\" has " + model->sha256);
+  }
+  spec.model_sha256 = model->sha256;
+}
+
+void CheckDataset(const Service& service, const std::string& name, const std::string& pointer) {
+  if (name.empty() || HasDataset(service, name)) return;
+  Refuse(pointer, "there is no dataset \"" + name + "\"" + DidYouMean(name, DatasetNames(service)));
+}
+
+// The spec in its canonical form, each pass with all its options.
+Json Canonical(const Service& service, const Json& json) {
+  JobSpec spec = ReadJobSpec(json);
+  const PlanNode plan = MakePlan(spec);
+  ResolveModel(service, spec);
+  CheckDataset(service, spec.calibration.dataset, "/calibration/dataset");
+  CheckDataset(service, spec.evaluate.dataset, "/evaluate/dataset");
+  for (ChainSpec& chain : spec.chains) {
+    chain.passes = ChainSteps(plan, chain.name).get<std::vector<Json>>();
+  }
+  return WriteJobSpec(spec);
+}
+
+Json TimeJson(const std::optional<int64_t>& time_ms) { return time_ms ? Json(*time_ms) : Json(); }
+
+Json JobJson(const Job& job) {
+  return {{"id", job.id},
+          {"state", JobStateName(job.state)},
+          {"tries", job.tries},
+          {"cancel_requested", job.cancel_requested},
+          {"spec", job.spec},
+          {"progress", job.progress},
+          {"error", job.error},
+          {"created_ms", job.created_ms},
+          {"started_ms", TimeJson(job.started_ms)},
+          {"finished_ms", TimeJson(job.finished_ms)}};
+}
+
+Job Existing(const Service& service, JobId id) {
+  std::optional<Job> job = service.store.GetJob(id);
+  if (!job) throw Error(ErrorCode::kNotFound, "there is no job " + std::to_string(id), "{id}");
+  return *std::move(job);
+}
+
+}  // namespace
+
+Response SubmitJob(const Service& service, const Request& request) {
+  const Json spec = Canonical(service, ParseJson(request.body));
+  const auto key = request.headers.find("idempotency-key");
+  if (key != request.headers.end() && key->second.size() > kIdempotencyKeyBytesMax) {
+    Refuse("idempotency-key",
+           "is longer than " + std::to_string(kIdempotencyKeyBytesMax) + " bytes");
+  }
+  const JobId id = key == request.headers.end() ? service.store.Submit(spec)
+                                                : service.store.SubmitOnce(spec, key->second);
+  Response response = JsonResponse(JobJson(Existing(service, id)), 201);
+  response.headers["location"] = "/v1/jobs/" + std::to_string(id);
+  return response;
+}
+
+Response ListJobs(const Service& service, const Request& request) {
+  JobQuery query;
+  if (const std::optional<std::string> state = QueryText(request, "state")) {
+    query.state = JobStateOf(*state);
+    if (!query.state) {
+      Refuse("?state",
+             "must be one of queued, running, succeeded, failed, cancelled, is \"" + *state + "\"");
+    }
+  }
+  query.limit = LimitOf(request);
+  query.after = QueryInteger(request, "after", {0}, 0);
+  Json jobs = Json::array();
+  for (const Job& job : service.store.Jobs(query)) jobs.push_back(JobJson(job));
+  return JsonResponse(Page("jobs", std::move(jobs), query.limit));
+}
+
+Response GetJob(const Service& service, const Request& request) {
+  const int64_t wait_s = QueryInteger(request, "wait", {0, service.settings.wait_s_max}, 0);
+  const Job job = Existing(service, IdOf(request));
+  Json json = JobJson(job);
+  json["runs"] = Json::array();
+  RunQuery query;
+  query.job = job.id;
+  query.limit = static_cast<int64_t>(kChainsMax) + 1;  // and the baseline
+  for (const Run& run : service.store.Runs(query)) json["runs"].push_back(RunJson(run));
+  Response response = JsonResponse(json);
+  response.pending = !HasEnded(job.state) && request.waited_ms < wait_s * 1000;
+  return response;
+}
+
+Response CancelJob(const Service& service, const Request& request) {
+  const JobId id = IdOf(request);
+  service.store.RequestCancel(id);
+  return JsonResponse(JobJson(Existing(service, id)), 202);
+}
+
+}  // namespace pared

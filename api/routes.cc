@@ -1,0 +1,109 @@
+#include "api/routes.h"
+
+#include <utility>
+
+namespace pared {
+namespace {
+
+constexpr QueryParameter kLimit = {"limit", "At most so many, 1 to 1000; 100 where it is absent."};
+constexpr QueryParameter kAfter = {"after", "Only what has a greater id: the last one of a page."};
+constexpr QueryParameter kExperiment = {"experiment", "Only runs of this experiment."};
+constexpr QueryParameter kModel = {"model", "Only runs that started from this model."};
+constexpr QueryParameter kChain = {"chain", "Only runs of chains with this name."};
+constexpr QueryParameter kJob = {"job", "Only runs of this job."};
+
+using ServiceHandler = Response (*)(const Service&, const Request&);
+
+Handler On(const Service& service, ServiceHandler handler) {
+  return [&service, handler](const Request& request) { return handler(service, request); };
+}
+
+}  // namespace
+
+std::vector<Route> MakeRoutes(const Service& s) {
+  return {
+      {Verb::kPost, "/v1/jobs", "Submits a job.", Body::kJson, {}, On(s, SubmitJob)},
+      {Verb::kGet,
+       "/v1/jobs",
+       "Lists jobs, oldest first.",
+       Body::kNone,
+       {{"state", "queued, running, succeeded, failed or cancelled."}, kLimit, kAfter},
+       On(s, ListJobs)},
+      {Verb::kGet,
+       "/v1/jobs/{id}",
+       "One job.",
+       Body::kNone,
+       {{"wait", "Seconds to wait for the job's end before the answer."}},
+       On(s, GetJob)},
+      {Verb::kDelete, "/v1/jobs/{id}", "Cancels a job.", Body::kNone, {}, On(s, CancelJob)},
+
+      {Verb::kPut,
+       "/v1/models/{name}",
+       "Registers the ONNX file in the body.",
+       Body::kUpload,
+       {},
+       On(s, PutModel)},
+      {Verb::kGet, "/v1/models", "Lists models by name.", Body::kNone, {}, On(s, ListModels)},
+      {Verb::kGet, "/v1/models/{name}", "One model.", Body::kNone, {}, On(s, GetModel)},
+
+      {Verb::kGet,
+       "/v1/runs",
+       "Lists runs, oldest first.",
+       Body::kNone,
+       {kExperiment, kModel, kChain, kJob, kLimit, kAfter},
+       On(s, ListRuns)},
+      {Verb::kGet, "/v1/runs/{id}", "One run.", Body::kNone, {}, On(s, GetRun)},
+      {Verb::kGet,
+       "/v1/runs/{id}/model",
+       "The ONNX file that a run made.",
+       Body::kNone,
+       {},
+       On(s, GetRunModel)},
+      {Verb::kGet,
+       "/v1/runs/{id}/model/data",
+       "The tensors that its model keeps in a second file.",
+       Body::kNone,
+       {},
+       On(s, GetRunModelData)},
+      {Verb::kGet,
+       "/v1/pareto",
+       "The runs that no other beats in both cost and quality.",
+       Body::kNone,
+       {{"cost", "The metric to have little of; size_bytes where it is absent."},
+        {"quality", "The metric to have much of; top1 where it is absent."},
+        kExperiment,
+        kModel,
+        kChain,
+        kJob},
+       On(s, GetPareto)},
+
+      {Verb::kGet,
+       "/v1/passes",
+       "The passes, with their options.",
+       Body::kNone,
+       {},
+       On(s, ListPasses)},
+      {Verb::kGet, "/v1/datasets", "The datasets.", Body::kNone, {}, On(s, ListDatasets)},
+      {Verb::kGet, "/v1/datasets/{name}", "One dataset.", Body::kNone, {}, On(s, GetDataset)},
+      {Verb::kGet,
+       "/healthz",
+       "Whether the daemon serves; its version and instruction set.",
+       Body::kNone,
+       {},
+       On(s, GetHealth)},
+      {Verb::kGet,
+       "/metrics",
+       "Counts of jobs, runs and models as Prometheus text.",
+       Body::kNone,
+       {},
+       On(s, GetMetrics)},
+      {Verb::kGet,
+       "/openapi.json",
+       "This service as OpenAPI 3.1.",
+       Body::kNone,
+       {},
+       On(s, GetOpenApi)},
+  };
+}
+
+}  // namespace pared
