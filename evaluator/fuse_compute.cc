@@ -16,8 +16,7 @@
 namespace pared {
 namespace {
 
-constexpr int64_t kMaxK = 65536;           // kernels/gemm.h
-constexpr double kMaxBias = 1073741824.0;  // 2^30: half of int32 stays for the products
+constexpr int64_t kMaxK = 65536;  // kernels/gemm.h
 
 // Weights as rows of outputs.
 struct Matrix {
@@ -155,23 +154,24 @@ std::optional<Accumulator> MakeAccumulator(const Matrix& w, const Bias& b, const
   for (int64_t row = 0; row < w.m; ++row) {
     const auto i = static_cast<size_t>(row);
     const auto first = w.codes.begin() + row * w.k;
-    int64_t sum = 0;
-    bool empty = true;
+    int64_t sum = 0, magnitude = 0;
     for (auto it = first; it != first + w.k; ++it) {
       sum += *it;
-      empty = empty && *it == 0;
+      magnitude += std::abs(*it);
     }
     float scale = x.scale * w.scales[i];
     double code = 0;
     if (!b.codes.empty() && std::abs(b.scales[i] / scale - 1.0f) < 1e-4f) {
       code = b.codes[i];
     } else {
-      if (empty && b.values[i] != 0)
+      if (magnitude == 0 && b.values[i] != 0)
         scale = static_cast<float>(std::abs(b.values[i])) / 16777216.0f;
       code = std::nearbyint(b.values[i] / static_cast<double>(scale));
     }
     code -= static_cast<double>(x.zero_point) * static_cast<double>(sum);
-    if (!(std::abs(code) < kMaxBias) || !(scale > 0)) return {};
+    // No order of adding may overflow.
+    const double bound = std::abs(code) + 255.0 * static_cast<double>(magnitude);
+    if (!(bound <= std::numeric_limits<int32_t>::max()) || !(scale > 0)) return {};
     result.bias.push_back(static_cast<int32_t>(code));
     result.scale.push_back(scale);
   }

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Compare pared's executor with onnxruntime on models: results, then latency.
+
+usage: compare_onnxruntime.py RUN_MODEL MODEL... [--threads 1] [--rounds 30] [--profile] [--tune]
+
+RUN_MODEL is the program run_model of the build. Inputs are random. Results: the largest difference
+of each output, in units of its quantization step where it has one, and how many elements differ.
+Latency: rounds of both alternate, so that noise of the machine meets both; the 20 % quantile and the
+median of the rounds are printed.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+DTYPES = {"float": np.float32, "uint8": np.uint8, "int8": np.int8, "int64": np.int64, "int32": np.int32,
+          "bool": np.bool_}
+
+
+class Pared:
+    def __init__(self, program, model, inputs, options=()):
+        self.process = subprocess.Popen([program, model, *options, "--inputs", *inputs], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+        if self.process.stdout.readline().strip() != "ready":
+            raise SystemExit(f"{program} failed on {model}")
+
+    def ask(self, command):
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+
+    def lines(self, command):
+        self.ask(command)
+        result = []
+        while (line := self.process.stdout.readline().strip()) != "end":
+            result.append(line)
+        return result
+
+    def outputs(self):
+        with tempfile.TemporaryDirectory() as folder:
+            result = []
+            for i, line in enumerate(self.lines(f"save {folder}")):
+                dtype, shape = line.split(" ", 1)
+                data = np.fromfile(os.path.join(folder, f"{i}.bin"), DTYPES[dtype])
+                result.append(data.reshape([int(v) for v in shape.strip("[]").split(",") if v.strip()]))
+            return result
+
+    def time(self, runs):
+        self.ask(f"time {runs}")
+        return [float(v) for v in self.process.stdout.readline().split()]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def session(model, threads, optimized=True):
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if not optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def steps(model):
+    """The quantization step of each graph output that a DequantizeLinear makes."""
+    constants = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    scales = {n.output[0]: constants.get(n.input[1]) for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    return [float(scales[o.name]) if scales.get(o.name) is not None and scales[o.name].size == 1 else None
+            for o in model.graph.output]
+
+
+def difference(a, b, step):
+    if a.shape != b.shape:
+        return f"shapes {a.shape} and {b.shape}"
+    d = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    if step:
+        d = np.round(d / step)
+        return f"max {d.max():.0f} steps, {np.count_nonzero(d)} of {d.size} differ"
+    return f"max {d.max():.3g} (of {np.abs(b).max():.3g}), {np.count_nonzero(d)} of {d.size} differ"
+
+
+def random_inputs(sess, folder):
+    rng = np.random.default_rng(1)
+    feeds, paths = {}, []
+    for i, value in enumerate(sess.get_inputs()):
+        shape = [d if isinstance(d, int) else 1 for d in value.shape]
+        feeds[value.name] = rng.standard_normal(shape).astype(np.float32)
+        paths.append(os.path.join(folder, f"in{i}.npy"))
+        np.save(paths[-1], feeds[value.name])
+    return feeds, paths
+
+
+def compare(arguments, path):
+    with tempfile.TemporaryDirectory() as folder:
+        sess = session(path, arguments.threads)
+        feeds, inputs = random_inputs(sess, folder)
+        options = ["--threads", str(arguments.threads)] + (["--tune"] if arguments.tune else [])
+        ours = Pared(arguments.program, path, inputs, options)
+        print(f"== {os.path.basename(path)}, {arguments.threads} thread(s)")
+        if not arguments.no_check:
+            check(arguments, path, ours, sess, feeds, inputs)
+        if arguments.rounds > 0:
+            race(arguments, ours, sess, feeds)
+        if arguments.profile:
+            profile(ours)
+        ours.close()
+
+
+def check(arguments, path, ours, sess, feeds, inputs):
+    units = steps(onnx.load(path))
+    theirs, exact = sess.run(None, feeds), session(path, 1, optimized=False).run(None, feeds)
+    fast = ours.outputs()
+    unfused = Pared(arguments.program, path, inputs, ["--unfused"])
+    slow = unfused.outputs()
+    unfused.close()
+    for i, unit in enumerate(units):
+        print(f"  output {i}: fused against onnxruntime {difference(fast[i], theirs[i], unit)}")
+        print(f"            unfused against onnxruntime unoptimized {difference(slow[i], exact[i], unit)}")
+        print(f"            onnxruntime against itself unoptimized {difference(theirs[i], exact[i], unit)}")
+
+
+def race(arguments, ours, sess, feeds):
+    ours.time(5)
+    for _ in range(5):
+        sess.run(None, feeds)
+    mine, other = [], []
+    for _ in range(arguments.rounds):
+        mine += ours.time(3)
+        for _ in range(3):
+            start = time.perf_counter()
+            sess.run(None, feeds)
+            other.append((time.perf_counter() - start) * 1e3)
+    low = [np.quantile(v, 0.2) for v in (mine, other)]
+    mid = [np.median(v) for v in (mine, other)]
+    print(f"  pared {low[0]:.3f} ms (median {mid[0]:.3f}), onnxruntime {low[1]:.3f} ms (median {mid[1]:.3f}): "
+          f"{low[1] / low[0]:.2f}x")
+
+
+def profile(ours):
+    rows = [line.split(" ", 5) for line in ours.lines("profile 30")]
+    rows = [(float(r[0]), int(r[1]), float(r[2]), *r[3:]) for r in rows]
+    total = sum(r[0] for r in rows)
+    by_op = {}
+    for r in rows:
+        key = f"{r[3]} {r[4]}"
+        by_op[key] = by_op.get(key, 0) + r[0]
+    print(f"  {total:.3f} ms in {len(rows)} nodes")
+    for key, t in sorted(by_op.items(), key=lambda kv: -kv[1]):
+        print(f"    {t:8.3f} ms {100 * t / total:5.1f} %  {key}")
+    for r in sorted(rows, key=lambda r: -r[0])[:25]:
+        gops = 2 * r[1] / r[0] / 1e6 if r[0] else 0
+        print(f"    {r[0]:8.4f} ms {gops:7.0f} GOPS  density {r[2]:.2f}  {r[3]} {r[4]} {r[5]}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program")
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--no-check", action="store_true")
+    arguments = parser.parse_args()
+    for path in arguments.models:
+        compare(arguments, path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
