@@ -1,7 +1,262 @@
-#include "evaluator/ops.h"
+// QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear as ONNX defines them: per tensor, per
+// axis and in blocks, for all integer types and float8.
+//
+//   quantize:    y = saturate(round_even(x / scale) + zero_point)
+//   dequantize:  y = (x - zero_point) * scale
+
+#include <algorithm>
+#include <cmath>
+
+#include "evaluator/op_checks.h"
+#include "evaluator/quantize.h"
+#include "evaluator/small_formats.h"
 
 namespace pared {
 
-std::span<const OpInfo> QuantizeOps() { return {}; }
+float RoundEven(float value) {
+  // Adding 1.5 * 2^23 leaves no room for a fraction; the adder rounds to even.
+  constexpr float kShift = 12582912.0F;
+  return std::abs(value) < 4194304.0F ? (value + kShift) - kShift : std::nearbyint(value);
+}
+
+std::vector<float> ZeroPoints(const Tensor* zero_point, int64_t count, const std::string& label) {
+  if (zero_point == nullptr) return std::vector<float>(Sz(count), 0.0F);
+  std::vector<float> values;
+  if (IsSmallFormat(zero_point->dtype())) {
+    values = DecodeSmall(*zero_point);
+  } else {
+    DispatchInteger(zero_point->dtype(), label, [&]<class T>() {
+      for (const T value : zero_point->data<T>()) values.push_back(static_cast<float>(value));
+    });
+  }
+  if (static_cast<int64_t>(values.size()) != count) {
+    RefuseNode("zero point and scale must have as many elements", label);
+  }
+  return values;
+}
+
+namespace {
+
+constexpr int64_t kGrain = 16384;  // elements a task
+
+// Which parameter belongs to which element: x is [outer][axis][inner], the parameters are
+// [outer][axis / block][inner] in blocks, else one for each place of the axis, or one in all.
+struct ParameterMap {
+  int64_t outer = 1, axis = 1, inner = 1;
+  int64_t block = 0;  // 0: not in blocks
+  int64_t count = 1;  // of parameters
+  bool per_tensor = true;
+
+  // Row r is x[r * inner .. (r + 1) * inner). Its parameters begin at the result and advance by
+  // parameter_step().
+  int64_t RowParameter(int64_t row) const {
+    if (per_tensor) return 0;
+    if (block == 0) return row % axis;
+    const int64_t blocks = (axis + block - 1) / block;
+    return (row / axis * blocks + row % axis / block) * inner;
+  }
+  int64_t parameter_step() const { return block == 0 ? 0 : 1; }
+};
+
+ParameterMap MapParameters(const Tensor& x, const Tensor& scale, int64_t axis_given, int64_t block,
+                           const std::string& label) {
+  ParameterMap map;
+  map.count = scale.count();
+  if (scale.count() == 1 && block == 0) {
+    map.inner = x.count();
+    return map;
+  }
+  map.per_tensor = false;
+  const int64_t axis = NormalizeAxis(axis_given, x.rank(), label);
+  map.outer = Extent(x.shape(), 0, axis);
+  map.axis = x.shape()[Sz(axis)];
+  map.inner = Extent(x.shape(), axis + 1, x.rank());
+  map.block = block;
+  const int64_t places = block == 0 ? map.axis : (map.axis + block - 1) / block;
+  const int64_t wanted = block == 0 ? places : map.outer * places * map.inner;
+  if (block < 0 || scale.count() != wanted) {
+    RefuseNode("needs " + std::to_string(wanted) + " scales for " + ShapeText(x.shape()) +
+                   ", has " + std::to_string(scale.count()),
+               label);
+  }
+  return map;
+}
+
+// Calls body(element, count, parameter) for runs of elements along a row.
+template <class Body>
+void ForEachRun(const ParameterMap& map, const Scratch& scratch, const Body& body) {
+  if (map.per_tensor) {
+    scratch.ParallelFor(map.inner, kGrain,
+                        [&](int64_t begin, int64_t end) { body(begin, end - begin, 0); });
+    return;
+  }
+  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, map.inner));
+  scratch.ParallelFor(map.outer * map.axis, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      body(row * map.inner, map.inner, map.RowParameter(row));
+    }
+  });
+}
+
+std::vector<float> FloatsOf(const Tensor& x, const std::string& label) {
+  std::vector<float> values;
+  values.reserve(Sz(x.count()));
+  if (IsSmallFormat(x.dtype())) return DecodeSmall(x);
+  DispatchNumber(x.dtype(), label, [&]<class T>() {
+    for (const T value : x.data<T>()) values.push_back(static_cast<float>(value));
+  });
+  return values;
+}
+
+template <class T>
+void QuantizeTo(std::span<const float> x, std::span<const float> scales,
+                std::span<const float> zero_points, const ParameterMap& map, T* y,
+                const Scratch& scratch) {
+  constexpr float kLow = static_cast<float>(std::numeric_limits<T>::min());
+  constexpr float kHigh = static_cast<float>(std::numeric_limits<T>::max());
+  const int64_t step = map.parameter_step();
+  ForEachRun(map, scratch, [&](int64_t begin, int64_t count, int64_t parameter) {
+    for (int64_t i = 0; i < count; ++i) {
+      const size_t p = Sz(parameter + i * step);
+      const float scaled = x[Sz(begin + i)] / scales[p];
+      const float value = RoundEven(scaled) + zero_points[p];
+      y[begin + i] = static_cast<T>(value > kLow ? (value < kHigh ? value : kHigh) : kLow);
+    }
+  });
+}
+
+// The same for types of less than a byte and for float8, which does not round to whole numbers.
+void QuantizeSmall(std::span<const float> x, std::span<const float> scales,
+                   std::span<const float> zero_points, const ParameterMap& map,
+                   std::pair<DType, SmallRounding> format, std::byte* y) {
+  const bool is_integer = IsSmallInteger(format.first);
+  const IntegerRange range = RangeOf(format.first);
+  const float low = static_cast<float>(range.low), high = static_cast<float>(range.high);
+  std::vector<float> values(x.size());
+  const int64_t step = map.parameter_step();
+  for (int64_t row = 0; row < map.outer * map.axis; ++row) {
+    for (int64_t i = 0; i < map.inner; ++i) {
+      const size_t p = Sz(map.RowParameter(row) + i * step);
+      const size_t at = Sz(row * map.inner + i);
+      const float scaled = x[at] / scales[p];
+      values[at] = is_integer ? std::clamp(RoundEven(scaled) + zero_points[p], low, high)
+                              : scaled + zero_points[p];
+    }
+  }
+  EncodeSmall(values, format.first, format.second, y);
+}
+
+Op PrepareQuantize(const Node& node, const OpContext&) {
+  CheckInputCount(node, 2, 3);
+  SmallRounding rounding;
+  rounding.saturates = node.Int("saturate", 1) != 0;
+  const DType given = static_cast<DType>(node.Int("output_dtype", 0));
+  return [rounding, given, axis = node.Int("axis", 1), block = node.Int("block_size", 0),
+          label = NodeLabel(node)](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
+                                   Scratch& scratch) {
+    const Tensor& x = *inputs[0];
+    const Tensor* zero_point = inputs.size() > 2 ? inputs[2] : nullptr;
+    DType dtype = given == DType::kUndefined ? DType::kUInt8 : given;
+    if (zero_point != nullptr) dtype = zero_point->dtype();
+    const ParameterMap map = MapParameters(x, *inputs[1], axis, block, label);
+    const std::vector<float> scales = FloatsOf(*inputs[1], label);
+    const std::vector<float> zero_points = ZeroPoints(zero_point, map.count, label);
+    std::vector<float> converted;
+    if (x.dtype() != DType::kFloat32) converted = FloatsOf(x, label);
+    const std::span<const float> floats = converted.empty() && x.dtype() == DType::kFloat32
+                                              ? x.data<float>()
+                                              : std::span<const float>(converted);
+    if (IsSmallFormat(dtype)) {
+      std::byte* y = scratch.AllocateBytes(outputs[0], dtype, x.shape(), Layout::kRowMajor);
+      QuantizeSmall(floats, scales, zero_points, map, {dtype, rounding}, y);
+      return;
+    }
+    if (ElementBits(dtype) > 16) RefuseDType(dtype, label);
+    DispatchInteger(dtype, label, [&]<class T>() {
+      T* y = scratch.Allocate<T>(outputs[0], x.shape()).data();
+      QuantizeTo<T>(floats, scales, zero_points, map, y, scratch);
+    });
+  };
+}
+
+template <class T>
+void DequantizeFrom(const T* x, std::span<const float> scales, std::span<const float> zero_points,
+                    const ParameterMap& map, float* y, const Scratch& scratch) {
+  const int64_t step = map.parameter_step();
+  ForEachRun(map, scratch, [&](int64_t begin, int64_t count, int64_t parameter) {
+    if (step == 0) {
+      const float scale = scales[Sz(parameter)], zero_point = zero_points[Sz(parameter)];
+      for (int64_t i = begin; i < begin + count; ++i) {
+        y[i] = (static_cast<float>(x[i]) - zero_point) * scale;
+      }
+      return;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const size_t p = Sz(parameter + i);
+      y[begin + i] = (static_cast<float>(x[begin + i]) - zero_points[p]) * scales[p];
+    }
+  });
+}
+
+Op PrepareDequantize(const Node& node, const OpContext&) {
+  CheckInputCount(node, 2, 3);
+  return [axis = node.Int("axis", 1), block = node.Int("block_size", 0), label = NodeLabel(node)](
+             std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {
+    const Tensor& x = *inputs[0];
+    const ParameterMap map = MapParameters(x, *inputs[1], axis, block, label);
+    const std::vector<float> scales = FloatsOf(*inputs[1], label);
+    const std::vector<float> zero_points =
+        ZeroPoints(inputs.size() > 2 ? inputs[2] : nullptr, map.count, label);
+    float* y = scratch.Allocate<float>(outputs[0], x.shape()).data();
+    if (IsSmallFormat(x.dtype())) {
+      const std::vector<float> decoded = DecodeSmall(x);
+      DequantizeFrom(decoded.data(), scales, zero_points, map, y, scratch);
+      return;
+    }
+    DispatchInteger(x.dtype(), label, [&]<class T>() {
+      DequantizeFrom(x.data<T>().data(), scales, zero_points, map, y, scratch);
+    });
+  };
+}
+
+Op PrepareDynamicQuantize(const Node& node, const OpContext&) {
+  CheckInputCount(node, 1, 1);
+  return [label = NodeLabel(node)](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
+                                   Scratch& scratch) {
+    if (inputs[0]->dtype() != DType::kFloat32) RefuseDType(inputs[0]->dtype(), label);
+    const std::span<const float> x = inputs[0]->data<float>();
+    const DynamicScale chosen = ChooseDynamicScale(x);
+    uint8_t* y = scratch.Allocate<uint8_t>(outputs[0], inputs[0]->shape()).data();
+    ParameterMap map;
+    map.inner = inputs[0]->count();
+    const float zero_point = static_cast<float>(chosen.zero_point);
+    QuantizeTo<uint8_t>(x, {&chosen.scale, 1}, {&zero_point, 1}, map, y, scratch);
+    if (outputs.size() > 1) outputs[1] = Tensor::Scalar<float>(chosen.scale);
+    if (outputs.size() > 2) outputs[2] = Tensor::Scalar<uint8_t>(chosen.zero_point);
+  };
+}
+
+constexpr OpInfo kOps[] = {
+    {"DequantizeLinear", "", PrepareDequantize},
+    {"DynamicQuantizeLinear", "", PrepareDynamicQuantize},
+    {"QuantizeLinear", "", PrepareQuantize},
+    {"DequantizeLinear", "com.microsoft", PrepareDequantize},
+    {"QuantizeLinear", "com.microsoft", PrepareQuantize},
+};
+
+}  // namespace
+
+DynamicScale ChooseDynamicScale(std::span<const float> values) {
+  float low = 0, high = 0;  // the range always holds 0
+  for (const float value : values) {
+    low = value < low ? value : low;
+    high = value > high ? value : high;
+  }
+  const float scale = low == high ? 1.0F : (high - low) / 255.0F;
+  const float zero_point = RoundEven(std::clamp(0.0F - low / scale, 0.0F, 255.0F));
+  return {scale, static_cast<uint8_t>(zero_point)};
+}
+
+std::span<const OpInfo> QuantizeOps() { return kOps; }
 
 }  // namespace pared
