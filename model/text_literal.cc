@@ -82,7 +82,10 @@ void CheckFits(TextScanner& scan, const TextScanner::Number& number, DType dtype
   const int bits = dtype == DType::kBool ? 1 : ElementBits(dtype);
   const bool is_unsigned = IsUnsigned(dtype);
   const double limit = std::ldexp(1.0, is_unsigned ? bits : bits - 1);
-  if (number.real >= limit || number.real < (is_unsigned ? 0 : -limit)) {
+  // A double does not tell the largest 64-bit numbers from the first beyond: there the sign tells.
+  const bool wrapped = bits == 64 && !is_unsigned && (number.integer < 0) != (number.real < 0);
+  const bool too_large = bits == 64 ? wrapped : number.real >= limit;
+  if (too_large || number.real < (is_unsigned ? 0 : -limit)) {
     scan.Fail(std::string("the element does not fit ") + DTypeName(dtype));
   }
 }
