@@ -157,15 +157,18 @@ Tensor ConstantOfNode(const Node& node) {
     if (name == "value_string") return Tensor::MakeStrings({}, {node.String(name, "")});
     if (name == "value_floats") {
       std::vector<float> values = node.Floats(name);
-      return Tensor::Make<float>({static_cast<int64_t>(values.size())}, std::move(values));
+      const int64_t count = static_cast<int64_t>(values.size());
+      return Tensor::Make<float>({count}, std::move(values));
     }
     if (name == "value_ints") {
       std::vector<int64_t> values = node.Ints(name);
-      return Tensor::Make<int64_t>({static_cast<int64_t>(values.size())}, std::move(values));
+      const int64_t count = static_cast<int64_t>(values.size());
+      return Tensor::Make<int64_t>({count}, std::move(values));
     }
     if (name == "value_strings") {
       std::vector<std::string> values = node.Strings(name);
-      return Tensor::MakeStrings({static_cast<int64_t>(values.size())}, std::move(values));
+      const int64_t count = static_cast<int64_t>(values.size());
+      return Tensor::MakeStrings({count}, std::move(values));
     }
   }
   throw Error(ErrorCode::kUnsupported, "has no value of a kind that pared computes with",
