@@ -1,0 +1,92 @@
+#include "config/job_spec.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/testing/matchers.h"
+
+namespace pared {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr const char* kSmallest =
+    R"({"model": "m", "chains": [{"name": "c", "passes": [{"pass": "p"}]}]})";
+
+Json With(const std::string& pointer, const Json& value) {
+  Json json = ParseJson(kSmallest);
+  json[Json::json_pointer(pointer)] = value;
+  return json;
+}
+
+auto RefusedAt(const std::string& where) { return ThrowsError(ErrorCode::kInvalidArgument, where); }
+
+TEST(JobSpec, FillsInDefaults) {
+  EXPECT_EQ(WriteJobSpec(ReadJobSpec(ParseJson(kSmallest))), ParseJson(R"({
+    "model": "m", "model_sha256": "", "experiment": "default", "seed": 0,
+    "calibration": {"dataset": "", "samples": 128},
+    "chains": [{"name": "c", "passes": [{"pass": "p"}]}],
+    "evaluate": {"dataset": "", "samples": 0, "runs": 50, "threads": 1},
+    "limits": {"memory_mb": 0, "time_s": 0}})"));
+}
+
+TEST(JobSpec, ReadsItsCanonicalFormBack) {
+  const Json json = ParseJson(R"({
+    "model": "resnet18", "experiment": "nightly", "seed": 3,
+    "calibration": {"dataset": "cifar10", "samples": 256},
+    "chains": [
+      {"name": "p80", "passes": [{"pass": "magnitude_prune", "sparsity": 0.8},
+                                 {"pass": "quantize_int8", "overrides": [{"x": [1]}]}]},
+      {"name": "fp16", "passes": [{"pass": "cast_fp16"}]}],
+    "evaluate": {"dataset": "cifar10", "runs": 0}, "limits": {"time_s": 60}})");
+  const Json written = WriteJobSpec(ReadJobSpec(json));
+  EXPECT_EQ(WriteJobSpec(ReadJobSpec(written)), written);
+  EXPECT_EQ(written["chains"], json["chains"]);
+  EXPECT_EQ(written["calibration"], json["calibration"]);
+}
+
+TEST(JobSpec, PointsAtTheFault) {
+  EXPECT_THAT([] { ReadJobSpec(Json::array()); }, RefusedAt(""));
+  EXPECT_THAT([] { ReadJobSpec(ParseJson(R"({"chains": []})")); }, RefusedAt("/model"));
+  EXPECT_THAT([] { ReadJobSpec(ParseJson(R"({"model": "m"})")); }, RefusedAt("/chains"));
+  EXPECT_THAT([] { ReadJobSpec(With("/chains", Json::array())); }, RefusedAt("/chains"));
+  EXPECT_THAT([] { ReadJobSpec(With("/model", "../etc")); }, RefusedAt("/model"));
+  EXPECT_THAT([] { ReadJobSpec(With("/chains/0/name", "baseline")); }, RefusedAt("/chains/0/name"));
+  EXPECT_THAT([] { ReadJobSpec(With("/chains/0/passes", Json::array())); },
+              RefusedAt("/chains/0/passes"));
+  EXPECT_THAT([] { ReadJobSpec(With("/chains/0/passes/0", "p")); },
+              RefusedAt("/chains/0/passes/0"));
+  EXPECT_THAT([] { ReadJobSpec(With("/evaluate/threads", 0)); }, RefusedAt("/evaluate/threads"));
+  EXPECT_THAT([] { ReadJobSpec(With("/seed", -1)); }, RefusedAt("/seed"));
+  EXPECT_THAT(
+      [] {
+        ReadJobSpec(With("/evaluate", Json{{"datset", "x"}}));
+      },
+      ThrowsError(ErrorCode::kInvalidArgument, "/evaluate/datset", HasSubstr("dataset")));
+}
+
+TEST(JobSpec, RefusesTwoChainsOfOneName) {
+  EXPECT_THAT(
+      [] { ReadJobSpec(With("/chains/1", ParseJson(kSmallest)["chains"][0])); },
+      ThrowsError(ErrorCode::kInvalidArgument, "/chains/1/name", "two chains are named \"c\""));
+}
+
+TEST(JobSpec, LimitsChainsAndPasses) {
+  Json json = ParseJson(kSmallest);
+  const Json chain = json["chains"][0];
+  for (size_t i = 1; i < kChainsMax; ++i) {
+    json["chains"].push_back(chain);
+    json["chains"].back()["name"] = "c" + std::to_string(i);
+  }
+  EXPECT_EQ(ReadJobSpec(json).chains.size(), kChainsMax);
+  json["chains"].push_back(chain);
+  EXPECT_THAT([&] { ReadJobSpec(json); }, RefusedAt("/chains"));
+
+  const std::vector<Json> passes(kPassesMax, Json{{"pass", "p"}});
+  EXPECT_EQ(ReadJobSpec(With("/chains/0/passes", passes)).chains[0].passes.size(), kPassesMax);
+  const std::vector<Json> too_many(kPassesMax + 1, Json{{"pass", "p"}});
+  EXPECT_THAT([&] { ReadJobSpec(With("/chains/0/passes", too_many)); },
+              RefusedAt("/chains/0/passes"));
+}
+
+}  // namespace
+}  // namespace pared

@@ -1,0 +1,79 @@
+#include "config/settings.h"
+
+#include <gmock/gmock.h>
+
+#include <fstream>
+
+#include "tests/testing/matchers.h"
+#include "tests/testing/temp_dir.h"
+
+namespace pared {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+auto RefusedAt(const std::string& where, const std::string& message) {
+  return ThrowsError(ErrorCode::kInvalidArgument, where, HasSubstr(message));
+}
+
+TEST(Settings, AreLoopbackUnlessToldOtherwise) {
+  const Start start = ReadCommandLine({});
+  EXPECT_EQ(start.action, StartAction::kServe);
+  EXPECT_EQ(start.settings.address, "127.0.0.1");
+  EXPECT_EQ(start.settings.port, 8080);
+  EXPECT_EQ(start.settings.Datasets(), "pared-data/datasets");
+  EXPECT_EQ(start.settings.Database(), "pared-data/pared.db");
+}
+
+TEST(Settings, ReadFlagsInBothForms) {
+  const Settings settings = ReadCommandLine({"--port=0", "--data-dir", "/srv/x", "--model_roots=/a",
+                                             "--model-roots", "/b=c", "--address", "::1"})
+                                .settings;
+  EXPECT_EQ(settings.port, 0);
+  EXPECT_EQ(settings.data_dir, "/srv/x");
+  EXPECT_THAT(settings.model_roots, ElementsAre("/a", "/b=c"));
+  EXPECT_EQ(settings.address, "::1");
+}
+
+TEST(Settings, ReadTheFileFirstAndFlagsOverIt) {
+  const TempDir folder;
+  const std::string file = (folder / "pared.json").string();
+  std::ofstream(file) << R"({"port": 9000, "wait_s_max": 5, "datasets_dir": "/data"})";
+  const Settings settings = ReadCommandLine({"--port=9001", "--config", file}).settings;
+  EXPECT_EQ(settings.port, 9001);
+  EXPECT_EQ(settings.wait_s_max, 5);
+  EXPECT_EQ(settings.Datasets(), "/data");
+}
+
+TEST(Settings, RefuseWhatIsWrong) {
+  EXPECT_THAT([] { ReadCommandLine({"--prot=1"}); }, RefusedAt("--prot", "did you mean --port?"));
+  EXPECT_THAT([] { ReadCommandLine({"--port"}); }, RefusedAt("--port", "needs a value"));
+  EXPECT_THAT([] { ReadCommandLine({"--port=x"}); }, RefusedAt("--port", "must be a number"));
+  EXPECT_THAT([] { ReadCommandLine({"--port=65536"}); },
+              RefusedAt("/port", "must be between 0 and 65535, is 65536"));
+  EXPECT_THAT([] { ReadCommandLine({"serve"}); }, RefusedAt("serve", "is no flag"));
+  EXPECT_THAT([] { ReadCommandLine({"--config=/no/such/file"}); },
+              ThrowsError(ErrorCode::kNotFound, "/no/such/file"));
+}
+
+TEST(Settings, PointIntoTheFileThatIsWrong) {
+  const TempDir folder;
+  const std::string file = (folder / "pared.json").string();
+  std::ofstream(file) << R"({"prot": 9000})";
+  EXPECT_THAT([&] { ReadCommandLine({"--config", file}); }, RefusedAt("/prot", "\"port\""));
+}
+
+TEST(Settings, NameTheActions) {
+  EXPECT_EQ(ReadCommandLine({"--help"}).action, StartAction::kHelp);
+  EXPECT_EQ(ReadCommandLine({"--version"}).action, StartAction::kVersion);
+  EXPECT_EQ(ReadCommandLine({"--check-config", "--port=1"}).action, StartAction::kCheckConfig);
+}
+
+TEST(Settings, HelpTellsRangeAndDefault) {
+  EXPECT_THAT(HelpText(), HasSubstr("--port\n      The port to listen on; 0 takes any that is "
+                                    "free. (0 to 65535, default 8080)"));
+}
+
+}  // namespace
+}  // namespace pared
