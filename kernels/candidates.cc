@@ -1,16 +1,78 @@
+// The list of kernels, and the cost model by which a format is accepted.
+//
+// Costs are cycles per tile of 64 columns, measured (docs/kernels.md): a format costs so much an
+// entry (four k of R rows) and so much a row. Only their order decides, so that one set of numbers
+// serves all ISAs: the ratios of R = 1, R = 2 and dense differ little between them.
+
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
+#include "kernels/sparse.h"
 
 namespace pared {
 namespace {
 
+constexpr double kDenseStep = 4.1;    // four k of one row
+constexpr double kSparseStep1 = 8.4;  // an entry: see the table in kernels/README.md
+constexpr double kSparseStep2 = 9.5;
+constexpr double kSparseStep4 = 17.0;
+constexpr double kDenseRow = 8;    // bias, requantize, store
+constexpr double kSparseRow = 11;  // the same, and the end of a short loop mispredicted
+
+double DenseCost(const GemmWeights& w) {
+  const double steps = static_cast<double>((w.k + 3) / 4);
+  return static_cast<double>(w.m) * (steps * kDenseStep + kDenseRow);
+}
+
+// No list is shorter than the nonzeros make it: an estimate without a look at the weights.
+double LeastSparseCost(const GemmWeights& w, double density) {
+  const double nonzeros = density * static_cast<double>(w.m * w.k);
+  return nonzeros / 16 * std::min(kSparseStep4, 4 * kSparseStep1);
+}
+
+double SparseCost(const GemmWeights& w, int64_t rows, double step) {
+  const double entries = static_cast<double>(CountEntries(w, rows, 4));
+  return entries * step + static_cast<double>(w.m) * kSparseRow;
+}
+
 bool Always(const GemmWeights& /*weights*/, double /*density*/, Isa /*isa*/) { return true; }
 
+// Each accepts where it beats what comes after it in the list.
+bool Sparse1x1Wins(const GemmWeights& w, double density, Isa /*isa*/) {
+  const double dense = DenseCost(w);
+  return LeastSparseCost(w, density) < dense && SparseCost(w, 1, kSparseStep1) < dense;
+}
+
+bool Sparse2x1Wins(const GemmWeights& w, double density, Isa /*isa*/) {
+  const double dense = DenseCost(w);
+  if (LeastSparseCost(w, density) >= dense) return false;
+  return SparseCost(w, 2, kSparseStep2) < std::min(dense, SparseCost(w, 1, kSparseStep1));
+}
+
+bool Sparse4x1Wins(const GemmWeights& w, double density, Isa /*isa*/) {
+  const double dense = DenseCost(w);
+  if (LeastSparseCost(w, density) >= dense) return false;
+  return SparseCost(w, 4, kSparseStep4) <
+         std::min({dense, SparseCost(w, 1, kSparseStep1), SparseCost(w, 2, kSparseStep2)});
+}
+
 constexpr std::array kCandidates = {
+    GemmCandidate{"sparse_4x1_avx512vnni", Sparse4x1Wins, PackSparse4x1Avx512Vnni,
+                  Isa::kAvx512Vnni},
+    GemmCandidate{"sparse_2x1_avx512vnni", Sparse2x1Wins, PackSparse2x1Avx512Vnni,
+                  Isa::kAvx512Vnni},
+    GemmCandidate{"sparse_1x1_avx512vnni", Sparse1x1Wins, PackSparse1x1Avx512Vnni,
+                  Isa::kAvx512Vnni},
     GemmCandidate{"dense_avx512vnni", Always, PackDenseAvx512Vnni, Isa::kAvx512Vnni},
+    GemmCandidate{"sparse_2x1_avxvnni", Sparse2x1Wins, PackSparse2x1AvxVnni, Isa::kAvxVnni},
+    GemmCandidate{"sparse_1x1_avxvnni", Sparse1x1Wins, PackSparse1x1AvxVnni, Isa::kAvxVnni},
+    GemmCandidate{"dense_avxvnni", Always, PackDenseAvxVnni, Isa::kAvxVnni},
+    GemmCandidate{"sparse_2x1_avx2", Sparse2x1Wins, PackSparse2x1Avx2, Isa::kAvx2},
+    GemmCandidate{"sparse_1x1_avx2", Sparse1x1Wins, PackSparse1x1Avx2, Isa::kAvx2},
+    GemmCandidate{"dense_avx2", Always, PackDenseAvx2, Isa::kAvx2},
     GemmCandidate{"reference", Always, PackReferenceGemm, Isa::kReference},
 };
 

@@ -8,8 +8,14 @@
 
 namespace pared {
 
-// In order of preference, worst first. Each level includes those before it.
+// In order of preference, worst first.
 enum class Isa { kReference, kAvx2, kAvxVnni, kAvx512Vnni };
+
+// Whether code that needs `need` may run where `isa` was selected. Each level includes those before
+// it, but for AVX-VNNI: CPUs with AVX-512 VNNI may lack its VEX encoding.
+constexpr bool Includes(Isa isa, Isa need) {
+  return need <= isa && (need != Isa::kAvxVnni || isa == Isa::kAvxVnni);
+}
 
 // "reference", "avx2", "avxvnni", "avx512vnni"
 const char* IsaName(Isa isa);

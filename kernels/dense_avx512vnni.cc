@@ -207,7 +207,7 @@ class DenseAvx512Vnni final : public PackedGemm {
   explicit DenseAvx512Vnni(const GemmWeights& weights)
       : m_(weights.m),
         k_(weights.k),
-        values_(PackDensePanels(weights, {6, 4, 2, 1})),
+        values_(PackDensePanels(weights, 4, {6, 4, 2, 1})),
         epilogue_(weights.epilogue, weights.m) {}
 
   void RunColumns(const uint8_t* x, int64_t columns, void* y,

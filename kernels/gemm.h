@@ -67,7 +67,7 @@ struct GemmCandidate {
   // Cheap. `density` is the fraction of nonzero weights.
   bool (*accepts)(const GemmWeights& weights, double density, Isa isa);
   std::unique_ptr<PackedGemm> (*pack)(const GemmWeights& weights);
-  Isa isa;  // the least it needs
+  Isa isa;  // what it needs
 };
 
 // Best first; the reference ends the list and accepts everything.

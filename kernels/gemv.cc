@@ -22,7 +22,7 @@ std::span<const GemvCandidate> GemvCandidates() { return kCandidates; }
 std::unique_ptr<PackedGemv> PackGemv(const GemmWeights& weights, Isa isa) {
   const double density = CheckedDensity(weights);
   for (const GemvCandidate& candidate : GemvCandidates()) {
-    if (candidate.isa <= isa && candidate.accepts(weights, density, isa)) {
+    if (Includes(isa, candidate.isa) && candidate.accepts(weights, density, isa)) {
       return candidate.pack(weights);
     }
   }

@@ -11,5 +11,14 @@
 namespace pared {
 
 std::unique_ptr<PackedGemm> PackDenseAvx512Vnni(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackSparse1x1Avx512Vnni(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackSparse2x1Avx512Vnni(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackSparse4x1Avx512Vnni(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackDenseAvxVnni(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackSparse1x1AvxVnni(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackSparse2x1AvxVnni(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackDenseAvx2(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackSparse1x1Avx2(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackSparse2x1Avx2(const GemmWeights& weights);
 
 }  // namespace pared

@@ -32,19 +32,22 @@ double CheckedDensity(const GemmWeights& weights) {
   return 1 - static_cast<double>(zeros) / static_cast<double>(weights.values.size());
 }
 
-AlignedBuffer<int8_t> PackDensePanels(const GemmWeights& weights,
+AlignedBuffer<int8_t> PackDensePanels(const GemmWeights& weights, int64_t group,
                                       std::initializer_list<int64_t> heights) {
-  const int64_t k_padded = (weights.k + 3) / 4 * 4;
-  AlignedBuffer<int8_t> packed(static_cast<size_t>(weights.m * k_padded));
+  const int64_t steps = (weights.k + group - 1) / group;
+  AlignedBuffer<int8_t> packed(static_cast<size_t>(weights.m * steps * 4));
   size_t at = 0;
   int64_t m_end = 0;
   for (int64_t m0 = 0; m0 < weights.m; m0 = m_end) {
     m_end = m0 + *std::find_if(heights.begin(), heights.end(),
                                [&](int64_t height) { return height <= weights.m - m0; });
-    for (int64_t k0 = 0; k0 < k_padded; k0 += 4) {
+    for (int64_t k0 = 0; k0 < steps * group; k0 += group) {
       for (int64_t m = m0; m < m_end; ++m) {
-        for (int64_t k = k0; k < k0 + 4; ++k, ++at) {
-          if (k < weights.k) packed[at] = weights.values[static_cast<size_t>(m * weights.k + k)];
+        for (int64_t k = k0; k < k0 + group; ++k, at += static_cast<size_t>(4 / group)) {
+          if (k >= weights.k) continue;
+          const int8_t w = weights.values[static_cast<size_t>(m * weights.k + k)];
+          packed[at] = w;
+          if (group == 2) packed[at + 1] = w < 0 ? int8_t{-1} : int8_t{0};  // the sign, as int16
         }
       }
     }

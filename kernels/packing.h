@@ -38,9 +38,10 @@ inline int64_t OutputBytes(GemmOutput output) { return output == GemmOutput::kUI
 // Checks what every kernel relies on; the fraction of weights that are not zero.
 double CheckedDensity(const GemmWeights& weights);
 
-// Weights as panels of R rows, [k/4][R][4], k padded with zeros. R is the first of `heights`, which
+// Weights as panels of R rows, [k/4][R][4] of int8 or, with group = 2, [k/2][R][2] of int16; k is
+// padded with zeros. R is the first of `heights`, which
 // ends in 1, that the rows left can fill.
-AlignedBuffer<int8_t> PackDensePanels(const GemmWeights& weights,
+AlignedBuffer<int8_t> PackDensePanels(const GemmWeights& weights, int64_t group,
                                       std::initializer_list<int64_t> heights);
 
 }  // namespace pared

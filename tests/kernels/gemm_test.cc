@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <string>
@@ -15,6 +16,11 @@
 
 namespace pared {
 namespace {
+
+bool IsHere(Isa isa) {
+  const std::vector<Isa> here = AvailableIsas();
+  return std::find(here.begin(), here.end(), isa) != here.end();
+}
 
 enum class Mask { kUnstructured, k2x1, k4x1, k1x4, kFirstColumns };
 
@@ -122,7 +128,7 @@ void ExpectAllEqualReference(const Case& c) {
   const AlignedBuffer<uint8_t> x = problem.Activations();
   const std::vector<std::byte> expected = RunGemm(*PackReferenceGemm(problem.weights()), c, x);
   for (const GemmCandidate& candidate : GemmCandidates()) {
-    if (candidate.isa > AvailableIsas().back()) continue;
+    if (!IsHere(candidate.isa)) continue;
     const std::unique_ptr<PackedGemm> gemm = candidate.pack(problem.weights());
     EXPECT_STREQ(gemm->kernel_name(), candidate.name);
     EXPECT_TRUE(RunGemm(*gemm, c, x) == expected) << candidate.name << " " << Describe(c);
@@ -178,7 +184,7 @@ TEST(Gemm, EveryKernelKeepsSumsExactAtTheSaturationCorners) {
     AlignedBuffer<uint8_t> x(static_cast<size_t>(k * 64));
     std::memset(x.data(), 255, x.size());
     for (const GemmCandidate& candidate : GemmCandidates()) {
-      if (candidate.isa > AvailableIsas().back()) continue;
+      if (!IsHere(candidate.isa)) continue;
       const std::unique_ptr<PackedGemm> gemm = candidate.pack(weights);
       AlignedBuffer<int32_t> y(128);
       AlignedBuffer<std::byte> scratch(gemm->scratch_bytes());
@@ -201,7 +207,7 @@ TEST(Gemm, RoundsHalvesToEvenAndSaturates) {
   for (uint8_t i = 0; i < 6; ++i) x[i] = i;
   x[63] = 255;
   for (const GemmCandidate& candidate : GemmCandidates()) {
-    if (candidate.isa > AvailableIsas().back()) continue;
+    if (!IsHere(candidate.isa)) continue;
     for (float scale : {0.5F, 1e38F}) {
       weights.epilogue.scale = {scale};
       const std::unique_ptr<PackedGemm> gemm = candidate.pack(weights);
@@ -215,6 +221,43 @@ TEST(Gemm, RoundsHalvesToEvenAndSaturates) {
       EXPECT_EQ(y[63], scale == 0.5F ? 138 : 200) << candidate.name;
     }
   }
+}
+
+std::string Chosen(const Case& c) {
+  return PackGemm(Problem(c).weights(), AvailableIsas().back())->kernel_name();
+}
+
+TEST(Gemm, ChoosesTheFormatThatFitsTheMask) {
+  const std::string isa = IsaName(AvailableIsas().back());
+  if (isa == "reference") GTEST_SKIP() << "this machine has only the reference";
+  const Case base{.m = 64, .k = 512, .columns = 64, .sparsity = 0.9};
+  Case dense = base, unstructured = base, pairs = base;
+  dense.sparsity = 0.1;
+  pairs.mask = Mask::k2x1;
+  EXPECT_EQ(Chosen(dense), "dense_" + isa);
+  EXPECT_EQ(Chosen(unstructured), "sparse_1x1_" + isa);
+  EXPECT_EQ(Chosen(pairs), "sparse_2x1_" + isa);
+}
+
+TEST(Gemm, TimingChangesNoBits) {
+  for (double sparsity : {0.0, 0.5, 0.9}) {
+    const Case c{.m = 33, .k = 200, .columns = 130, .sparsity = sparsity};
+    Problem problem(c);
+    const AlignedBuffer<uint8_t> x = problem.Activations();
+    const std::vector<std::byte> expected = RunGemm(*PackReferenceGemm(problem.weights()), c, x);
+    for (Isa isa : AvailableIsas()) {
+      EXPECT_TRUE(RunGemm(*PackGemmTimed(problem.weights(), isa, 3), c, x) == expected);
+      EXPECT_TRUE(RunGemm(*PackGemm(problem.weights(), isa), c, x) == expected);
+    }
+  }
+}
+
+TEST(Gemm, TimingNeverKeepsASparseKernelForDenseWeights) {
+  const Case c{.m = 16, .k = 64, .columns = 64, .sparsity = 0.0};
+  const std::string isa = IsaName(AvailableIsas().back());
+  const std::string expected = isa == "reference" ? isa : "dense_" + isa;
+  EXPECT_EQ(PackGemmTimed(Problem(c).weights(), AvailableIsas().back(), 1)->kernel_name(),
+            expected);
 }
 
 }  // namespace

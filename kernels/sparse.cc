@@ -1,0 +1,85 @@
+#include "kernels/sparse.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace pared {
+namespace {
+
+bool IsUsed(const GemmWeights& weights, int64_t row, int64_t rows, int64_t k) {
+  for (int64_t m = row; m < std::min(row + rows, weights.m); ++m) {
+    if (weights.values[static_cast<size_t>(m * weights.k + k)] != 0) return true;
+  }
+  return false;
+}
+
+void AppendU16(uint16_t value, std::vector<uint8_t>& out) {
+  out.push_back(static_cast<uint8_t>(value & 255));
+  out.push_back(static_cast<uint8_t>(value >> 8));
+}
+
+}  // namespace
+
+int64_t SparseBlockK(int64_t k, int64_t limit) {
+  const int64_t blocks = (k + limit - 1) / limit;
+  return (k + blocks - 1) / blocks;
+}
+
+SparseLists::SparseLists(const GemmWeights& weights, const SparseFormat& format)
+    : row_groups_((weights.m + format.rows - 1) / format.rows),
+      blocks_((weights.k + format.block_k - 1) / format.block_k) {
+  PARED_CHECK(format.block_k <= 8192);
+  std::vector<uint8_t> entries;
+  for (int64_t block = 0; block < blocks_; ++block) {
+    for (int64_t row = 0; row < weights.m; row += format.rows) {
+      Append(weights, format, block, row, entries);
+    }
+  }
+  entries_ = AlignedBuffer<uint8_t>(std::span<const uint8_t>(entries));
+}
+
+void SparseLists::Append(const GemmWeights& weights, const SparseFormat& format, int64_t block,
+                         int64_t row, std::vector<uint8_t>& entries) {
+  const int64_t begin = block * format.block_k;
+  const int64_t end = std::min(begin + format.block_k, weights.k);
+  std::vector<int64_t> used;
+  for (int64_t k = begin; k < end; ++k) {
+    if (IsUsed(weights, row, format.rows, k)) used.push_back(k);
+  }
+  const size_t group = static_cast<size_t>(format.group);
+  const size_t count = (used.size() + group - 1) / group;
+  const size_t real = used.size();
+  used.resize(count * group, used.empty() ? begin : used.back());
+  for (size_t i = 0; i < used.size(); i += group) {
+    for (size_t j = i; j < i + group; ++j) {
+      AppendU16(static_cast<uint16_t>((used[j] - begin) * 8), entries);
+    }
+    for (int64_t m = row; m < row + format.rows; ++m) {
+      for (size_t j = i; j < i + group; ++j) {
+        const bool present = j < real && m < weights.m;
+        const int8_t w =
+            present ? weights.values[static_cast<size_t>(m * weights.k + used[j])] : int8_t{0};
+        if (group == 4) {
+          entries.push_back(static_cast<uint8_t>(w));
+        } else {
+          AppendU16(static_cast<uint16_t>(int16_t{w}), entries);
+        }
+      }
+    }
+  }
+  counts_.push_back(static_cast<uint32_t>(count));
+}
+
+int64_t CountEntries(const GemmWeights& weights, int64_t rows, int64_t group) {
+  int64_t entries = 0;
+  for (int64_t row = 0; row < weights.m; row += rows) {
+    int64_t used = 0;
+    for (int64_t k = 0; k < weights.k; ++k) used += IsUsed(weights, row, rows, k) ? 1 : 0;
+    entries += (used + group - 1) / group;
+  }
+  return entries;
+}
+
+}  // namespace pared
