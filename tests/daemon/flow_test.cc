@@ -1,0 +1,215 @@
+#include "daemon/flow.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "tests/testing/matchers.h"
+#include "tests/testing/models.h"
+
+namespace pared {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Key;
+using testing::UnorderedElementsAre;
+
+Model Start() { return ModelFromText("g (float[N] x) => (float[N] y) { y = Identity(x) }"); }
+
+// A pass that writes its name at the end of the producer's.
+Pass Append(const std::string& text, std::atomic<int>* calls = nullptr) {
+  return [text, calls](Model model, PassContext& context) {
+    if (calls != nullptr) ++*calls;
+    context.report["wrote"] = text;
+    model.producer_name += text;
+    return model;
+  };
+}
+
+Pass Throws(const Error& error) {
+  return [error](Model, PassContext& context) -> Model {
+    context.report["seen"] = true;
+    throw error;
+  };
+}
+
+PlanNode Node(const std::string& pass, Pass run, std::vector<std::string> chains,
+              std::vector<PlanNode> next = {}) {
+  return {{pass, Json::object(), std::move(run), false}, std::move(chains), std::move(next)};
+}
+
+PlanNode Root(std::vector<PlanNode> next) { return {{}, {"baseline"}, std::move(next)}; }
+
+// What each chain ended with, in one line: the producer's name, or the error.
+class Collector {
+ public:
+  Sink sink() {
+    return [this](const std::string& chain, const Outcome& outcome) {
+      const std::lock_guard lock(mutex_);
+      ++calls_[chain];
+      outcomes_[chain] = outcome;
+    };
+  }
+  std::string Of(const std::string& chain) const {
+    const Outcome& outcome = outcomes_.at(chain);
+    return outcome.error != nullptr ? "error: " + outcome.error->message()
+                                    : outcome.model->producer_name;
+  }
+  const std::map<std::string, Outcome>& outcomes() const { return outcomes_; }
+  const std::map<std::string, int>& calls() const { return calls_; }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, Outcome> outcomes_;
+  std::map<std::string, int> calls_;
+};
+
+TEST(Flow, RunsASharedPrefixOnce) {
+  std::atomic<int> prunes = 0;
+  const PlanNode plan =
+      Root({Node("prune", Append("p", &prunes), {"p"},
+                 {Node("int8", Append("i"), {"p-i"}), Node("fp16", Append("f"), {"p-f"})}),
+            Node("fp16", Append("f"), {"f"})});
+  Collector ended;
+  Flow(plan, {.threads = 2}, ended.sink()).Run(Start());
+  EXPECT_EQ(prunes, 1);
+  EXPECT_EQ(ended.Of("baseline"), "");
+  EXPECT_EQ(ended.Of("p"), "p");
+  EXPECT_EQ(ended.Of("p-i"), "pi");
+  EXPECT_EQ(ended.Of("p-f"), "pf");
+  EXPECT_EQ(ended.Of("f"), "f");
+}
+
+TEST(Flow, TwoChainsMayEndInOneStep) {
+  const PlanNode plan = Root({Node("prune", Append("p"), {"a", "b"})});
+  Collector ended;
+  Flow(plan, {}, ended.sink()).Run(Start());
+  EXPECT_EQ(ended.Of("a"), "p");
+  EXPECT_EQ(ended.Of("b"), "p");
+}
+
+TEST(Flow, AnErrorEndsItsOwnBranch) {
+  std::atomic<int> after = 0;
+  const PlanNode plan =
+      Root({Node("broken", Throws({ErrorCode::kUnsupported, "no such layer", "conv_1"}), {"a"},
+                 {Node("int8", Append("i", &after), {"a-i"})}),
+            Node("fp16", Append("f"), {"f"})});
+  Collector ended;
+  Flow(plan, {.threads = 2}, ended.sink()).Run(Start());
+  EXPECT_EQ(after, 0);
+  EXPECT_EQ(ended.Of("f"), "f");
+  EXPECT_EQ(ended.Of("a"), "error: pass broken: no such layer");
+  EXPECT_EQ(ended.Of("a-i"), "error: pass broken: no such layer");
+  EXPECT_EQ(ended.outcomes().at("a-i").error->where(), "conv_1");
+  EXPECT_EQ(ended.outcomes().at("a-i").error->code(), ErrorCode::kUnsupported);
+}
+
+TEST(Flow, TellsWhatEachStepReportedAlsoTheOneThatFailed) {
+  const PlanNode plan = Root({Node("prune", Append("p"), {},
+                                   {Node("broken", Throws({ErrorCode::kInternal, "no"}), {"a"})})});
+  Collector ended;
+  Flow(plan, {}, ended.sink()).Run(Start());
+  const Json& reports = ended.outcomes().at("a").reports;
+  ASSERT_EQ(reports.size(), 2u);
+  EXPECT_EQ(reports[0]["pass"], "prune");
+  EXPECT_EQ(reports[0]["report"], Json({{"wrote", "p"}}));
+  EXPECT_GE(reports[0]["seconds"], 0.0);
+  EXPECT_EQ(reports[1]["report"], Json({{"seen", true}}));
+}
+
+TEST(Flow, VerifiesWhatAPassReturns) {
+  const Pass breaks = [](Model model, PassContext&) {
+    model.graph.nodes.clear();  // nobody makes the output y now
+    return model;
+  };
+  const PlanNode plan = Root({Node("breaks", breaks, {"a"})});
+  Collector ended;
+  Flow(plan, {}, ended.sink()).Run(Start());
+  EXPECT_THAT(ended.Of("a"), HasSubstr("error: pass breaks: "));
+}
+
+TEST(Flow, ForeignExceptionsBecomeErrors) {
+  const Pass throws = [](Model, PassContext&) -> Model { throw std::runtime_error("odd"); };
+  const Pass exhausts = [](Model, PassContext&) -> Model { throw std::bad_alloc(); };
+  const PlanNode plan = Root({Node("a", throws, {"a"}), Node("b", exhausts, {"b"})});
+  Collector ended;
+  Flow(plan, {}, ended.sink()).Run(Start());
+  EXPECT_EQ(ended.outcomes().at("a").error->code(), ErrorCode::kInternal);
+  EXPECT_EQ(ended.Of("a"), "error: pass a: odd");
+  EXPECT_EQ(ended.outcomes().at("b").error->code(), ErrorCode::kUnavailable);
+  EXPECT_THAT(ended.Of("b"), HasSubstr("out of memory"));
+}
+
+TEST(Flow, AsksBeforeEachStepWhetherItIsCancelled) {
+  std::atomic<bool> cancelled = false;
+  std::atomic<int> after = 0;
+  const Pass cancels = [&](Model model, PassContext&) {
+    cancelled = true;
+    return model;
+  };
+  const PlanNode plan =
+      Root({Node("cancels", cancels, {"a"}, {Node("int8", Append("i", &after), {"a-i"})})});
+  Collector ended;
+  Flow(plan, {.cancelled = [&] { return cancelled.load(); }}, ended.sink()).Run(Start());
+  EXPECT_EQ(after, 0);
+  EXPECT_EQ(ended.outcomes().at("a-i").error->code(), ErrorCode::kCancelled);
+}
+
+TEST(Flow, AChainThatCannotBeDeliveredFails) {
+  const PlanNode plan = Root({Node("prune", Append("p"), {"a", "b"})});
+  Collector ended;
+  const Sink collect = ended.sink();
+  const Sink sink = [&](const std::string& chain, const Outcome& outcome) {
+    if (chain == "a" && outcome.model != nullptr) throw Error(ErrorCode::kUnavailable, "disk full");
+    collect(chain, outcome);
+  };
+  Flow(plan, {}, sink).Run(Start());
+  EXPECT_EQ(ended.Of("a"), "error: disk full");
+  EXPECT_EQ(ended.Of("b"), "p");
+  EXPECT_THAT(ended.calls(), UnorderedElementsAre(testing::Pair("baseline", 1),
+                                                  testing::Pair("a", 1), testing::Pair("b", 1)));
+}
+
+TEST(Flow, ReportsTheBeginningAndTheEndOfEachStep) {
+  const Pass half = [](Model model, PassContext& context) {
+    context.progress(0.5);
+    return model;
+  };
+  const PlanNode plan = Root({Node("prune", half, {}, {Node("int8", half, {"a"})})});
+  std::vector<std::string> lines;
+  FlowContext context;
+  context.progress = [&](const std::string& step, double fraction) {
+    lines.push_back(step + " " + std::to_string(fraction).substr(0, 3));
+  };
+  Collector ended;
+  Flow(plan, context, ended.sink()).Run(Start());
+  EXPECT_THAT(lines, ElementsAre("prune 0.0", "prune 0.5", "prune 1.0", "prune+int8 0.0",
+                                 "prune+int8 0.5", "prune+int8 1.0"));
+}
+
+TEST(Flow, HandsThePassWhatTheJobGives) {
+  const Dataset dataset = Dataset::Random(Start().graph.inputs, 4, 1);
+  const Dataset* seen = nullptr;
+  int64_t seed = 0;
+  const Pass looks = [&](Model model, PassContext& context) {
+    seen = context.calibration;
+    seed = context.seed + context.calibration_samples;
+    return model;
+  };
+  Collector ended;
+  Flow(Root({Node("looks", looks, {"a"})}),
+       {.calibration = &dataset, .calibration_samples = 3, .seed = 40}, ended.sink())
+      .Run(Start());
+  EXPECT_EQ(seen, &dataset);
+  EXPECT_EQ(seed, 43);
+}
+
+}  // namespace
+}  // namespace pared

@@ -1,0 +1,339 @@
+#include "daemon/runner.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <thread>
+
+#include "base/log.h"
+#include "evaluator/dataset.h"
+#include "model/onnx.h"
+#include "tests/testing/matchers.h"
+#include "tests/testing/models.h"
+#include "tests/testing/temp_dir.h"
+
+namespace pared {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::AllOf;
+using testing::Contains;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Key;
+using testing::Pair;
+using testing::SizeIs;
+
+const Json kSpec = {{"model", "tiny"},
+                    {"chains", {{{"name", "fp16"}, {"passes", {{{"pass", "cast_fp16"}}}}}}},
+                    {"evaluate", {{"runs", 3}}}};
+
+// A store, artifacts with the model "tiny", and a worker that is a shell script. In the script
+// $FOLDER is the job's folder.
+class RunnerTest : public testing::Test {
+ protected:
+  RunnerTest() : store_(dir_ / "pared.db", {}), artifacts_(dir_ / "artifacts") {
+    SetLogLevel(LogLevel::kError);
+    SaveOnnx(ModelFromText("g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,0,0,1}> "
+                           "{ y = MatMul(x, w) }"),
+             dir_ / "tiny.onnx");
+    model_ = artifacts_.Put(dir_ / "tiny.onnx");
+    store_.PutModel("tiny", model_.sha256, model_.bytes);
+  }
+
+  RunnerSettings Script(const std::string& script) const {
+    const std::filesystem::path program = dir_ / "worker.sh";
+    WriteFile(program, "#!/bin/sh\nFOLDER=$3\n" + script + "\n");
+    std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+    return {.program = program,
+            .work_dir = dir_ / "work",
+            .datasets_dir = dir_ / "datasets",
+            .time_s = 60,
+            .threads = 1};
+  }
+
+  Job WaitUntil(JobId id, const std::function<bool(const Job&)>& holds) const {
+    const auto deadline = std::chrono::steady_clock::now() + 30s;
+    while (true) {
+      const Job job = *store_.GetJob(id);
+      if (holds(job)) return job;
+      if (std::chrono::steady_clock::now() > deadline) {
+        ADD_FAILURE() << "job " << id << " is still " << JobStateName(job.state);
+        return job;
+      }
+      std::this_thread::sleep_for(5ms);
+    }
+  }
+
+  Job WaitForEnd(JobId id) const {
+    return WaitUntil(id, [](const Job& job) {
+      return job.state != JobState::kQueued && job.state != JobState::kRunning;
+    });
+  }
+
+  Job WaitForProgress(JobId id) const {
+    return WaitUntil(id, [](const Job& job) { return !job.progress.is_null(); });
+  }
+
+  std::vector<Run> RunsOf(JobId id) const {
+    RunQuery query;
+    query.job = id;
+    return store_.Runs(query);
+  }
+
+  TempDir dir_;
+  Store store_;
+  Artifacts artifacts_;
+  Artifact model_;
+};
+
+// What a worker writes at its end: the baseline, and fp16 with a file.
+const char kGoodResult[] = R"sh(
+echo '{"step": "all", "fraction": 0.5}'
+echo model-bytes > $FOLDER/fp16.onnx
+cat > $FOLDER/result.json <<'END'
+{"is_complete": true, "machine": {"cpu": "x"}, "runs": [
+ {"chain": "baseline", "metrics": {"top1": 0.9}},
+ {"chain": "fp16", "file": "fp16.onnx", "metrics": {"top1": 0.8}, "steps": [{"pass": "cast_fp16"}]}]}
+END
+)sh";
+
+TEST_F(RunnerTest, RecordsWhatTheWorkerMeasured) {
+  const JobId id = store_.Submit(kSpec);
+  const Runner runner(store_, artifacts_, Script(kGoodResult));
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kSucceeded);
+  EXPECT_EQ(job.progress["step"], "all");
+  const std::vector<Run> runs = RunsOf(id);
+  ASSERT_THAT(runs, SizeIs(2));
+  EXPECT_EQ(runs[0].record.chain, "baseline");
+  EXPECT_EQ(runs[0].record.artifact, model_.sha256);
+  EXPECT_EQ(runs[1].record.experiment, "default");
+  EXPECT_EQ(runs[1].record.model, "tiny");
+  EXPECT_EQ(runs[1].record.metrics.at("top1"), 0.8);
+  EXPECT_EQ(runs[1].record.machine, Json({{"cpu", "x"}}));
+  EXPECT_EQ(ReadFile(artifacts_.Path(runs[1].record.artifact)), "model-bytes\n");
+}
+
+TEST_F(RunnerTest, LeavesNoFolderBehind) {
+  std::filesystem::create_directories(dir_ / "work" / "77");  // of a daemon that crashed
+  const JobId id = store_.Submit(kSpec);
+  {
+    const Runner runner(store_, artifacts_, Script(kGoodResult));
+    WaitForEnd(id);
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(dir_ / "work"));
+}
+
+TEST_F(RunnerTest, AFailedChainFailsTheJobAndKeepsTheOthers) {
+  const JobId id = store_.Submit(kSpec);
+  const Runner runner(store_, artifacts_, Script(R"sh(
+cat > $FOLDER/result.json <<'END'
+{"is_complete": true, "runs": [{"chain": "baseline", "metrics": {"top1": 0.9}},
+ {"chain": "fp16", "error": {"code": "unsupported", "message": "no", "where": "conv_1"}}]}
+END
+)sh"));
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_EQ(job.error["code"], "unsupported");
+  EXPECT_EQ(job.error["message"], "chain fp16: no");
+  EXPECT_EQ(job.error["where"], "conv_1");
+  EXPECT_THAT(RunsOf(id), SizeIs(2));
+}
+
+TEST_F(RunnerTest, AWorkerThatCrashesFailsItsJobAndTheNextOneRuns) {
+  const JobId first = store_.Submit(kSpec);
+  const JobId second = store_.Submit(kSpec);
+  const Runner runner(
+      store_, artifacts_,
+      Script("[ -e " + (dir_ / "seen").string() + " ] || { touch " + (dir_ / "seen").string() +
+             "; echo check failed >&2; kill -ABRT $$; }" + kGoodResult));
+  const Job job = WaitForEnd(first);
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_EQ(job.error["code"], "internal");
+  EXPECT_THAT(job.error["message"].get<std::string>(),
+              AllOf(HasSubstr("signal 6"), HasSubstr("check failed")));
+  EXPECT_EQ(WaitForEnd(second).state, JobState::kSucceeded);
+}
+
+TEST_F(RunnerTest, WhatEndedBeforeACrashIsKept) {
+  const JobId id = store_.Submit(kSpec);
+  const Runner runner(store_, artifacts_, Script(R"sh(
+echo '{"runs": [{"chain": "baseline", "metrics": {"top1": 0.9}}]}' > $FOLDER/result.json
+kill -KILL $$)sh"));
+  EXPECT_EQ(WaitForEnd(id).state, JobState::kFailed);
+  EXPECT_THAT(RunsOf(id), SizeIs(1));
+}
+
+TEST_F(RunnerTest, TheWorkersOwnErrorIsTheJobs) {
+  const JobId id = store_.Submit(kSpec);
+  const Runner runner(store_, artifacts_, Script(R"sh(
+echo '{"error": {"code": "unsupported", "message": "op Foo", "where": "node f"}}'; exit 1)sh"));
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.error, Json({{"code", "unsupported"}, {"message", "op Foo"}, {"where", "node f"}}));
+}
+
+TEST_F(RunnerTest, AResultThatIsNotWholeIsNoSuccess) {
+  const JobId id = store_.Submit(kSpec);
+  const Runner runner(store_, artifacts_,
+                      Script("echo '{\"runs\": [' > $FOLDER/result.json; exit 0"));
+  EXPECT_EQ(WaitForEnd(id).state, JobState::kFailed);
+}
+
+TEST_F(RunnerTest, AWorkerThatSaysNothingIsNoSuccess) {
+  const JobId id = store_.Submit(kSpec);
+  const Runner runner(store_, artifacts_, Script("exit 0"));
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_THAT(job.error["message"].get<std::string>(), HasSubstr("exit code 0"));
+}
+
+TEST_F(RunnerTest, AFileOutsideTheFolderIsNotTakenIn) {
+  const JobId id = store_.Submit(kSpec);
+  const Runner runner(store_, artifacts_, Script(R"sh(
+echo '{"is_complete": true, "runs": [{"chain": "fp16", "file": "../../tiny.onnx"}]}' > $FOLDER/result.json)sh"));
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_THAT(job.error["message"].get<std::string>(), HasSubstr("outside its folder"));
+}
+
+TEST_F(RunnerTest, CancelTakesEffectWithinASecondEvenWhereTheWorkerIgnoresIt) {
+  const JobId id = store_.Submit(kSpec);
+  const Runner runner(store_, artifacts_, Script(R"sh(
+trap '' TERM; echo '{"step": "long", "fraction": 0}'; while :; do sleep 0.05; done)sh"));
+  WaitForProgress(id);
+  const auto begin = std::chrono::steady_clock::now();
+  store_.RequestCancel(id);
+  EXPECT_EQ(WaitForEnd(id).state, JobState::kCancelled);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 1s);
+}
+
+TEST_F(RunnerTest, TheTimeLimitEndsTheJob) {
+  Json spec = kSpec;
+  spec["limits"] = {{"time_s", 1}};
+  const JobId id = store_.Submit(spec);
+  const Runner runner(store_, artifacts_, Script("exec sleep 60"));
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_EQ(job.error["code"], "unavailable");
+  EXPECT_EQ(job.error["where"], "/limits/time_s");
+  EXPECT_THAT(job.error["message"].get<std::string>(), HasSubstr("1 s"));
+}
+
+TEST_F(RunnerTest, TheMemoryLimitEndsTheJob) {
+  Json spec = kSpec;
+  spec["limits"] = {{"memory_mb", 16}};
+  const JobId id = store_.Submit(spec);
+  const Runner runner(store_, artifacts_,
+                      Script("x=$(head -c 64000000 /dev/zero | tr '\\0' x); exec sleep 60"));
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_EQ(job.error["where"], "/limits/memory_mb");
+  EXPECT_THAT(job.error["message"].get<std::string>(), HasSubstr("16 MB"));
+}
+
+TEST_F(RunnerTest, AJobThatRunsWhenTheDaemonStopsGoesBackIntoTheQueue) {
+  const JobId id = store_.Submit(kSpec);
+  {
+    const Runner runner(store_, artifacts_,
+                        Script("echo '{\"step\": \"long\", \"fraction\": 0}'; exec sleep 60"));
+    WaitForProgress(id);
+  }
+  EXPECT_EQ(store_.GetJob(id)->state, JobState::kQueued);
+  const Runner runner(store_, artifacts_, Script(kGoodResult));
+  EXPECT_EQ(WaitForEnd(id).state, JobState::kSucceeded);
+}
+
+TEST_F(RunnerTest, AModelThatIsGoneFailsTheJob) {
+  Json spec = kSpec;
+  spec["model"] = "none";
+  const JobId id = store_.Submit(spec);
+  const Runner runner(store_, artifacts_, Script(kGoodResult));
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.error["code"], "not_found");
+  EXPECT_EQ(job.error["where"], "/model");
+}
+
+// The program itself, with a model of four weights.
+class RealWorkerTest : public RunnerTest {
+ protected:
+  RunnerSettings Real() const {
+    return {.program = PARED_PROGRAM,
+            .work_dir = dir_ / "work",
+            .datasets_dir = dir_ / "datasets",
+            .time_s = 60,
+            .threads = 2};
+  }
+
+  // "ones": two samples of [1, 1] for the only input.
+  void WriteOnes() const {
+    const std::filesystem::path folder = dir_.path() / "datasets" / "ones";
+    std::filesystem::create_directories(folder);
+    SaveNpy(Tensor::Make<float>({2, 2}, {1, 1, 1, 1}), folder / "x.npy");
+    WriteFile(folder / "dataset.json", R"({"inputs": {"*": "x.npy"}})");
+  }
+};
+
+TEST_F(RealWorkerTest, MeasuresTheBaselineAndTheChain) {
+  const JobId id = store_.Submit(kSpec);
+  const Runner runner(store_, artifacts_, Real());
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.error, Json());
+  ASSERT_EQ(job.state, JobState::kSucceeded);
+  const std::vector<Run> runs = RunsOf(id);
+  ASSERT_THAT(runs, SizeIs(2));
+  EXPECT_EQ(runs[0].record.metrics.at("sqnr_db"), 200);
+  EXPECT_EQ(runs[0].record.metrics.at("size_bytes"), static_cast<double>(model_.bytes));
+  EXPECT_EQ(runs[0].record.metrics.at("size_ratio"), 1);
+  EXPECT_EQ(runs[0].record.metrics.at("latency_ratio"), 1);
+  // The identity of normal numbers in float16: 11 bits of mantissa, at least 60 dB.
+  EXPECT_GT(runs[1].record.metrics.at("sqnr_db"), 60);
+  EXPECT_THAT(runs[1].record.metrics, Contains(Key("latency_ms_p50")));
+  const Json& report = runs[1].record.reports.back();
+  EXPECT_EQ(report["pass"], "evaluate");
+  EXPECT_EQ(report["report"]["random_inputs"], true);
+  EXPECT_EQ(LoadOnnx(artifacts_.Path(runs[1].record.artifact)).graph.inputs.size(), 1u);
+}
+
+TEST_F(RealWorkerTest, AModelThatItCannotRunFailsTheJobByName) {
+  SaveOnnx(ModelFromText("g (float[2] x) => (float[2] y) { [odd] y = Frobnicate(x) }"),
+           dir_ / "odd.onnx");
+  const Artifact odd = artifacts_.Put(dir_ / "odd.onnx");
+  store_.PutModel("tiny", odd.sha256, odd.bytes);
+  const JobId id = store_.Submit(kSpec);
+  const Runner runner(store_, artifacts_, Real());
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.error["code"], "unsupported");
+  EXPECT_THAT(job.error["where"].get<std::string>() + job.error["message"].get<std::string>(),
+              AllOf(HasSubstr("odd"), HasSubstr("Frobnicate")));
+}
+
+TEST_F(RealWorkerTest, ADatasetThatIsNotThereFailsTheJobByName) {
+  Json spec = kSpec;
+  spec["evaluate"]["dataset"] = "none";
+  const JobId id = store_.Submit(spec);
+  const Runner runner(store_, artifacts_, Real());
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.error["code"], "not_found");
+  EXPECT_THAT(job.error["where"].get<std::string>(), HasSubstr("none"));
+}
+
+TEST_F(RealWorkerTest, QuantizingNothingIsNoSuccess) {
+  SaveOnnx(ModelFromText("g (float[N,2] x) => (float[N,2] y) { y = Relu(x) }"), dir_ / "r.onnx");
+  const Artifact relu = artifacts_.Put(dir_ / "r.onnx");
+  store_.PutModel("tiny", relu.sha256, relu.bytes);
+  WriteOnes();
+  Json spec = kSpec;
+  spec["calibration"] = {{"dataset", "ones"}};
+  spec["chains"] = {{{"name", "int8"}, {"passes", {{{"pass", "quantize_int8"}}}}}};
+  const JobId id = store_.Submit(spec);
+  const Runner runner(store_, artifacts_, Real());
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kFailed);
+}
+
+}  // namespace
+}  // namespace pared
