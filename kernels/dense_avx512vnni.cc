@@ -238,6 +238,11 @@ class DenseAvx512Vnni final : public PackedGemm {
 
 }  // namespace
 
+void DenseRowAvx512Vnni(const uint8_t* x, const int8_t* w, int64_t k, const EpilogueView& e,
+                        int64_t row, void* y) noexcept {
+  Panel<1>(x, w, k, e, row, y);
+}
+
 std::unique_ptr<PackedGemm> PackDenseAvx512Vnni(const GemmWeights& weights) {
   return std::make_unique<DenseAvx512Vnni>(weights);
 }

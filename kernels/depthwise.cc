@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/kernels.h"
 #include "kernels/reference.h"
 
 namespace pared {
@@ -47,9 +48,66 @@ class ReferenceDepthwise final : public PackedDepthwise {
   GemmEpilogue epilogue_;
 };
 
+// Each channel is a GEMM of one row over its gathered kernel positions.
+struct DepthwiseKernel {
+  const char* name;
+  DenseRow row;
+  int64_t group;
+};
+constexpr DepthwiseKernel kAvx2Kernel = {"depthwise_avx2", DenseRowAvx2, 2};
+constexpr DepthwiseKernel kAvx512Kernel = {"depthwise_avx512vnni", DenseRowAvx512Vnni, 4};
+
+class VectorDepthwise final : public PackedDepthwise {
+ public:
+  VectorDepthwise(const DepthwiseWeights& weights, const DepthwiseKernel& kernel, Isa isa)
+      : im2col_(weights.geometry, isa),
+        multiplier_(weights.multiplier),
+        channels_(weights.geometry.channels * weights.multiplier),
+        positions_(weights.geometry.kernel_height * weights.geometry.kernel_width),
+        kernel_(kernel),
+        values_(PackDensePanels(
+            {.m = channels_, .k = positions_, .values = weights.values, .epilogue = {}},
+            kernel.group, {1})),
+        epilogue_(weights.epilogue, channels_) {
+    PARED_CHECK(static_cast<int64_t>(weights.values.size()) == channels_ * positions_);
+  }
+
+  const Im2col& im2col() const override { return im2col_; }
+
+  void Run(const uint8_t* image, const Range& range, void* y,
+           std::byte* scratch) const noexcept override {
+    const EpilogueView e = epilogue_.view();
+    uint8_t* rows = reinterpret_cast<uint8_t*>(scratch);
+    const int64_t row_bytes = (positions_ + kernel_.group - 1) / kernel_.group * 4;
+    std::byte* tile =
+        static_cast<std::byte*>(y) + range.tile * channels_ * 64 * OutputBytes(e.output);
+    for (int64_t c = range.begin; c < range.end; ++c) {
+      // Channels that share an input channel share its rows.
+      const int64_t source = c / multiplier_;
+      if (c == range.begin || c % multiplier_ == 0) {
+        im2col_.GatherChannels(image, range.tile, source, source + 1, rows);
+      }
+      kernel_.row(rows, values_.data() + c * row_bytes, positions_, e, c, tile);
+    }
+  }
+  size_t scratch_bytes() const override { return static_cast<size_t>(positions_) * 64 + 64; }
+  const char* kernel_name() const override { return kernel_.name; }
+
+ private:
+  Im2col im2col_;
+  int64_t multiplier_, channels_, positions_;
+  DepthwiseKernel kernel_;
+  AlignedBuffer<int8_t> values_;
+  PackedEpilogue epilogue_;
+};
+
 }  // namespace
 
 std::unique_ptr<PackedDepthwise> PackDepthwise(const DepthwiseWeights& weights, Isa isa) {
+  if (isa >= Isa::kAvx512Vnni) {
+    return std::make_unique<VectorDepthwise>(weights, kAvx512Kernel, isa);
+  }
+  if (isa >= Isa::kAvx2) return std::make_unique<VectorDepthwise>(weights, kAvx2Kernel, isa);
   return std::make_unique<ReferenceDepthwise>(weights, isa);
 }
 

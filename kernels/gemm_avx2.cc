@@ -43,6 +43,13 @@ struct Avx2 {
 
 }  // namespace
 
+void DenseRowAvx2(const uint8_t* x, const int8_t* w, int64_t k, const EpilogueView& e, int64_t row,
+                  void* y) noexcept {
+  std::byte* out = static_cast<std::byte*>(y);
+  DensePanel256<Avx2, 1>(x, w, k, e, row, out);
+  DensePanel256<Avx2, 1>(x + 32, w, k, e, row, out + 32 * OutputBytes(e.output));
+}
+
 std::unique_ptr<PackedGemm> PackDenseAvx2(const GemmWeights& weights) {
   return std::make_unique<Dense256<Avx2>>(weights);
 }

@@ -12,6 +12,7 @@ namespace {
 bool Always(const GemmWeights& /*weights*/, double /*density*/, Isa /*isa*/) { return true; }
 
 constexpr std::array kCandidates = {
+    GemvCandidate{"gemv_16x4_avx512vnni", Always, PackGemv16x4Avx512Vnni, Isa::kAvx512Vnni},
     GemvCandidate{"gemv_reference", Always, PackReferenceGemv, Isa::kReference},
 };
 

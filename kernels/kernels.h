@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "kernels/gemm.h"
+#include "kernels/gemv.h"
 #include "kernels/packing.h"
 
 namespace pared {
@@ -20,5 +21,16 @@ std::unique_ptr<PackedGemm> PackSparse2x1AvxVnni(const GemmWeights& weights);
 std::unique_ptr<PackedGemm> PackDenseAvx2(const GemmWeights& weights);
 std::unique_ptr<PackedGemm> PackSparse1x1Avx2(const GemmWeights& weights);
 std::unique_ptr<PackedGemm> PackSparse2x1Avx2(const GemmWeights& weights);
+
+std::unique_ptr<PackedGemv> PackGemv16x4Avx512Vnni(const GemmWeights& weights);
+
+// One output row over the 64 columns of a tile, for depthwise convolutions: x is [k][64], w packed
+// by PackDensePanels with rows of one, y the output's tile.
+using DenseRow = void (*)(const uint8_t* x, const int8_t* w, int64_t k, const EpilogueView& e,
+                          int64_t row, void* y) noexcept;
+void DenseRowAvx512Vnni(const uint8_t* x, const int8_t* w, int64_t k, const EpilogueView& e,
+                        int64_t row, void* y) noexcept;
+void DenseRowAvx2(const uint8_t* x, const int8_t* w, int64_t k, const EpilogueView& e, int64_t row,
+                  void* y) noexcept;  // int16 weights: group = 2
 
 }  // namespace pared

@@ -43,11 +43,12 @@ void MaxPoolTile(const Im2col& im2col, const uint8_t* image, PoolRange range, ui
   uint8_t* rows = reinterpret_cast<uint8_t*>(scratch);
   for (int64_t c = range.begin; c < range.end; ++c) {
     im2col.GatherChannels(image, range.tile, c, c + 1, rows);
-    uint8_t* out = y + (range.tile * g.channels + c) * 64;
-    std::memcpy(out, rows, 64);
-    for (int64_t p = 1; p < g.kernel_height * g.kernel_width; ++p) {
-      for (int64_t i = 0; i < 64; ++i) out[i] = std::max(out[i], rows[p * 64 + i]);
+    std::array<uint8_t, 64> most{};  // a local, which cannot alias the rows
+    for (int64_t p = 0; p < g.kernel_height * g.kernel_width; ++p) {
+      const uint8_t* row = rows + p * 64;
+      for (size_t i = 0; i < 64; ++i) most[i] = std::max(most[i], row[i]);
     }
+    std::memcpy(y + (range.tile * g.channels + c) * 64, most.data(), 64);
   }
 }
 
