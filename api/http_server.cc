@@ -158,6 +158,7 @@ struct HttpServer::Impl {
   Impl(const Settings& the_settings, const Router& the_router, fs::path incoming_dir)
       : settings(the_settings), router(the_router), incoming(std::move(incoming_dir)) {}
 
+  void MakeIncoming() const;
   void Listen();
   void Stop();
   void Drain();
@@ -195,6 +196,13 @@ struct HttpServer::Impl {
   asio::thread_pool uploads{1};
   std::jthread thread;
 };
+
+void HttpServer::Impl::MakeIncoming() const {
+  std::error_code error;
+  fs::remove_all(incoming, error);  // what was on its way when the daemon died
+  if (!error) fs::create_directories(incoming, error);
+  if (error) throw Error(ErrorCode::kInternal, "cannot create: " + error.message(), incoming);
+}
 
 void HttpServer::Impl::Listen() {
   error_code error;
@@ -472,6 +480,7 @@ void HttpServer::Impl::Drain() {
 
 HttpServer::HttpServer(const Settings& settings, const Router& router, fs::path incoming)
     : impl_(std::make_unique<Impl>(settings, router, std::move(incoming))) {
+  impl_->MakeIncoming();
   impl_->Listen();
 }
 

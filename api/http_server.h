@@ -14,8 +14,8 @@ namespace pared {
 class HttpServer {
  public:
   // Listens on settings.address and settings.port, and answers from then on. Uploads are written
-  // into folders below `incoming`. Settings and router must outlive the server. Throws
-  // kUnavailable: the port is in use; kInvalidArgument: no such address.
+  // into folders below `incoming`, which is made empty. Settings and router must outlive the
+  // server. Throws kUnavailable: the port is in use; kInvalidArgument: no such address.
   HttpServer(const Settings& settings, const Router& router, std::filesystem::path incoming);
   ~HttpServer();  // Stop()
 

@@ -83,11 +83,13 @@ class JsonBuilder final : public nlohmann::json_sax<Json> {
     return true;
   }
 
+  // The place of what comes next. In a list that holds an open container, that is its last item.
   std::string Pointer() const {
     std::string pointer;
     for (const Level& level : open_) {
-      const bool is_list = level.json->is_array();
-      pointer = JoinPointer(pointer, is_list ? std::to_string(level.json->size()) : level.key);
+      const bool is_last = &level == &open_.back();
+      const size_t index = level.json->size() - (level.json->is_array() && !is_last ? 1 : 0);
+      pointer = JoinPointer(pointer, level.json->is_array() ? std::to_string(index) : level.key);
     }
     return pointer;
   }

@@ -74,14 +74,14 @@ struct Run {
 };
 
 struct RunQuery {
-  std::optional<std::string> experiment, model, chain;
-  std::optional<JobId> job;
+  std::optional<std::string> experiment = {}, model = {}, chain = {};
+  std::optional<JobId> job = {};
   int64_t limit = 100;
   int64_t after = 0;  // runs with greater ids only
 };
 
 struct JobQuery {
-  std::optional<JobState> state;
+  std::optional<JobState> state = {};
   int64_t limit = 100;
   int64_t after = 0;
 };

@@ -1,0 +1,177 @@
+// Over real sockets, by a client that writes and reads plain bytes.
+
+#include "api/http_server.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "tests/api/service_fixture.h"
+
+namespace pared {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+class Client {
+ public:
+  explicit Client(uint16_t port) : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int result =
+        connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+    PARED_CHECK(result == 0);
+    timeval limit = {.tv_sec = 20, .tv_usec = 0};
+    setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  }
+  ~Client() { close(socket_); }
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  void Send(const std::string& bytes) { send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL); }
+
+  // All that comes until the server closes.
+  std::string ReadToEnd() {
+    std::string text;
+    char buffer[4096];
+    for (ssize_t count = 0; (count = recv(socket_, buffer, sizeof buffer, 0)) > 0;) {
+      text.append(buffer, static_cast<size_t>(count));
+    }
+    return text;
+  }
+
+ private:
+  int socket_;
+};
+
+class HttpServerTest : public ServiceTest {
+ protected:
+  HttpServerTest() {
+    settings_.body_bytes_max = 1024;
+    settings_.model_bytes_max = 4096;
+    server_ = std::make_unique<HttpServer>(settings_, router_, folder_ / "incoming");
+  }
+
+  // The answer to one request on a connection of its own.
+  std::string Ask(const std::string& request_line, const std::string& rest = "\r\n") {
+    Client client(server_->port());
+    client.Send(request_line + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + rest);
+    return client.ReadToEnd();
+  }
+
+  static std::string Sized(const std::string& body) {
+    return "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  }
+
+  std::unique_ptr<HttpServer> server_;
+};
+
+TEST_F(HttpServerTest, AnswersOnThePortItReports) {
+  EXPECT_NE(server_->port(), 0);
+  EXPECT_THAT(Ask("GET /healthz"), StartsWith("HTTP/1.1 200 OK\r\n"));
+  EXPECT_THAT(Ask("GET /nothing"), StartsWith("HTTP/1.1 404 "));
+  EXPECT_THAT(Ask("PATCH /healthz"), StartsWith("HTTP/1.1 501 "));
+}
+
+TEST_F(HttpServerTest, KeepsAConnectionForSeveralRequests) {
+  Client client(server_->port());
+  client.Send(
+      "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+      "GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+  const std::string answers = client.ReadToEnd();
+  EXPECT_THAT(answers, HasSubstr("\"status\":\"ok\""));
+  EXPECT_THAT(answers, HasSubstr("\"jobs\":[]"));
+}
+
+TEST_F(HttpServerTest, AnswersHeadWithoutABody) {
+  const std::string answer = Ask("HEAD /v1/models");
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\n"));
+  EXPECT_TRUE(answer.ends_with("\r\n\r\n")) << answer;
+}
+
+TEST_F(HttpServerTest, RefusesWhatIsNotHttp) {
+  Client client(server_->port());
+  client.Send("hello\r\n\r\n");
+  EXPECT_THAT(client.ReadToEnd(), StartsWith("HTTP/1.1 400 "));
+}
+
+TEST_F(HttpServerTest, LimitsHeaders) {
+  EXPECT_THAT(Ask("GET /healthz", "X: " + std::string(20'000, 'x') + "\r\n\r\n"),
+              StartsWith("HTTP/1.1 431 "));
+}
+
+TEST_F(HttpServerTest, LimitsBodies) {
+  EXPECT_THAT(Ask("POST /v1/jobs", Sized(std::string(1024, ' '))), StartsWith("HTTP/1.1 400 "));
+  EXPECT_THAT(Ask("POST /v1/jobs", Sized(std::string(1025, ' '))), StartsWith("HTTP/1.1 413 "));
+  EXPECT_THAT(Ask("PUT /v1/models/x", Sized(std::string(4097, ' '))), StartsWith("HTTP/1.1 413 "));
+}
+
+TEST_F(HttpServerTest, RefusesPagesOfOtherSites) {
+  EXPECT_THAT(Ask("GET /healthz", "Origin: http://evil.example\r\n\r\n"),
+              StartsWith("HTTP/1.1 403 "));
+  EXPECT_THAT(Ask("GET /healthz", "Origin: http://localhost\r\n\r\n"), StartsWith("HTTP/1.1 200 "));
+  Client rebound(server_->port());
+  rebound.Send("GET /healthz HTTP/1.1\r\nHost: evil.example:8080\r\nConnection: close\r\n\r\n");
+  EXPECT_THAT(rebound.ReadToEnd(), StartsWith("HTTP/1.1 403 "));
+}
+
+TEST_F(HttpServerTest, TakesAModelAndGivesItBackByItsName) {
+  EXPECT_THAT(Ask("PUT /v1/models/relu", Sized(ModelBytes())), StartsWith("HTTP/1.1 201 "));
+  EXPECT_THAT(Ask("PUT /v1/models/relu", Sized(ModelBytes())), StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(Ask("GET /v1/models/relu"), HasSubstr("\"shape\":[\"N\",4]"));
+  EXPECT_THAT(Ask("PUT /v1/models/junk", Sized("junk")), HasSubstr("\"errors\":[{"));
+  EXPECT_THAT(Ask("PUT /v1/models/UP", Sized(ModelBytes())), StartsWith("HTTP/1.1 400 "));
+  EXPECT_FALSE(store_.GetModel("junk").has_value());
+  EXPECT_TRUE(std::filesystem::is_empty(folder_ / "incoming"));
+}
+
+TEST_F(HttpServerTest, StreamsAnArtifact) {
+  const std::string bytes(1'000'000, 'x');
+  WriteFile(folder_ / "c.onnx", bytes);
+  RunRecord run;
+  run.chain = "c";
+  run.artifact = artifacts_.Put(folder_ / "c.onnx").sha256;
+  store_.Submit(Json::object());
+  store_.Claim({});
+  store_.Finish(1, JobState::kSucceeded, nullptr, {run});
+  const std::string answer = Ask("GET /v1/runs/1/model");
+  EXPECT_THAT(answer, HasSubstr("Content-Length: 1000000\r\n"));
+  EXPECT_TRUE(answer.ends_with("\r\n\r\n" + bytes));
+}
+
+TEST_F(HttpServerTest, WaitEndsWithTheJob) {
+  store_.Submit(Json::object());
+  Client client(server_->port());
+  client.Send("GET /v1/jobs/1?wait=30 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+  EXPECT_THAT(Ask("GET /healthz"), StartsWith("HTTP/1.1 200 "));  // meanwhile
+  store_.RequestCancel(1);
+  EXPECT_THAT(client.ReadToEnd(), HasSubstr("\"state\":\"cancelled\""));
+}
+
+TEST_F(HttpServerTest, StopAnswersThoseWhoWaitAndClosesTheRest) {
+  store_.Submit(Json::object());
+  Client idle(server_->port());
+  Client waiting(server_->port());
+  waiting.Send("GET /v1/jobs/1?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  EXPECT_THAT(Ask("GET /healthz"), StartsWith("HTTP/1.1 200 "));
+  server_->Stop();
+  EXPECT_EQ(idle.ReadToEnd(), "");
+  server_->Stop();
+}
+
+TEST_F(HttpServerTest, SaysThatAPortIsTaken) {
+  Settings taken = settings_;
+  taken.port = server_->port();
+  EXPECT_THROW(HttpServer(taken, router_, folder_ / "incoming2"), Error);
+  taken.address = "nowhere";
+  EXPECT_THROW(HttpServer(taken, router_, folder_ / "incoming2"), Error);
+}
+
+}  // namespace
+}  // namespace pared

@@ -1,0 +1,109 @@
+#include "storage/artifacts.h"
+
+#include <gmock/gmock.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "tests/testing/matchers.h"
+#include "tests/testing/temp_dir.h"
+
+namespace pared {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+
+// FIPS 180-2, appendix B.1.
+constexpr const char* kAbc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+std::string ReadAll(const fs::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+int CountEntries(const fs::path& folder) {
+  int count = 0;
+  for ([[maybe_unused]] const auto& entry : fs::recursive_directory_iterator(folder)) ++count;
+  return count;
+}
+
+class ArtifactsTest : public ::testing::Test {
+ protected:
+  TempDir folder_;
+  Artifacts artifacts_{folder_ / "artifacts"};
+};
+
+TEST_F(ArtifactsTest, AreNamedByTheirBytes) {
+  WriteFile(folder_ / "x.onnx", "abc");
+  const Artifact artifact = artifacts_.Put(folder_ / "x.onnx");
+  EXPECT_EQ(artifact.sha256, kAbc);
+  EXPECT_EQ(artifact.bytes, 3);
+  EXPECT_EQ(ReadAll(artifacts_.Path(kAbc)), "abc");
+  EXPECT_EQ(artifacts_.DataPath(kAbc), std::nullopt);
+}
+
+TEST_F(ArtifactsTest, OutliveTheFileTheyCameFrom) {
+  WriteFile(folder_ / "x.onnx", "abc");
+  artifacts_.Put(folder_ / "x.onnx");
+  fs::remove(folder_ / "x.onnx");
+  EXPECT_EQ(ReadAll(artifacts_.Path(kAbc)), "abc");
+}
+
+TEST_F(ArtifactsTest, AreKeptOnce) {
+  WriteFile(folder_ / "x.onnx", "abc");
+  WriteFile(folder_ / "y.onnx", "abc");
+  artifacts_.Put(folder_ / "x.onnx");
+  const int count = CountEntries(folder_ / "artifacts");
+  EXPECT_EQ(artifacts_.Put(folder_ / "y.onnx").sha256, kAbc);
+  EXPECT_EQ(CountEntries(folder_ / "artifacts"), count);
+}
+
+TEST_F(ArtifactsTest, BringTheTensorsBesideTheModelAlong) {
+  WriteFile(folder_ / "p80.onnx", "ab");
+  WriteFile(folder_ / "p80.onnx.data", "c");
+  const Artifact artifact = artifacts_.Put(folder_ / "p80.onnx");
+  EXPECT_EQ(artifact.sha256, kAbc);
+  EXPECT_EQ(artifact.bytes, 3);
+  EXPECT_EQ(ReadAll(artifacts_.Path(kAbc)), "ab");
+  ASSERT_TRUE(artifacts_.DataPath(kAbc).has_value());
+  EXPECT_THAT(artifacts_.DataPath(kAbc)->string(), EndsWith("/p80.onnx.data"));
+  EXPECT_EQ(ReadAll(*artifacts_.DataPath(kAbc)), "c");
+}
+
+TEST_F(ArtifactsTest, RefuseSymbolicLinks) {
+  WriteFile(folder_ / "secret", "abc");
+  fs::create_symlink(folder_ / "secret", folder_ / "x.onnx");
+  EXPECT_THAT([&] { artifacts_.Put(folder_ / "x.onnx"); },
+              ThrowsError(ErrorCode::kInvalidArgument, EndsWith("x.onnx")));
+  WriteFile(folder_ / "y.onnx", "abc");
+  fs::create_symlink(folder_ / "secret", folder_ / "y.onnx.data");
+  EXPECT_THAT([&] { artifacts_.Put(folder_ / "y.onnx"); },
+              ThrowsError(ErrorCode::kInvalidArgument, EndsWith("y.onnx.data")));
+  EXPECT_THAT([&] { artifacts_.Put(folder_ / "missing"); },
+              ThrowsError(ErrorCode::kInvalidArgument, EndsWith("missing")));
+}
+
+TEST_F(ArtifactsTest, KnowOnlyDigests) {
+  for (const std::string& name : {std::string("../secret"), std::string(64, '.'), std::string(),
+                                  std::string(64, '0'), std::string(63, 'a') + "/"}) {
+    EXPECT_THAT([&] { artifacts_.Path(name); }, ThrowsError(ErrorCode::kNotFound, name));
+  }
+}
+
+TEST_F(ArtifactsTest, ClearWhatACrashLeftHalfWritten) {
+  WriteFile(artifacts_.IncomingDir() / "half", "x");
+  const Artifacts again(folder_ / "artifacts");
+  EXPECT_TRUE(fs::is_empty(again.IncomingDir()));
+}
+
+TEST_F(ArtifactsTest, LeaveNothingBehindThatWasRefused) {
+  WriteFile(folder_ / "x.onnx", "abc");
+  artifacts_.Put(folder_ / "x.onnx");
+  EXPECT_TRUE(fs::is_empty(artifacts_.IncomingDir()));
+}
+
+}  // namespace
+}  // namespace pared
