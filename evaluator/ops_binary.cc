@@ -203,12 +203,14 @@ Op PrepareBitShift(const Node& node, const OpContext&) {
                                             std::span<Tensor> outputs, Scratch& scratch) {
     CheckSameType(inputs, label);
     DispatchInteger(inputs[0]->dtype(), label, [&]<class T>() {
+      using Wide = std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>;
       const auto shift = [is_left](T x, T by) {
         constexpr uint64_t kBits = sizeof(T) * 8;
         const uint64_t steps = static_cast<uint64_t>(by);
-        if (steps >= kBits) return T{0};
-        const uint64_t bits = static_cast<uint64_t>(x);
-        return static_cast<T>(is_left ? bits << steps : bits >> steps);
+        const uint64_t bits = static_cast<uint64_t>(x);  // keeps the sign
+        if (is_left) return steps >= kBits ? T{0} : static_cast<T>(bits << steps);
+        if (steps < kBits) return static_cast<T>(static_cast<Wide>(x) >> steps);
+        return static_cast<T>(x < T{0} ? ~T{0} : T{0});
       };
       Combine<T, T, T>(*inputs[0], *inputs[1], outputs[0], scratch, shift, label);
     });

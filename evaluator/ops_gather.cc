@@ -329,7 +329,7 @@ constexpr OpInfo kOps[] = {
     {"Gather", "", PrepareGather, HalfFloats::kNative},
     {"GatherElements", "", PrepareGatherElements, HalfFloats::kNative},
     {"GatherND", "", PrepareGatherND, HalfFloats::kNative},
-    {"OneHot", "", PrepareOneHot},
+    {"OneHot", "", PrepareOneHot, HalfFloats::kNative},
     {"Scatter", "", PrepareScatterElements},
     {"ScatterElements", "", PrepareScatterElements},
     {"ScatterND", "", PrepareScatterND},

@@ -81,7 +81,9 @@ void PadRows(const Tensor& in, const PadPlan& plan, T constant, T* to, const Scr
 PadPlan PlanPad(const Shape& from, std::span<const int64_t> pads, std::vector<int64_t> axes,
                 PadMode mode, const std::string& label) {
   const int64_t rank = static_cast<int64_t>(from.size());
-  for (int64_t axis = 0; axes.empty() && axis < rank; ++axis) axes.push_back(axis);
+  if (axes.empty()) {
+    for (int64_t axis = 0; axis < rank; ++axis) axes.push_back(axis);
+  }
   if (pads.size() != 2 * axes.size()) {
     RefuseNode("needs two amounts for each axis, has " + std::to_string(pads.size()), label);
   }

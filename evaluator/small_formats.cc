@@ -60,7 +60,11 @@ unsigned EncodeFloat(float value, const MiniFloat& format, bool saturates) {
   const unsigned infinity = all_ones & ~((1u << format.mantissa_bits) - 1);
   const auto nan = [&] {
     if (format.specials == Specials::kUnsignedZero) return 1u << width;
-    return format.specials == Specials::kNoNaN ? all_ones : sign | all_ones;
+    if (format.specials == Specials::kNoNaN) return all_ones;
+    // A quiet NaN: the first bit of the mantissa.
+    if (format.specials == Specials::kIeee)
+      return sign | infinity | 1u << (format.mantissa_bits - 1);
+    return sign | all_ones;
   };
   if (std::isnan(value)) return nan();
   const double magnitude = std::abs(double{value});
