@@ -31,7 +31,7 @@ TEST(StoreStorm, LosesNothingAndLocksNobodyOut) {
   for (int i = 0; i < kReaders; ++i) {
     readers.emplace_back([&] {
       while (!is_over) {
-        for (const Run& run : store.Runs({})) ASSERT_EQ(run.record.metrics.size(), 2);
+        for (const auto& run : store.Runs({})) ASSERT_EQ(run.record.metrics.size(), 2);
         store.Jobs({.state = JobState::kRunning});
         ++reads;
       }
