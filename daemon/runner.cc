@@ -308,13 +308,23 @@ void Runner::RunGuarded(const Job& job, std::stop_token stop) {
   store_.Finish(job.id, JobState::kFailed, failure, {});
 }
 
-WorkOrder Runner::OrderFor(const JobSpec& spec, const ModelRecord& model) const {
+// A job is pinned to the bytes that its model's name stood for when it was submitted.
+std::string Runner::ModelOf(const JobSpec& spec) const {
+  if (!spec.model_sha256.empty()) return spec.model_sha256;
+  const std::optional<ModelRecord> model = store_.GetModel(spec.model);
+  if (!model) {
+    throw Error(ErrorCode::kNotFound, "there is no model named " + spec.model, "/model");
+  }
+  return model->sha256;
+}
+
+WorkOrder Runner::OrderFor(const JobSpec& spec, const std::string& model) const {
   const auto folder_of = [&](const std::string& dataset) {
     return dataset.empty() ? std::string() : (settings_.datasets_dir / dataset).string();
   };
   WorkOrder order;
   order.spec = WriteJobSpec(spec);
-  order.model = artifacts_.Path(model.sha256).string();
+  order.model = artifacts_.Path(model).string();
   order.calibration = folder_of(spec.calibration.dataset);
   order.evaluation = folder_of(spec.evaluate.dataset);
   order.threads = settings_.threads;
@@ -323,16 +333,13 @@ WorkOrder Runner::OrderFor(const JobSpec& spec, const ModelRecord& model) const 
 
 void Runner::RunJob(const Job& job, std::stop_token stop) {
   const JobSpec spec = ReadJobSpec(job.spec);
-  const std::optional<ModelRecord> model = store_.GetModel(spec.model);
-  if (!model) {
-    throw Error(ErrorCode::kNotFound, "there is no model named " + spec.model, "/model");
-  }
+  const std::string model = ModelOf(spec);
   const JobLimits limits = {
       spec.limits.memory_mb == 0 ? settings_.memory_mb : spec.limits.memory_mb,
       spec.limits.time_s == 0 ? settings_.time_s : spec.limits.time_s};
   const JobFolder folder(settings_.work_dir / std::to_string(job.id));
   const std::filesystem::path order = folder.path() / "order.json";
-  WriteOrder(OrderFor(spec, *model), order);
+  WriteOrder(OrderFor(spec, model), order);
 
   // The system's limits stand behind the watch: they hold between two polls.
   const int64_t threads = std::max(settings_.threads, spec.evaluate.threads);
@@ -359,7 +366,7 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
     record.experiment = spec.experiment;
     record.model = spec.model;
     record.machine = result.machine;
-    if (chain.chain == "baseline") record.artifact = model->sha256;
+    if (chain.chain == "baseline") record.artifact = model;
     runs.push_back(std::move(record));
   }
   const Verdict verdict =

@@ -35,7 +35,8 @@ class Runner {
   void Loop(std::stop_token stop);
   void RunGuarded(const Job& job, std::stop_token stop);
   void RunJob(const Job& job, std::stop_token stop);
-  WorkOrder OrderFor(const JobSpec& spec, const ModelRecord& model) const;
+  std::string ModelOf(const JobSpec& spec) const;  // SHA-256
+  WorkOrder OrderFor(const JobSpec& spec, const std::string& model) const;
 
   Store& store_;
   Artifacts& artifacts_;
