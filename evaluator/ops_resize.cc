@@ -78,8 +78,10 @@ Op PrepareSpaceToDepth(const Node& node, const OpContext& /*context*/) {
       const T* values = Elements<T>(x);
       scratch.ParallelFor(shape[0] * shape[1], 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-          const int64_t part = i % shape[1] / channels;
-          const int64_t plane = i / shape[1] * channels + i % channels;
+          const int64_t out = i % shape[1];
+          const int64_t part = block.is_crd ? out % (b * b) : out / channels;
+          const int64_t c = block.is_crd ? out / (b * b) : out % channels;
+          const int64_t plane = i / shape[1] * channels + c;
           for (int64_t row = 0; row < height; ++row) {
             const T* from =
                 values + (plane * height * b + row * b + part / b) * width * b + part % b;

@@ -43,6 +43,8 @@ double InputCoordinate(const ResizeNode& node, const AxisGeometry& g, int64_t at
   const double in = static_cast<double>(g.in);
   const double out = static_cast<double>(g.out);
   if (node.transform == "asymmetric") return x / g.scale;
+  // By the whole length of the output, as the operator's text and ONNX Runtime have it; ONNX's own
+  // node tests use scale * in, which may have a fraction.
   if (node.transform == "align_corners") return g.out == 1 ? 0 : x * (in - 1) / (out - 1);
   if (node.transform == "pytorch_half_pixel") return g.out == 1 ? 0 : (x + 0.5) / g.scale - 0.5;
   if (node.transform == "tf_half_pixel_for_nn") return (x + 0.5) / g.scale;
@@ -101,8 +103,7 @@ AxisTaps TapsOf(const ResizeNode& node, const AxisGeometry& g) {
       const double d = (static_cast<double>(first + t) - x) / stretch;
       double weight = is_cubic ? Cubic(node.cubic_a, d) : Linear(d);
       const bool is_inside = first + t >= 0 && first + t < g.in;
-      // With antialias the filter is cut at the border and normalized, as Pillow does it.
-      if (!is_inside && (node.excludes_outside || node.antialias)) weight = 0;
+      if (!is_inside && node.excludes_outside) weight = 0;
       taps.index.push_back(std::clamp<int64_t>(first + t, 0, g.in - 1));
       taps.weights.push_back(weight);
       sum += weight;
