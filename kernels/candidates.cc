@@ -16,7 +16,7 @@ namespace pared {
 namespace {
 
 constexpr double kDenseStep = 4.1;    // four k of one row
-constexpr double kSparseStep1 = 8.4;  // an entry: see the table in kernels/README.md
+constexpr double kSparseStep1 = 8.4;  // an entry: see docs/kernels.md
 constexpr double kSparseStep2 = 9.5;
 constexpr double kSparseStep4 = 17.0;
 constexpr double kDenseRow = 8;    // bias, requantize, store
