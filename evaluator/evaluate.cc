@@ -44,7 +44,7 @@ void AddWeightMetrics(const Model& model, Metrics& metrics) {
   int64_t count = 0;
   int64_t zeros = 0;
   int64_t int8_count = 0;
-  for (const WeightInfo& weight : FindWeights(model)) {
+  for (const WeightInfo& weight : MeasureWeights(model)) {
     count += weight.count;
     zeros += weight.zeros;
     int8_count += weight.is_int8 ? weight.count : 0;

@@ -229,7 +229,9 @@ std::vector<float> Cast(std::span<const T> values) {
 
 }  // namespace
 
-std::vector<WeightInfo> FindWeights(const Model& model) { return WeightFinder().Find(model.graph); }
+std::vector<WeightInfo> MeasureWeights(const Model& model) {
+  return WeightFinder().Find(model.graph);
+}
 
 std::vector<float> ToFloats(const Tensor& tensor) {
   switch (tensor.dtype()) {

@@ -22,7 +22,7 @@ struct WeightInfo {
 };
 
 // Of the main graph and its subgraphs.
-std::vector<WeightInfo> FindWeights(const Model& model);
+std::vector<WeightInfo> MeasureWeights(const Model& model);
 
 // The elements as float. Throws kUnsupported for types that are no numbers.
 std::vector<float> ToFloats(const Tensor& tensor);

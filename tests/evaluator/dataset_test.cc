@@ -106,7 +106,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadNpy{"structured",
                Npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }\n",
                    "\0\0\0\0"s),
-               "element type"},
+               "no simple type"},
         BadNpy{"fortran",
                Npy("{'descr': '<f4', 'fortran_order': True, 'shape': (1,), }\n", "\0\0\0\0"s),
                "C order"},

@@ -33,49 +33,49 @@ FidelitySums SumsOf(const std::vector<float>& reference, const std::vector<float
   return sums;
 }
 
-TEST(FindWeights, CountsBothZerosOfAFloatWeight) {
+TEST(MeasureWeights, CountsBothZerosOfAFloatWeight) {
   const Model model = ModelFromText(
       "g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {0,0,3,-0.0,1,1,0,-2}> "
       "{ y = MatMul(x, w) }");
-  EXPECT_THAT(FindWeights(model), ElementsAre(Weight("w", 8, 4, false)));
+  EXPECT_THAT(MeasureWeights(model), ElementsAre(Weight("w", 8, 4, false)));
 }
 
-TEST(FindWeights, LooksThroughReshapeAndCountsASharedWeightOnce) {
+TEST(MeasureWeights, LooksThroughReshapeAndCountsASharedWeightOnce) {
   const Model model = ModelFromText(
       "g (float[N,2] x) => (float[N,2] z) <float[4] w = {0,1,2,3}, int64[2] s = {2,2}> "
       "{ v = Reshape(w, s) y = MatMul(x, v) z = MatMul(y, v) }");
-  EXPECT_THAT(FindWeights(model), ElementsAre(Weight("w", 4, 1, false)));
+  EXPECT_THAT(MeasureWeights(model), ElementsAre(Weight("w", 4, 1, false)));
 }
 
-TEST(FindWeights, ZerosOfAQuantizedWeightAreItsZeroPoint) {
+TEST(MeasureWeights, ZerosOfAQuantizedWeightAreItsZeroPoint) {
   const Model model = ModelFromText(
       "g (float[N,2] x) => (float[N,2] y) "
       "<uint8[2,2] q = {128,0,7,128}, float s = {0.5}, uint8 z = {128}> "
       "{ w = DequantizeLinear(q, s, z) y = MatMul(x, w) }");
-  EXPECT_THAT(FindWeights(model), ElementsAre(Weight("q", 4, 2, true)));
+  EXPECT_THAT(MeasureWeights(model), ElementsAre(Weight("q", 4, 2, true)));
 }
 
-TEST(FindWeights, ZeroPointsMayDifferByChannel) {
+TEST(MeasureWeights, ZeroPointsMayDifferByChannel) {
   const Model model = ModelFromText(
       "g (float[N,2] x) => (float[N,2] y) "
       "<int8[2,2] q = {1,2,1,5}, float[2] s = {0.5,1.0}, int8[2] z = {1,2}> "
       "{ w = DequantizeLinear <axis = 1> (q, s, z) y = MatMul(x, w) }");
-  EXPECT_THAT(FindWeights(model), ElementsAre(Weight("q", 4, 3, true)));
+  EXPECT_THAT(MeasureWeights(model), ElementsAre(Weight("q", 4, 3, true)));
 }
 
-TEST(FindWeights, LeavesOutBiasesAndShapes) {
+TEST(MeasureWeights, LeavesOutBiasesAndShapes) {
   const Model model = ModelFromText(
       "g (float[N,2] x) => (float[N,2] y) <float[2] b = {0,1}, int64[2] s = {-1,2}> "
       "{ a = Add(x, b) y = Reshape(a, s) }");
-  EXPECT_THAT(FindWeights(model), IsEmpty());
+  EXPECT_THAT(MeasureWeights(model), IsEmpty());
 }
 
-TEST(FindWeights, SeesWhatASubgraphCaptures) {
+TEST(MeasureWeights, SeesWhatASubgraphCaptures) {
   const Model model = ModelFromText(
       "g (bool c, float[2,2] x) => (float[2,2] y) <float[2,2] w = {0,1,0,1}> { "
       "y = If (c) <then_branch = t () => (float[2,2] a) { a = MatMul(x, w) }, "
       "else_branch = e () => (float[2,2] b) { b = Identity(x) }> }");
-  EXPECT_THAT(FindWeights(model), ElementsAre(Weight("w", 4, 2, false)));
+  EXPECT_THAT(MeasureWeights(model), ElementsAre(Weight("w", 4, 2, false)));
 }
 
 TEST(ArgMax, IsTheFirstOfEqualsAndNeverNaN) {
