@@ -2,6 +2,9 @@
 //
 // The I/O thread only moves bytes. Handlers, which ask the database, run on two threads; uploads,
 // which parse whole models, on a third, so that a long one keeps nobody waiting.
+//
+// co_await stands in no condition here: gcc 12 then lays out the coroutine's frame wrongly and its
+// parameters are overwritten.
 
 #include "api/http_server.h"
 
@@ -167,7 +170,8 @@ struct HttpServer::Impl {
   asio::awaitable<void> Accept();
   asio::awaitable<void> Serve(Connection& connection);
   asio::awaitable<bool> ServeOne(Connection& connection);
-  asio::awaitable<bool> Refuse(Connection& connection, Exchange& exchange, Response response);
+  asio::awaitable<bool> Refuse(Connection& connection, Exchange& exchange,
+                               const Response& response);
   asio::awaitable<std::optional<Response>> ReadBody(Connection& connection, Exchange& exchange,
                                                     HeadParser& head);
   asio::awaitable<error_code> ReadUpload(Connection& connection, Exchange& exchange,
@@ -255,8 +259,8 @@ void HttpServer::Impl::Remove(Connection* connection) {
 // The connection boundary: a fault of the server in between requests ends this connection alone.
 asio::awaitable<void> HttpServer::Impl::Serve(Connection& connection) {
   try {
-    while (!is_stopping && co_await ServeOne(connection)) {
-    }
+    bool is_open = true;
+    while (is_open && !is_stopping) is_open = co_await ServeOne(connection);
   } catch (const std::exception& error) {
     LogEvent(LogLevel::kError, "connection_failed", {{"error", error.what()}});
   }
@@ -277,9 +281,9 @@ asio::awaitable<bool> HttpServer::Impl::ServeOne(Connection& connection) {
 
   Exchange exchange;
   if (error) {
-    std::optional<Response> response = AnswerTo(error);
+    const std::optional<Response> response = AnswerTo(error);
     if (!response) co_return false;
-    co_return co_await Refuse(connection, exchange, std::move(*response));
+    co_return co_await Refuse(connection, exchange, *response);
   }
   const auto& message = head.get();
   exchange.version = message.version();
@@ -289,8 +293,8 @@ asio::awaitable<bool> HttpServer::Impl::ServeOne(Connection& connection) {
   const std::optional<Verb> verb = VerbOf(message.method());
   const std::string target(message.target());
   if (!verb || !target.starts_with('/')) {
-    co_return co_await Refuse(connection, exchange,
-                              Problem(501, "not implemented", "no such method is served"));
+    const Response response = Problem(501, "not implemented", "no such method is served");
+    co_return co_await Refuse(connection, exchange, response);
   }
   const size_t question = target.find('?');
   exchange.request.verb = *verb;
@@ -300,7 +304,7 @@ asio::awaitable<bool> HttpServer::Impl::ServeOne(Connection& connection) {
 
   std::optional<Response> refusal = RefuseForeign(exchange.request.headers, is_loopback);
   if (!refusal) refusal = co_await ReadBody(connection, exchange, head);
-  if (refusal) co_return co_await Refuse(connection, exchange, std::move(*refusal));
+  if (refusal) co_return co_await Refuse(connection, exchange, *refusal);
   const Response response = co_await Answer(connection, exchange);
   if (is_stopping) exchange.keep_alive = false;
   const bool is_sent = co_await Send(connection, exchange, response);
@@ -309,9 +313,10 @@ asio::awaitable<bool> HttpServer::Impl::ServeOne(Connection& connection) {
 
 // Answers without having read the body, which ends the connection.
 asio::awaitable<bool> HttpServer::Impl::Refuse(Connection& connection, Exchange& exchange,
-                                               Response response) {
+                                               const Response& response) {
   exchange.keep_alive = false;
-  if (co_await Send(connection, exchange, response)) co_await Linger(connection);
+  const bool is_sent = co_await Send(connection, exchange, response);
+  if (is_sent) co_await Linger(connection);
   co_return false;
 }
 
