@@ -3,6 +3,7 @@
 #include "kernels/gemm.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstring>
@@ -219,6 +220,45 @@ TEST(Gemm, RoundsHalvesToEvenAndSaturates) {
       const std::vector<uint8_t> huge = {10, 200, 200, 200, 200, 200};
       EXPECT_EQ(got, scale == 0.5F ? half : huge) << candidate.name;
       EXPECT_EQ(y[63], scale == 0.5F ? 138 : 200) << candidate.name;
+    }
+  }
+}
+
+// Memory whose first byte past the end faults: the address sanitizer does not see into assembly.
+class Guarded {
+ public:
+  explicit Guarded(size_t size) : size_(size), mapped_((size + kPage - 1) / kPage * kPage + kPage) {
+    base_ = static_cast<uint8_t*>(
+        mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    EXPECT_EQ(mprotect(base_ + mapped_ - kPage, kPage, PROT_NONE), 0);
+  }
+  Guarded(const Guarded&) = delete;
+  Guarded& operator=(const Guarded&) = delete;
+  ~Guarded() { munmap(base_, mapped_); }
+  uint8_t* data() { return base_ + mapped_ - kPage - size_; }
+
+ private:
+  static constexpr size_t kPage = 4096;
+  size_t size_, mapped_;
+  uint8_t* base_;
+};
+
+TEST(Gemm, NoKernelReadsOrWritesPastTheLastTile) {
+  for (int64_t k : {1, 2, 3, 4, 5, 63}) {
+    for (int64_t m : {1, 3, 7}) {
+      for (int64_t columns : {1, 20, 64, 128, 192}) {
+        const Case c{.m = m, .k = k, .columns = columns, .sparsity = 0.4};
+        Problem problem(c);
+        Guarded x(static_cast<size_t>(problem.tiles() * k * 64));
+        Guarded y(static_cast<size_t>(problem.tiles() * m * 64));
+        for (const GemmCandidate& candidate : GemmCandidates()) {
+          if (!IsHere(candidate.isa)) continue;
+          const std::unique_ptr<PackedGemm> gemm = candidate.pack(problem.weights());
+          Guarded scratch(gemm->scratch_bytes());
+          gemm->RunColumns(x.data(), columns, y.data(),
+                           reinterpret_cast<std::byte*>(scratch.data()));
+        }
+      }
     }
   }
 }
