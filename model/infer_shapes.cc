@@ -1,0 +1,310 @@
+// The walk over the graph, and what all operators' inference shares.
+
+#include "model/infer_shapes.h"
+
+#include <algorithm>
+
+#include "model/infer_context.h"
+
+namespace pared {
+namespace {
+
+using Values = std::unordered_map<std::string, Known>;
+
+constexpr size_t kElementsMax = 256;  // of a value that is followed element by element
+
+std::optional<Dims> ElementsOf(const Tensor& tensor) {
+  if (tensor.rank() > 1 || tensor.count() > static_cast<int64_t>(kElementsMax)) return {};
+  Dims elements;
+  // Negative elements matter too: an axis, the -1 of Reshape.
+  if (tensor.dtype() == DType::kInt64) {
+    for (const int64_t x : tensor.data<int64_t>()) elements.push_back(Element(x));
+  } else if (tensor.dtype() == DType::kInt32) {
+    for (const int32_t x : tensor.data<int32_t>()) elements.push_back(Element(x));
+  } else {
+    return {};
+  }
+  return elements;
+}
+
+Known KnownOf(const Tensor& tensor) {
+  Dims dims;
+  for (const int64_t dim : tensor.shape()) dims.push_back(Number(dim));
+  return {{tensor.dtype(), std::move(dims)}, ElementsOf(tensor)};
+}
+
+[[noreturn]] void FailContradiction(const std::string& name, const std::string& message) {
+  throw Error(ErrorCode::kInvalidArgument, message, name);
+}
+
+std::string DimsText(const Dims& dims) {
+  std::string text = "[";
+  for (const Dim& dim : dims) {
+    if (text.size() > 1) text += ", ";
+    text += dim.value >= 0 ? std::to_string(dim.value) : dim.param.empty() ? "?" : dim.param;
+  }
+  return text + "]";
+}
+
+// What both say together; throws where they contradict.
+ValueType Merge(const std::string& name, const ValueType& a, const ValueType& b) {
+  ValueType merged = a;
+  if (a.dtype == DType::kUndefined) merged.dtype = b.dtype;
+  if (b.dtype != DType::kUndefined && merged.dtype != b.dtype) {
+    FailContradiction(name, std::string("is stated to be of type ") + DTypeName(a.dtype) +
+                                ", but is made as " + DTypeName(b.dtype));
+  }
+  if (!a.shape.has_value()) merged.shape = b.shape;
+  if (!a.shape.has_value() || !b.shape.has_value()) return merged;
+  bool equal = a.shape->size() == b.shape->size();
+  for (size_t i = 0; equal && i < a.shape->size(); ++i) {
+    Dim& dim = (*merged.shape)[i];
+    const Dim& other = (*b.shape)[i];
+    equal = !IsNumber(dim) || !IsNumber(other) || dim.value == other.value;
+    if (IsNumber(other) || (dim.value < 0 && dim.param.empty())) dim = other;
+  }
+  if (!equal) {
+    FailContradiction(name, "is stated to have shape " + DimsText(*a.shape) + ", but is made as " +
+                                DimsText(*b.shape));
+  }
+  return merged;
+}
+
+class Inference {
+ public:
+  explicit Inference(const Model& model) : opset_(model.Opset("")) {}
+
+  Values InferGraph(const Graph& graph, const Values* outer) const;
+
+ private:
+  struct Scope {
+    const Values* outer;
+    Values values;
+  };
+  static const Known* Find(const Scope& scope, const std::string& name);
+  void InferNode(const Node& node, Scope& scope) const;
+  void InferIf(InferContext& context, const Scope& scope) const;
+  static void State(const ValueInfo& info, Scope& scope);
+
+  int64_t opset_;
+};
+
+const Known* Inference::Find(const Scope& scope, const std::string& name) {
+  if (const auto it = scope.values.find(name); it != scope.values.end()) return &it->second;
+  if (scope.outer == nullptr) return nullptr;
+  const auto it = scope.outer->find(name);
+  return it == scope.outer->end() ? nullptr : &it->second;
+}
+
+void Inference::State(const ValueInfo& info, Scope& scope) {
+  if (info.dtype == DType::kUndefined && !info.shape.has_value()) return;
+  Known& known = scope.values[info.name];
+  known.type = Merge(info.name, {info.dtype, info.shape}, known.type);
+}
+
+// What holds in all branches.
+void InferIfOutput(Known& output, const Known& branch, bool is_first) {
+  if (is_first) {
+    output = branch;
+    return;
+  }
+  output.elements.reset();
+  if (output.type.dtype != branch.type.dtype) output.type.dtype = DType::kUndefined;
+  const std::optional<Dims>& other = branch.type.shape;
+  if (!other.has_value() || !output.type.shape.has_value() ||
+      other->size() != output.type.shape->size()) {
+    output.type.shape.reset();
+    return;
+  }
+  for (size_t i = 0; i < other->size(); ++i) {
+    Dim& dim = (*output.type.shape)[i];
+    if (!Same(dim, (*other)[i])) dim = AnyDim();
+  }
+}
+
+void Inference::InferIf(InferContext& context, const Scope& scope) const {
+  Values visible = scope.outer == nullptr ? Values() : *scope.outer;
+  for (const auto& [name, known] : scope.values) visible.insert_or_assign(name, known);
+  bool is_first = true;
+  for (const char* branch : {"then_branch", "else_branch"}) {
+    const GraphPtr graph = context.node.GraphOf(branch);
+    if (graph == nullptr) context.Fail(std::string("the attribute ") + branch + " is missing");
+    const Values values = InferGraph(*graph, &visible);
+    if (graph->outputs.size() != context.outputs.size()) {
+      context.Fail(std::string(branch) + " has another number of outputs than the node");
+    }
+    for (size_t i = 0; i < context.outputs.size(); ++i) {
+      const Scope inner{&visible, values};
+      const Known* known = Find(inner, graph->outputs[i].name);
+      InferIfOutput(context.outputs[i], known == nullptr ? Known() : *known, is_first);
+    }
+    is_first = false;
+  }
+}
+
+void Inference::InferNode(const Node& node, Scope& scope) const {
+  if (!node.domain.empty() && node.domain != "ai.onnx") return;
+  std::vector<const Known*> inputs;
+  for (const std::string& input : node.inputs) {
+    inputs.push_back(input.empty() ? nullptr : Find(scope, input));
+  }
+  InferContext context(node, opset_, std::move(inputs));
+  if (node.op_type == "If") {
+    InferIf(context, scope);
+  } else if (node.op_type == "Constant") {
+    if (const Tensor* value =
+            node.attributes.contains("value") ? node.TensorOf("value") : nullptr) {
+      context.outputs.at(0) = KnownOf(*value);
+    }
+  }
+  for (const InferTable* table :
+       {&ElementwiseInference(), &ComputeInference(), &LayoutInference(), &IndexingInference()}) {
+    const auto it = table->find(node.op_type);
+    if (it != table->end() && !context.outputs.empty()) it->second(context);
+  }
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    const std::string& name = node.outputs[i];
+    if (name.empty()) continue;
+    Known& known = scope.values[name];
+    known.type = Merge(name, known.type, context.outputs[i].type);
+    known.elements = std::move(context.outputs[i].elements);
+  }
+}
+
+Values Inference::InferGraph(const Graph& graph, const Values* outer) const {
+  Scope scope{outer, {}};
+  for (const auto& [name, initializer] : graph.initializers) {
+    scope.values[name] = KnownOf(initializer.tensor);
+  }
+  for (const auto& [name, sparse] : graph.sparse_initializers) {
+    Dims dims;
+    for (const int64_t dim : sparse.dims) dims.push_back(Number(dim));
+    scope.values[name].type = {sparse.values.dtype(), std::move(dims)};
+  }
+  for (const ValueInfo& input : graph.inputs) State(input, scope);
+  for (const ValueInfo& output : graph.outputs) State(output, scope);
+  for (const auto& [name, value] : graph.values) State(value, scope);
+  for (const Node& node : graph.nodes) InferNode(node, scope);
+  return std::move(scope.values);
+}
+
+}  // namespace
+
+DType InferContext::dtype(size_t i) const {
+  return i < inputs_.size() && inputs_[i] != nullptr ? inputs_[i]->type.dtype : DType::kUndefined;
+}
+
+const Dims* InferContext::dims(size_t i) const {
+  if (i >= inputs_.size() || inputs_[i] == nullptr || !inputs_[i]->type.shape) return nullptr;
+  return &*inputs_[i]->type.shape;
+}
+
+const Dims* InferContext::elements(size_t i) const {
+  if (i >= inputs_.size() || inputs_[i] == nullptr || !inputs_[i]->elements) return nullptr;
+  return &*inputs_[i]->elements;
+}
+
+std::optional<std::vector<int64_t>> InferContext::numbers(size_t i) const {
+  const Dims* known = elements(i);
+  if (known == nullptr) return {};
+  std::vector<int64_t> values;
+  for (const Dim& dim : *known) {
+    const std::optional<int64_t> number = ElementNumber(dim);
+    if (!number.has_value()) return {};
+    values.push_back(*number);
+  }
+  return values;
+}
+
+void InferContext::Set(size_t output, DType output_dtype, std::optional<Dims> shape) {
+  if (output >= outputs.size()) return;
+  outputs[output].type = {output_dtype, std::move(shape)};
+}
+
+void InferContext::Fail(const std::string& message) const {
+  throw Error(ErrorCode::kInvalidArgument, message, NodeLabel(node));
+}
+
+size_t InferContext::Axis(int64_t axis, size_t rank) const {
+  const auto signed_rank = static_cast<int64_t>(rank);
+  if (axis < -signed_rank || axis >= signed_rank) {
+    Fail("axis " + std::to_string(axis) + " is out of range for rank " + std::to_string(rank));
+  }
+  return static_cast<size_t>(axis < 0 ? axis + signed_rank : axis);
+}
+
+std::optional<std::vector<int64_t>> InferContext::Axes(size_t i) const {
+  if (node.attributes.contains("axes")) return node.Ints("axes");
+  if (!has_input(i)) return std::vector<int64_t>();
+  return numbers(i);
+}
+
+// A negative element is told from an unknown one by a mark where a symbol would stand.
+constexpr const char* kNegative = "-";
+
+Dim Element(int64_t value) {
+  return Dim{.value = value, .param = value < 0 ? kNegative : "", .unknown = ""};
+}
+
+std::optional<int64_t> ElementNumber(const Dim& element) {
+  if (element.value < 0 && element.param != kNegative) return {};
+  return element.value;
+}
+
+Dim DimOfElement(const Dim& element) {
+  return element.value < 0 && element.param == kNegative ? AnyDim() : element;
+}
+
+bool Same(const Dim& a, const Dim& b) {
+  if (IsNumber(a) || IsNumber(b)) return a.value == b.value;
+  return !a.param.empty() && a.param == b.param;
+}
+
+Dim Plus(const Dim& a, const Dim& b) {
+  int64_t sum = 0;
+  if (!IsNumber(a) || !IsNumber(b) || __builtin_add_overflow(a.value, b.value, &sum)) {
+    return AnyDim();
+  }
+  return Number(sum);
+}
+
+Dim Times(const Dim& a, const Dim& b) {
+  if (a.value == 1) return b;
+  if (b.value == 1) return a;
+  int64_t product = 0;
+  if (!IsNumber(a) || !IsNumber(b) || __builtin_mul_overflow(a.value, b.value, &product)) {
+    return AnyDim();
+  }
+  return Number(product);
+}
+
+Dims Broadcast(const InferContext& context, const Dims& a, const Dims& b) {
+  const Dims& longer = a.size() >= b.size() ? a : b;
+  const Dims& shorter = a.size() >= b.size() ? b : a;
+  Dims result = longer;
+  const size_t offset = longer.size() - shorter.size();
+  for (size_t i = 0; i < shorter.size(); ++i) {
+    Dim& dim = result[offset + i];
+    const Dim& other = shorter[i];
+    if (other.value == 1 || Same(dim, other)) continue;
+    if (dim.value == 1 || (!IsNumber(dim) && other.value > 1)) {
+      dim = other;
+    } else if (IsNumber(dim) && IsNumber(other)) {
+      context.Fail("shapes " + DimsText(a) + " and " + DimsText(b) + " do not broadcast");
+    } else if (dim.value <= 1) {
+      dim = AnyDim();
+    }
+  }
+  return result;
+}
+
+std::unordered_map<std::string, ValueType> InferShapes(const Model& model) {
+  std::unordered_map<std::string, ValueType> types;
+  for (auto& [name, known] : Inference(model).InferGraph(model.graph, nullptr)) {
+    if (known.type.dtype == DType::kUndefined && !known.type.shape.has_value()) continue;
+    types.emplace(name, std::move(known.type));
+  }
+  return types;
+}
+
+}  // namespace pared
