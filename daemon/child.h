@@ -33,8 +33,8 @@ struct ChildExit {
   int signal = 0;  // that killed it; 0: it exited
 };
 
-// Not thread-safe. The child gets SIGKILL when the thread that made it ends, so it never outlives
-// the daemon.
+// Not thread-safe. The child gets SIGKILL when the daemon dies. Linux sends it when the thread that
+// made the child ends, so that thread must stay until the child has ended.
 class Child {
  public:
   // Throws kUnavailable where no process can be made.

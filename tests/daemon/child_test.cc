@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <thread>
+#include <chrono>
 
 #include "tests/testing/matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -119,12 +119,6 @@ TEST_F(ChildTest, ResidentBytesGrowWithWhatItHolds) {
   while (lines_.empty())
     child.Wait(20ms, [&](std::string_view line) { lines_.emplace_back(line); });
   EXPECT_GT(child.ResidentBytes(), 30'000'000);
-}
-
-TEST_F(ChildTest, DiesWithTheThreadThatMadeIt) {
-  std::optional<Child> child;
-  std::thread([&] { child.emplace(Shell("sleep 60")); }).join();
-  EXPECT_EQ(Finish(*child).signal, SIGKILL);
 }
 
 TEST_F(ChildTest, IsKilledWithItsObject) {

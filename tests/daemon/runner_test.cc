@@ -78,7 +78,7 @@ class RunnerTest : public testing::Test {
     return WaitUntil(id, [](const Job& job) { return !job.progress.is_null(); });
   }
 
-  std::vector<Run> RunsOf(JobId id) const {
+  std::vector<pared::Run> RunsOf(JobId id) const {
     RunQuery query;
     query.job = id;
     return store_.Runs(query);
@@ -107,7 +107,7 @@ TEST_F(RunnerTest, RecordsWhatTheWorkerMeasured) {
   const Job job = WaitForEnd(id);
   EXPECT_EQ(job.state, JobState::kSucceeded);
   EXPECT_EQ(job.progress["step"], "all");
-  const std::vector<Run> runs = RunsOf(id);
+  const std::vector<pared::Run> runs = RunsOf(id);
   ASSERT_THAT(runs, SizeIs(2));
   EXPECT_EQ(runs[0].record.chain, "baseline");
   EXPECT_EQ(runs[0].record.artifact, model_.sha256);
@@ -283,7 +283,7 @@ TEST_F(RealWorkerTest, MeasuresTheBaselineAndTheChain) {
   const Job job = WaitForEnd(id);
   EXPECT_EQ(job.error, Json());
   ASSERT_EQ(job.state, JobState::kSucceeded);
-  const std::vector<Run> runs = RunsOf(id);
+  const std::vector<pared::Run> runs = RunsOf(id);
   ASSERT_THAT(runs, SizeIs(2));
   EXPECT_EQ(runs[0].record.metrics.at("sqnr_db"), 200);
   EXPECT_EQ(runs[0].record.metrics.at("size_bytes"), static_cast<double>(model_.bytes));
