@@ -5,13 +5,17 @@
 namespace pared {
 
 extern const PassInfo kCastFp16;
+extern const PassInfo kFoldBatchNorm;
 extern const PassInfo kMagnitudePrune;
+extern const PassInfo kQuantizeInt8;
 
 namespace {
 
 // The table of contents: one line a pass, in the order the documentation lists them.
 const PassInfo* const kPasses[] = {
+    &kFoldBatchNorm,
     &kMagnitudePrune,
+    &kQuantizeInt8,
     &kCastFp16,
 };
 

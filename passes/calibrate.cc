@@ -1,0 +1,282 @@
+#include "passes/calibrate.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+#include "evaluator/executor.h"
+
+namespace pared {
+namespace {
+
+constexpr int kSubBinBits = 6;
+static_assert(Sketch::kSubBins == 1 << kSubBinBits);
+constexpr int kMantissaBits = 23;
+constexpr int kExponentBias = 127;
+constexpr double kBadShareMax = 1e-3;
+constexpr int kSteps = 255;
+
+// The bin of a magnitude: its exponent and the first bits of its mantissa. Numbers below the
+// smallest octave go to the first bin, above the largest to the last.
+int BinOf(uint32_t magnitude_bits) {
+  const int bin = static_cast<int>(magnitude_bits >> (kMantissaBits - kSubBinBits));
+  const int first = (Sketch::kOctaveMin + kExponentBias) << kSubBinBits;
+  return std::clamp(bin - first, 0, Sketch::kBins - 1);
+}
+
+double CenterOf(int bin) {
+  const int octave = Sketch::kOctaveMin + bin / Sketch::kSubBins;
+  const double within = (bin % Sketch::kSubBins + 0.5) / Sketch::kSubBins;
+  return std::ldexp(1 + within, octave);
+}
+
+void AddChannels(const Tensor& tensor, ChannelStats& stats) {
+  const int64_t rank = tensor.rank();
+  const int64_t axis = stats.axis < 0 ? stats.axis + rank : stats.axis;
+  if (axis < 0 || axis >= rank || tensor.count() == 0) return;
+  const Shape& shape = tensor.shape();
+  const int64_t channels = shape[static_cast<size_t>(axis)];
+  const int64_t inner = ElementCount({shape.begin() + axis + 1, shape.end()});
+  const size_t size = static_cast<size_t>(channels);
+  stats.sums.resize(std::max(stats.sums.size(), size));
+  stats.magnitudes.resize(std::max(stats.magnitudes.size(), size));
+  const float* at = tensor.data<float>().data();
+  const int64_t outer = tensor.count() / (channels * inner);
+  for (int64_t i = 0; i < outer * channels; ++i) {
+    double sum = 0;
+    float largest = 0;
+    for (int64_t j = 0; j < inner; ++j, ++at) {
+      if (!std::isfinite(*at)) continue;
+      sum += *at;
+      largest = std::max(largest, std::fabs(*at));
+    }
+    const size_t channel = static_cast<size_t>(i % channels);
+    stats.sums[channel] += sum;
+    stats.magnitudes[channel] = std::max(stats.magnitudes[channel], largest);
+  }
+  stats.count += outer * inner;
+}
+
+void CheckSketch(const std::string& value, const Sketch& sketch) {
+  const int64_t bad = sketch.nan_count() + sketch.infinite_count();
+  if (static_cast<double>(bad) <= kBadShareMax * static_cast<double>(sketch.count())) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              std::to_string(sketch.nan_count()) + " NaN and " +
+                  std::to_string(sketch.infinite_count()) + " infinite of " +
+                  std::to_string(sketch.count()) +
+                  " elements on the calibration data: no range can be set",
+              "value " + value);
+}
+
+}  // namespace
+
+void Sketch::Add(std::span<const float> elements, bool with_bins) {
+  if (with_bins && positive_.empty()) {
+    positive_.resize(kBins);
+    negative_.resize(kBins);
+  }
+  count_ += std::ssize(elements);
+  for (const float element : elements) {
+    if (!std::isfinite(element)) {
+      ++(std::isnan(element) ? nan_count_ : infinite_count_);
+      continue;
+    }
+    min_ = std::min(min_, element);
+    max_ = std::max(max_, element);
+    if (!with_bins) continue;
+    const uint32_t bits = std::bit_cast<uint32_t>(element);
+    const uint32_t magnitude = bits & 0x7fffffff;
+    if (magnitude == 0) {
+      ++zero_count_;
+    } else {
+      ++(bits == magnitude ? positive_ : negative_)[static_cast<size_t>(BinOf(magnitude))];
+    }
+  }
+}
+
+std::vector<Sketch::Bin> Sketch::FilledBins() const {
+  std::vector<Bin> bins;
+  if (positive_.empty()) return bins;
+  for (int i = kBins - 1; i >= 0; --i) {
+    const int64_t count = negative_[static_cast<size_t>(i)];
+    if (count > 0) bins.push_back({-CenterOf(i), count});
+  }
+  if (zero_count_ > 0) bins.push_back({0, zero_count_});
+  for (int i = 0; i < kBins; ++i) {
+    const int64_t count = positive_[static_cast<size_t>(i)];
+    if (count > 0) bins.push_back({CenterOf(i), count});
+  }
+  return bins;
+}
+
+ValueRange Sketch::Percentile(double percentile) const {
+  const std::vector<Bin> bins = FilledBins();
+  const double cut =
+      static_cast<double>(count_ - nan_count_ - infinite_count_) * (1 - percentile / 100);
+  size_t low = 0, high = bins.size();
+  double removed = 0;
+  while (low + 1 < high) {
+    const Bin& outer =
+        std::fabs(bins[low].center) > std::fabs(bins[high - 1].center) ? bins[low] : bins[high - 1];
+    removed += static_cast<double>(outer.count);
+    if (removed > cut) break;
+    if (&outer == &bins[low]) {
+      ++low;
+    } else {
+      --high;
+    }
+  }
+  ValueRange range = min_max();
+  // What nothing was cut from keeps its exact end.
+  if (low > 0) range.min = static_cast<float>(std::min(bins[low].center, 0.0));
+  if (high < bins.size()) range.max = static_cast<float>(std::max(bins[high - 1].center, 0.0));
+  return range;
+}
+
+ValueRange RangeOf(const Sketch& sketch, RangeMethod method, double percentile) {
+  switch (method) {
+    case RangeMethod::kPercentile:
+      return sketch.Percentile(percentile);
+    case RangeMethod::kEntropy:
+      return sketch.LeastDivergence();
+    case RangeMethod::kMse:
+      return sketch.LeastSquaredError();
+    case RangeMethod::kMinMax:
+      break;
+  }
+  return sketch.min_max();
+}
+
+// Sum of squared errors when `bins` are rounded to 255 steps from `low` to `high`.
+static double SquaredError(const std::vector<std::pair<double, double>>& bins, double low,
+                           double high) {
+  const double step = (high - low) / kSteps;
+  double error = 0;
+  for (const auto& [center, count] : bins) {
+    const double excess = center < low ? low - center : center > high ? center - high : 0;
+    // Inside, a bin is wide against a step only far from zero; rounding errs by step^2 / 12 then.
+    const double squared = excess > 0 ? excess * excess : center == 0 ? 0 : step * step / 12;
+    error += count * squared;
+  }
+  return error;
+}
+
+ValueRange Sketch::LeastSquaredError() const {
+  std::vector<std::pair<double, double>> bins;
+  for (const Bin& bin : FilledBins()) bins.emplace_back(bin.center, static_cast<double>(bin.count));
+  const ValueRange whole = min_max();
+  ValueRange best = whole;
+  double least = SquaredError(bins, whole.min, whole.max);
+  // Each end shrinks by itself, one after the other, until neither gains.
+  for (bool gained = true; std::exchange(gained, false);) {
+    for (const bool is_low : {false, true}) {
+      const ValueRange from = best;
+      for (int percent = 98; percent >= 20; percent -= 2) {
+        ValueRange tried = from;
+        (is_low ? tried.min : tried.max) *= static_cast<float>(percent) / 100;
+        const double error = SquaredError(bins, tried.min, tried.max);
+        if (error >= least * (1 - 1e-9)) continue;
+        least = error;
+        best = tried;
+        gained = true;
+      }
+    }
+  }
+  return best;
+}
+
+// D(P || Q): P is what the range keeps, its clipped tail added to the outermost bin; Q is P spread
+// evenly over each of the 255 steps.
+static double Divergence(const std::vector<std::pair<double, double>>& bins, double low,
+                         double high) {
+  const double step = (high - low) / kSteps;
+  std::vector<double> steps(kSteps + 1, 0), filled(kSteps + 1, 0);
+  const auto step_of = [&](double center) {
+    return static_cast<size_t>(std::clamp(std::round((center - low) / step), 0.0, 1.0 * kSteps));
+  };
+  double total = 0, clipped_low = 0, clipped_high = 0;
+  for (const auto& [center, count] : bins) {
+    total += count;
+    if (center < low) clipped_low += count;
+    if (center > high) clipped_high += count;
+    if (center < low || center > high) continue;
+    steps[step_of(center)] += count;
+    filled[step_of(center)] += 1;
+  }
+  double divergence = 0, kept = total - clipped_low - clipped_high;
+  if (kept <= 0) return std::numeric_limits<double>::infinity();
+  for (const auto& [center, count] : bins) {
+    if (center < low || center > high) continue;
+    const size_t at = step_of(center);
+    const double p = count / total, q = steps[at] / filled[at] / kept;
+    divergence += p * std::log(p / q);
+  }
+  // The tail piles up at the ends, where Q has next to nothing.
+  for (const double clipped : {clipped_low, clipped_high}) {
+    if (clipped > 0) divergence += clipped / total * std::log(clipped * kept / total);
+  }
+  return divergence;
+}
+
+ValueRange Sketch::LeastDivergence() const {
+  std::vector<std::pair<double, double>> bins;
+  for (const Bin& bin : FilledBins()) bins.emplace_back(bin.center, static_cast<double>(bin.count));
+  const ValueRange whole = min_max();
+  ValueRange best = whole;
+  double least = std::numeric_limits<double>::infinity();
+  for (int percent = 100; percent >= 20; --percent) {
+    const float share = static_cast<float>(percent) / 100;
+    const ValueRange tried{whole.min * share, whole.max * share};
+    if (tried.min == tried.max) continue;
+    const double divergence = Divergence(bins, tried.min, tried.max);
+    if (divergence >= least) continue;
+    least = divergence;
+    best = tried;
+  }
+  return best;
+}
+
+int64_t CalibrationCount(const PassContext& context) {
+  if (context.calibration == nullptr) return 0;
+  const int64_t all = context.calibration->sample_count();
+  return context.calibration_samples > 0 ? std::min(all, context.calibration_samples) : all;
+}
+
+Calibration Calibrate(const Model& model, const CalibrationRequest& request, PassContext& context) {
+  Calibration result;
+  result.samples = CalibrationCount(context);
+  if (result.samples == 0) {
+    throw Error(ErrorCode::kInvalidArgument, "the calibration dataset has no samples",
+                context.calibration == nullptr ? "calibration" : context.calibration->name());
+  }
+  for (const std::string& value : request.values) result.sketches[value];
+  for (const auto& [value, axis] : request.channels) result.channels[value].axis = axis;
+  const Executor executor(model, {.threads = context.threads, .fuse = false, .seed = context.seed});
+  const Observer observer = [&](const std::string& value, const Tensor& tensor) {
+    if (tensor.dtype() != DType::kFloat32) return;
+    const auto sketch = result.sketches.find(value);
+    if (sketch != result.sketches.end())
+      sketch->second.Add(tensor.data<float>(), request.with_bins);
+    const auto channels = result.channels.find(value);
+    if (channels != result.channels.end()) AddChannels(tensor, channels->second);
+  };
+  for (int64_t sample = 0; sample < result.samples; ++sample) {
+    if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while calibrating");
+    const std::vector<Tensor> inputs = context.calibration->Sample(sample, executor.inputs());
+    executor.Run(inputs, &observer);
+    context.progress(0.9 * static_cast<double>(sample + 1) / static_cast<double>(result.samples));
+  }
+  for (const std::string& value : request.values) {
+    const Sketch& sketch = result.sketches.at(value);
+    if (sketch.count() == 0) {
+      throw Error(ErrorCode::kInvalidArgument, "no calibration sample reached it",
+                  "value " + value);
+    }
+    CheckSketch(value, sketch);
+  }
+  return result;
+}
+
+}  // namespace pared

@@ -1,0 +1,236 @@
+#include "passes/fold_affine.h"
+
+#include <cmath>
+#include <optional>
+
+#include "model/rewrite.h"
+#include "passes/select_nodes.h"
+#include "passes/weights.h"
+
+namespace pared {
+namespace {
+
+// y[channel] = factors[channel] * c[channel] + offsets[channel]
+struct Affine {
+  std::vector<double> factors, offsets;
+};
+
+struct Folding {
+  size_t target = 0;  // index of the convolution among the nodes
+  size_t source = 0;  // of the node that disappears
+  Affine affine;
+};
+
+bool IsFoldTarget(const Node& node) {
+  return node.domain.empty() &&
+         (node.op_type == "Conv" || node.op_type == "ConvTranspose" || node.op_type == "Gemm");
+}
+
+class Folder {
+ public:
+  Folder(Graph& graph, int64_t ir_version, FreshNames& names)
+      : graph_(graph), index_(graph), ir_version_(ir_version), names_(names) {}
+
+  const Tensor* Constant(const Node& node, size_t input) const {
+    if (input >= node.inputs.size() || node.inputs[input].empty()) return nullptr;
+    const Tensor* tensor = ConstantOf(graph_, index_, node.inputs[input], ir_version_);
+    return tensor != nullptr && tensor->dtype() == DType::kFloat32 ? tensor : nullptr;
+  }
+
+  // The convolution whose result only `node` reads; `reason` says why there is none.
+  const Node* TargetOf(const Node& node, const std::string& value, std::string& reason) const {
+    const Node* target = index_.producer(value);
+    if (target == nullptr || !IsFoldTarget(*target)) {
+      reason = "no convolution makes its input";
+    } else if (index_.consumers(value).size() != 1 || index_.is_output(value)) {
+      reason = "\"" + value + "\" has another reader";
+    } else if (index_.consumers(value)[0] != &node || Constant(*target, 1) == nullptr) {
+      reason = "the weight of " + NodeLabel(*target) + " is no constant";
+    } else if (target->inputs.size() > 2 && !target->inputs[2].empty() &&
+               Constant(*target, 2) == nullptr) {
+      reason = "the bias of " + NodeLabel(*target) + " is no constant";
+    } else if (target->op_type == "Gemm" &&
+               (target->Float("alpha", 1) != 1 || target->Float("beta", 1) != 1)) {
+      reason = NodeLabel(*target) + " has an alpha or beta";
+    } else {
+      return target;
+    }
+    return nullptr;
+  }
+
+  // Output channels of the convolution; nullopt: its weight has a rank it should not have.
+  std::optional<int64_t> ChannelCount(const Node& target) const {
+    const std::optional<MatrixLayout> layout = LayoutOf(target, 1, Constant(target, 1)->shape());
+    if (!layout) return std::nullopt;
+    return layout->groups * layout->rows;
+  }
+
+  // Gives the convolution a weight and bias of its own: others may share the old ones.
+  void Apply(Node& target, const Affine& affine) {
+    const Tensor& weight = *Constant(target, 1);
+    const MatrixLayout layout = *LayoutOf(target, 1, weight.shape());
+    const std::span<const float> old = weight.data<float>();
+    std::vector<float> scaled(old.begin(), old.end());
+    for (int64_t group = 0; group < layout.groups; ++group) {
+      for (int64_t row = 0; row < layout.rows; ++row) {
+        const double factor = affine.factors[static_cast<size_t>(group * layout.rows + row)];
+        for (int64_t k = 0; k < layout.k; ++k) {
+          float& element = scaled[static_cast<size_t>(layout.Index(group, row, k))];
+          element = static_cast<float>(element * factor);
+        }
+      }
+    }
+    std::vector<float> bias = OldBias(target, affine.factors.size());
+    for (size_t i = 0; i < bias.size(); ++i) {
+      bias[i] = static_cast<float>(bias[i] * affine.factors[i] + affine.offsets[i]);
+    }
+    const Shape bias_shape = {static_cast<int64_t>(bias.size())};
+    SetInput(target, 1, Tensor::Make<float>(weight.shape(), std::move(scaled)));
+    SetInput(target, 2, Tensor::Make<float>(bias_shape, std::move(bias)));
+  }
+
+ private:
+  std::vector<float> OldBias(const Node& target, size_t channels) const {
+    std::vector<float> bias(channels, 0);
+    const Tensor* old = Constant(target, 2);
+    if (old == nullptr) return bias;
+    const std::span<const float> values = old->data<float>();
+    for (size_t i = 0; i < channels; ++i) bias[i] = values[values.size() == 1 ? 0 : i];
+    return bias;
+  }
+
+  void SetInput(Node& target, size_t input, Tensor tensor) {
+    const bool is_new = input >= target.inputs.size() || target.inputs[input].empty();
+    const std::string base = is_new ? target.outputs[0] + "_bias" : target.inputs[input];
+    const std::string name = names_.Make(base + "_folded");
+    if (target.inputs.size() <= input) target.inputs.resize(input + 1);
+    target.inputs[input] = name;
+    graph_.initializers.set(name, {std::move(tensor), ""});
+  }
+
+  Graph& graph_;
+  GraphIndex index_;
+  int64_t ir_version_;
+  FreshNames& names_;
+};
+
+std::optional<Affine> AffineOfBatchNorm(const Folder& folder, const Node& node, int64_t channels,
+                                        std::string& reason) {
+  const Tensor *scale = folder.Constant(node, 1), *shift = folder.Constant(node, 2);
+  const Tensor *mean = folder.Constant(node, 3), *variance = folder.Constant(node, 4);
+  for (const Tensor* tensor : {scale, shift, mean, variance}) {
+    if (tensor == nullptr || tensor->count() != channels) {
+      reason = "its scale, shift, mean or variance is no constant of " + std::to_string(channels);
+      return std::nullopt;
+    }
+  }
+  Affine affine;
+  const double epsilon = node.Float("epsilon", 1e-5f);
+  for (size_t i = 0; i < static_cast<size_t>(channels); ++i) {
+    const double factor = scale->data<float>()[i] / std::sqrt(variance->data<float>()[i] + epsilon);
+    affine.factors.push_back(factor);
+    affine.offsets.push_back(shift->data<float>()[i] - mean->data<float>()[i] * factor);
+  }
+  return affine;
+}
+
+std::optional<Folding> FindBatchNorm(const Folder& folder, const Graph& graph, size_t at,
+                                     std::string& reason) {
+  const Node& node = graph.nodes[at];
+  bool trains = node.Int("training_mode", 0) != 0 || node.Int("spatial", 1) == 0;
+  for (size_t i = 1; i < node.outputs.size(); ++i) trains = trains || !node.outputs[i].empty();
+  if (trains) {
+    reason = "it trains, or does not count by channel";
+    return std::nullopt;
+  }
+  const Node* target = folder.TargetOf(node, node.inputs[0], reason);
+  if (target == nullptr) return std::nullopt;
+  const std::optional<int64_t> channels = folder.ChannelCount(*target);
+  if (!channels) return std::nullopt;
+  const std::optional<Affine> affine = AffineOfBatchNorm(folder, node, *channels, reason);
+  if (!affine) return std::nullopt;
+  return Folding{static_cast<size_t>(target - graph.nodes.data()), at, *affine};
+}
+
+// Whether the shape, aligned at the right with [n, channels, spatial...], has one number for each
+// channel, or just one.
+bool IsPerChannel(const Shape& shape, int64_t rank, int64_t channels) {
+  const int64_t offset = rank - std::ssize(shape);
+  if (offset < 0) return false;
+  for (int64_t i = 0; i < std::ssize(shape); ++i) {
+    const int64_t dim = shape[static_cast<size_t>(i)];
+    if (dim != 1 && !(i + offset == 1 && dim == channels)) return false;
+  }
+  return true;
+}
+
+std::optional<Folding> FindBias(const Folder& folder, const Graph& graph, size_t at,
+                                std::string& reason) {
+  const Node& node = graph.nodes[at];
+  const size_t constant = folder.Constant(node, 1) != nullptr ? 1 : 0;
+  const Tensor* bias = folder.Constant(node, constant);
+  if (bias == nullptr || node.inputs.size() != 2) return std::nullopt;
+  const Node* target = folder.TargetOf(node, node.inputs[1 - constant], reason);
+  if (target == nullptr || target->op_type == "Gemm") return std::nullopt;
+  const std::optional<int64_t> channels = folder.ChannelCount(*target);
+  const int64_t rank = folder.Constant(*target, 1)->rank();
+  if (!channels || !IsPerChannel(bias->shape(), rank, *channels)) return std::nullopt;
+  Affine affine;
+  affine.factors.assign(static_cast<size_t>(*channels), 1);
+  for (size_t i = 0; i < affine.factors.size(); ++i) {
+    affine.offsets.push_back(bias->data<float>()[bias->count() == 1 ? 0 : i]);
+  }
+  return Folding{static_cast<size_t>(target - graph.nodes.data()), at, std::move(affine)};
+}
+
+using Find = std::optional<Folding> (*)(const Folder&, const Graph&, size_t, std::string&);
+
+// Folds the first node of `op_type` that `find` accepts at or after `begin`; false: none is left.
+bool FoldNext(Graph& graph, size_t& begin, const std::string& op_type, Find find,
+              int64_t ir_version, FreshNames& names, const std::function<bool(const Node&)>& keep,
+              std::vector<FoldNote>& notes) {
+  Folder folder(graph, ir_version, names);
+  for (; begin < graph.nodes.size(); ++begin) {
+    const Node& node = graph.nodes[begin];
+    if (node.op_type != op_type || !node.domain.empty()) continue;
+    std::string reason = keep(node) ? "excluded" : "";
+    const std::optional<Folding> folding =
+        reason.empty() ? find(folder, graph, begin, reason) : std::nullopt;
+    if (!folding) {
+      notes.push_back({NodeLabel(node), reason.empty() ? "its shape does not fit" : reason});
+      continue;
+    }
+    notes.push_back({NodeLabel(node), ""});
+    const std::string output = node.outputs[0];
+    folder.Apply(graph.nodes[folding->target], folding->affine);
+    graph.nodes[folding->target].outputs[0] = output;
+    graph.nodes.erase(graph.nodes.begin() + static_cast<std::ptrdiff_t>(folding->source));
+    return true;
+  }
+  return false;
+}
+
+std::vector<FoldNote> FoldAll(Model& model, const std::string& op_type, Find find,
+                              const std::function<bool(const Node&)>& keep) {
+  std::vector<FoldNote> notes;
+  FreshNames names(model);
+  EditGraphs(model.graph, [&](Graph& graph) {
+    size_t begin = 0;
+    while (FoldNext(graph, begin, op_type, find, model.ir_version, names, keep, notes)) {
+    }
+    EraseDead(graph);
+  });
+  return notes;
+}
+
+}  // namespace
+
+std::vector<FoldNote> FoldBatchNorm(Model& model, const std::function<bool(const Node&)>& keep) {
+  return FoldAll(model, "BatchNormalization", FindBatchNorm, keep);
+}
+
+std::vector<FoldNote> FoldBias(Model& model, const std::function<bool(const Node&)>& keep) {
+  return FoldAll(model, "Add", FindBias, keep);
+}
+
+}  // namespace pared

@@ -1,0 +1,47 @@
+// Folds BatchNormalization into the convolution before it.
+//
+// Before:  c = Conv(x, w, b)  y = BatchNormalization(c, s, t, m, v)     After:  y = Conv(x, w', b')
+// fold_affine.h says where it declines.
+
+#include "passes/fold_affine.h"
+#include "passes/pass.h"
+#include "passes/select_nodes.h"
+
+namespace pared {
+namespace {
+
+struct Options {
+  std::vector<std::string> exclude;
+};
+
+void Fields(FieldVisitor& f, Options& o) {
+  f.TextList("exclude", o.exclude, TextRule::kNodeRef,
+             "BatchNormalization nodes to keep; an entry that matches nothing is an error.");
+}
+
+Model Fold(Model model, const Options& options, PassContext& context) {
+  SelectNodes(model, options.exclude, "exclude");
+  const auto is_excluded = [&](const Node& node) {
+    for (const std::string& reference : options.exclude) {
+      if (SelectsNode(reference, node)) return true;
+    }
+    return false;
+  };
+  context.report["changed"] = Json::array();
+  context.report["skipped"] = Json::array();
+  for (const FoldNote& note : FoldBatchNorm(model, is_excluded)) {
+    if (note.reason.empty()) {
+      context.report["changed"].push_back({{"node", note.node}});
+    } else {
+      context.report["skipped"].push_back({{"node", note.node}, {"reason", note.reason}});
+    }
+  }
+  return model;
+}
+
+}  // namespace
+
+extern const PassInfo kFoldBatchNorm = DefinePass<Options, Fold>(
+    "fold_batch_norm", "Folds BatchNormalization into the convolution before it.");
+
+}  // namespace pared

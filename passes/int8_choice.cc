@@ -1,0 +1,315 @@
+#include "passes/int8_choice.h"
+
+#include <algorithm>
+
+#include "passes/select_nodes.h"
+
+namespace pared {
+namespace {
+
+using Names = std::unordered_set<std::string>;
+
+const Names kCompute = {"Conv", "ConvTranspose", "Gemm", "MatMul"};
+
+// They move elements of their first input and change none. Pad adds zeros.
+const Names kMoving = {"MaxPool",      "Reshape", "Transpose", "Flatten",  "Squeeze",
+                       "Unsqueeze",    "Slice",   "Gather",    "Split",    "DepthToSpace",
+                       "SpaceToDepth", "Expand",  "Tile",      "Identity", "Pad"};
+const Names kJoining = {"Add",    "Mul",          "Concat", "AveragePool", "GlobalAveragePool",
+                        "Resize", "GlobalMaxPool"};
+
+const Names kUnary = {
+    "Abs",  "Celu",     "Ceil",       "Clip",        "Dropout",   "Elu",       "Erf",
+    "Exp",  "Floor",    "Gelu",       "HardSigmoid", "HardSwish", "LeakyRelu", "Log",
+    "Mish", "Neg",      "Reciprocal", "Relu",        "Round",     "Selu",      "Sigmoid",
+    "Sign", "Softplus", "Softsign",   "Sqrt",        "Swish",     "Tanh",      "ThresholdedRelu"};
+const Names kBinary = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu"};
+
+bool IsDefault(const Node& node) { return node.domain.empty() || node.domain == "ai.onnx"; }
+
+class Chooser {
+ public:
+  explicit Chooser(const Int8ChoiceContext& context)
+      : context_(context), graph_(context.model->graph), index_(*context.index) {}
+
+  Int8Choice Run() {
+    for (const WeightSite& site : context_.scan->sites) sites_.emplace(site.node, &site);
+    for (const SkippedNode& node : context_.scan->skipped) {
+      if (kCompute.contains(node.node->op_type)) choice_.skipped.push_back(node);
+    }
+    FindCones();
+    for (const Node& node : graph_.nodes) AssignRole(node);
+    ReportSubgraphs();
+    while (DropIdleJoins()) {
+    }
+    CollectValues();
+    return std::move(choice_);
+  }
+
+ private:
+  bool IsConstant(const std::string& value) const {
+    return ConstantOf(graph_, index_, value, context_.model->ir_version) != nullptr;
+  }
+
+  bool IsFloat(const std::string& value) const {
+    const auto type = context_.types.find(value);
+    return type != context_.types.end() && type->second.dtype == DType::kFloat32;
+  }
+
+  // The value that each pointwise result is a function of. A node belongs to a cone where all its
+  // inputs but constants lead to one value.
+  void FindCones() {
+    for (const Node& node : graph_.nodes) {
+      if (!IsDefault(node) || node.outputs.empty()) continue;
+      const bool is_unary = kUnary.contains(node.op_type);
+      if (!is_unary && !kBinary.contains(node.op_type)) continue;
+      Names roots;
+      for (size_t i = 0; i < node.inputs.size(); ++i) {
+        const std::string& input = node.inputs[i];
+        if (input.empty() || IsConstant(input) || (is_unary && i > 0)) continue;
+        roots.insert(RootOf(input));
+      }
+      if (roots.size() == 1) roots_.emplace(node.outputs[0], *roots.begin());
+    }
+  }
+
+  // A Relu or Clip that a kernel applies as it writes makes a root of its own.
+  std::string RootOf(const std::string& value) const {
+    const auto root = roots_.find(value);
+    if (root == roots_.end()) return value;
+    const Node* producer = index_.producer(value);
+    const bool is_clip = producer->op_type == "Relu" || producer->op_type == "Clip";
+    return is_clip && producer->inputs[0] == root->second && GoesIntoClip(root->second)
+               ? value
+               : root->second;
+  }
+
+  void AssignRole(const Node& node) {
+    if (!IsDefault(node) || node.outputs.empty()) return;
+    if (kCompute.contains(node.op_type)) {
+      AssignCompute(node);
+    } else if (!IsFloat(node.outputs[0])) {
+      return;
+    } else if (roots_.contains(node.outputs[0])) {
+      choice_.roles[&node] = Int8Role::kPointwise;
+    } else if ((kMoving.contains(node.op_type) || kJoining.contains(node.op_type)) &&
+               !context_.excluded.contains(&node) && CanJoin(node)) {
+      choice_.roles[&node] = Int8Role::kJoin;
+    }
+  }
+
+  void AssignCompute(const Node& node) {
+    const auto site = sites_.find(&node);
+    if (site == sites_.end()) return;  // reported by the scan
+    const std::string reason = WhyFloat(node, *site->second);
+    if (!reason.empty()) {
+      choice_.skipped.push_back({&node, reason});
+      return;
+    }
+    choice_.roles[&node] = Int8Role::kCompute;
+    choice_.weights[&node] = site->second;
+  }
+
+  std::string WhyFloat(const Node& node, const WeightSite& site) const {
+    if (context_.excluded.contains(&node)) return "excluded";
+    const std::string& activation = node.inputs[1 - site.input];
+    if (!IsFloat(activation)) return "its input is not float32";
+    if (site.stored.dtype() != DType::kFloat32) return "its weight is not float32";
+    if (site.stored.count() == 0) return "its weight has no elements";
+    if (IsConstant(activation)) return "all its inputs are constants";
+    if (DecodesDistribution(activation)) {
+      return "it decodes a distribution that a Softmax made";
+    }
+    return "";
+  }
+
+  // A product with what a Softmax made takes an expectation: coordinates, not features.
+  bool DecodesDistribution(const std::string& value) const {
+    const Node* producer = index_.producer(value);
+    while (producer != nullptr && kMoving.contains(producer->op_type)) {
+      producer = index_.producer(producer->inputs[0]);
+    }
+    return producer != nullptr && producer->op_type == "Softmax";
+  }
+
+  bool CanJoin(const Node& node) const {
+    for (size_t i = 1; i < node.outputs.size(); ++i) {
+      if (node.op_type != "Split" && !node.outputs[i].empty()) return false;  // MaxPool's indices
+    }
+    if (node.op_type == "Pad") {
+      if (node.String("mode", "constant") != "constant") return true;
+      return node.inputs.size() < 3 || node.inputs[2].empty() || IsZero(node.inputs[2]);
+    }
+    if (node.op_type == "Resize" && node.String("mode", "nearest") == "cubic") return false;
+    if (node.op_type == "Gather" && IsConstant(node.inputs[0])) return false;  // a table look-up
+    for (const std::string& input : ActivationInputs(node)) {
+      if (!IsFloat(input) || IsConstant(input)) return false;
+    }
+    return true;
+  }
+
+  bool IsZero(const std::string& value) const {
+    const Tensor* constant = ConstantOf(graph_, index_, value, context_.model->ir_version);
+    return constant != nullptr && constant->dtype() == DType::kFloat32 && constant->count() == 1 &&
+           constant->data<float>()[0] == 0;
+  }
+
+  std::vector<std::string> ActivationInputs(const Node& node) const {
+    return QuantizedInputs(node, choice_);
+  }
+
+  void ReportSubgraphs() {
+    for (const auto& [node, site] : sites_) {
+      if (site->graph == &graph_ || !kCompute.contains(node->op_type)) continue;
+      choice_.skipped.push_back({node, "inside a subgraph, whose values calibration does not see"});
+    }
+  }
+
+  // Whether a quantized form of the value helps some INT8 node.
+  bool IsWanted(const std::string& value) {
+    const auto [known, is_new] = wanted_.emplace(value, false);
+    if (is_new) {
+      const bool is_wanted = FindWanted(value);
+      wanted_[value] = is_wanted;
+      return is_wanted;
+    }
+    return known->second;
+  }
+
+  bool FindWanted(const std::string& value) {
+    for (const Node* reader : index_.consumers(value)) {
+      const Int8Role role = choice_.RoleOf(*reader);
+      if (role == Int8Role::kPointwise && IsWanted(reader->outputs[0])) return true;
+      if (role != Int8Role::kCompute && role != Int8Role::kJoin) continue;
+      const std::vector<std::string> inputs = ActivationInputs(*reader);
+      if (std::ranges::find(inputs, value) != inputs.end()) return true;
+    }
+    return false;
+  }
+
+  // Whether the value comes, through functions of one value, from an INT8 node or from outside.
+  bool IsSourced(const std::string& value) const {
+    const Node* writer = WriterOf(RootOf(value));
+    if (writer == nullptr) return true;
+    const Int8Role role = choice_.RoleOf(*writer);
+    return role == Int8Role::kCompute || role == Int8Role::kJoin;
+  }
+
+  // Drops joins that would only cost accuracy; true: some were dropped.
+  bool DropIdleJoins() {
+    bool dropped = false;
+    wanted_.clear();
+    for (auto node = graph_.nodes.rbegin(); node != graph_.nodes.rend(); ++node) {
+      if (choice_.RoleOf(*node) != Int8Role::kJoin) continue;
+      const bool is_wanted = std::ranges::any_of(
+          node->outputs, [&](const std::string& output) { return IsWanted(output); });
+      const std::vector<std::string> inputs = ActivationInputs(*node);
+      const bool is_sourced =
+          std::ranges::all_of(inputs, [&](const std::string& input) { return IsSourced(input); });
+      if (is_wanted && is_sourced) continue;
+      choice_.roles.erase(&*node);
+      dropped = true;
+    }
+    return dropped;
+  }
+
+  // Whether the only reader of `value` is a Relu or Clip, which a kernel applies as it writes.
+  bool GoesIntoClip(const std::string& value) const {
+    const std::vector<const Node*>& readers = index_.consumers(value);
+    return readers.size() == 1 && !index_.is_output(value) &&
+           (readers[0]->op_type == "Relu" || readers[0]->op_type == "Clip") &&
+           readers[0]->inputs[0] == value;
+  }
+
+  // The node that computes `value`, looking through a Relu or Clip that it writes.
+  const Node* WriterOf(const std::string& value) const {
+    const Node* producer = index_.producer(value);
+    while (producer != nullptr && (producer->op_type == "Relu" || producer->op_type == "Clip") &&
+           GoesIntoClip(producer->inputs[0])) {
+      producer = index_.producer(producer->inputs[0]);
+    }
+    return producer;
+  }
+
+  void CollectValues() {
+    wanted_.clear();
+    Names needed;
+    for (const Node& node : graph_.nodes) {
+      const Int8Role role = choice_.RoleOf(node);
+      if (role != Int8Role::kCompute && role != Int8Role::kJoin) continue;
+      for (const std::string& input : ActivationInputs(node)) needed.insert(input);
+      if (role == Int8Role::kJoin) needed.insert(node.outputs.begin(), node.outputs.end());
+    }
+    // The roots of functions whose result is quantized, where the maker of the root gains by it.
+    for (const Node& node : graph_.nodes) {
+      if (choice_.RoleOf(node) != Int8Role::kPointwise) continue;
+      if (!IsWanted(node.outputs[0])) {
+        choice_.roles.erase(&node);
+        continue;
+      }
+      const std::string root = RootOf(node.outputs[0]);
+      if (GoesIntoClip(root)) continue;
+      if (WritesInt8(root)) needed.insert(root);
+    }
+    // A join writes INT8 after its Relu, not before.
+    std::erase_if(needed, [&](const std::string& value) {
+      return GoesIntoClip(value) && IsJoinResult(value) && needed.contains(ClipResult(value));
+    });
+    const auto add = [&](const std::string& value) {
+      if (!needed.erase(value)) return;
+      choice_.values.push_back(value);
+      if (WritesInt8(value) && !index_.is_output(value)) choice_.only_quantized.insert(value);
+    };
+    for (const ValueInfo& input : graph_.inputs) add(input.name);
+    for (const Node& node : graph_.nodes) {
+      for (const std::string& output : node.outputs) add(output);
+    }
+  }
+
+  bool IsJoinResult(const std::string& value) const {
+    const Node* producer = index_.producer(value);
+    return producer != nullptr && choice_.RoleOf(*producer) == Int8Role::kJoin;
+  }
+  std::string ClipResult(const std::string& value) const {
+    return index_.consumers(value)[0]->outputs[0];
+  }
+
+  // Convolutions and joins hand INT8 on; a matrix product writes float at no cost.
+  bool WritesInt8(const std::string& value) const {
+    const Node* writer = WriterOf(value);
+    if (writer == nullptr) return false;
+    const Int8Role role = choice_.RoleOf(*writer);
+    if (role == Int8Role::kJoin) return true;
+    return role == Int8Role::kCompute &&
+           (writer->op_type == "Conv" || writer->op_type == "ConvTranspose");
+  }
+
+  const Int8ChoiceContext& context_;
+  const Graph& graph_;
+  const GraphIndex& index_;
+  std::unordered_map<const Node*, const WeightSite*> sites_;
+  std::unordered_map<std::string, std::string> roots_;  // of pointwise results
+  std::unordered_map<std::string, bool> wanted_;        // until roles change
+  Int8Choice choice_;
+};
+
+}  // namespace
+
+Int8Choice ChooseInt8(const Int8ChoiceContext& context) { return Chooser(context).Run(); }
+
+bool KeepsRange(const Node& node) {
+  return kMoving.contains(node.op_type) || node.op_type == "Resize" ||
+         node.op_type == "GlobalMaxPool";
+}
+
+std::vector<std::string> QuantizedInputs(const Node& node, const Int8Choice& choice) {
+  if (const auto site = choice.weights.find(&node); site != choice.weights.end()) {
+    return {node.inputs[1 - site->second->input]};
+  }
+  if (kMoving.contains(node.op_type) || node.inputs.size() < 2 || node.op_type == "Resize") {
+    return {node.inputs[0]};
+  }
+  return node.inputs;  // Add, Mul, Concat
+}
+
+}  // namespace pared

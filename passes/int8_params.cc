@@ -1,0 +1,255 @@
+#include "passes/int8_params.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace pared {
+namespace {
+
+constexpr float kCodeMax = 255;
+// Ranges that differ by less may share a scale: a tenth costs less than a second rounding.
+constexpr float kNearlyEqual = 0.9f;
+constexpr double kBiasCodeMax = 1 << 30;  // half of int32 stays for the products
+
+// Values joined into groups of one range.
+class Groups {
+ public:
+  explicit Groups(const std::vector<std::string>& values) {
+    for (const std::string& value : values) parent_[value] = value;
+  }
+  bool contains(const std::string& value) const { return parent_.contains(value); }
+  const std::string& Find(const std::string& value) const {
+    const std::string* at = &value;
+    while (parent_.at(*at) != *at) at = &parent_.at(*at);
+    return *at;
+  }
+  void Join(const std::string& value, const std::string& into) {
+    const std::string from = Find(value), to = Find(into);
+    parent_[from] = to;
+  }
+
+ private:
+  std::unordered_map<std::string, std::string> parent_;
+};
+
+bool HasFixedRange(const Node* producer, ValueRange& range) {
+  if (producer == nullptr) return false;
+  const std::string& op = producer->op_type;
+  if (op == "Sigmoid" || op == "HardSigmoid" || op == "Softmax") {
+    range = {0, 1};
+  } else if (op == "Tanh" || op == "Softsign") {
+    range = {-1, 1};
+  } else {
+    return false;
+  }
+  return true;
+}
+
+ValueRange Union(ValueRange a, ValueRange b) {
+  return {std::min(a.min, b.min), std::max(a.max, b.max)};
+}
+
+class RangeChooser {
+ public:
+  RangeChooser(const Int8Choice& choice, const Graph& graph, const GraphIndex& index)
+      : choice_(choice), graph_(graph), index_(index), groups_(choice.values) {}
+
+  std::unordered_map<std::string, ValueRange> Run(const Calibration& calibration,
+                                                  const RangeOptions& options) {
+    for (const Node& node : graph_.nodes) {
+      if (choice_.RoleOf(node) == Int8Role::kJoin && KeepsRange(node)) JoinMoved(node);
+    }
+    for (const std::string& value : choice_.values) {
+      const Node* producer = index_.producer(value);
+      // What moves elements has no range of its own.
+      if (groups_.Find(value) != value) continue;
+      ValueRange range;
+      if (!HasFixedRange(producer, range)) {
+        range = RangeOf(calibration.sketches.at(value), options.method, options.percentile);
+      }
+      ranges_[value] = range;
+    }
+    for (const Node& node : graph_.nodes) {
+      if (choice_.RoleOf(node) == Int8Role::kJoin && node.op_type == "Concat") JoinParts(node);
+    }
+    std::unordered_map<std::string, ValueRange> all;
+    for (const std::string& value : choice_.values) all[value] = ranges_.at(groups_.Find(value));
+    return all;
+  }
+
+ private:
+  void JoinMoved(const Node& node) {
+    if (!groups_.contains(node.inputs[0])) return;
+    for (const std::string& output : node.outputs) {
+      if (groups_.contains(output)) groups_.Join(output, node.inputs[0]);
+    }
+  }
+
+  // The parts of a Concat take its range where that costs nothing: they are rounded once then.
+  void JoinParts(const Node& concat) {
+    const std::string& whole = concat.outputs[0];
+    if (!groups_.contains(whole)) return;
+    ValueRange range = ranges_.at(groups_.Find(whole));
+    for (const std::string& part : concat.inputs) {
+      range = Union(range, ranges_.at(groups_.Find(part)));
+    }
+    ranges_[groups_.Find(whole)] = range;
+    for (const std::string& part : concat.inputs) {
+      const std::string root = groups_.Find(part);
+      if (root == groups_.Find(whole)) continue;
+      if (!IsNearlyEqual(ranges_.at(root), range) && !OnlyFeeds(root, concat)) continue;
+      groups_.Join(part, whole);
+    }
+  }
+
+  static bool IsNearlyEqual(ValueRange part, ValueRange whole) {
+    return part.max - part.min >= kNearlyEqual * (whole.max - whole.min);
+  }
+
+  // Whether every reader of every value of the group is the Concat or moves elements within it.
+  bool OnlyFeeds(const std::string& root, const Node& concat) const {
+    for (const std::string& value : choice_.values) {
+      if (groups_.Find(value) != root) continue;
+      if (index_.is_output(value)) return false;
+      for (const Node* reader : index_.consumers(value)) {
+        const bool is_inside = reader == &concat ||
+                               (choice_.RoleOf(*reader) == Int8Role::kJoin && KeepsRange(*reader));
+        if (!is_inside) return false;
+      }
+    }
+    return true;
+  }
+
+  const Int8Choice& choice_;
+  const Graph& graph_;
+  const GraphIndex& index_;
+  Groups groups_;
+  std::unordered_map<std::string, ValueRange> ranges_;
+};
+
+std::vector<double> LargestOf(const std::vector<float>& elements, const Shape& shape,
+                              std::optional<int64_t> axis) {
+  const size_t channels = axis ? static_cast<size_t>(shape[static_cast<size_t>(*axis)]) : 1;
+  std::vector<double> largest(channels, 0);
+  for (size_t i = 0; i < elements.size(); ++i) {
+    const size_t channel =
+        axis ? static_cast<size_t>(ChannelOf(shape, *axis, static_cast<int64_t>(i))) : 0;
+    largest[channel] = std::max(largest[channel], std::fabs(static_cast<double>(elements[i])));
+  }
+  return largest;
+}
+
+// A channel of zeros has no scale of its own; any will do that keeps its bias fine.
+float ScaleOf(double largest, double least, int32_t code_max) {
+  const double scale = std::max(largest / code_max, least);
+  if (scale > 0) return std::max(static_cast<float>(scale), std::numeric_limits<float>::min());
+  return 1.0f / static_cast<float>(code_max);
+}
+
+}  // namespace
+
+ActivationParams ParamsOf(ValueRange range) {
+  const double min = std::min(range.min, 0.0f), max = std::max(range.max, 0.0f);
+  ActivationParams params;
+  params.scale = static_cast<float>((max - min) / kCodeMax);
+  if (!(params.scale >= std::numeric_limits<float>::min())) return {1 / kCodeMax, 0};
+  const double zero = std::nearbyint(-min / params.scale);
+  params.zero_point = static_cast<uint8_t>(std::clamp(zero, 0.0, 1.0 * kCodeMax));
+  return params;
+}
+
+std::unordered_map<std::string, ValueRange> ActivationRanges(const Int8Choice& choice,
+                                                             const Graph& graph,
+                                                             const GraphIndex& index,
+                                                             const Calibration& calibration,
+                                                             const RangeOptions& options) {
+  return RangeChooser(choice, graph, index).Run(calibration, options);
+}
+
+std::optional<int64_t> ChannelAxis(const WeightSite& site) {
+  const Node& node = *site.node;
+  const int64_t rank = std::ssize(site.shape);
+  if (node.op_type == "Conv") return 0;
+  if (node.op_type == "ConvTranspose") return 1;
+  if (rank < 2) return std::nullopt;
+  const bool transposed =
+      node.op_type == "Gemm" && node.Int(site.input == 0 ? "transA" : "transB", 0) != 0;
+  return (site.input == 0) != transposed ? rank - 2 : rank - 1;
+}
+
+std::vector<float> ViewedElements(const WeightSite& site) {
+  const std::vector<float> stored = ToFloat(site.stored);
+  if (site.order.empty()) return stored;
+  std::vector<float> viewed;
+  viewed.reserve(site.order.size());
+  for (const int64_t at : site.order) viewed.push_back(stored[static_cast<size_t>(at)]);
+  return viewed;
+}
+
+int64_t ChannelOf(const Shape& shape, int64_t axis, int64_t viewed) {
+  int64_t inner = 1;
+  for (size_t i = static_cast<size_t>(axis) + 1; i < shape.size(); ++i) inner *= shape[i];
+  return viewed / inner % shape[static_cast<size_t>(axis)];
+}
+
+QuantizedWeight QuantizeWeight(const WeightSite& site, const WeightOptions& options) {
+  const std::vector<float> elements = ViewedElements(site);
+  QuantizedWeight weight;
+  if (options.is_per_channel) weight.axis = ChannelAxis(site);
+  const std::vector<double> largest = LargestOf(elements, site.shape, weight.axis);
+  double least_of_all = 0;
+  for (const double least : options.scales_min) least_of_all = std::max(least_of_all, least);
+  for (size_t i = 0; i < largest.size(); ++i) {
+    double least = least_of_all;
+    if (weight.axis && !options.scales_min.empty()) {
+      least = options.scales_min[i % options.scales_min.size()];
+    }
+    weight.scales.push_back(ScaleOf(largest[i], least, options.code_max));
+  }
+  const float code_max = static_cast<float>(options.code_max);
+  weight.codes.reserve(elements.size());
+  for (size_t i = 0; i < elements.size(); ++i) {
+    const size_t channel =
+        weight.axis
+            ? static_cast<size_t>(ChannelOf(site.shape, *weight.axis, static_cast<int64_t>(i)))
+            : 0;
+    const float code = std::nearbyint(elements[i] / weight.scales[channel]);
+    weight.codes.push_back(static_cast<int8_t>(std::clamp(code, -code_max, code_max)));
+  }
+  return weight;
+}
+
+double LeastWeightScale(float bias, float scale) {
+  return std::fabs(static_cast<double>(bias)) / (static_cast<double>(scale) * kBiasCodeMax);
+}
+
+std::vector<double> MeanLoss(const WeightSite& site, const QuantizedWeight& weight,
+                             const ChannelStats& input) {
+  const std::vector<float> elements = ViewedElements(site);
+  const MatrixLayout& layout = site.layout;
+  const bool is_conv = site.node->op_type == "Conv" || site.node->op_type == "ConvTranspose";
+  const int64_t window = is_conv ? ElementCount({site.shape.begin() + 2, site.shape.end()}) : 1;
+  std::vector<double> loss;
+  for (int64_t group = 0; group < layout.groups; ++group) {
+    for (int64_t row = 0; row < layout.rows; ++row) {
+      double sum = 0;
+      for (int64_t k = 0; k < layout.k; ++k) {
+        const int64_t at = layout.Index(group, row, k);
+        const size_t element = static_cast<size_t>(at);
+        const size_t channel = static_cast<size_t>(group * (layout.k / window) + k / window);
+        if (channel >= input.sums.size()) return {};
+        const size_t scale =
+            weight.axis ? static_cast<size_t>(ChannelOf(site.shape, *weight.axis, at)) : 0;
+        const double kept =
+            static_cast<double>(weight.codes[element]) * static_cast<double>(weight.scales[scale]);
+        const double mean = input.sums[channel] / static_cast<double>(input.count);
+        sum += (static_cast<double>(elements[element]) - kept) * mean;
+      }
+      loss.push_back(sum);
+    }
+  }
+  return loss;
+}
+
+}  // namespace pared
