@@ -2,50 +2,18 @@
 
 #include <cmath>
 
+#include "kernels/half.h"
+
 namespace pared {
 namespace {
 
 constexpr int64_t kGrain = 16384;  // elements a task; below, starting one costs more than it saves
 
-template <class Half>
-void Widen(const Tensor& half, std::span<float> out, const Scratch& scratch) {
-  const std::span<const Half> in = half.data<Half>();
-  scratch.ParallelFor(half.count(), kGrain, [&](int64_t begin, int64_t end) {
-    for (size_t i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-      out[i] = ToFloat(in[i]);
-    }
-  });
-}
-
 }  // namespace
 
-float ToFloat(Float16 value) {
-  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
-  const uint32_t rest = value.bits & 0x7fffu;
-  if (rest >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
-  // Shifted into place the exponent is 112 too small; the product also normalizes subnormals.
-  const float shifted = std::bit_cast<float>(rest << 13) * 0x1p112f;
-  return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(shifted));
-}
+float ToFloat(Float16 value) { return HalfToFloat(value.bits); }
 
-Float16 ToFloat16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const uint32_t sign = bits >> 16 & 0x8000u;
-  const uint32_t magnitude = bits & 0x7fffffffu;
-  uint32_t half;
-  if (magnitude > 0x7f800000u) {
-    half = 0x7e00u | (magnitude >> 13 & 0x3ffu);
-  } else if (magnitude >= 0x477ff000u) {  // 65520: half a step above the largest
-    half = 0x7c00u;
-  } else if (magnitude < 0x38800000u) {
-    // Subnormal: adding 0.5 puts the last bit of the half where float rounds.
-    half = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
-  } else {
-    const uint32_t odd = magnitude >> 13 & 1u;
-    half = (magnitude - 0x38000000u + 0xfffu + odd) >> 13;
-  }
-  return {static_cast<uint16_t>(sign | half)};
-}
+Float16 ToFloat16(float value) { return {FloatToHalf(value)}; }
 
 BFloat16 ToBFloat16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
@@ -55,26 +23,33 @@ BFloat16 ToBFloat16(float value) {
 
 Tensor WidenHalf(const Tensor& half, Scratch& scratch) {
   Tensor out;
-  const std::span<float> floats = scratch.Allocate<float>(out, half.shape());
+  float* floats = scratch.Allocate<float>(out, half.shape()).data();
   if (half.dtype() == DType::kFloat16) {
-    Widen<Float16>(half, floats, scratch);
+    static_assert(sizeof(Float16) == sizeof(uint16_t));
+    const uint16_t* in = reinterpret_cast<const uint16_t*>(half.data<Float16>().data());
+    scratch.ParallelFor(half.count(), kGrain, [&](int64_t begin, int64_t end) {
+      HalvesToFloats(in + begin, end - begin, floats + begin, SelectedIsa());
+    });
   } else {
-    Widen<BFloat16>(half, floats, scratch);
+    const BFloat16* in = half.data<BFloat16>().data();
+    scratch.ParallelFor(half.count(), kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) floats[i] = ToFloat(in[i]);
+    });
   }
   return out;
 }
 
 Tensor NarrowToHalf(const Tensor& tensor, DType dtype, Scratch& scratch) {
   Tensor out;
-  const std::span<const float> in = tensor.data<float>();
+  const float* in = tensor.data<float>().data();
   std::byte* bytes = scratch.AllocateBytes(out, dtype, tensor.shape(), Layout::kRowMajor);
   uint16_t* halves = reinterpret_cast<uint16_t*>(bytes);
-  const bool is_ieee = dtype == DType::kFloat16;
   scratch.ParallelFor(tensor.count(), kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const float value = in[static_cast<size_t>(i)];
-      halves[i] = is_ieee ? ToFloat16(value).bits : ToBFloat16(value).bits;
+    if (dtype == DType::kFloat16) {
+      FloatsToHalves(in + begin, end - begin, halves + begin, SelectedIsa());
+      return;
     }
+    for (int64_t i = begin; i < end; ++i) halves[i] = ToBFloat16(in[i]).bits;
   });
   return out;
 }
