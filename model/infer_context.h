@@ -21,6 +21,7 @@ using Dims = std::vector<Dim>;
 struct Known {
   ValueType type;
   std::optional<Dims> elements;
+  Tensor constant;  // undefined: not one
 };
 
 class InferContext {
@@ -42,6 +43,8 @@ class InferContext {
   // Null: not known, or left out.
   const Dims* dims(size_t i) const;
   const Dims* elements(size_t i) const;
+  // The value where it is a constant of float elements. nullopt: not known.
+  std::optional<std::vector<float>> floats(size_t i) const;
   // The elements where all are numbers.
   std::optional<std::vector<int64_t>> numbers(size_t i) const;
 

@@ -339,18 +339,31 @@ void Pad(InferContext& c) {
   c.Set(0, c.dtype(0), std::move(shape));
 }
 
-// Sizes decide where they are given. Scales are floats, which are not followed: the rank stays.
+// floor(size * scale), in float as the operator's reference has it.
+Dim Scaled(const Dim& dim, float scale) {
+  if (!IsNumber(dim)) return scale == 1 ? dim : AnyDim();
+  const float size = std::floor(static_cast<float>(dim.value) * scale);
+  return size >= 0 && size < 1e9F ? Number(static_cast<int64_t>(size)) : AnyDim();
+}
+
+std::optional<std::vector<float>> ScalesOf(const InferContext& c) {
+  if (c.node.op_type == "Resize") return c.floats(c.opset < 11 ? 1 : 2);
+  return c.opset < 9 ? std::optional(c.node.Floats("scales")) : c.floats(1);
+}
+
 void Resize(InferContext& c) {
   const Dims* x = c.dims(0);
   if (x == nullptr) return TypeOnly(c);
   const bool whole = !c.node.attributes.contains("axes") &&
                      c.node.String("keep_aspect_ratio_policy", "stretch") == "stretch";
-  const Dims* sizes = c.elements(3);
-  if (sizes == nullptr || !whole || sizes->size() != x->size()) {
-    return c.Set(0, c.dtype(0), Dims(x->size()));
+  const Dims* sizes = c.opset < 11 ? nullptr : c.elements(3);
+  const std::optional<std::vector<float>> scales = ScalesOf(c);
+  Dims shape(x->size());
+  if (whole && sizes != nullptr && sizes->size() == x->size()) {
+    std::transform(sizes->begin(), sizes->end(), shape.begin(), DimOfElement);
+  } else if (whole && !c.has_input(3) && scales.has_value() && scales->size() == x->size()) {
+    std::transform(x->begin(), x->end(), scales->begin(), shape.begin(), Scaled);
   }
-  Dims shape;
-  for (const Dim& size : *sizes) shape.push_back(DimOfElement(size));
   c.Set(0, c.dtype(0), std::move(shape));
 }
 

@@ -30,7 +30,7 @@ std::optional<Dims> ElementsOf(const Tensor& tensor) {
 Known KnownOf(const Tensor& tensor) {
   Dims dims;
   for (const int64_t dim : tensor.shape()) dims.push_back(Number(dim));
-  return {{tensor.dtype(), std::move(dims)}, ElementsOf(tensor)};
+  return {{tensor.dtype(), std::move(dims)}, ElementsOf(tensor), tensor};
 }
 
 [[noreturn]] void FailContradiction(const std::string& name, const std::string& message) {
@@ -109,6 +109,7 @@ void InferIfOutput(Known& output, const Known& branch, bool is_first) {
     return;
   }
   output.elements.reset();
+  output.constant = Tensor();
   if (output.type.dtype != branch.type.dtype) output.type.dtype = DType::kUndefined;
   const std::optional<Dims>& other = branch.type.shape;
   if (!other.has_value() || !output.type.shape.has_value() ||
@@ -168,6 +169,7 @@ void Inference::InferNode(const Node& node, Scope& scope) const {
     Known& known = scope.values[name];
     known.type = Merge(name, known.type, context.outputs[i].type);
     known.elements = std::move(context.outputs[i].elements);
+    known.constant = std::move(context.outputs[i].constant);
   }
 }
 
@@ -202,6 +204,14 @@ const Dims* InferContext::dims(size_t i) const {
 const Dims* InferContext::elements(size_t i) const {
   if (i >= inputs_.size() || inputs_[i] == nullptr || !inputs_[i]->elements) return nullptr;
   return &*inputs_[i]->elements;
+}
+
+std::optional<std::vector<float>> InferContext::floats(size_t i) const {
+  if (i >= inputs_.size() || inputs_[i] == nullptr) return {};
+  const Tensor& constant = inputs_[i]->constant;
+  if (constant.dtype() != DType::kFloat32) return {};
+  const std::span<const float> values = constant.data<float>();
+  return std::vector<float>(values.begin(), values.end());
 }
 
 std::optional<std::vector<int64_t>> InferContext::numbers(size_t i) const {

@@ -1,0 +1,78 @@
+#include "model/check_ops.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/testing/matchers.h"
+#include "tests/testing/models.h"
+
+namespace pared {
+namespace {
+
+using ::testing::HasSubstr;
+
+// A convolution [n] of a weight [4, 2, 3, 3] with these attributes.
+Model Conv(const std::string& attributes) {
+  Model m =
+      ParseText("g (float[1,4,8,8] x) => (float[] y) { [n] y = Conv <" + attributes + "> (x, w) }");
+  return WithInitializer(m, "w", Tensor::Make<float>({4, 2, 3, 3}, std::vector<float>(72)));
+}
+
+void ExpectRefused(const Model& m, const std::string& where, const std::string& message) {
+  EXPECT_THAT([&] { CheckOps(m); },
+              ThrowsError(ErrorCode::kInvalidArgument, where, HasSubstr(message)));
+}
+
+TEST(CheckOps, AcceptsAnOrdinaryConvolution) {
+  CheckOps(Conv("group = 2, strides = [1, 2], pads = [0, 1, 0, 1], kernel_shape = [3, 3]"));
+}
+
+TEST(CheckOps, RefusesWhatWouldDivideByZero) {
+  ExpectRefused(Conv("strides = [0, 1]"), "Conv n", "strides has 0");
+  ExpectRefused(Conv("dilations = [1, 0]"), "Conv n", "dilations has 0");
+  ExpectRefused(Conv("group = 0"), "Conv n", "group is 0");
+  ExpectRefused(Conv("group = -1"), "Conv n", "group is -1");
+  ExpectRefused(Conv("group = 3"), "Conv n", "does not divide the 4");
+  ExpectRefused(Conv("kernel_shape = [0, 3]"), "Conv n", "kernel_shape has 0");
+  ExpectRefused(
+      ParseText("g (float[1,4,2,2] x) => (float[] y) { y = DepthToSpace <blocksize = 0> (x) }"),
+      "DepthToSpace producing y", "blocksize is 0");
+}
+
+TEST(CheckOps, RefusesNegativePadsAndWrongLengths) {
+  ExpectRefused(Conv("pads = [0, 0, -1, 0]"), "Conv n", "pads has -1");
+  ExpectRefused(Conv("kernel_shape = [3, 3], strides = [1]"), "Conv n", "strides has 1 entries");
+  ExpectRefused(Conv("kernel_shape = [3, 3], pads = [1, 1]"), "Conv n", "pads has 2 entries");
+  ExpectRefused(Conv("kernel_shape = [3, 2]"), "Conv n", "not that of the weight");
+  ExpectRefused(ParseText("g (float[1,1,4] x) => (float[] y) { y = MaxPool(x) }"),
+                "MaxPool producing y", "missing");
+}
+
+TEST(CheckOps, RefusesAnAxisThatTheConstantDoesNotHave) {
+  ExpectRefused(
+      ParseText("g () => (float[] y) <float[2,2] w = {1,2,3,4}> { y = Softmax <axis = 3> (w) }"),
+      "Softmax producing y", "axis 3");
+}
+
+TEST(CheckOps, RefusesElementTypesThatDoNotExist) {
+  ExpectRefused(ParseText("g (float x) => (float y) { y = Cast <to = 99> (x) }"),
+                "Cast producing y", "99");
+}
+
+TEST(CheckOps, LooksIntoSubgraphsAndFunctions) {
+  ExpectRefused(ParseText(R"(g (bool c, float[1,1,4] x) => (float[] y) {
+    y = If (c) <then_branch = t () => (float[] a) { [in] a = MaxPool <kernel_shape = [0]> (x) },
+                else_branch = e () => (float[] a) { a = Neg(x) }> })"),
+                "MaxPool in", "kernel_shape");
+  ExpectRefused(ParseText(R"(<ir_version: 8, opset_import: ["" : 17, "f" : 1]>
+    g (float[] x) => (float[] y) { y = f.F(x) }
+    <domain: "f", opset_import: ["" : 17]> F (a) => (b) { [fn] b = MaxPool <kernel_shape = [0]> (a) })"),
+                "MaxPool fn", "kernel_shape");
+}
+
+TEST(CheckOps, LeavesOtherDomainsAlone) {
+  CheckOps(ParseText(R"(<ir_version: 8, opset_import: ["" : 17, "com.acme" : 1]>
+    g (float x) => (float y) { y = com.acme.Conv <group = 0> (x) })"));
+}
+
+}  // namespace
+}  // namespace pared
