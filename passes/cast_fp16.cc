@@ -276,7 +276,8 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
   const HalfChoice choice = ChooseHalfNodes(model, excluded, magnitudes);
   Report(model, choice, context.report);
   if (choice.half.empty()) return model;
-  DropInitializerInputs(model);  // the nodes stay where they are: the choice still points at them
+  if (model.ir_version < 4)
+    DropInitializerInputs(model);  // the nodes stay where they are: the choice still points at them
   model.graph = Rewriter(model, choice).Run();
   EraseDead(model.graph);
   return model;

@@ -23,7 +23,7 @@ struct ActivationParams {
 ActivationParams ParamsOf(ValueRange range);
 
 struct RangeOptions {
-  RangeMethod method = RangeMethod::kMinMax;
+  RangeMethod method = RangeMethod::kPercentile;
   double percentile = 99.999;
 };
 

@@ -46,6 +46,7 @@ struct Options {
   double keep_min = 0.05;
   bool ends = false;
   bool depthwise = false;
+  bool freeze_inputs = false;
 };
 
 void Fields(FieldVisitor& f, Options& o) {
@@ -66,6 +67,9 @@ void Fields(FieldVisitor& f, Options& o) {
   f.Flag("ends", o.ends, "Under scope \"model\", prune the first and the last layer too.");
   f.Flag("depthwise", o.depthwise,
          "Prune depthwise convolutions too: they are small, and losing their weights costs most.");
+  f.Flag("freeze_inputs", o.freeze_inputs,
+         "Take weights that are also graph inputs, and so could be overridden by a caller, as "
+         "constants, and drop these inputs.");
 }
 
 // A weight to be pruned.
@@ -276,6 +280,7 @@ class Pruner {
 };
 
 Model Prune(Model model, const Options& options, PassContext& context) {
+  if (options.freeze_inputs) DropInitializerInputs(model);
   const ConstantEdits edits = Pruner(model, options, context).Run();
   ReplaceConstants(model, edits);
   return model;

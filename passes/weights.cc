@@ -1,5 +1,6 @@
 #include "passes/weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -316,6 +317,10 @@ class Scanner {
     if (producer != nullptr) {
       return "its weight \"" + node.inputs[1] + "\" is computed by " + NodeLabel(*producer);
     }
+    if (scope.graph->initializers.contains(node.inputs[1])) {
+      return "its weight \"" + node.inputs[1] +
+             "\" is also a graph input, which a caller may override: see \"freeze_inputs\"";
+    }
     return "its weight \"" + node.inputs[1] + "\" is no float constant";
   }
 
@@ -376,11 +381,10 @@ void ReplaceConstants(Model& model, const ConstantEdits& edits) {
 }
 
 void DropInitializerInputs(Model& model) {
-  if (model.ir_version >= 4) return;
   std::erase_if(model.graph.inputs, [&](const ValueInfo& input) {
     return model.graph.initializers.contains(input.name);
   });
-  model.ir_version = 4;
+  model.ir_version = std::max<int64_t>(model.ir_version, 4);
 }
 
 std::optional<MatrixLayout> LayoutOf(const Node& node, size_t input, const Shape& shape) {

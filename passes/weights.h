@@ -70,8 +70,9 @@ bool IsDepthwise(const WeightSite& site);
 using ConstantEdits = std::map<ConstantRef, Tensor>;
 void ReplaceConstants(Model& model, const ConstantEdits& edits);
 
-// IR version 3 lists every initializer among the inputs too; from version 4 on such an input is a
-// default that a caller may override. Takes them out and raises an older version to 4.
+// Takes initializers out of the graph's inputs. IR version 3 lists every initializer there; from
+// version 4 on such an input is a default that a caller may override. The version becomes at
+// least 4.
 void DropInitializerInputs(Model& model);
 
 // The layout of the weight that `node` has at `input`, seen with `shape`. nullopt: not a weight

@@ -1,0 +1,62 @@
+#include <gmock/gmock.h>
+
+#include "tests/passes/run_pass.h"
+
+namespace pared {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::FloatNear;
+using ::testing::HasSubstr;
+
+constexpr const char* kParameters =
+    "float[2] s = {2,3}, float[2] t = {1,-1}, float[2] m = {0.5,1}, float[2] v = {4,9}";
+
+Model Normalized(const std::string& graph, const std::string& nodes) {
+  return ModelFromText(graph + " <" + kParameters + ", float[2,1,1,1] w = {1,-2}> {" + nodes + "}");
+}
+
+// factor = s / sqrt(v + 1e-5): 2 / 2 and 3 / 3; bias = t - m * factor.
+TEST(FoldBatchNorm, MultipliesIntoTheConvolution) {
+  const PassResult out =
+      RunPass("fold_batch_norm", {},
+              Normalized("g (float[1,1,2,2] x) => (float[1,2,2,2] y)",
+                         "c = Conv(x, w) y = BatchNormalization(c, s, t, m, v)"));
+  ASSERT_THAT(OpTypes(out.model.graph), ElementsAre("Conv"));
+  const Node& conv = out.model.graph.nodes[0];
+  EXPECT_THAT(conv.outputs, ElementsAre("y"));
+  EXPECT_THAT(Elements(out.model, conv.inputs[1]),
+              ElementsAre(FloatNear(1, 1e-5f), FloatNear(-2, 1e-5f)));
+  EXPECT_THAT(Elements(out.model, conv.inputs[2]),
+              ElementsAre(FloatNear(0.5f, 1e-5f), FloatNear(-2, 1e-5f)));
+  EXPECT_EQ(out.model.graph.initializers.size(), 2u);
+}
+
+TEST(FoldBatchNorm, DeclinesWhereTheConvolutionHasAnotherReader) {
+  const PassResult out =
+      RunPass("fold_batch_norm", {},
+              Normalized("g (float[1,1,2,2] x) => (float[1,2,2,2] y, float[1,2,2,2] z)",
+                         "c = Conv(x, w) [n] y = BatchNormalization(c, s, t, m, v) z = Relu(c)"));
+  EXPECT_THAT(SkippedReason(out.report, "BatchNormalization n"), HasSubstr("another reader"));
+  EXPECT_EQ(out.model.graph.nodes.size(), 3u);
+}
+
+TEST(FoldBatchNorm, DeclinesWhereItTrains) {
+  const PassResult out = RunPass(
+      "fold_batch_norm", {},
+      Normalized("g (float[1,1,2,2] x) => (float[1,2,2,2] y)",
+                 "c = Conv(x, w) [n] y = BatchNormalization <training_mode = 1> (c, s, t, m, v)"));
+  EXPECT_THAT(SkippedReason(out.report, "BatchNormalization n"), HasSubstr("trains"));
+}
+
+TEST(FoldBatchNorm, ASharedWeightIsScaledForEachReader) {
+  const PassResult out =
+      RunPass("fold_batch_norm", {},
+              Normalized("g (float[1,1,2,2] x) => (float[1,2,2,2] y, float[1,2,2,2] z)",
+                         "c = Conv(x, w) y = BatchNormalization(c, s, t, m, v) z = Conv(x, w)"));
+  EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("Conv", "Conv"));
+  EXPECT_THAT(Elements(out.model, "w"), ElementsAre(1, -2));
+}
+
+}  // namespace
+}  // namespace pared

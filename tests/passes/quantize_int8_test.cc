@@ -1,0 +1,240 @@
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "evaluator/executor.h"
+#include "tests/passes/run_pass.h"
+
+namespace pared {
+namespace {
+
+using ::testing::Contains;
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+PassResult Quantize(const Model& model, Json options = Json::object()) {
+  const Dataset data = Dataset::Random(Executor(model).inputs(), 16, 3);
+  return RunPass("quantize_int8", std::move(options), model, &data);
+}
+
+double SqnrDb(const Model& reference, const Model& model) {
+  const Executor a(reference, {.fuse = false}), b(model, {.fuse = false});
+  const Dataset data = Dataset::Random(a.inputs(), 8, 4);
+  double energy = 0, noise = 0;
+  for (int64_t sample = 0; sample < 8; ++sample) {
+    const Tensor x = a.Run(data.Sample(sample, a.inputs()))[0];
+    const Tensor y = b.Run(data.Sample(sample, b.inputs()))[0];
+    for (size_t i = 0; i < x.data<float>().size(); ++i) {
+      const double want = x.data<float>()[i], got = y.data<float>()[i];
+      energy += want * want;
+      noise += (want - got) * (want - got);
+    }
+  }
+  return 10 * std::log10(energy / std::max(noise, 1e-30));
+}
+
+const Node* NodeOf(const Model& model, const std::string& op_type) {
+  for (const Node& node : model.graph.nodes) {
+    if (node.op_type == op_type) return &node;
+  }
+  return nullptr;
+}
+
+TEST(QuantizeInt8, KeepsPrunedWeightsExactlyZero) {
+  const Model in = ModelFromText(R"(g (float[1,4] x) => (float[1,2] y)
+    <float[4,2] w = {0,0,3,0,0,0,0,-2}> { y = MatMul(x, w) })");
+  const PassResult out = Quantize(in);
+  EXPECT_THAT(Elements(out.model, "w_quantized"), ElementsAre(0, 0, 127, 0, 0, 0, 0, -127));
+  EXPECT_THAT(Elements(out.model, "w_scale"), ElementsAre(3.0f / 127, 2.0f / 127));
+  EXPECT_THAT(Elements(out.model, "w_zero_point"), Each(0));
+}
+
+TEST(QuantizeInt8, QuantizesBetweenConvolutionsAndNotBehindTheLast) {
+  const Model in = ModelFromText(R"(g (float[1,1,3,3] x) => (float[1,1,3,3] y)
+    <float[1,1,1,1] v = {0.5}, float[1] b = {0.25}, float[1,1,1,1] w = {2}>
+    { c = Conv(x, v, b) r = Relu(c) d = Conv(r, w) y = Sigmoid(d) })");
+  const PassResult out = Quantize(in);
+  EXPECT_THAT(OpTypes(out.model.graph),
+              ElementsAre("QuantizeLinear", "DequantizeLinear", "DequantizeLinear",
+                          "DequantizeLinear", "Conv", "Relu", "QuantizeLinear", "DequantizeLinear",
+                          "DequantizeLinear", "DequantizeLinear", "Conv", "Sigmoid"));
+  EXPECT_GT(SqnrDb(in, out.model), 35);
+}
+
+// What combines boxes and scores is no INT8 node: scores would vanish beside coordinates.
+TEST(QuantizeInt8, LeavesTheDecodingOfADetectorInFloat) {
+  const Model in = ModelFromText(R"(g (float[1,1,4,4] x) => (float[1,2,4,4] y)
+    <float[1,1,1,1] v = {150}, float[1,1,1,1] w = {1}>
+    { boxes = Conv(x, v) logits = Conv(x, w) scores = Sigmoid(logits)
+      y = Concat <axis = 1> (boxes, scores) })");
+  const PassResult out = Quantize(in);
+  EXPECT_THAT(NodeOf(out.model, "Concat")->inputs, ElementsAre("boxes", "scores"));
+  EXPECT_THAT(NodeOf(out.model, "Sigmoid")->inputs, ElementsAre("logits"));
+}
+
+TEST(QuantizeInt8, ReadsAFixedRangeOffTheFunction) {
+  const Model in = ModelFromText(R"(g (float[1,1,4,4] x) => (float[1,1,4,4] y)
+    <float[1,1,1,1] v = {0.01}, float[1,1,1,1] w = {1}>
+    { c = Conv(x, v) s = Sigmoid(c) y = Conv(s, w) })");
+  const PassResult out = Quantize(in);
+  EXPECT_FLOAT_EQ(Elements(out.model, "s_scale")[0], 1.0f / 255);
+}
+
+TEST(QuantizeInt8, ResidualSumsAndPoolsJoin) {
+  const Model in = ModelFromText(R"(g (float[1,2,4,4] x) => (float[1,2,1,1] y)
+    <float[2,2,1,1] u = {1,0.5,-0.5,1}, float[2,2,1,1] v = {0.3,0.2,-0.7,1},
+     float[2,2,1,1] w = {1,0.5,0.25,-1}>
+    { a = Conv(x, u) b = Conv(a, v) s = Add(a, b) r = Relu(s)
+      p = MaxPool <kernel_shape = [4, 4]> (r) y = Conv(p, w) })");
+  const PassResult out = Quantize(in);
+  EXPECT_THAT(NodeOf(out.model, "Add")->inputs, ElementsAre("a_dequantized", "b_dequantized"));
+  EXPECT_THAT(NodeOf(out.model, "Relu")->inputs, ElementsAre("s"));
+  EXPECT_EQ(Elements(out.model, "r_scale"), Elements(out.model, "p_scale"));
+  EXPECT_GT(SqnrDb(in, out.model), 30);
+}
+
+// The normalization after a residual sum stays float, and so does the sum.
+TEST(QuantizeInt8, TransformersQuantizeTheInputsOfProductsOnly) {
+  const Model in = ModelFromText(R"(g (float[1,2,4] x) => (float[1,2,4] y)
+    <float[4,4] u = {1,0,2,0,1,-1,0,1,2,1,0,1,0,1,1,2}, float[4] s = {1,1,60,1}, float[4] b = {0,0,0,0},
+     float[4,4] w = {1,0,2,0,1,-1,0,1,2,1,0,1,0,1,1,2}>
+    { m = MatMul(x, u) r = Add(x, m) n = LayerNormalization(r, s, b) y = MatMul(n, w) })");
+  const PassResult out = Quantize(in);
+  EXPECT_THAT(NodeOf(out.model, "Add")->inputs, ElementsAre("x", "m"));
+  EXPECT_THAT(NodeOf(out.model, "LayerNormalization")->inputs[0], "r");
+}
+
+TEST(QuantizeInt8, AChannelOfZerosGetsAScaleAndKeepsItsBias) {
+  const Model in = ModelFromText(R"(g (float[1,1,2,2] x) => (float[1,2,2,2] y)
+    <float[2,1,1,1] w = {1,0}, float[2] b = {0,3}> { y = Conv(x, w, b) })");
+  const PassResult out = Quantize(in);
+  EXPECT_THAT(Elements(out.model, "w_scale"), Each(::testing::Gt(0)));
+  const Tensor x = Tensor::Make<float>({1, 1, 2, 2}, {0, 0, 0, 0});
+  EXPECT_NEAR(Executor(out.model).Run({x})[0].data<float>()[4], 3, 1e-5);
+}
+
+TEST(QuantizeInt8, ABiasLargeAgainstItsWeightsFitsInt32) {
+  const Model in = ModelFromText(R"(g (float[1,1,2,2] x) => (float[1,2,2,2] y)
+    <float[2,1,1,1] w = {1e-9,-2e-9}, float[2] b = {5,-4.5}> { y = Conv(x, w, b) })");
+  const Tensor x = Tensor::Make<float>({1, 1, 2, 2}, {0, 1, -1, 0.5});
+  const Tensor y = Executor(Quantize(in).model).Run({x})[0];
+  EXPECT_NEAR(y.data<float>()[0], 5, 1e-5);
+  EXPECT_NEAR(y.data<float>()[4], -4.5, 1e-5);
+}
+
+// One bias, two readers of different input scale: each gets its own codes.
+TEST(QuantizeInt8, ASharedBiasIsStoredForEachReader) {
+  const Model in = ModelFromText(R"(g (float[1,2] x) => (float[1,2] y)
+    <float[2,2] v = {1,2,3,4}, float[2] b = {0.5,-0.5}, float[2,2] w = {5,6,7,8}>
+    { [p] h = Gemm(x, v, b) [q] y = Gemm(h, w, b) })");
+  const PassResult out = Quantize(in, {{"bias_correction", false}});
+  EXPECT_NE(Elements(out.model, "b_quantized"), Elements(out.model, "b_quantized_1"));
+  EXPECT_GT(SqnrDb(in, out.model), 25);
+}
+
+// One output channel is a thousand times the others: found on the right axis, nothing is lost.
+TEST(QuantizeInt8, FindsTheChannelsOfEveryGemm) {
+  for (const bool is_left : {false, true}) {
+    for (int64_t flags = 0; flags < 4; ++flags) {
+      const int64_t trans_a = flags & 1, trans_b = flags >> 1;
+      const bool rows_down = is_left ? trans_a == 0 : trans_b == 1;
+      const std::vector<float> weight = rows_down ? std::vector<float>{1, -2, 3, 1000, 2000, -1000}
+                                                  : std::vector<float>{1, 1000, -2, 2000, 3, -1000};
+      const std::string shape = rows_down ? "2,3" : "3,2";
+      const bool x_transposed = is_left ? trans_b == 1 : trans_a == 1;
+      const std::string x_shape = (is_left != x_transposed) ? "3,4" : "4,3";
+      Model in = ModelFromText(
+          "g (float[" + x_shape + "] x) => (float[a,b] y) <float[" + shape +
+          "] w = {0,0,0,0,0,0}> { y = Gemm <transA = " + std::to_string(trans_a) +
+          ", transB = " + std::to_string(trans_b) + "> (" + (is_left ? "w, x" : "x, w") + ") }");
+      const Shape dims = rows_down ? Shape{2, 3} : Shape{3, 2};
+      in = WithInitializer(in, "w", Tensor::Make<float>(dims, weight));
+      const PassResult out = Quantize(in);
+      EXPECT_THAT(Elements(out.model, "w_scale"), ElementsAre(3.0f / 127, 2000.0f / 127))
+          << "left " << is_left << " transA " << trans_a << " transB " << trans_b;
+      EXPECT_GT(SqnrDb(in, out.model), 35);
+    }
+  }
+}
+
+TEST(QuantizeInt8, ATransposedConvolutionInGroupsHasItsChannelsOnAxisOne) {
+  const Model in = ModelFromText(R"(g (float[1,4,3,3] x) => (float[1,4,3,3] y)
+    <float[4,2,1,1] w = {1,100,-1,50,0.5,25,1,-100}, float[4] b = {1,2,3,4}>
+    { y = ConvTranspose <group = 2> (x, w, b) })");
+  const PassResult out = Quantize(in);
+  EXPECT_THAT(Elements(out.model, "w_scale"), ElementsAre(1.0f / 127, 100.0f / 127));
+  EXPECT_GT(SqnrDb(in, out.model), 35);
+}
+
+TEST(QuantizeInt8, RaisesAnOldOpsetByConvertingItsNodes) {
+  const Model in = ModelFromText(R"(<ir_version: 3, opset_import: ["" : 8]>
+    g (float[1,1,2,2] x, float[2,1,1,1] w) => (float[1,2] y) <float[2,1,1,1] w = {1,100}>
+    { c = Conv(x, w) r = Clip <min = 0.0, max = 6.0> (c) p = GlobalAveragePool(r)
+      s = Squeeze <axes = [2, 3]> (p) y = Softmax(s) })");
+  const PassResult out = Quantize(in);
+  EXPECT_EQ(out.model.Opset(""), 13);
+  EXPECT_GE(out.model.ir_version, 7);
+  EXPECT_EQ(out.model.graph.inputs.size(), 1u);
+  EXPECT_EQ(NodeOf(out.model, "Clip")->inputs.size(), 3u);
+  EXPECT_EQ(NodeOf(out.model, "Squeeze")->inputs.size(), 2u);
+  EXPECT_THAT(out.report["raised"].get<std::vector<std::string>>(),
+              Contains(StartsWith("opset 8 to 13")));
+  EXPECT_GT(SqnrDb(in, out.model), 30);
+}
+
+TEST(QuantizeInt8, ExcludedNodesKeepTheirFloatWeight) {
+  const Model in = ModelFromText(R"(g (float[1,2] x) => (float[1,2] y)
+    <float[2,2] w = {1,2,3,4}> { [p] h = MatMul(x, w) [q] y = MatMul(h, w) })");
+  const PassResult out = Quantize(in, {{"exclude", {"q"}}});
+  EXPECT_EQ(SkippedReason(out.report, "MatMul q"), "excluded");
+  EXPECT_EQ(out.model.graph.nodes.back().inputs[1], "w");
+  EXPECT_THAT(Elements(out.model, "w"), ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(
+      [&] {
+        Quantize(in, {{"exclude", {"r"}}});
+      },
+      ThrowsError(ErrorCode::kInvalidArgument, "exclude"));
+}
+
+TEST(QuantizeInt8, NamesOfTheModelAreNotTakenTwice) {
+  const Model in = ModelFromText(R"(g (float[1,1,2,2] x) => (float[1,1,2,2] y)
+    <float[1,1,1,1] w = {2}, float[1] b = {1}>
+    { w_quantized = Conv(x, w, b) b_scale = Relu(w_quantized) y = Conv(b_scale, w, b) })");
+  EXPECT_GT(SqnrDb(in, Quantize(in).model), 30);
+}
+
+TEST(QuantizeInt8, AModelWithoutAnythingToQuantizeIsAnError) {
+  const Model in = ModelFromText("g (float[1,2] x) => (float[1,2] y) { y = Relu(x) }");
+  EXPECT_THAT([&] { Quantize(in); }, ThrowsError(ErrorCode::kUnsupported, ""));
+}
+
+TEST(QuantizeInt8, RefusesWeightsAndActivationsThatAreNotFinite) {
+  Model in = ModelFromText(R"(g (float[1,2] x) => (float[1,2] y) <float[2,2] w = {1,2,3,4}>
+    { l = Log(x) y = MatMul(l, w) })");
+  EXPECT_THAT([&] { Quantize(in); },
+              ThrowsError(ErrorCode::kInvalidArgument, "value l", HasSubstr("NaN")));
+  Model bad = ModelFromText(
+      "g (float[1,2] x) => (float[1,1] y) <float[2,1] w = {1,2}> { y = MatMul(x, w) }");
+  bad = WithInitializer(bad, "w",
+                        Tensor::Make<float>({2, 1}, {1, std::numeric_limits<float>::infinity()}));
+  EXPECT_THAT([&] { Quantize(bad); }, ThrowsError(ErrorCode::kInvalidArgument, "tensor w"));
+}
+
+TEST(QuantizeInt8, FoldsBatchNormalizationAndAddedBiases) {
+  const Model in = ModelFromText(R"(g (float[1,1,2,2] x) => (float[1,2,2,2] y)
+    <float[2,1,1,1] w = {1,-2}, float[2] s = {2,3}, float[2] t = {0.5,-0.5}, float[2] m = {0.1,0.2},
+     float[2] v = {1,4}, float[2,1,1] b = {1,2}>
+    { c = Conv(x, w) n = BatchNormalization(c, s, t, m, v) y = Add(n, b) })");
+  const PassResult out = Quantize(in);
+  EXPECT_THAT(OpTypes(out.model.graph), Not(Contains("BatchNormalization")));
+  EXPECT_THAT(OpTypes(out.model.graph), Not(Contains("Add")));
+  EXPECT_GT(SqnrDb(in, out.model), 35);
+}
+
+}  // namespace
+}  // namespace pared
