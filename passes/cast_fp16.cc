@@ -90,7 +90,9 @@ class Rewriter {
   Graph Rewrite(const Graph& graph, CopyMap copies, const TypeMap& types) {
     Graph out = graph;
     out.nodes.clear();
-    for (const ValueInfo& input : graph.inputs) copies[input.name] = {input.name, ""};
+    for (const ValueInfo& input : graph.inputs) {
+      if (TypeOf(types, input.name) == DType::kFloat32) copies[input.name] = {input.name, ""};
+    }
     ReaderMap readers;
     FindReaders(graph, readers);
     for (const auto& [name, initializer] : graph.initializers) {

@@ -68,6 +68,13 @@ TEST(CastFp16, IntegersHeldAsFloatStaySo) {
   EXPECT_THAT(SkippedReason(out.report, "Add producing s"), HasSubstr("end as integers"));
 }
 
+TEST(CastFp16, LeavesTheIntegersOfAnEmbeddingAlone) {
+  const PassResult out = RunPass("cast_fp16", {}, ModelFromText(R"(
+    g (int64[N] ids) => (float[N,2] y) <float[3,2] e = {1,2,3,4,5,6}> { y = Gather(e, ids) })"));
+  EXPECT_THAT(out.model.graph.nodes[0].inputs, ElementsAre("e", "ids"));
+  EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("Gather", "Cast"));
+}
+
 TEST(CastFp16, CastsInsideTheBranchThatNeedsIt) {
   const Model in = ModelFromText(R"(g (bool c, float[2] x) => (float[2] y) {
       h = Relu(x)
