@@ -9,6 +9,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <numeric>
+#include <span>
 #include <utility>
 
 #include "evaluator/fuse_graph.h"
@@ -143,37 +145,51 @@ std::optional<Bias> FindBias(const FuseGraph& graph, const std::string& name, in
 }
 
 // bias in units of x.scale * w.scale, less the share of x's zero point, and the scale of the sum.
-// A row without weights gets a scale of its own, so that any bias fits.
 struct Accumulator {
   std::vector<int32_t> bias;
   std::vector<float> scale;  // of the sum, as a real number
 };
 
-std::optional<Accumulator> MakeAccumulator(const Matrix& w, const Bias& b, const Quantized& x) {
+// One row of weights on its way there.
+struct Row {
+  std::span<int8_t> codes;
+  double bias;  // in units of scale
+  float scale;
+
+  int64_t Sum() const { return std::accumulate(codes.begin(), codes.end(), int64_t{0}); }
+  // The accumulator's bias, and the largest magnitude that it may reach in any order of adding.
+  double Start(const Quantized& x) const {
+    return std::nearbyint(bias) - static_cast<double>(x.zero_point) * static_cast<double>(Sum());
+  }
+  double Bound(const Quantized& x) const {
+    int64_t magnitude = 0;
+    for (const int8_t code : codes) magnitude += std::abs(code);
+    return std::abs(Start(x)) + 255.0 * static_cast<double>(magnitude);
+  }
+  void Halve() {
+    for (int8_t& code : codes) {
+      code = static_cast<int8_t>(std::nearbyint(static_cast<double>(code) / 2));
+    }
+    bias /= 2;
+    scale *= 2;
+  }
+};
+
+std::optional<Accumulator> MakeAccumulator(Matrix& w, const Bias& b, const Quantized& x) {
   Accumulator result;
-  for (int64_t row = 0; row < w.m; ++row) {
-    const auto i = static_cast<size_t>(row);
-    const auto first = w.codes.begin() + row * w.k;
-    int64_t sum = 0, magnitude = 0;
-    for (auto it = first; it != first + w.k; ++it) {
-      sum += *it;
-      magnitude += std::abs(*it);
-    }
-    float scale = x.scale * w.scales[i];
-    double code = 0;
-    if (!b.codes.empty() && std::abs(b.scales[i] / scale - 1.0f) < 1e-4f) {
-      code = b.codes[i];
-    } else {
-      if (magnitude == 0 && b.values[i] != 0)
-        scale = static_cast<float>(std::abs(b.values[i])) / 16777216.0f;
-      code = std::nearbyint(b.values[i] / static_cast<double>(scale));
-    }
-    code -= static_cast<double>(x.zero_point) * static_cast<double>(sum);
-    // No order of adding may overflow.
-    const double bound = std::abs(code) + 255.0 * static_cast<double>(magnitude);
-    if (!(bound <= std::numeric_limits<int32_t>::max()) || !(scale > 0)) return {};
-    result.bias.push_back(static_cast<int32_t>(code));
-    result.scale.push_back(scale);
+  const auto k = static_cast<size_t>(w.k);
+  for (size_t i = 0; i < w.scales.size(); ++i) {
+    Row row{
+        .codes = std::span(w.codes).subspan(i * k, k), .bias = 0, .scale = x.scale * w.scales[i]};
+    if (!(row.scale > 0) || !std::isfinite(b.values[i])) return {};
+    const bool is_sum_code = !b.codes.empty() && std::abs(b.scales[i] / row.scale - 1.0f) < 1e-4f;
+    row.bias = is_sum_code ? b.codes[i] : b.values[i] / static_cast<double>(row.scale);
+    // Quantizers scale the weights of a channel that hardly contributes so that its bias just fits
+    // int32. A coarser unit loses nothing that such a channel's output code could show.
+    while (row.Bound(x) > std::numeric_limits<int32_t>::max()) row.Halve();
+    if (!std::isfinite(row.scale)) return {};
+    result.bias.push_back(static_cast<int32_t>(row.Start(x)));
+    result.scale.push_back(row.scale);
   }
   return result;
 }
