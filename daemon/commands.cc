@@ -1,14 +1,12 @@
 #include "daemon/commands.h"
 
-#include <algorithm>
 #include <iomanip>
 #include <numeric>
-#include <optional>
 #include <ostream>
 #include <sstream>
 
 #include "base/error.h"
-#include "config/fields.h"
+#include "daemon/arguments.h"
 #include "evaluator/dataset.h"
 #include "evaluator/evaluate.h"
 #include "evaluator/executor.h"
@@ -63,40 +61,6 @@ void Fields(FieldVisitor& f, EvaluateOptions& o) {
   f.Integer("threads", o.threads, {1, 1024}, "Threads of a timed run.");
 }
 
-// A flag's text as the JSON that its field wants.
-Json FlagValue(const Json& field, const std::string& text) {
-  if (field.at("type") == "string") return text;
-  return ParseJson(text);
-}
-
-// `MODEL --name=value ...` as the fields of Options; a flag alone is true.
-template <class Options>
-Options ReadArguments(const std::vector<std::string>& arguments) {
-  const Json fields = DescribeFields<Options>();
-  Json json = Json::object();
-  for (const std::string& argument : arguments) {
-    if (!argument.starts_with("--")) {
-      if (json.contains("model")) {
-        throw Error(ErrorCode::kInvalidArgument, "one model is enough", argument);
-      }
-      json["model"] = argument;
-      continue;
-    }
-    const size_t equals = argument.find('=');
-    const std::string name = argument.substr(2, equals == std::string::npos ? equals : equals - 2);
-    const auto field =
-        std::ranges::find_if(fields, [&](const Json& f) { return f.at("name") == name; });
-    if (field == fields.end()) {
-      throw Error(ErrorCode::kInvalidArgument, "is no flag; --help lists them", argument);
-    }
-    json[name] =
-        equals == std::string::npos ? Json(true) : FlagValue(*field, argument.substr(equals + 1));
-  }
-  Options options;
-  ReadFields(json, "", options);
-  return options;
-}
-
 Dataset OpenDataset(const std::string& folder, const Executor& executor) {
   return folder.empty() ? Dataset::Random(executor.inputs(), kRandomSamples, 0)
                         : Dataset::Open(folder);
@@ -138,14 +102,6 @@ Tensor Stacked(const Reference& reference) {
   }
   shape.insert(shape.begin(), std::ssize(reference.outputs));
   return Tensor::Make<float>(std::move(shape), std::move(values));
-}
-
-void AppendFlags(const Json& fields, std::ostream& out) {
-  for (const Json& field : fields) {
-    if (field.at("name") == "model") continue;
-    out << "  --" << field.at("name").get<std::string>() << "  "
-        << field.at("help").get<std::string>() << "\n";
-  }
 }
 
 void DescribeOptions(const Json& fields, std::ostream& out) {
@@ -240,9 +196,10 @@ void DescribePasses(std::ostream& out) {
 std::string CommandsHelp() {
   std::ostringstream out;
   out << "\npared bench MODEL [flags]: where the time goes, layer by layer\n";
-  AppendFlags(DescribeFields<BenchOptions>(), out);
+  WriteFlagsHelp(DescribeFields<BenchOptions>(), out);
   out << "\npared evaluate MODEL [flags]: accuracy, size and latency of a model file\n";
-  AppendFlags(DescribeFields<EvaluateOptions>(), out);
+  WriteFlagsHelp(DescribeFields<EvaluateOptions>(), out);
+  out << OptimizeHelp();
   return out.str();
 }
 

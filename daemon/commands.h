@@ -1,4 +1,4 @@
-// The subcommands that measure a model file without a daemon.
+// The subcommands that work on a model file without a daemon.
 
 #pragma once
 
@@ -15,10 +15,15 @@ void RunBench(const std::vector<std::string>& arguments, std::ostream& out);
 // asked, the first output of every sample as a NumPy file.
 void RunEvaluate(const std::vector<std::string>& arguments, std::ostream& out);
 
+// `pared optimize MODEL`: a chain of passes over a model file. Writes the result and, as JSON, what
+// the passes reported. Throws what the chain failed with.
+void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out);
+
 // `pared --describe-passes`: docs/passes.md.
 void DescribePasses(std::ostream& out);
 
-// What --help says of the two subcommands.
+// What --help says of the subcommands.
 std::string CommandsHelp();
+std::string OptimizeHelp();
 
 }  // namespace pared

@@ -92,11 +92,12 @@ void RunCommand(std::vector<std::string> arguments) {
   if (is_named && !arguments.empty()) arguments.erase(arguments.begin());
   if (command == "work") return WorkIn(arguments);
   if (command == "bench") return RunBench(arguments, std::cout);
+  if (command == "optimize") return RunOptimize(arguments, std::cout);
   if (command == "evaluate") return RunEvaluate(arguments, std::cout);
   if (command == "--describe-passes") return DescribePasses(std::cout);
   if (is_named && command != "serve") {
     throw Error(ErrorCode::kInvalidArgument,
-                "no such command; there are serve, work, bench and evaluate", command);
+                "no such command; there are serve, work, optimize, bench and evaluate", command);
   }
   StartDaemon(arguments);
 }

@@ -1,0 +1,89 @@
+#include "daemon/arguments.h"
+
+#include <algorithm>
+#include <ostream>
+
+#include "base/error.h"
+
+namespace pared {
+namespace {
+
+[[noreturn]] void Refuse(const std::string& argument, const std::string& message) {
+  throw Error(ErrorCode::kInvalidArgument, message, argument);
+}
+
+const Json& FieldOf(const Json& fields, const std::string& name, const std::string& argument) {
+  const auto field =
+      std::ranges::find_if(fields, [&](const Json& f) { return f.at("name") == name; });
+  if (field == fields.end()) Refuse(argument, "is no flag; --help lists them");
+  return *field;
+}
+
+// A flag's text as the JSON that its field wants.
+Json ValueOf(const Json& field, const std::string& text) {
+  const std::string& type = field.at("type").get_ref<const std::string&>();
+  if (type == "string" || type == "strings" || type == "choice") return text;
+  return ParseJson(text);
+}
+
+class FlagReader {
+ public:
+  FlagReader(const std::vector<std::string>& arguments, const Json& fields)
+      : arguments_(arguments), fields_(fields) {}
+
+  Json Read() {
+    while (next_ < arguments_.size()) {
+      const std::string& argument = arguments_[next_++];
+      if (argument.starts_with("--")) {
+        ReadFlag(argument);
+      } else if (json_.contains("model")) {
+        Refuse(argument, "one model is enough");
+      } else {
+        json_["model"] = argument;
+      }
+    }
+    return std::move(json_);
+  }
+
+ private:
+  void ReadFlag(const std::string& argument) {
+    const size_t equals = argument.find('=');
+    std::string name = argument.substr(0, equals).substr(2);
+    std::ranges::replace(name, '-', '_');
+    const Json& field = FieldOf(fields_, name, argument);
+    const Json value = equals == std::string::npos ? NextValue(field, argument)
+                                                   : ValueOf(field, argument.substr(equals + 1));
+    if (field.at("type") == "strings") {
+      json_[name].push_back(value);
+    } else {
+      json_[name] = value;
+    }
+  }
+
+  Json NextValue(const Json& field, const std::string& argument) {
+    if (field.at("type") == "boolean") return true;
+    if (next_ == arguments_.size()) Refuse(argument, "needs a value");
+    return ValueOf(field, arguments_[next_++]);
+  }
+
+  const std::vector<std::string>& arguments_;
+  const Json& fields_;
+  size_t next_ = 0;
+  Json json_ = Json::object();
+};
+
+}  // namespace
+
+Json ReadFlags(const std::vector<std::string>& arguments, const Json& fields) {
+  return FlagReader(arguments, fields).Read();
+}
+
+void WriteFlagsHelp(const Json& fields, std::ostream& out) {
+  for (const Json& field : fields) {
+    if (field.at("name") == "model") continue;
+    out << "  --" << field.at("name").get<std::string>() << "  "
+        << field.at("help").get<std::string>() << "\n";
+  }
+}
+
+}  // namespace pared

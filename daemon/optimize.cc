@@ -1,0 +1,108 @@
+// `pared optimize MODEL`: one chain over a model file, without a daemon. The plan and the flow are
+// those of a job, so that a chain gives here the file that it gives there.
+
+#include <tbb/global_control.h>
+
+#include <algorithm>
+#include <optional>
+#include <ostream>
+#include <sstream>
+#include <thread>
+
+#include "base/error.h"
+#include "config/job_spec.h"
+#include "daemon/arguments.h"
+#include "daemon/commands.h"
+#include "daemon/flow.h"
+#include "evaluator/dataset.h"
+#include "evaluator/evaluate.h"
+#include "model/onnx.h"
+#include "passes/plan.h"
+
+namespace pared {
+namespace {
+
+constexpr const char* kChain = "optimize";
+
+struct OptimizeOptions {
+  std::string model, out, calibration;
+  Json passes = Json::array();
+  std::vector<std::string> pass;
+  int64_t samples = CalibrationSpec{}.samples;
+  int64_t threads = 0;
+  int64_t seed = 0;
+};
+
+void Fields(FieldVisitor& f, OptimizeOptions& o) {
+  f.Required();
+  f.Text("model", o.model, TextRule::kAny, "The ONNX file.");
+  f.Required();
+  f.Text("out", o.out, TextRule::kAny, "Where the optimized model is written.");
+  f.Raw("passes", o.passes, "The chain as in a job: [{\"pass\": NAME, options ...}, ...].");
+  f.TextList("pass", o.pass, TextRule::kName,
+             "A pass with default options, after those of --passes; repeat it for more.");
+  f.Text("calibration", o.calibration, TextRule::kAny,
+         "A dataset's folder, for passes that look at data.");
+  f.Integer("samples", o.samples, {0, 1'000'000},
+            "Calibrate on the first so many samples; 0 takes all.");
+  f.Integer("threads", o.threads, {0, 1024},
+            "Threads of the passes; 0 takes as many as there are.");
+  f.Integer("seed", o.seed, {0, std::numeric_limits<int64_t>::max()},
+            "Seeds everything random in the passes.");
+}
+
+// The options as a job of one chain; the plan does not care where the data lies.
+JobSpec SpecOf(const OptimizeOptions& options) {
+  if (!options.passes.is_array()) {
+    throw Error(ErrorCode::kInvalidArgument, "must be a JSON array of passes", "--passes");
+  }
+  JobSpec spec;
+  if (!options.calibration.empty()) spec.calibration.dataset = "calibration";
+  ChainSpec chain = {kChain, {options.passes.begin(), options.passes.end()}};
+  for (const std::string& name : options.pass) chain.passes.push_back({{"pass", name}});
+  if (chain.passes.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "name at least one pass: --pass NAME", "--passes");
+  }
+  spec.chains = {std::move(chain)};
+  return spec;
+}
+
+}  // namespace
+
+void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
+  const auto options = ReadArguments<OptimizeOptions>(arguments);
+  const PlanNode plan = MakePlan(SpecOf(options));
+  std::optional<Dataset> calibration;
+  if (!options.calibration.empty()) calibration = Dataset::Open(options.calibration);
+  FlowContext context;
+  context.calibration = calibration ? &*calibration : nullptr;
+  context.calibration_samples = options.samples;
+  context.seed = options.seed;
+  context.threads = options.threads == 0 ? std::max<int64_t>(1, std::thread::hardware_concurrency())
+                                         : options.threads;
+  const tbb::global_control threads(tbb::global_control::max_allowed_parallelism,
+                                    static_cast<size_t>(context.threads));
+  Outcome outcome;
+  Flow(plan, context, [&](const std::string& chain, const Outcome& ended) {
+    if (chain == kChain) outcome = ended;
+  }).Run(LoadOnnx(options.model));
+  if (outcome.error != nullptr) throw *outcome.error;
+  SaveOnnx(*outcome.model, options.out);
+  const auto bytes_of = [](const std::string& path) { return EvaluateSize(path).at("size_bytes"); };
+  out << DumpJson({{"model", options.model},
+                   {"out", options.out},
+                   {"size_bytes", bytes_of(options.out)},
+                   {"size_ratio", bytes_of(options.out) / bytes_of(options.model)},
+                   {"steps", ChainSteps(plan, kChain)},
+                   {"reports", outcome.reports}})
+      << "\n";
+}
+
+std::string OptimizeHelp() {
+  std::ostringstream out;
+  out << "\npared optimize MODEL --out=FILE [flags]: a chain of passes over a model file\n";
+  WriteFlagsHelp(DescribeFields<OptimizeOptions>(), out);
+  return out.str();
+}
+
+}  // namespace pared
