@@ -1,10 +1,12 @@
 // Functions of one element. Each is a functor that reads its attributes when it is made.
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numbers>
 
 #include "evaluator/op_checks.h"
+#include "kernels/f32.h"
 
 namespace pared {
 namespace {
@@ -40,6 +42,32 @@ Op PrepareNumber(const Node& node, const OpContext&) {
   };
 }
 
+// The same with a vector kernel for float32, applied in place to pieces that stay in the L1 cache.
+template <class F>
+Op PrepareActivation(const Node& node, const OpContext& context) {
+  CheckInputCount(node, 1, 1);
+  const F32Kernels& kernels = F32KernelsFor(context.isa);
+  return [f = F(node), &kernels, label = NodeLabel(node)](
+             std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {
+    if (inputs[0]->dtype() != DType::kFloat32) {
+      DispatchFloat(inputs[0]->dtype(), label,
+                    [&]<class T>() { Map<T, T>(*inputs[0], outputs[0], scratch, f); });
+      return;
+    }
+    constexpr int64_t kPiece = 2048;
+    const ActivationF32 activation = f.activation();
+    const float* x = inputs[0]->data<float>().data();
+    float* y = scratch.Allocate<float>(outputs[0], inputs[0]->shape()).data();
+    scratch.ParallelFor(inputs[0]->count(), kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t at = begin; at < end; at += kPiece) {
+        const int64_t count = std::min(kPiece, end - at);
+        std::copy_n(x + at, count, y + at);
+        kernels.activate(activation, y + at, count);
+      }
+    });
+  };
+}
+
 // A claim about a float: IsNaN, IsInf.
 template <class F>
 Op PrepareClaim(const Node& node, const OpContext&) {
@@ -60,6 +88,13 @@ struct Plain {
     return static_cast<T>(kFunction(x));
   }
 };
+template <auto kFunction, ActivationKind kKind>
+struct PlainActivation : Plain<kFunction> {
+  using Plain<kFunction>::Plain;
+  ActivationF32 activation() const { return {kKind, 0, 0}; }
+};
+template <auto kFunction, ActivationKind kKind>
+constexpr auto kActivation = PrepareActivation<PlainActivation<kFunction, kKind>>;
 template <auto kFunction>
 constexpr auto kFloat = PrepareFloat<Plain<kFunction>>;
 template <auto kFunction>
@@ -125,6 +160,7 @@ struct LeakyRelu {
   T operator()(T x) const {
     return x < T{0} ? T{alpha} * x : x;
   }
+  ActivationF32 activation() const { return {ActivationKind::kLeakyRelu, alpha, 0}; }
   float alpha;
 };
 
@@ -144,6 +180,7 @@ struct HardSigmoid {
   T operator()(T x) const {
     return std::max(T{0}, std::min(T{1}, T{alpha} * x + T{beta}));
   }
+  ActivationF32 activation() const { return {ActivationKind::kHardSigmoid, alpha, beta}; }
   float alpha, beta;
 };
 
@@ -155,6 +192,7 @@ struct Swish {
   T operator()(T x) const {
     return x / (T{1} + std::exp(-T{alpha} * x));
   }
+  ActivationF32 activation() const { return {ActivationKind::kSilu, alpha, 0}; }
   float alpha;
 };
 
@@ -168,6 +206,9 @@ struct Gelu {
       return T{0.5} * x * (T{1} + std::tanh(inner));
     }
     return T{0.5} * x * (T{1} + std::erf(x * static_cast<T>(1.0 / std::numbers::sqrt2)));
+  }
+  ActivationF32 activation() const {
+    return {is_tanh ? ActivationKind::kGeluTanh : ActivationKind::kGelu, 0, 0};
   }
   bool is_tanh;
 };
@@ -261,16 +302,17 @@ constexpr OpInfo kOps[] = {
     {"Cos", "", kFloat<[]<class T>(T x) { return std::cos(x); }>},
     {"Cosh", "", kFloat<[]<class T>(T x) { return std::cosh(x); }>},
     {"Elu", "", PrepareFloat<Elu>},
-    {"Erf", "", kFloat<[]<class T>(T x) { return std::erf(x); }>},
-    {"Exp", "", kFloat<[]<class T>(T x) { return std::exp(x); }>},
+    {"Erf", "", kActivation<[]<class T>(T x) { return std::erf(x); }, ActivationKind::kErf>},
+    {"Exp", "", kActivation<[]<class T>(T x) { return std::exp(x); }, ActivationKind::kExp>},
     {"Floor", "", kFloat<[]<class T>(T x) { return std::floor(x); }>},
-    {"Gelu", "", PrepareFloat<Gelu>},
-    {"HardSigmoid", "", PrepareFloat<HardSigmoid>},
+    {"Gelu", "", PrepareActivation<Gelu>},
+    {"HardSigmoid", "", PrepareActivation<HardSigmoid>},
     {"HardSwish", "",
-     kFloat<[]<class T>(T x) { return x * std::min(T{1}, std::max(T{0}, x / T{6} + T{0.5})); }>},
+     kActivation<[]<class T>(T x) { return x * std::min(T{1}, std::max(T{0}, x / T{6} + T{0.5})); },
+                 ActivationKind::kHardSwish>},
     {"IsInf", "", PrepareClaim<IsInf>},
     {"IsNaN", "", PrepareClaim<IsNaN>},
-    {"LeakyRelu", "", PrepareFloat<LeakyRelu>},
+    {"LeakyRelu", "", PrepareActivation<LeakyRelu>},
     {"Log", "", kFloat<[]<class T>(T x) { return std::log(x); }>},
     {"Mish", "", kFloat<[](auto x) { return Mish(x); }>},
     {"Neg", "", kNumber<[]<class T>(T x) { return T{0} - x; }>},
@@ -280,7 +322,9 @@ constexpr OpInfo kOps[] = {
     {"Round", "", kFloat<[]<class T>(T x) { return std::nearbyint(x); }>},
     {"Selu", "", PrepareFloat<Selu>},
     {"Shrink", "", PrepareNumber<Shrink>},
-    {"Sigmoid", "", kFloat<[]<class T>(T x) { return T{1} / (T{1} + std::exp(-x)); }>},
+    {"Sigmoid", "",
+     kActivation<[]<class T>(T x) { return T{1} / (T{1} + std::exp(-x)); },
+                 ActivationKind::kSigmoid>},
     {"Sign", "", kNumber<[](auto x) { return Sign(x); }>},
     {"Sin", "", kFloat<[]<class T>(T x) { return std::sin(x); }>},
     {"Sinh", "", kFloat<[]<class T>(T x) { return std::sinh(x); }>},
@@ -289,13 +333,13 @@ constexpr OpInfo kOps[] = {
      }>},
     {"Softsign", "", kFloat<[]<class T>(T x) { return x / (T{1} + std::abs(x)); }>},
     {"Sqrt", "", kFloat<[]<class T>(T x) { return std::sqrt(x); }>},
-    {"Swish", "", PrepareFloat<Swish>},
+    {"Swish", "", PrepareActivation<Swish>},
     {"Tan", "", kFloat<[]<class T>(T x) { return std::tan(x); }>},
-    {"Tanh", "", kFloat<[]<class T>(T x) { return std::tanh(x); }>},
+    {"Tanh", "", kActivation<[]<class T>(T x) { return std::tanh(x); }, ActivationKind::kTanh>},
     {"ThresholdedRelu", "", PrepareFloat<ThresholdedRelu>},
     {"FastGelu", "com.microsoft", PrepareFastGelu},
-    {"Gelu", "com.microsoft", PrepareFloat<Gelu>},
-    {"QuickGelu", "com.microsoft", PrepareFloat<Swish>},
+    {"Gelu", "com.microsoft", PrepareActivation<Gelu>},
+    {"QuickGelu", "com.microsoft", PrepareActivation<Swish>},
 };
 
 }  // namespace

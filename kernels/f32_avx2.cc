@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <limits>
 
 #include "kernels/f32.h"
 

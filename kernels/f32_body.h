@@ -87,7 +87,12 @@ inline Vec Activated(Vec x, Vec alpha, Vec beta) {
     return x * Vec(0.5F) * (Vec(1.0F) + Erf(x * Vec(0.70710678F)));
   }
   if constexpr (kKind == ActivationKind::kGeluTanh) return GeluTanh(x);
-  if constexpr (kKind == ActivationKind::kExp) return Exp(x);
+  if constexpr (kKind == ActivationKind::kExp) {
+    // What overflows and what is below the normal numbers, which Exp clamps: masks hold -infinity.
+    const Vec overflowed =
+        SelectLess(Vec(88.72283F), x, Vec(std::numeric_limits<float>::infinity()), Exp(x));
+    return SelectLess(x, Vec(-87.33654F), Vec(0.0F), overflowed);
+  }
   if constexpr (kKind == ActivationKind::kErf) return Erf(x);
   return x;
 }

@@ -182,6 +182,10 @@ int Main(const std::vector<std::string>& words) {
       folder = words[i];
     }
   }
+  if (!fs::exists(folder)) {
+    std::printf("skipped: no folder %s\n", folder.c_str());
+    return 77;
+  }
   int passed = 0, failed = 0;
   std::map<std::string, int> skipped;
   for (const Case& test : FindCases(folder, only)) {
