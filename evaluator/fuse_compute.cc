@@ -220,6 +220,20 @@ std::optional<Product> MakeProduct(FuseGraph& graph, const Node& node, const std
   return product;
 }
 
+// What kernels are chosen by: the rows of a product and the tiles of 64 columns, where known.
+void SetHints(FuseGraph& graph, const Node& node, Node& product) {
+  const std::optional<Shape> shape = graph.ShapeOf(node.outputs[0]);
+  if (!shape || shape->empty()) return;
+  const bool is_conv = product.op_type == "Conv";
+  int64_t columns = 1;  // of one GEMM
+  for (size_t i = 0; i < shape->size(); ++i) {
+    const bool counts = is_conv ? i >= 2 : i + 1 < shape->size();
+    if (counts) columns *= (*shape)[i];
+  }
+  if (!is_conv) SetInt(product, "rows", columns);
+  SetInt(product, "tiles", (columns + 63) / 64);
+}
+
 std::string OptionalInput(const Node& node, size_t index) {
   return node.inputs.size() > index ? node.inputs[index] : "";
 }
@@ -239,13 +253,16 @@ std::optional<Product> MakeConvolution(FuseGraph& graph, const Node& node) {
   const bool pointwise = std::all_of(kernel.begin(), kernel.end(), is_one) &&
                          std::all_of(strides.begin(), strides.end(), is_one) &&
                          std::all_of(pads.begin(), pads.end(), [](int64_t v) { return v == 0; });
+  SetHints(graph, node, product->node);
   SetInt(product->node, "pointwise", pointwise && node.Int("group", 1) == 1 ? 1 : 0);
   return product;
 }
 
 std::optional<Product> MakeMatrixProduct(FuseGraph& graph, const Node& node) {
   if (node.op_type == "MatMul") {
-    return MakeProduct(graph, node, "", true);
+    std::optional<Product> product = MakeProduct(graph, node, "", true);
+    if (product) SetHints(graph, node, product->node);
+    return product;
   }
   const bool plain = node.Float("alpha", 1.0f) == 1.0f && node.Float("beta", 1.0f) == 1.0f &&
                      node.Int("transA", 0) == 0;
@@ -254,6 +271,7 @@ std::optional<Product> MakeMatrixProduct(FuseGraph& graph, const Node& node) {
       MakeProduct(graph, node, OptionalInput(node, 2), node.Int("transB", 0) == 0);
   if (!product) return {};
   product->node.op_type = "MatMul";
+  SetHints(graph, node, product->node);
   product->node.attributes.erase_if([](const std::string& name, const Attribute&) {
     return name == "alpha" || name == "beta" || name == "transA" || name == "transB";
   });

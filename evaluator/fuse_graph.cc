@@ -7,7 +7,8 @@
 namespace pared {
 namespace {
 
-constexpr int32_t kFloatType = 1, kIntType = 2, kTensorType = 4, kIntsType = 7;  // AttributeProto
+constexpr int32_t kFloatType = 1, kIntType = 2, kStringType = 3, kTensorType = 4,
+                  kIntsType = 7;  // AttributeProto
 
 // The one number in `tensor`; nothing where it holds more.
 std::optional<float> ScalarFloat(const Tensor* tensor) {
@@ -40,11 +41,26 @@ bool FuseGraph::IsInner(const std::string& value) const {
   return index_.consumers(value).size() == 1 && !index_.is_output(value);
 }
 
-int64_t FuseGraph::RankOf(const std::string& value) {
+const ValueType* FuseGraph::TypeOf(const std::string& value) {
   if (!types_) types_ = InferShapes(model_);
   const auto it = types_->find(value);
-  if (it == types_->end() || !it->second.shape) return -1;
-  return static_cast<int64_t>(it->second.shape->size());
+  return it == types_->end() || !it->second.shape ? nullptr : &it->second;
+}
+
+std::optional<Shape> FuseGraph::ShapeOf(const std::string& value) {
+  const ValueType* type = TypeOf(value);
+  if (type == nullptr) return {};
+  Shape shape;
+  for (const Dim& dim : *type->shape) {
+    if (dim.value < 0) return {};
+    shape.push_back(dim.value);
+  }
+  return shape;
+}
+
+int64_t FuseGraph::RankOf(const std::string& value) {
+  const ValueType* type = TypeOf(value);
+  return type == nullptr ? -1 : static_cast<int64_t>(type->shape->size());
 }
 
 // Scale and zero point of a QuantizeLinear or DequantizeLinear.
@@ -155,6 +171,7 @@ Model FuseGraph::Finish() {
   if (model_.Opset("pared") == 0) model_.opsets.emplace_back("pared", 1);
   SortNodes(model_.graph);
   EraseDead(model_.graph);
+  JoinToProducts(model_.graph);
   return std::move(model_);
 }
 
@@ -180,6 +197,10 @@ void SetFloat(Node& node, const std::string& name, float value) {
 
 void SetInts(Node& node, const std::string& name, std::vector<int64_t> value) {
   SetAttribute(node, name, kIntsType, std::move(value));
+}
+
+void SetString(Node& node, const std::string& name, std::string value) {
+  SetAttribute(node, name, kStringType, std::move(value));
 }
 
 void SetTensor(Node& node, const std::string& name, Tensor value) {

@@ -53,6 +53,8 @@ class FuseGraph {
   const Tensor* ConstantBehind(const std::string& value) const;
   // Whether `value` has one reader and is no output of the graph.
   bool IsInner(const std::string& value) const;
+  // Nothing: not known, or not in every dimension.
+  std::optional<Shape> ShapeOf(const std::string& value);
   // -1: not known.
   int64_t RankOf(const std::string& value);
 
@@ -81,6 +83,7 @@ class FuseGraph {
   Model Finish();
 
  private:
+  const ValueType* TypeOf(const std::string& value);
   std::optional<Quantized> Parameters(const Node& node, const std::string& value) const;
 
   Model model_;
@@ -98,6 +101,7 @@ class FuseGraph {
 void SetInt(Node& node, const std::string& name, int64_t value);
 void SetFloat(Node& node, const std::string& name, float value);
 void SetInts(Node& node, const std::string& name, std::vector<int64_t> value);
+void SetString(Node& node, const std::string& name, std::string value);
 void SetTensor(Node& node, const std::string& name, Tensor value);
 // A node of the domain "pared".
 Node MakeInt8Node(const std::string& op_type, const std::string& name,
@@ -131,6 +135,9 @@ void MakeConverted(FuseGraph& graph, Node node, const Quantized& made, const Qua
 
 // Convolutions and matrix products with INT8 inputs whose result is read as float.
 void FuseFloatResults(FuseGraph& graph);
+
+// Joins tables and sums to the convolutions before them, in a graph whose rules have been applied.
+void JoinToProducts(Graph& graph);
 
 // Functions of one value, however many operators they are spelt with, as a table of 256 codes.
 class TableFusion {

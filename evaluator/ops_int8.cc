@@ -147,9 +147,9 @@ Op PrepareToOnnx(const Node& node, const OpContext& /*context*/) {
 
 }  // namespace
 
-QuantParams ParametersOf(const Node& node, const std::string& suffix) {
-  return {node.Float("scale_" + suffix, 1.0f),
-          static_cast<int32_t>(node.Int("zero_point_" + suffix, 0))};
+QuantParams ParametersOf(const Node& node, const std::string& suffix, const std::string& prefix) {
+  return {node.Float(prefix + "scale_" + suffix, 1.0f),
+          static_cast<int32_t>(node.Int(prefix + "zero_point_" + suffix, 0))};
 }
 
 ByteTable TableOf(const Tensor& tensor) {

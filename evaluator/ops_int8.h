@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 
 #include "evaluator/ops.h"
 #include "kernels/elementwise.h"
@@ -15,7 +16,8 @@
 namespace pared {
 
 // fuse_graph.h: SetParameters, SetRange.
-QuantParams ParametersOf(const Node& node, const std::string& suffix);
+QuantParams ParametersOf(const Node& node, const std::string& suffix,
+                         const std::string& prefix = "");
 ByteTable TableOf(const Tensor& tensor);
 // From attributes bias, scale and those of y; float where float_output is set.
 GemmEpilogue EpilogueOf(const Node& node);
@@ -48,6 +50,34 @@ struct PaddedImage {
 };
 PaddedImage PadImage(const Tensor& x, int64_t image, const Im2col& im2col, uint8_t padding,
                      Scratch& scratch);
+
+// A sum, difference or product of two values.
+class BinaryInt8 {
+ public:
+  // The attributes' names begin with `prefix`.
+  BinaryInt8(const std::string& op_type, const Node& node, const std::string& prefix, Isa isa);
+
+  // Of any layouts, and shapes that broadcast.
+  void Run(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const;
+  // Byte by byte; y may be a.
+  void RunFlat(std::span<const uint8_t> a, const uint8_t* b, uint8_t* y) const {
+    kernel_(a, b, params_, y, isa_);
+  }
+
+ private:
+  using Kernel = void (*)(std::span<const uint8_t> a, const uint8_t* b, const AddParams& params,
+                          uint8_t* y, Isa isa) noexcept;
+
+  void RunSame(const Tensor& a, const Tensor& b, uint8_t* y, Scratch& scratch) const;
+  void RunByChannel(const Tensor& a, const Tensor& b, uint8_t* y, Scratch& scratch) const;
+  void RunBroadcast(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const;
+
+  AddParams params_;
+  Kernel kernel_;
+  Isa isa_;
+  bool commutes_;
+  std::string label_;
+};
 
 Op PrepareConvInt8(const Node& node, const OpContext& context);
 Op PrepareMatMulInt8(const Node& node, const OpContext& context);

@@ -24,7 +24,8 @@
 namespace pared {
 namespace {
 
-constexpr int64_t kHotBytes = 131072;  // output that stays in cache until the table is applied
+constexpr int64_t kHotBytes =
+    131072;  // output that stays in cache until what follows is done to it
 
 struct Plan {
   Shape in, out;                               // [N,C,H,W] with N = 1, or [1,C,L]
@@ -35,7 +36,8 @@ struct Plan {
 class ConvInt8 {
  public:
   ConvInt8(const Node& node, const OpContext& context);
-  void Run(const Tensor& x, Tensor& y, Scratch& scratch) const;
+  // `other`: the second operand of what follows the convolution; null: nothing follows.
+  void Run(const Tensor& x, const Tensor* other, Tensor& y, Scratch& scratch) const;
   void Describe(LayerStats& stats) const;
 
  private:
@@ -43,7 +45,8 @@ class ConvInt8 {
   struct Call {
     const Plan* plan;
     const Tensor* x;
-    std::byte* y;  // planar [N][tiles][m][64] of the output's type
+    std::byte* y;          // planar [N][tiles][m][64] of the output's type
+    const uint8_t* other;  // likewise, of uint8; null: none
     Scratch* scratch;
     int64_t images;
     ImageSize in, out;
@@ -51,9 +54,12 @@ class ConvInt8 {
   std::shared_ptr<const Plan> PlanFor(const Shape& x) const;
   std::shared_ptr<const Plan> MakePlan(const Shape& x) const;
   void RunPointwise(const Call& call) const;
+  void ToFloat(const Call& call, Tensor& y) const;
   void RunGathered(const Call& call, int64_t image) const;
   void RunDepthwise(const Call& call, int64_t image) const;
-  void ApplyTable(uint8_t* y, int64_t bytes) const;
+  // What follows the convolution, on `bytes` bytes of the output at `y`.
+  void Follow(const Call& call, std::byte* y, int64_t bytes) const;
+  bool follows() const { return table_.has_value() || follow_.has_value(); }
   std::byte* TileOf(const Call& call, int64_t image, int64_t tile) const {
     return call.y + (image * call.out.tiles() + tile) * m_ * kTileColumns * element_bytes_;
   }
@@ -66,6 +72,7 @@ class ConvInt8 {
   bool float_output_, depthwise_;
   int64_t element_bytes_;
   std::optional<ByteTable> table_;
+  std::optional<BinaryInt8> follow_;
   std::vector<std::unique_ptr<PackedGemm>> gemms_;  // by group; empty: depthwise
   size_t gemm_scratch_ = 0;
   mutable std::mutex mutex_;
@@ -84,6 +91,9 @@ ConvInt8::ConvInt8(const Node& node, const OpContext& context)
   float_output_ = node.Int("float_output", 0) != 0;
   element_bytes_ = float_output_ ? 4 : 1;
   if (const Tensor* table = node.TensorOf("table")) table_ = TableOf(*table);
+  if (const std::string then = node.String("then", ""); !then.empty()) {
+    follow_.emplace(then, node, "then_", isa_);
+  }
   int64_t kernel = 1;
   for (const int64_t size : node.Ints("kernel_shape")) kernel *= size;
   depthwise_ = group_ > 1 && k_ == kernel;
@@ -135,15 +145,18 @@ std::shared_ptr<const Plan> ConvInt8::PlanFor(const Shape& x) const {
   return plan_;
 }
 
-void ConvInt8::ApplyTable(uint8_t* y, int64_t bytes) const {
-  if (table_) LookUp({y, static_cast<size_t>(bytes)}, *table_, y, isa_);
+void ConvInt8::Follow(const Call& call, std::byte* y, int64_t bytes) const {
+  const auto count = static_cast<size_t>(bytes);
+  auto* codes = reinterpret_cast<uint8_t*>(y);
+  if (table_) LookUp({codes, count}, *table_, codes, isa_);
+  if (call.other != nullptr) follow_->RunFlat({codes, count}, call.other + (y - call.y), codes);
 }
 
 void ConvInt8::RunPointwise(const Call& call) const {
   const uint8_t* x = PlanarCodes(*call.x, *call.scratch);
   const int64_t tiles = call.images * call.out.tiles();
   const int64_t tile_bytes = m_ * kTileColumns * element_bytes_;
-  const int64_t step = table_ ? std::max<int64_t>(1, kHotBytes / tile_bytes) : tiles;
+  const int64_t step = follows() ? std::max<int64_t>(1, kHotBytes / tile_bytes) : tiles;
   // Only a single image knows which columns of its last tile are in use.
   const int64_t columns = call.images == 1 ? call.out.pixels : tiles * kTileColumns;
   const auto run = [&](int64_t begin, int64_t end, std::byte* memory) {
@@ -152,7 +165,7 @@ void ConvInt8::RunPointwise(const Call& call) const {
       const int64_t used = std::min(columns, last * kTileColumns) - tile * kTileColumns;
       std::byte* y = call.y + tile * tile_bytes;
       gemms_[0]->RunColumns(x + tile * k_ * kTileColumns, used, y, memory);
-      ApplyTable(reinterpret_cast<uint8_t*>(y), (last - tile) * tile_bytes);
+      Follow(call, y, (last - tile) * tile_bytes);
     }
   };
   ForEachPiece(*call.scratch, tiles, gemm_scratch_, run);
@@ -173,7 +186,7 @@ void ConvInt8::RunGathered(const Call& call, int64_t image) const {
         gemms_[static_cast<size_t>(g)]->RunColumns(
             operand, used, y + g * rows * kTileColumns * element_bytes_, memory + tile_bytes);
       }
-      ApplyTable(reinterpret_cast<uint8_t*>(y), m_ * kTileColumns);
+      Follow(call, y, m_ * kTileColumns);
     }
   };
   ForEachPiece(*call.scratch, call.out.tiles(), tile_bytes + gemm_scratch_, run);
@@ -187,24 +200,28 @@ void ConvInt8::RunDepthwise(const Call& call, int64_t image) const {
   const auto run = [&](int64_t begin, int64_t end, std::byte* memory) {
     for (int64_t tile = begin; tile < end; ++tile) {
       kernel.Run(padded.bytes, {tile, 0, m_}, y, memory);
-      ApplyTable(reinterpret_cast<uint8_t*>(y + tile * m_ * kTileColumns), m_ * kTileColumns);
+      Follow(call, y + tile * m_ * kTileColumns, m_ * kTileColumns);
     }
   };
   ForEachPiece(*call.scratch, call.out.tiles(), kernel.scratch_bytes(), run);
 }
 
-void ConvInt8::Run(const Tensor& x, Tensor& y, Scratch& scratch) const {
+void ConvInt8::Run(const Tensor& x, const Tensor* other, Tensor& y, Scratch& scratch) const {
   const std::shared_ptr<const Plan> plan = PlanFor(x.shape());
+  const bool joined = other != nullptr && other->shape() == plan->out;
   Call call{.plan = plan.get(),
             .x = &x,
             .y = nullptr,
+            .other = joined ? PlanarCodes(*other, scratch) : nullptr,
             .scratch = &scratch,
             .images = x.shape()[0],
             .in = ImageOf(x.shape()),
             .out = ImageOf(plan->out)};
+  Tensor result;
   const int64_t bytes = call.images * call.out.planar_bytes() * element_bytes_;
-  call.y = float_output_ ? scratch.Temporary(static_cast<size_t>(bytes))
-                         : scratch.AllocateBytes(y, DType::kUInt8, plan->out, Layout::kPlanar64);
+  call.y = float_output_
+               ? scratch.Temporary(static_cast<size_t>(bytes))
+               : scratch.AllocateBytes(result, DType::kUInt8, plan->out, Layout::kPlanar64);
   scratch.AddMacs(call.images * call.out.pixels * m_ * k_);
   if (plan->im2col == nullptr && plan->depthwise == nullptr) {
     RunPointwise(call);
@@ -213,8 +230,16 @@ void ConvInt8::Run(const Tensor& x, Tensor& y, Scratch& scratch) const {
       plan->depthwise ? RunDepthwise(call, image) : RunGathered(call, image);
     }
   }
-  if (!float_output_) return;
-  const std::span<float> values = scratch.Allocate<float>(y, plan->out);
+  if (float_output_) {
+    ToFloat(call, result);
+  } else if (other != nullptr && !joined) {
+    follow_->Run(Tensor(result), *other, result, scratch);  // shapes that broadcast
+  }
+  y = std::move(result);
+}
+
+void ConvInt8::ToFloat(const Call& call, Tensor& y) const {
+  const std::span<float> values = call.scratch->Allocate<float>(y, call.plan->out);
   for (int64_t image = 0; image < call.images; ++image) {
     FromPlanar(reinterpret_cast<const float*>(TileOf(call, image, 0)), call.out,
                TileRange{0, call.out.tiles()},
@@ -234,8 +259,10 @@ void ConvInt8::Describe(LayerStats& stats) const {
 Op PrepareConvInt8(const Node& node, const OpContext& context) {
   const auto conv = std::make_shared<const ConvInt8>(node, context);
   if (context.stats != nullptr) conv->Describe(*context.stats);
-  return [conv](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
-                Scratch& scratch) { conv->Run(*inputs[0], outputs[0], scratch); };
+  return
+      [conv](std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {
+        conv->Run(*inputs[0], inputs.size() > 1 ? inputs[1] : nullptr, outputs[0], scratch);
+      };
 }
 
 }  // namespace pared

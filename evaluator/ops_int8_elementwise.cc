@@ -20,56 +20,12 @@ namespace {
 
 constexpr int64_t kGrainBytes = 65536;
 
-using Kernel = void (*)(std::span<const uint8_t> a, const uint8_t* b, const AddParams& params,
-                        uint8_t* y, Isa isa) noexcept;
-
-struct BinaryInt8 {
-  AddParams params;
-  Kernel kernel = nullptr;
-  Isa isa = Isa::kReference;
-  std::string label;
-
-  void Run(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const;
-  void RunFlat(const Tensor& a, const Tensor& b, uint8_t* y, Scratch& scratch) const;
-  void RunByChannel(const Tensor& a, const Tensor& b, uint8_t* y, Scratch& scratch) const;
-  void RunBroadcast(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const;
-};
-
 // Whether b is one code for each channel of a planar a.
 bool IsByChannel(const Tensor& a, const Tensor& b) {
   if (!IsPlanar(a) || b.rank() != a.rank() || b.count() == 0) return false;
   const Shape& shape = b.shape();
   const bool images = shape[0] == 1 || shape[0] == a.shape()[0];
   return images && shape[1] == a.shape()[1] && shape[0] * shape[1] == b.count();
-}
-
-void BinaryInt8::RunFlat(const Tensor& a, const Tensor& b, uint8_t* y, Scratch& scratch) const {
-  const auto count = static_cast<int64_t>(a.bytes().size());
-  scratch.ParallelFor(count, kGrainBytes, [&](int64_t begin, int64_t end) {
-    kernel({Codes(a) + begin, static_cast<size_t>(end - begin)}, Codes(b) + begin, params,
-           y + begin, isa);
-  });
-}
-
-void BinaryInt8::RunByChannel(const Tensor& a, const Tensor& b, uint8_t* y,
-                              Scratch& scratch) const {
-  const ImageSize image = ImageOf(a.shape());
-  const uint8_t* codes = RowMajorCodes(b, scratch);
-  const auto row_bytes = static_cast<size_t>(image.channels * 64);
-  for (int64_t n = 0; n < a.shape()[0]; ++n) {
-    const uint8_t* channel = codes + (b.shape()[0] == 1 ? 0 : n * image.channels);
-    auto* rows = reinterpret_cast<uint8_t*>(scratch.Temporary(row_bytes));
-    for (int64_t c = 0; c < image.channels; ++c) std::memset(rows + c * 64, channel[c], 64);
-    const int64_t first = n * image.planar_bytes();
-    const int64_t grain =
-        std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(1, image.channels * 64));
-    scratch.ParallelFor(image.tiles(), grain, [&](int64_t begin, int64_t end) {
-      for (int64_t tile = begin; tile < end; ++tile) {
-        const int64_t at = first + tile * image.channels * 64;
-        kernel({Codes(a) + at, row_bytes}, rows, params, y + at, isa);
-      }
-    });
-  }
 }
 
 // The shape of a op b; throws where they do not fit.
@@ -109,8 +65,54 @@ void Expand(const uint8_t* x, const Shape& from, const Shape& shape, uint8_t* y)
   }
 }
 
+}  // namespace
+
+BinaryInt8::BinaryInt8(const std::string& op_type, const Node& node, const std::string& prefix,
+                       Isa isa)
+    : params_{.a = ParametersOf(node, "a", prefix),
+              .b = ParametersOf(node, "b", prefix),
+              .y = ParametersOf(node, "y", prefix),
+              .low = static_cast<int32_t>(node.Int(prefix + "low", 0)),
+              .high = static_cast<int32_t>(node.Int(prefix + "high", 255))},
+      kernel_(op_type == "Mul" ? MulQuantized : AddQuantized),
+      isa_(isa),
+      commutes_(op_type != "Sub"),
+      label_(NodeLabel(node)) {
+  // a - b = a + (-b): the sign goes into the scale.
+  if (op_type == "Sub") params_.b.scale = -params_.b.scale;
+}
+
+void BinaryInt8::RunSame(const Tensor& a, const Tensor& b, uint8_t* y, Scratch& scratch) const {
+  const auto count = static_cast<int64_t>(a.bytes().size());
+  scratch.ParallelFor(count, kGrainBytes, [&](int64_t begin, int64_t end) {
+    kernel_({Codes(a) + begin, static_cast<size_t>(end - begin)}, Codes(b) + begin, params_,
+            y + begin, isa_);
+  });
+}
+
+void BinaryInt8::RunByChannel(const Tensor& a, const Tensor& b, uint8_t* y,
+                              Scratch& scratch) const {
+  const ImageSize image = ImageOf(a.shape());
+  const uint8_t* codes = RowMajorCodes(b, scratch);
+  const auto row_bytes = static_cast<size_t>(image.channels * 64);
+  for (int64_t n = 0; n < a.shape()[0]; ++n) {
+    const uint8_t* channel = codes + (b.shape()[0] == 1 ? 0 : n * image.channels);
+    auto* rows = reinterpret_cast<uint8_t*>(scratch.Temporary(row_bytes));
+    for (int64_t c = 0; c < image.channels; ++c) std::memset(rows + c * 64, channel[c], 64);
+    const int64_t first = n * image.planar_bytes();
+    const int64_t grain =
+        std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(1, image.channels * 64));
+    scratch.ParallelFor(image.tiles(), grain, [&](int64_t begin, int64_t end) {
+      for (int64_t tile = begin; tile < end; ++tile) {
+        const int64_t at = first + tile * image.channels * 64;
+        kernel_({Codes(a) + at, row_bytes}, rows, params_, y + at, isa_);
+      }
+    });
+  }
+}
+
 void BinaryInt8::RunBroadcast(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const {
-  const Shape shape = BroadcastShape(a.shape(), b.shape(), label);
+  const Shape shape = BroadcastShape(a.shape(), b.shape(), label_);
   const std::span<uint8_t> out = scratch.Allocate<uint8_t>(y, shape);
   const auto expanded = [&](const Tensor& x) {
     const uint8_t* codes = RowMajorCodes(x, scratch);
@@ -120,42 +122,26 @@ void BinaryInt8::RunBroadcast(const Tensor& a, const Tensor& b, Tensor& y, Scrat
     return static_cast<const uint8_t*>(all);
   };
   const uint8_t* left = expanded(a);
-  kernel({left, out.size()}, expanded(b), params, out.data(), isa);
+  kernel_({left, out.size()}, expanded(b), params_, out.data(), isa_);
 }
 
 void BinaryInt8::Run(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const {
-  const bool flat = a.shape() == b.shape() && a.layout() == b.layout();
-  if (!flat && !IsByChannel(a, b)) return RunBroadcast(a, b, y, scratch);
+  if (commutes_ && IsByChannel(b, a) && a.shape() != b.shape()) {
+    BinaryInt8 swapped = *this;
+    std::swap(swapped.params_.a, swapped.params_.b);
+    return swapped.Run(b, a, y, scratch);
+  }
+  const bool same = a.shape() == b.shape() && a.layout() == b.layout();
+  if (!same && !IsByChannel(a, b)) return RunBroadcast(a, b, y, scratch);
   auto* out =
       reinterpret_cast<uint8_t*>(scratch.AllocateBytes(y, DType::kUInt8, a.shape(), a.layout()));
-  flat ? RunFlat(a, b, out, scratch) : RunByChannel(a, b, out, scratch);
+  same ? RunSame(a, b, out, scratch) : RunByChannel(a, b, out, scratch);
 }
 
-}  // namespace
-
 Op PrepareBinaryInt8(const Node& node, const OpContext& context) {
-  BinaryInt8 op{.params = {.a = ParametersOf(node, "a"),
-                           .b = ParametersOf(node, "b"),
-                           .y = ParametersOf(node, "y"),
-                           .low = static_cast<int32_t>(node.Int("low", 0)),
-                           .high = static_cast<int32_t>(node.Int("high", 255))},
-                .kernel = node.op_type == "Mul" ? MulQuantized : AddQuantized,
-                .isa = context.isa,
-                .label = NodeLabel(node)};
-  // a - b = a + (-b): the sign goes into the scale.
-  if (node.op_type == "Sub") op.params.b.scale = -op.params.b.scale;
-  const bool symmetric = node.op_type != "Sub";
-  BinaryInt8 swapped = op;
-  std::swap(swapped.params.a, swapped.params.b);
-  return [op, swapped, symmetric](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
-                                  Scratch& scratch) {
-    const Tensor& a = *inputs[0];
-    const Tensor& b = *inputs[1];
-    if (symmetric && IsByChannel(b, a) && a.shape() != b.shape()) {
-      swapped.Run(b, a, outputs[0], scratch);
-    } else {
-      op.Run(a, b, outputs[0], scratch);
-    }
+  const BinaryInt8 op(node.op_type, node, "", context.isa);
+  return [op](std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {
+    op.Run(*inputs[0], *inputs[1], outputs[0], scratch);
   };
 }
 

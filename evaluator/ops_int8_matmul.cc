@@ -1,41 +1,81 @@
-// MatMul and Gemm on INT8 codes with constant weights [m][k]: rows of x are the GEMM's columns.
+// MatMul and Gemm on INT8 codes with constant weights [m][k].
+//
+//   up to 16 rows   matrix times vectors, rows as they are
+//   more            rows of x become columns of planar tiles, and those of the result rows again
 
 #include <algorithm>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
 #include "evaluator/executor.h"
 #include "evaluator/ops_int8.h"
+#include "kernels/gemv.h"
 
 namespace pared {
 namespace {
 
-struct MatMulInt8 {
-  std::string label;
-  std::unique_ptr<PackedGemm> gemm;
-  int64_t m = 0, k = 0;
-  bool float_output = false;
+constexpr int64_t kVectorRows = 16;  // kernels/gemv.h
+
+class MatMulInt8 {
+ public:
+  MatMulInt8(const Node& node, const OpContext& context)
+      : label_(NodeLabel(node)),
+        isa_(context.isa),
+        tune_(context.tune),
+        tiles_(node.Int("tiles", 4)),
+        w_(*node.TensorOf("w")),
+        epilogue_(EpilogueOf(node)) {
+    if (const Tensor* table = node.TensorOf("table")) table_ = TableOf(*table);
+    // What is needed for the rows that shape inference foresees; the other on its first use.
+    const int64_t rows = node.Int("rows", -1);
+    rows >= 0 && rows <= kVectorRows ? static_cast<void>(Vectors()) : static_cast<void>(Tiles());
+    if (context.stats != nullptr) Describe(*context.stats);
+  }
 
   void Run(const Tensor& x, Tensor& y, Scratch& scratch) const;
+
+ private:
+  int64_t m() const { return w_.shape()[0]; }
+  int64_t k() const { return w_.shape()[1]; }
+  int64_t element_bytes() const { return epilogue_.output == GemmOutput::kFloat32 ? 4 : 1; }
+  GemmWeights Weights() const {
+    return {.m = m(), .k = k(), .values = w_.data<int8_t>(), .epilogue = epilogue_};
+  }
+  const PackedGemm& Tiles() const {
+    const std::scoped_lock lock(mutex_);
+    if (gemm_ == nullptr) {
+      gemm_ = tune_ ? PackGemmTimed(Weights(), isa_, tiles_) : PackGemm(Weights(), isa_);
+    }
+    return *gemm_;
+  }
+  const PackedGemv& Vectors() const {
+    const std::scoped_lock lock(mutex_);
+    if (gemv_ == nullptr) gemv_ = PackGemv(Weights(), isa_);
+    return *gemv_;
+  }
+  void RunTiles(const uint8_t* codes, int64_t rows, std::byte* y, Scratch& scratch) const;
+  void Describe(LayerStats& stats) const;
+
+  std::string label_;
+  Isa isa_;
+  bool tune_;
+  int64_t tiles_;
+  Tensor w_;
+  GemmEpilogue epilogue_;
+  std::optional<ByteTable> table_;
+  mutable std::mutex mutex_;
+  mutable std::unique_ptr<PackedGemm> gemm_;  // guarded by mutex_ until made
+  mutable std::unique_ptr<PackedGemv> gemv_;  // likewise
 };
 
-void MatMulInt8::Run(const Tensor& x, Tensor& y, Scratch& scratch) const {
-  if (x.rank() == 0 || x.shape().back() != k) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        "x has shape " + ShapeText(x.shape()) + "; its last axis must be " + std::to_string(k),
-        label);
-  }
-  const int64_t rows = x.count() / k;
-  Shape shape = x.shape();
-  shape.back() = m;
-  const int64_t bytes = float_output ? 4 : 1;
-  std::byte* out = scratch.AllocateBytes(y, float_output ? DType::kFloat32 : DType::kUInt8, shape,
-                                         Layout::kRowMajor);
-  scratch.AddMacs(rows * m * k);
-  const uint8_t* codes = RowMajorCodes(x, scratch);
-  const ImageSize in{k, rows}, result{m, rows};
+void MatMulInt8::RunTiles(const uint8_t* codes, int64_t rows, std::byte* y,
+                          Scratch& scratch) const {
+  const PackedGemm& gemm = Tiles();
+  const int64_t bytes = element_bytes();
+  const ImageSize in{k(), rows}, result{m(), rows};
   auto* planar =
       reinterpret_cast<uint8_t*>(scratch.Temporary(static_cast<size_t>(in.planar_bytes())));
   std::byte* product = scratch.Temporary(static_cast<size_t>(result.planar_bytes() * bytes));
@@ -43,36 +83,62 @@ void MatMulInt8::Run(const Tensor& x, Tensor& y, Scratch& scratch) const {
     const TileRange tiles{begin, end};
     RowsToPlanar(codes, in, tiles, planar);
     const int64_t used = std::min(rows, end * kTileColumns) - begin * kTileColumns;
-    gemm->RunColumns(planar + begin * k * kTileColumns, used,
-                     product + begin * m * kTileColumns * bytes, memory);
-    if (float_output) {
+    gemm.RunColumns(planar + begin * k() * kTileColumns, used,
+                    product + begin * m() * kTileColumns * bytes, memory);
+    if (bytes == 4) {
       RowsFromPlanar(reinterpret_cast<const float*>(product), result, tiles,
-                     reinterpret_cast<float*>(out));
+                     reinterpret_cast<float*>(y));
     } else {
       RowsFromPlanar(reinterpret_cast<const uint8_t*>(product), result, tiles,
-                     reinterpret_cast<uint8_t*>(out));
+                     reinterpret_cast<uint8_t*>(y));
     }
   };
-  ForEachPiece(scratch, result.tiles(), gemm->scratch_bytes(), run);
+  ForEachPiece(scratch, result.tiles(), gemm.scratch_bytes(), run);
+}
+
+void MatMulInt8::Run(const Tensor& x, Tensor& y, Scratch& scratch) const {
+  if (x.rank() == 0 || x.shape().back() != k()) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "x has shape " + ShapeText(x.shape()) + "; its last axis must be " + std::to_string(k()),
+        label_);
+  }
+  const int64_t rows = x.count() / k();
+  Shape shape = x.shape();
+  shape.back() = m();
+  const bool is_float = element_bytes() == 4;
+  Tensor result;
+  std::byte* out = scratch.AllocateBytes(result, is_float ? DType::kFloat32 : DType::kUInt8, shape,
+                                         Layout::kRowMajor);
+  scratch.AddMacs(rows * m() * k());
+  const uint8_t* codes = RowMajorCodes(x, scratch);
+  if (rows <= kVectorRows) {
+    const PackedGemv& gemv = Vectors();
+    scratch.ParallelFor(gemv.row_blocks(), std::max<int64_t>(1, gemv.row_blocks() / 8),
+                        [&](int64_t begin, int64_t end) {
+                          gemv.RunRows(codes, rows, {begin, end}, out);
+                        });
+  } else {
+    RunTiles(codes, rows, out, scratch);
+  }
+  if (table_) {
+    auto* bytes = reinterpret_cast<uint8_t*>(out);
+    LookUp({bytes, static_cast<size_t>(result.count())}, *table_, bytes, isa_);
+  }
+  y = std::move(result);
+}
+
+void MatMulInt8::Describe(LayerStats& stats) const {
+  const std::span<const int8_t> w = w_.data<int8_t>();
+  const auto zeros = static_cast<double>(std::count(w.begin(), w.end(), 0));
+  stats.density = 1.0 - zeros / static_cast<double>(w.size());
+  stats.kernel = gemv_ != nullptr ? gemv_->kernel_name() : gemm_->kernel_name();
 }
 
 }  // namespace
 
 Op PrepareMatMulInt8(const Node& node, const OpContext& context) {
-  const Tensor& w = *node.TensorOf("w");
-  const GemmWeights weights = WeightsOf(node, w);
-  auto op = std::make_shared<MatMulInt8>();
-  op->label = NodeLabel(node);
-  op->m = weights.m;
-  op->k = weights.k;
-  op->float_output = node.Int("float_output", 0) != 0;
-  op->gemm = context.tune ? PackGemmTimed(weights, context.isa, node.Int("tiles", 4))
-                          : PackGemm(weights, context.isa);
-  if (context.stats != nullptr) {
-    const auto zeros = std::count(weights.values.begin(), weights.values.end(), 0);
-    context.stats->density = 1.0 - static_cast<double>(zeros) / static_cast<double>(w.count());
-    context.stats->kernel = op->gemm->kernel_name();
-  }
+  const auto op = std::make_shared<const MatMulInt8>(node, context);
   return [op](std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {
     op->Run(*inputs[0], outputs[0], scratch);
   };

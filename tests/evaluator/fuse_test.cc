@@ -1,0 +1,174 @@
+// What is fused into what. That the results stay the same is int8_ops_test.cc's.
+
+#include "evaluator/fuse.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "tests/testing/models.h"
+
+namespace pared {
+namespace {
+
+using testing::Contains;
+using testing::Each;
+using testing::ElementsAre;
+using testing::Not;
+using testing::StartsWith;
+using testing::UnorderedElementsAre;
+
+// Scales, zero points and weights that the models below share.
+constexpr char kConstants[] = R"(
+  <float s = {0.5}, uint8 z = {10}, float s2 = {0.25}, uint8 z2 = {0}, int8 zs = {-3},
+   int8[2,1,1,1] w = {2,-1}, float ws = {0.5}, int8 wz = {0}, uint8[2,1,1,1] wu = {130,127},
+   uint8 wuz = {128}, int8 wbad = {1}, int32[2] b = {4,-8}, float bs = {0.25}>)";
+
+// "op" of ai.onnx, "pared.op" of fused ones.
+std::vector<std::string> Fused(const std::string& signature, const std::string& body) {
+  const Model model = ModelFromText("g " + signature + kConstants + "{" + body + "}");
+  std::vector<std::string> result;
+  const Model fused = FuseForExecution(model, {});
+  for (const Node& node : fused.graph.nodes) {
+    result.push_back(node.domain.empty() ? node.op_type : node.domain + "." + node.op_type);
+  }
+  return result;
+}
+
+constexpr char kImages[] = "(float[1,1,4,4] x) => (float[1,2,4,4] y)";
+constexpr char kOneImage[] = "(float[1,1,4,4] x) => (float[1,1,4,4] y)";
+constexpr char kQuantizeX[] = " q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) ";
+constexpr char kWeights[] = " v = DequantizeLinear(w, ws, wz) c = DequantizeLinear(b, bs) ";
+constexpr char kQuantizeF[] = " r = QuantizeLinear(f, s2, z2) y = DequantizeLinear(r, s2, z2) ";
+
+TEST(Fuse, ConvolutionBetweenQuantizedValuesIsOneOperator) {
+  EXPECT_THAT(Fused(kImages, std::string(kQuantizeX) + kWeights + "f = Conv(d, v, c)" + kQuantizeF),
+              ElementsAre("pared.QuantizeLinear", "pared.Conv", "pared.DequantizeLinear"));
+}
+
+TEST(Fuse, ReluAndClipGoIntoTheConvolution) {
+  EXPECT_THAT(Fused(kImages, std::string(kQuantizeX) + kWeights +
+                                 "e = Conv(d, v, c) h = Relu(e) f = Clip(h, s2, s)" + kQuantizeF),
+              ElementsAre("pared.QuantizeLinear", "pared.Conv", "pared.DequantizeLinear"));
+}
+
+TEST(Fuse, ConvolutionWhoseResultIsReadAsFloatGivesFloat) {
+  EXPECT_THAT(Fused(kImages, std::string(kQuantizeX) + kWeights + "e = Conv(d, v, c) y = Sin(e)"),
+              ElementsAre("pared.QuantizeLinear", "pared.Conv", "Sin"));
+}
+
+TEST(Fuse, UnsignedWeightsAroundTheMiddleAreSymmetric) {
+  EXPECT_THAT(Fused(kImages, std::string(kQuantizeX) +
+                                 "v = DequantizeLinear(wu, ws, wuz) f = Conv(d, v)" + kQuantizeF),
+              Contains("pared.Conv"));
+}
+
+TEST(Fuse, WeightsWithAZeroPointStayUnfused) {
+  EXPECT_THAT(Fused(kImages, std::string(kQuantizeX) +
+                                 "v = DequantizeLinear(w, ws, wbad) f = Conv(d, v)" + kQuantizeF),
+              Not(Contains("pared.Conv")));
+}
+
+TEST(Fuse, AValueReadByOthersTooIsNotTakenAway) {
+  const std::vector<std::string> ops =
+      Fused("(float[1,1,4,4] x) => (float[1,2,4,4] y, float[1,2,4,4] f)",
+            std::string(kQuantizeX) + kWeights + "f = Conv(d, v, c)" + kQuantizeF);
+  EXPECT_THAT(ops, UnorderedElementsAre("pared.QuantizeLinear", "pared.Conv", "QuantizeLinear",
+                                        "DequantizeLinear"));
+}
+
+TEST(Fuse, QuantizedGraphInputsAndOutputsKeepTheirForm) {
+  EXPECT_THAT(Fused("(int8[1,1,4,4] q) => (int8[1,2,4,4] y)",
+                    std::string("d = DequantizeLinear(q, s, zs)") + kWeights +
+                        "f = Conv(d, v, c) y = QuantizeLinear(f, s2, zs)"),
+              ElementsAre("pared.FromOnnx", "pared.Conv", "pared.ToOnnx"));
+}
+
+TEST(Fuse, EqualParametersFold) {
+  EXPECT_THAT(Fused(kOneImage, std::string(kQuantizeX) +
+                                   "p = QuantizeLinear(d, s, z) y = DequantizeLinear(p, s, z)"),
+              ElementsAre("pared.QuantizeLinear", "pared.DequantizeLinear"));
+}
+
+TEST(Fuse, ChangeOfParametersIsATable) {
+  EXPECT_THAT(Fused(kOneImage, std::string(kQuantizeX) + "r = QuantizeLinear(d, s2, z2)"
+                                                         "y = DequantizeLinear(r, s2, z2)"),
+              ElementsAre("pared.QuantizeLinear", "pared.LookUp", "pared.DequantizeLinear"));
+}
+
+TEST(Fuse, SiluWithItsInnerQuantizationIsOneTable) {
+  EXPECT_THAT(Fused(kOneImage, std::string(kQuantizeX) +
+                                   "e = Sigmoid(d) p = QuantizeLinear(e, s2, z2)"
+                                   "g = DequantizeLinear(p, s2, z2) f = Mul(d, g)" +
+                                   kQuantizeF),
+              ElementsAre("pared.QuantizeLinear", "pared.LookUp", "pared.DequantizeLinear"));
+}
+
+TEST(Fuse, TableGoesIntoTheConvolutionBeforeIt) {
+  EXPECT_THAT(Fused(kImages, std::string(kQuantizeX) + kWeights +
+                                 "e = Conv(d, v, c) p = QuantizeLinear(e, s, z)"
+                                 "g = DequantizeLinear(p, s, z) f = Sigmoid(g)" +
+                                 kQuantizeF),
+              ElementsAre("pared.QuantizeLinear", "pared.Conv", "pared.DequantizeLinear"));
+}
+
+TEST(Fuse, AConvolutionReadBesideItsTableKeepsItsOwnResult) {
+  const std::vector<std::string> ops =
+      Fused(kImages, std::string(kQuantizeX) + kWeights +
+                         "e = Conv(d, v, c) p = QuantizeLinear(e, s, z)"
+                         "g = DequantizeLinear(p, s, z) h = Sigmoid(g)"
+                         "t = QuantizeLinear(h, s2, z2) u = DequantizeLinear(t, s2, z2)"
+                         "m = Conv <group = 2> (g, v) n = QuantizeLinear(m, s, z)"
+                         "o = DequantizeLinear(n, s, z) f = Add(o, u)" +
+                         kQuantizeF);
+  EXPECT_EQ(std::count(ops.begin(), ops.end(), "pared.LookUp"), 1);
+}
+
+TEST(Fuse, ResidualSumGoesIntoTheConvolutionBeforeIt) {
+  EXPECT_THAT(Fused("(float[1,2,4,4] x) => (float[1,2,4,4] y)",
+                    std::string(kQuantizeX) + "v = DequantizeLinear(w, ws, wz)" +
+                        "e = Conv <group = 2> (d, v) p = QuantizeLinear(e, s, z)"
+                        "g = DequantizeLinear(p, s, z) a = Add(g, d) f = Relu(a)" +
+                        kQuantizeF),
+              ElementsAre("pared.QuantizeLinear", "pared.Conv", "pared.DequantizeLinear"));
+}
+
+TEST(Fuse, ReshapeAndTransposeMoveCodes) {
+  EXPECT_THAT(
+      Fused("(float[1,2,3] x, int64[2] shape) => (float[a,b] y)",
+            std::string(kQuantizeX) + "t = Transpose(d) p = QuantizeLinear(t, s, z)"
+                                      "g = DequantizeLinear(p, s, z) f = Reshape(g, shape)"
+                                      "r = QuantizeLinear(f, s, z) y = DequantizeLinear(r, s, z)"),
+      Not(Contains("DequantizeLinear")));
+}
+
+TEST(Fuse, FloatModelIsLeftAsItIs) {
+  EXPECT_THAT(Fused(kOneImage, "f = Sigmoid(x) y = Relu(f)"), ElementsAre("Sigmoid", "Relu"));
+}
+
+TEST(Fuse, OperatorsWithoutAnInt8FormReadFloats) {
+  EXPECT_THAT(Fused(kImages, std::string(kQuantizeX) + kWeights +
+                                 "e = Conv(d, v, c) p = QuantizeLinear(e, s, z)"
+                                 "g = DequantizeLinear(p, s, z)"
+                                 "a = Constant <value = int64 {1}> () f = CumSum(g, a)" +
+                                 kQuantizeF),
+              UnorderedElementsAre("pared.QuantizeLinear", "pared.Conv", "pared.DequantizeLinear",
+                                   "Constant", "CumSum", "QuantizeLinear", "DequantizeLinear"));
+}
+
+TEST(Fuse, PerChannelActivationsStayUnfused) {
+  EXPECT_THAT(Fused("(float[1,2,4,4] x) => (float[1,2,4,4] y)",
+                    "ss = Constant <value = float[2] {0.5,0.25}> ()"
+                    "zz = Constant <value = uint8[2] {1,2}> ()"
+                    "q = QuantizeLinear <axis = 1> (x, ss, zz)"
+                    "d = DequantizeLinear <axis = 1> (q, ss, zz)"
+                    "f = Relu(d)" +
+                        std::string(kQuantizeF)),
+              Each(Not(StartsWith("pared."))));
+}
+
+}  // namespace
+}  // namespace pared
