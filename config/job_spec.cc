@@ -26,6 +26,12 @@ void Fields(FieldVisitor& f, EvaluateSpec& e) {
   f.Integer("samples", e.samples, {0, 100'000'000}, "The first so many samples; 0 takes all.");
   f.Integer("runs", e.runs, {0, 100'000}, "Timed runs of each model file; 0 measures no latency.");
   f.Integer("threads", e.threads, {1, 1024}, "Threads of a timed run.");
+  f.Number(
+      "min_sqnr_db", e.min_sqnr_db, {-200, 200},
+      "A chain whose fidelity falls below is degraded: its run carries the reason as an error.");
+  f.Number("min_agreement", e.min_agreement, {0, 1},
+           "Likewise for the share of samples with the input model's class; asked only where the "
+           "dataset has labels.");
 }
 
 void Fields(FieldVisitor& f, LimitsSpec& l) {
@@ -49,6 +55,8 @@ void Fields(FieldVisitor& f, JobSpec& s) {
   f.Object("limits", s.limits, "What the job may use.");
   f.Integer("seed", s.seed, {0, std::numeric_limits<int64_t>::max()},
             "Seeds everything random in the job.");
+  f.Integer("priority", s.priority, {-100, 100},
+            "Of the jobs that wait, the one with the greatest runs first; of equals the oldest.");
 }
 
 namespace {

@@ -27,6 +27,9 @@ struct EvaluateSpec {
   int64_t samples = 0;  // 0: all
   int64_t runs = 50;    // timed runs of each artifact; 0: no latency
   int64_t threads = 1;  // of a timed run
+  // Floors: a chain below one has collapsed and is no success (docs/job_spec.md).
+  double min_sqnr_db = 3;      // noise is half the signal; no accuracy survives it
+  double min_agreement = 0.5;  // where the dataset has labels
 };
 
 struct LimitsSpec {
@@ -43,6 +46,7 @@ struct JobSpec {
   EvaluateSpec evaluate;
   LimitsSpec limits;
   int64_t seed = 0;  // of everything random in the job
+  int64_t priority = 0;  // -100 to 100; the greatest runs first
 };
 
 // Limits of a spec: chains a job, passes a chain.

@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/child.h"
+#include "daemon/verdict.h"
 
 namespace pared {
 namespace {
@@ -217,32 +218,11 @@ RunRecord Record(const ChainResult& chain, const std::filesystem::path& folder,
   return record;
 }
 
-// The first chain that failed, as the job's error.
-Json FirstError(const std::vector<RunRecord>& runs) {
-  const auto failed =
-      std::ranges::find_if(runs, [](const RunRecord& run) { return !run.error.is_null(); });
-  if (failed == runs.end()) return nullptr;
-  Json error = failed->error;
-  error["message"] = "chain " + failed->chain + ": " + error.at("message").get<std::string>();
-  return error;
-}
-
 // Waits, unless stopped before.
 void Pause(std::stop_token stop) {
   std::mutex mutex;
   std::unique_lock lock(mutex);
   std::condition_variable_any().wait_for(lock, stop, kRetryDelay, [] { return false; });
-}
-
-// How a job ends.
-struct Verdict {
-  JobState state = JobState::kSucceeded;
-  Json error;
-};
-
-Verdict JudgeRuns(const std::vector<RunRecord>& runs) {
-  const Json error = FirstError(runs);
-  return {error.is_null() ? JobState::kSucceeded : JobState::kFailed, error};
 }
 
 // Of a worker that did not get to its end.
@@ -371,6 +351,7 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
   }
   const Verdict verdict =
       is_complete ? JudgeRuns(runs) : JudgeEnd(watch.reason(), limits, child, listener.error());
+  if (is_complete) store_.SetProgress(job.id, FinalProgress(runs));
   store_.Finish(job.id, verdict.state, verdict.error, runs);
   LogEvent(LogLevel::kInfo, "job_ended", {{"job", job.id}, {"state", JobStateName(verdict.state)}});
 }

@@ -10,6 +10,7 @@
 
 #include "config/job_spec.h"
 #include "daemon/flow.h"
+#include "daemon/judge.h"
 #include "evaluator/dataset.h"
 #include "evaluator/evaluate.h"
 #include "evaluator/executor.h"
@@ -67,8 +68,12 @@ class Session {
         spec_(ReadJobSpec(order.spec)),
         plan_(MakePlan(spec_)),
         model_(LoadOnnx(order.model)),
+        calibration_(order.calibration.empty() ? std::nullopt
+                                               : std::optional(Dataset::Open(order.calibration))),
         evaluation_(OpenEvaluation()) {
-    if (!order.calibration.empty()) calibration_ = Dataset::Open(order.calibration);
+    if (calibration_) {
+      warnings_ = FindRangeMismatch(*calibration_, evaluation_, CallerInputs(model_.graph));
+    }
   }
 
   WorkResult Run() {
@@ -77,6 +82,7 @@ class Session {
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "the job was cancelled");
     MeasureLatencies();
     AddRatios();
+    WarnOfSlowdown();
     WorkResult result = Collect();
     result.is_complete = true;
     return result;
@@ -91,6 +97,8 @@ class Session {
 
   Dataset OpenEvaluation() const {
     if (!order_.evaluation.empty()) return Dataset::Open(order_.evaluation);
+    // Inputs that the ranges were made for tell more than noise.
+    if (calibration_) return *calibration_;
     const int64_t samples = spec_.evaluate.samples == 0
                                 ? kRandomSamples
                                 : std::min(spec_.evaluate.samples, kRandomSamples);
@@ -170,11 +178,7 @@ class Session {
     if (result.error.is_null()) {
       result.reports.push_back(
           {{"pass", "evaluate"}, {"seconds", elapsed.count()}, {"report", EvaluationReport()}});
-      if (RanQuantizer(result.steps) && measured.metrics.at("int8_weight_share") == 0) {
-        result.error = ErrorJson(Error(
-            ErrorCode::kUnsupported,
-            "quantize_int8 left every weight in float; its report names what it skipped", chain));
-      }
+      result.error = Judge(chain, result.steps, measured.metrics);
     }
     {
       const std::lock_guard lock(mutex_);
@@ -184,9 +188,34 @@ class Session {
     Report("ended " + chain, 1);
   }
 
+  // The error of a chain that ran to its end and is no success all the same; null: it is one.
+  Json Judge(const std::string& chain, const Json& steps, Metrics& metrics) const {
+    if (RanQuantizer(steps) && metrics.at("int8_weight_share") == 0) {
+      return ErrorJson(Error(
+          ErrorCode::kUnsupported,
+          "quantize_int8 left every weight in float; its report names what it skipped", chain));
+    }
+    if (chain == kBaseline) return nullptr;
+    const auto collapse = FindCollapse(metrics, spec_.evaluate, evaluation_.has_labels());
+    if (!collapse) return nullptr;
+    metrics["degraded"] = 1;
+    return {{"code", kDegraded}, {"message", *collapse}, {"where", chain}};
+  }
+
+  void WarnOfSlowdown() {
+    const Metrics& baseline = measured_.at(kBaseline).metrics;
+    for (auto& [chain, measured] : measured_) {
+      const auto slowdown = FindSlowdown(measured.metrics, baseline);
+      if (!slowdown) continue;
+      measured.metrics["slower"] = 1;
+      measured.result.reports.back()["report"]["warnings"].push_back(*slowdown);
+    }
+  }
+
   Json EvaluationReport() const {
     return {{"dataset", evaluation_.name()},
-            {"random_inputs", order_.evaluation.empty()},
+            {"random_inputs", order_.evaluation.empty() && !calibration_},
+            {"warnings", warnings_},
             {"samples", SampleCount(Evaluation(""))},
             {"has_labels", evaluation_.has_labels()}};
   }
@@ -241,8 +270,9 @@ class Session {
   const JobSpec spec_;
   const PlanNode plan_;
   const Model model_;
+  const std::optional<Dataset> calibration_;
   const Dataset evaluation_;
-  std::optional<Dataset> calibration_;
+  std::vector<std::string> warnings_;  // of the data
   Reference reference_;
 
   mutable std::mutex mutex_;                  // while the graph runs, of what follows

@@ -25,7 +25,8 @@ TEST(JobSpec, FillsInDefaults) {
     "model": "m", "model_sha256": "", "experiment": "default", "seed": 0,
     "calibration": {"dataset": "", "samples": 128},
     "chains": [{"name": "c", "passes": [{"pass": "p"}]}],
-    "evaluate": {"dataset": "", "samples": 0, "runs": 50, "threads": 1},
+    "evaluate": {"dataset": "", "samples": 0, "runs": 50, "threads": 1,
+                 "min_sqnr_db": 3.0, "min_agreement": 0.5},
     "limits": {"memory_mb": 0, "time_s": 0}})"));
 }
 

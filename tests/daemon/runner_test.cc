@@ -106,7 +106,7 @@ TEST_F(RunnerTest, RecordsWhatTheWorkerMeasured) {
   const Runner runner(store_, artifacts_, Script(kGoodResult));
   const Job job = WaitForEnd(id);
   EXPECT_EQ(job.state, JobState::kSucceeded);
-  EXPECT_EQ(job.progress["step"], "all");
+  EXPECT_EQ(job.progress["step"], "ended");
   const std::vector<pared::Run> runs = RunsOf(id);
   ASSERT_THAT(runs, SizeIs(2));
   EXPECT_EQ(runs[0].record.chain, "baseline");
@@ -333,6 +333,28 @@ TEST_F(RealWorkerTest, QuantizingNothingIsNoSuccess) {
   const Runner runner(store_, artifacts_, Real());
   const Job job = WaitForEnd(id);
   EXPECT_EQ(job.state, JobState::kFailed);
+}
+
+TEST_F(RealWorkerTest, AChainThatCollapsesIsNoSuccessAndSaysWhy) {
+  WriteOnes();
+  Json spec = kSpec;
+  spec["evaluate"] = {{"dataset", "ones"}, {"runs", 0}};
+  // Of w = {1,0,0,1} three quarters are zeroed: half of the output is gone, 3.01 dB.
+  spec["chains"] = {
+      {{"name", "gone"}, {"passes", {{{"pass", "magnitude_prune"}, {"sparsity", 0.75}}}}},
+      {{"name", "fp16"}, {"passes", {{{"pass", "cast_fp16"}}}}}};
+  spec["evaluate"]["min_sqnr_db"] = 3.1;
+  const JobId id = store_.Submit(spec);
+  const Runner runner(store_, artifacts_, Real());
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kSucceeded);
+  EXPECT_EQ(job.progress["degraded"][0]["chain"], "gone");
+  EXPECT_NE(job.progress["best"], "gone");
+  const std::vector<pared::Run> runs = RunsOf(id);
+  EXPECT_EQ(runs[1].record.error["code"], "degraded");
+  EXPECT_EQ(runs[1].record.metrics.at("degraded"), 1);
+  EXPECT_FALSE(runs[1].record.artifact.empty());
+  EXPECT_EQ(runs[2].record.error, Json());
 }
 
 }  // namespace

@@ -1,0 +1,33 @@
+// What the numbers of a chain mean: whether it collapsed, and what its reader should be warned of.
+
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/job_spec.h"
+#include "evaluator/dataset.h"
+#include "evaluator/evaluate.h"
+#include "model/graph.h"
+
+namespace pared {
+
+// The code of a degraded run's error, besides those of ErrorCode.
+inline constexpr const char* kDegraded = "degraded";
+
+// Why the chain counts as collapsed: outputs that are no numbers, or fidelity below a floor.
+// nullopt: it holds.
+std::optional<std::string> FindCollapse(const Metrics& metrics, const EvaluateSpec& spec,
+                                        bool has_labels);
+
+// One sentence where the chain is slower than the baseline beyond its spread: its median above the
+// baseline's 90th percentile.
+std::optional<std::string> FindSlowdown(const Metrics& metrics, const Metrics& baseline);
+
+// One sentence for each float input whose largest magnitude differs between the datasets by more
+// than a factor of four: one of the two was prepared wrongly. Looks at the first samples only.
+std::vector<std::string> FindRangeMismatch(const Dataset& calibration, const Dataset& evaluation,
+                                           const std::vector<ValueInfo>& inputs);
+
+}  // namespace pared

@@ -1,0 +1,61 @@
+#include "daemon/verdict.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "daemon/judge.h"
+
+namespace pared {
+namespace {
+
+bool IsDegraded(const RunRecord& run) {
+  return !run.error.is_null() && run.error.value("code", "") == kDegraded;
+}
+
+bool HasFailed(const RunRecord& run) { return !run.error.is_null() && !IsDegraded(run); }
+
+// The run's error as the job's, which must say whose it is.
+Json JobError(const RunRecord& run) {
+  Json error = run.error;
+  error["message"] = "chain " + run.chain + ": " + error.at("message").get<std::string>();
+  return error;
+}
+
+double Cost(const RunRecord& run) {
+  for (const char* name : {"latency_ms_p50", "size_bytes"}) {
+    const auto found = run.metrics.find(name);
+    if (found != run.metrics.end()) return found->second;
+  }
+  return std::numeric_limits<double>::infinity();
+}
+
+}  // namespace
+
+Verdict JudgeRuns(const std::vector<RunRecord>& runs) {
+  const auto failed = std::ranges::find_if(runs, HasFailed);
+  if (failed != runs.end()) return {JobState::kFailed, JobError(*failed)};
+  const auto degraded = std::ranges::find_if(runs, IsDegraded);
+  const auto holds = [](const RunRecord& run) {
+    return run.chain != "baseline" && run.error.is_null();
+  };
+  if (degraded == runs.end() || std::ranges::any_of(runs, holds)) return {};
+  return {JobState::kFailed, JobError(*degraded)};
+}
+
+Json FinalProgress(const std::vector<RunRecord>& runs) {
+  Json best;
+  double least = std::numeric_limits<double>::infinity();
+  Json degraded = Json::array();
+  for (const RunRecord& run : runs) {
+    if (IsDegraded(run)) {
+      degraded.push_back({{"chain", run.chain}, {"reason", run.error.at("message")}});
+    }
+    if (!run.error.is_null() || Cost(run) >= least) continue;
+    least = Cost(run);
+    best = run.chain;
+  }
+  return {{"step", "ended"},       {"fraction", 1}, {"chains_ended", runs.size()},
+          {"chains", runs.size()}, {"best", best},  {"degraded", degraded}};
+}
+
+}  // namespace pared

@@ -1,0 +1,25 @@
+// How a job ends, judged by its runs.
+
+#pragma once
+
+#include <vector>
+
+#include "storage/store.h"
+
+namespace pared {
+
+struct Verdict {
+  JobState state = JobState::kSucceeded;
+  Json error;
+};
+
+// Failed where a chain failed, and where every chain is degraded: then nothing came out that could
+// be used. Otherwise succeeded; degraded runs keep their own errors.
+Verdict JudgeRuns(const std::vector<RunRecord>& runs);
+
+// The job's last progress line: {"step": "ended", "fraction": 1, "chains", "chains_ended",
+// "best": the fastest chain without an error (the smallest where no latency was measured; the
+// baseline takes part), "degraded": [{"chain", "reason"}, ...]}.
+Json FinalProgress(const std::vector<RunRecord>& runs);
+
+}  // namespace pared
