@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/depthwise_avx512.h"
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
 
@@ -105,6 +106,10 @@ class VectorDepthwise final : public PackedDepthwise {
 
 std::unique_ptr<PackedDepthwise> PackDepthwise(const DepthwiseWeights& weights, Isa isa) {
   if (isa >= Isa::kAvx512Vnni) {
+    if (HasAvx512Vbmi()) {
+      std::unique_ptr<PackedDepthwise> direct = PackDirectDepthwise(weights, isa);
+      if (direct != nullptr) return direct;
+    }
     return std::make_unique<VectorDepthwise>(weights, kAvx512Kernel, isa);
   }
   if (isa >= Isa::kAvx2) return std::make_unique<VectorDepthwise>(weights, kAvx2Kernel, isa);
