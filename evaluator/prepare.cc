@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "evaluator/composed_ops.h"
 #include "evaluator/half_floats.h"
 #include "evaluator/prepared_graph.h"
 
@@ -169,10 +170,22 @@ void Builder::AddCall(const Node& node, const Function& function, Scope& scope) 
     if (node.outputs[i].empty()) continue;
     scope.refs[node.outputs[i]] = Find(function.outputs[i], body, NodeLabel(node));
   }
+  if (!scope.is_main) return;
+  PreparedStep seen;  // for the observer, who is to see all names of the main graph
+  for (const std::string& name : node.outputs) {
+    const auto it = scope.refs.find(name);
+    seen.output_names.push_back(name);
+    seen.outputs.push_back(name.empty() || it == scope.refs.end() ? kNoValue : it->second);
+  }
+  graph_.steps.push_back(std::move(seen));
 }
 
 void Builder::AddNode(const Node& node, Scope& scope) {
   if (const Function* function = FunctionOf(node)) {
+    AddCall(node, *function, scope);
+    return;
+  }
+  if (const std::optional<Function> function = ComposeOp(node)) {
     AddCall(node, *function, scope);
     return;
   }

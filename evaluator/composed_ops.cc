@@ -1,0 +1,260 @@
+// The bodies are in ONNX's textual syntax. An attribute that a node lacks has the default of the
+// operator that reads it; an input left out is left out of the operators that read it.
+
+#include "evaluator/composed_ops.h"
+
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+#include "model/text.h"
+
+namespace pared {
+namespace {
+
+constexpr std::string_view kMicrosoft = "com.microsoft";
+
+bool Has(const Node& node, size_t input) {
+  return input < node.inputs.size() && !node.inputs[input].empty();
+}
+
+// A quantized operator is the float one between DequantizeLinear and QuantizeLinear; that is how
+// ONNX Runtime defines them too.
+std::string OfTwo(const Node& node) {
+  const std::string op = node.op_type == "QLinearAdd" ? "Add" : "Mul";
+  return R"((a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero) => (y) {
+    fa = DequantizeLinear(a, a_scale, a_zero)
+    fb = DequantizeLinear(b, b_scale, b_zero)
+    fy = )" +
+         op + R"((fa, fb)
+    y = QuantizeLinear(fy, y_scale, y_zero)
+  })";
+}
+
+// `call`: "AveragePool <strides: ints = @strides>"; `attributes`: their names.
+std::string OfOne(const std::string& attributes, const std::string& call) {
+  return attributes + R"((x, x_scale, x_zero, y_scale, y_zero) => (y) {
+    fx = DequantizeLinear(x, x_scale, x_zero)
+    fy = )" +
+         call + R"((fx)
+    y = QuantizeLinear(fy, y_scale, y_zero)
+  })";
+}
+
+void RefuseChannelsLast(const Node& node) {
+  if (node.Int("channels_last", 0) == 0) return;
+  throw Error(ErrorCode::kUnsupported, "channels_last is not supported", NodeLabel(node));
+}
+
+std::string QuantizedSigmoid(const Node&) { return OfOne("", "Sigmoid"); }
+std::string QuantizedLeakyRelu(const Node&) {
+  return OfOne("<alpha>", "LeakyRelu <alpha: float = @alpha>");
+}
+std::string QuantizedSoftmax(const Node& node) {
+  if (node.Int("opset", 13) < 13) {
+    throw Error(ErrorCode::kUnsupported, "the Softmax of opset 12 and before is not supported",
+                NodeLabel(node));
+  }
+  return OfOne("<axis>", "Softmax <axis: int = @axis>");
+}
+std::string QuantizedGlobalAveragePool(const Node& node) {
+  RefuseChannelsLast(node);
+  return OfOne("", "GlobalAveragePool");
+}
+std::string QuantizedAveragePool(const Node& node) {
+  RefuseChannelsLast(node);
+  return OfOne(
+      "<kernel_shape, strides, pads, auto_pad, ceil_mode, count_include_pad>",
+      "AveragePool <kernel_shape: ints = @kernel_shape, strides: ints = @strides, pads: ints = "
+      "@pads, auto_pad: string = @auto_pad, ceil_mode: int = @ceil_mode, count_include_pad: int = "
+      "@count_include_pad>");
+}
+
+std::string QuantizedConcat(const Node& node) {
+  std::string inputs = "y_scale, y_zero", dequantized, joined;
+  for (size_t i = 0; 3 * i + 4 < node.inputs.size(); ++i) {
+    const std::string n = std::to_string(i);
+    const std::string triple = "x" + n + ", s" + n + ", z" + n;
+    inputs += ", " + triple;
+    dequantized += "f" + n + " = DequantizeLinear(" + triple + ")\n";
+    joined += (i == 0 ? "f" : ", f") + n;
+  }
+  return "<axis>(" + inputs + ") => (y) {" + dequantized + "fy = Concat <axis: int = @axis>(" +
+         joined + ")\n" + "y = QuantizeLinear(fy, y_scale, y_zero) }";
+}
+
+std::string QuantizedWhere(const Node&) {
+  return R"((c, a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero) => (y) {
+    fa = DequantizeLinear(a, a_scale, a_zero)
+    fb = DequantizeLinear(b, b_scale, b_zero)
+    fy = Where(c, fa, fb)
+    y = QuantizeLinear(fy, y_scale, y_zero)
+  })";
+}
+
+// The bias is int32, in units of a_scale * b_scale. Without y_scale the result is float.
+std::string QuantizedGemm(const Node& node) {
+  const std::string axis = node.Int("transB", 0) != 0 ? "0" : "1";
+  std::string body =
+      "<alpha: float = 1.0, transA: int = 0, transB: int = 0>(a, a_scale, a_zero, b, b_scale, "
+      "b_zero, c, y_scale, y_zero) => (y) "
+      "{ fa = DequantizeLinear(a, a_scale, a_zero)\n"
+      "fb = DequantizeLinear <axis = " +
+      axis +
+      ">(b, b_scale, b_zero)\n"
+      "product = Gemm <alpha: float = @alpha, transA: int = @transA, transB: int = @transB>(fa, "
+      "fb)\n";
+  std::string sum = "product";
+  if (Has(node, 6)) {
+    body +=
+        "factor = Constant <value_float: float = @alpha>()\n"
+        "unit = Mul(a_scale, b_scale)\n"
+        "units = Mul(unit, factor)\n"
+        "count = CastLike(c, a_scale)\n"
+        "bias = Mul(count, units)\n"
+        "sum = Add(product, bias)\n";
+    sum = "sum";
+  }
+  body += Has(node, 7) ? "y = QuantizeLinear(" + sum + ", y_scale, y_zero)"
+                       : "y = Identity(" + sum + ")";
+  return body + "}";
+}
+
+// Integer products that leave as float.
+std::string ScaledMatMul(const Node& node) {
+  const bool is_dynamic = node.op_type == "DynamicQuantizeMatMul";
+  const bool has_bias = Has(node, is_dynamic ? 4 : 6);
+  std::string body = is_dynamic ? R"((x, b, b_scale, b_zero, bias) => (y) {
+    a, a_scale, a_zero = DynamicQuantizeLinear(x))"
+                                : "(a, b, a_scale, b_scale, a_zero, b_zero, bias) => (y) {";
+  body += R"(
+    sums = MatMulInteger(a, b, a_zero, b_zero)
+    scale = Mul(a_scale, b_scale)
+    floats = CastLike(sums, scale)
+  )";
+  if (!has_bias) return body + "y = Mul(floats, scale) }";
+  return body + "product = Mul(floats, scale)\n y = Add(product, bias) }";
+}
+
+std::string BiasGelu(const Node&) {
+  return "(x, bias) => (y) { sum = Add(x, bias)\n y = Gelu(sum) }";
+}
+
+// Outputs: y, the rows' mean and 1 / deviation, and the sum that is normalized.
+std::string SkipNormalization(const Node& node) {
+  const bool is_layer = node.op_type == "SkipLayerNormalization";
+  std::string body = is_layer ? "<epsilon: float = 1e-12>(x, skip, gamma, beta, bias)"
+                              : "<epsilon: float = 1e-5>(x, skip, gamma, bias)";
+  body += "=> (y, mean, inverse, sum) { ";
+  body += Has(node, is_layer ? 4 : 3) ? "skipped = Add(x, skip)\n sum = Add(skipped, bias)\n"
+                                      : "sum = Add(x, skip)\n";
+  if (is_layer) {
+    return body +
+           "y, mean, inverse = LayerNormalization <epsilon: float = @epsilon>(sum, gamma, beta) }";
+  }
+  return body +
+         "y = RMSNormalization <epsilon: float = @epsilon>(sum, gamma)\n"
+         "mean = Identity(y)\n inverse = Identity(y) }";
+}
+
+std::string SimplifiedNormalization(const Node&) {
+  return "<axis, epsilon>(x, scale) => (y) { y = RMSNormalization <axis: int = @axis, epsilon: "
+         "float = @epsilon>(x, scale) }";
+}
+
+// loss = -weight[target] * log_probability[target]; elements of ignore_index count for nothing.
+std::string LossBody(const Node& node) {
+  const std::string reduction = node.String("reduction", "mean");
+  std::string body;
+  const bool ignores = node.attributes.contains("ignore_index");
+  if (ignores) {
+    body += "given = Constant <value_int = " + std::to_string(node.Int("ignore_index", 0)) +
+            ">()\n"
+            "ignored = CastLike(given, target)\n"
+            "mask = Equal(target, ignored)\n"
+            "none = Sub(ignored, ignored)\n"
+            "index = Where(mask, none, target)\n";
+  } else {
+    body += "index = Identity(target)\n";
+  }
+  body +=
+      "axis = Constant <value_ints = [1]>()\n"
+      "columns = Unsqueeze(index, axis)\n"
+      "picked = GatherElements <axis = 1>(x, columns)\n"
+      "flat = Squeeze(picked, axis)\n"
+      "negative = Neg(flat)\n";
+  if (Has(node, 2)) {
+    body += "weights = Gather(weight, index)\n";
+  } else {
+    body += "same = Equal(index, index)\n weights = CastLike(same, x)\n";
+  }
+  if (ignores) {
+    body +=
+        "zero_int = Constant <value_int = 0>()\n zero = CastLike(zero_int, x)\n"
+        "counted = Where(mask, zero, weights)\n";
+  } else {
+    body += "counted = Identity(weights)\n";
+  }
+  if (reduction == "none") return body + "loss = Mul(negative, counted)\n";
+  body += "losses = Mul(negative, counted)\n";
+  if (reduction == "sum") return body + "loss = ReduceSum <keepdims = 0>(losses)\n";
+  if (reduction != "mean") {
+    throw Error(ErrorCode::kInvalidArgument,
+                "reduction must be none, sum or mean, is \"" + reduction + "\"", NodeLabel(node));
+  }
+  return body +
+         "total = ReduceSum <keepdims = 0>(losses)\n"
+         "count = ReduceSum <keepdims = 0>(counted)\n"
+         "loss = Div(total, count)\n";
+}
+
+std::string LikelihoodLoss(const Node& node) {
+  return "(x, target, weight) => (loss) {" + LossBody(node) + "}";
+}
+
+std::string CrossEntropyLoss(const Node& node) {
+  return "(scores, target, weight) => (loss, x) { x = LogSoftmax <axis = 1>(scores)\n" +
+         LossBody(node) + "}";
+}
+
+struct Composition {
+  std::string_view domain, op_type;
+  std::string (*body)(const Node& node);  // "<attributes>(inputs) => (outputs) { nodes }"
+};
+
+constexpr Composition kCompositions[] = {
+    {"", "NegativeLogLikelihoodLoss", LikelihoodLoss},
+    {"", "SimplifiedLayerNormalization", SimplifiedNormalization},
+    {"", "SoftmaxCrossEntropyLoss", CrossEntropyLoss},
+    {kMicrosoft, "BiasGelu", BiasGelu},
+    {kMicrosoft, "DynamicQuantizeMatMul", ScaledMatMul},
+    {kMicrosoft, "MatMulIntegerToFloat", ScaledMatMul},
+    {kMicrosoft, "QGemm", QuantizedGemm},
+    {kMicrosoft, "QLinearAdd", OfTwo},
+    {kMicrosoft, "QLinearAveragePool", QuantizedAveragePool},
+    {kMicrosoft, "QLinearConcat", QuantizedConcat},
+    {kMicrosoft, "QLinearGlobalAveragePool", QuantizedGlobalAveragePool},
+    {kMicrosoft, "QLinearLeakyRelu", QuantizedLeakyRelu},
+    {kMicrosoft, "QLinearMul", OfTwo},
+    {kMicrosoft, "QLinearSigmoid", QuantizedSigmoid},
+    {kMicrosoft, "QLinearSoftmax", QuantizedSoftmax},
+    {kMicrosoft, "QLinearWhere", QuantizedWhere},
+    {kMicrosoft, "SkipLayerNormalization", SkipNormalization},
+    {kMicrosoft, "SkipSimplifiedLayerNormalization", SkipNormalization},
+};
+
+}  // namespace
+
+std::optional<Function> ComposeOp(const Node& node) {
+  const std::string_view domain = node.domain == "ai.onnx" ? "" : std::string_view(node.domain);
+  for (const Composition& composition : kCompositions) {
+    if (composition.domain != domain || composition.op_type != node.op_type) continue;
+    const std::string text = R"(<ir_version: 10, opset_import: ["" : 23]> g () => () {}
+      <domain: "composed", opset_import: ["" : 23]> )" +
+                             node.op_type + " " + composition.body(node);
+    return ParseText(text).functions.at(0);
+  }
+  return std::nullopt;
+}
+
+}  // namespace pared
