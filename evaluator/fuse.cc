@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "evaluator/fuse_float.h"
 #include "evaluator/fuse_graph.h"
 
 namespace pared {
@@ -88,7 +89,7 @@ Model FuseForExecution(Model model, const ExecutorOptions& options) {
     if (node.op_type == "QuantizeLinear" && node.domain.empty()) FuseInto(graph, tables, node);
   }
   FuseFloatResults(graph);
-  return graph.Finish();
+  return FuseFloat(graph.Finish());
 }
 
 }  // namespace pared
