@@ -45,6 +45,18 @@ Node PartOfSplit(const FuseGraph& graph, const Node& split, const std::string& v
   return part;
 }
 
+// The constant scales of a Resize of images that leaves images and channels alone. Null: it is not
+// so.
+const Tensor* ImageScales(const FuseGraph& graph, const Node& node) {
+  const bool by_scales = node.op_type == "Resize" && node.inputs.size() == 3 &&
+                         graph.model().Opset("") >= 11 && node.Ints("axes").empty();
+  const Tensor* scales = by_scales ? graph.constant(node.inputs[2]) : nullptr;
+  if (scales == nullptr || scales->dtype() != DType::kFloat32 || scales->count() < 3)
+    return nullptr;
+  const std::span<const float> values = scales->data<float>();
+  return values[0] == 1.0f && values[1] == 1.0f ? scales : nullptr;
+}
+
 bool HasPaddingMode(const Node& node) { return node.Int("ceil_mode", 0) != 0; }
 
 }  // namespace
@@ -137,6 +149,14 @@ bool FuseMovement(FuseGraph& graph, const Match& match) {
     return true;
   }
   if (!MovesElements(node)) return false;
+  if (const Tensor* scales = ImageScales(graph, node)) {
+    Node resized = MakeInt8Node("Resize", node.name, {graph.Twin(*x)});
+    resized.attributes = node.attributes;
+    SetTensor(resized, "scales", *scales);
+    SetInt(resized, "opset", graph.model().Opset(""));
+    MakeConverted(graph, std::move(resized), *x, match.output);
+    return true;
+  }
   Node moved = node;
   moved.inputs[0] = graph.Add(MakeInt8Node("ToRowMajor", node.name, {graph.Twin(*x)}));
   MakeConverted(graph, std::move(moved), *x, match.output);

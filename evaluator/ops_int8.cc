@@ -231,7 +231,7 @@ void ForEachPiece(Scratch& scratch, int64_t count, size_t bytes,
 }
 
 std::span<const OpInfo> FusedOps() {
-  static const std::array<OpInfo, 16> kOps = {{
+  static const std::array<OpInfo, 17> kOps = {{
       {"QuantizeLinear", "pared", PrepareQuantize},
       {"DequantizeLinear", "pared", PrepareDequantize},
       {"FromOnnx", "pared", PrepareFromOnnx},
@@ -247,6 +247,7 @@ std::span<const OpInfo> FusedOps() {
       {"AveragePool", "pared", PreparePoolInt8},
       {"GlobalAveragePool", "pared", PrepareGlobalAveragePoolInt8},
       {"Concat", "pared", PrepareConcatInt8},
+      {"Resize", "pared", PrepareResizeInt8},
       {"SplitPart", "pared", PrepareSplitPart},
   }};
   return kOps;

@@ -86,6 +86,7 @@ Op PrepareLookUp(const Node& node, const OpContext& context);
 Op PreparePoolInt8(const Node& node, const OpContext& context);  // MaxPool, AveragePool
 Op PrepareGlobalAveragePoolInt8(const Node& node, const OpContext& context);
 Op PrepareConcatInt8(const Node& node, const OpContext& context);
+Op PrepareResizeInt8(const Node& node, const OpContext& context);
 Op PrepareSplitPart(const Node& node, const OpContext& context);
 
 }  // namespace pared
