@@ -24,11 +24,12 @@ except ImportError as e:
 
 LIMIT = 1e-4
 OTHER_LIMIT = {
-    # Float16 on the CPU: onnxruntime casts to float32 around each kernel too, but fuses other nodes in between.
-    "isnet_fp16.onnx": 2e-3,
-    # Each of 119 convolutions rounds its input to 8 bits by a scale that is measured on the go: where the last bit of a
-    # float decides a rounding, one unit of a quantized value differs.
-    "isnet_uint8.onnx": 2e-2,
+    # pared rounds to float16 after each node, as the file says; onnxruntime computes runs of nodes in float32. From the
+    # float32 model they differ by up to 5.8e-3 and 1.7e-3.
+    "isnet_fp16.onnx": 1e-2,
+    # Bit for bit the same up to the first Resize, which differs by 5e-7. Each of the convolutions after it rounds its
+    # input to 8 bits by a scale that is measured on the go: where the last bit of a float decides, a unit differs.
+    "isnet_uint8.onnx": 5e-2,
 }
 NO_ORT = {  # operators of other domains
     "espcn_x2_qonnx.onnx": "onnx.brevitas::Quant", "espcn_x3_qonnx.onnx": "onnx.brevitas::Quant"}
@@ -79,7 +80,9 @@ def inputs_of(path, data):
         # the model takes the logarithm; there onnxruntime differs from itself, optimized, by 2.4e-3.
         return {"serving_default_input_2:0": normal(1, 43844, 1) * 0.1}
     if folder == "isnet" or name == "isnet_fp32.onnx":
-        return {"input": unit(1, 3, 1024, 1024) - 0.5}
+        photo = data.get("photos-320", "input.npy", lambda: unit(1, 3, 320, 320))
+        near = np.arange(1024) * 320 // 1024
+        return {"input": photo[:, :, near][:, :, :, near] - 0.5}
     return {None: {
         "mnist-conv.onnx": lambda: data.get("mnist-5k", "images.npy", lambda: unit(1, 1, 28, 28)),
         "espcn_x2_float.onnx": lambda: data.get("halved-photos", "input.npy", lambda: unit(1, 3, 64, 64)),
@@ -111,7 +114,7 @@ def feeds_of(path, model, data):
         if tensor.ndim != rank or any(isinstance(w, int) and w != h for w, h in zip(value.shape, tensor.shape)):
             wanted = [w if isinstance(w, int) else h for w, h in zip(value.shape, tensor.shape)]
             tensor = np.resize(tensor, wanted)
-        feeds[value.name] = np.ascontiguousarray(tensor.reshape(tensor.shape))
+        feeds[value.name] = np.array(tensor, order="C")
     return feeds
 
 
