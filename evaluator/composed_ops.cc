@@ -217,6 +217,60 @@ std::string CrossEntropyLoss(const Node& node) {
          LossBody(node) + "}";
 }
 
+std::string SliceLast(const std::string& out, const std::string& in, const std::string& range) {
+  // `range`: start, end and step.
+  return out + "_range = Constant <value_ints = [" + range + "]>()\n" + out + "_start, " + out +
+         "_end, " + out + "_step = Split <num_outputs = 3>(" + out + "_range)\n" + out +
+         " = Slice(" + in + ", " + out + "_start, " + out + "_end, last, " + out + "_step)\n";
+}
+
+// Pairs of elements, which lie side by side or half a row apart, are turned by an angle.
+std::string RotaryEmbedding(const Node& node) {
+  const int64_t heads = node.Int("num_heads", 0), rotated = node.Int("rotary_embedding_dim", 0);
+  const bool is_interleaved = node.Int("interleaved", 0) != 0;
+  constexpr const char* kEnd = "9223372036854775807";
+  std::string body =
+      "(x, cos_cache, sin_cache, place) => (y) { last = Constant <value_ints = [-1]>()\n";
+  if (heads > 0) {
+    body += "by_head = Constant <value_ints = [0, 0, " + std::to_string(heads) + ", -1]>()\n" +
+            "split = Reshape(x, by_head)\n all = Transpose <perm = [0, 2, 1, 3]>(split)\n";
+  } else {
+    body += "all = Identity(x)\n";
+  }
+  for (const std::string f : {"cos", "sin"}) {
+    body += f + "_row = " +
+            (Has(node, 3) ? "Gather(" + f + "_cache, place)" : "Identity(" + f + "_cache)") + "\n";
+    body += f + "_axis = Constant <value_ints = [1]>()\n" + f + " = Unsqueeze(" + f + "_row, " + f +
+            "_axis)\n";
+  }
+  const std::string dim = std::to_string(rotated);
+  body += rotated > 0 ? SliceLast("part", "all", "0, " + dim + ", 1") +
+                            SliceLast("rest", "all", dim + ", " + kEnd + ", 1")
+                      : "part = Identity(all)\n";
+  body += is_interleaved ? SliceLast("a", "part", std::string("0, ") + kEnd + ", 2") +
+                               SliceLast("b", "part", std::string("1, ") + kEnd + ", 2")
+                         : "a, b = Split <axis = -1, num_outputs = 2>(part)\n";
+  body += R"(ac = Mul(a, cos)
+    bs = Mul(b, sin)
+    as = Mul(a, sin)
+    bc = Mul(b, cos)
+    real = Sub(ac, bs)
+    imaginary = Add(as, bc)
+  )";
+  body += is_interleaved ? R"(real_1 = Unsqueeze(real, last)
+    imaginary_1 = Unsqueeze(imaginary, last)
+    pairs = Concat <axis = -1>(real_1, imaginary_1)
+    part_shape = Shape(part)
+    turned = Reshape(pairs, part_shape)
+  )"
+                         : "turned = Concat <axis = -1>(real, imaginary)\n";
+  body += rotated > 0 ? "whole = Concat <axis = -1>(turned, rest)\n" : "whole = Identity(turned)\n";
+  if (heads == 0) return body + "y = Identity(whole) }";
+  return body +
+         "back = Transpose <perm = [0, 2, 1, 3]>(whole)\n shape = Shape(x)\n"
+         "y = Reshape(back, shape) }";
+}
+
 struct Composition {
   std::string_view domain, op_type;
   std::string (*body)(const Node& node);  // "<attributes>(inputs) => (outputs) { nodes }"
@@ -224,6 +278,7 @@ struct Composition {
 
 constexpr Composition kCompositions[] = {
     {"", "NegativeLogLikelihoodLoss", LikelihoodLoss},
+    {"", "RotaryEmbedding", RotaryEmbedding},
     {"", "SimplifiedLayerNormalization", SimplifiedNormalization},
     {"", "SoftmaxCrossEntropyLoss", CrossEntropyLoss},
     {kMicrosoft, "BiasGelu", BiasGelu},
