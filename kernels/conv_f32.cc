@@ -6,6 +6,10 @@
 namespace pared {
 namespace {
 
+// Up to this width, all rows of a depthwise output are summed as one: the columns between them are
+// wasted, but whole vectors work.
+constexpr int64_t kShortRow = 56;
+
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t Volume(const Extent3& e) { return e[0] * e[1] * e[2]; }
 
@@ -84,6 +88,11 @@ ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& 
   if (depthwise_) {
     plan.units = options_.outputs;
     plan.scratch_floats = plan.plane_floats + kTapSlack;
+    const bool is_dense = stride[0] == 1 && stride[1] == 1 && stride[2] == 1 && out[0] == 1;
+    if (is_dense && out[1] > 1 && out[2] <= kShortRow) {
+      plan.joined_floats = (out[1] - 1) * plan.row_floats + out[2];
+      plan.scratch_floats += plan.joined_floats;
+    }
     return plan;
   }
   const int64_t group_columns = PanelGroup(kernels_) * kernels_.tile_columns;
@@ -155,11 +164,22 @@ void ConvF32::RunDepthwise(const ConvF32Plan& plan, const float* x, float* y, co
   row.weights = packed_.data() + output * k_;
   row.taps = k_;
   row.bias = bias_.empty() ? 0.0F : bias_[static_cast<size_t>(output)];
-  row.count = plan.out[2];
-  for (int64_t pixel = 0; pixel < plan.pixels; pixel += plan.out[2]) {
-    row.source = scratch + Locate(plan, options_.stride, pixel).source;
-    row.y = out + pixel;
+  if (plan.joined_floats > 0) {
+    row.source = scratch;
+    row.y = scratch + plan.plane_floats + kTapSlack;
+    row.count = plan.joined_floats;
     kernels_.tap_sum_row(row);
+    for (int64_t y_row = 0; y_row < plan.out[1]; ++y_row) {
+      std::memcpy(out + y_row * plan.out[2], row.y + y_row * plan.row_floats,
+                  static_cast<size_t>(plan.out[2]) * sizeof(float));
+    }
+  } else {
+    row.count = plan.out[2];
+    for (int64_t pixel = 0; pixel < plan.pixels; pixel += plan.out[2]) {
+      row.source = scratch + Locate(plan, options_.stride, pixel).source;
+      row.y = out + pixel;
+      kernels_.tap_sum_row(row);
+    }
   }
   if (addend != nullptr) kernels_.axpy(addend + output * plan.pixels, 1.0F, out, plan.pixels);
   kernels_.activate(options_.activation, out, plan.pixels);

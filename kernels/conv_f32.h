@@ -43,6 +43,7 @@ struct ConvF32Plan {
   int64_t pixels = 0;                  // of an output channel
   int64_t units = 0;                   // independent pieces of work
   int64_t column_groups = 0, row_splits = 1;
+  int64_t joined_floats = 0;   // depthwise: of all rows summed as one; 0: row by row
   int64_t buffer_floats = 0;   // padded input of all channels; 0: none
   int64_t scratch_floats = 0;  // of one worker
 };
