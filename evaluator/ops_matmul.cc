@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "evaluator/activation.h"
+#include "evaluator/attention.h"
 #include "evaluator/einsum.h"
 #include "evaluator/float_gemm.h"
 #include "evaluator/op_checks.h"
@@ -305,6 +306,7 @@ Op PrepareGemm(const Node& node, const OpContext& context) {
 constexpr std::array kOps = {
     OpInfo{"MatMul", "", PrepareMatMul},
     OpInfo{"Gemm", "", PrepareGemm},
+    OpInfo{"Attention", "", PrepareAttention},
     OpInfo{"Einsum", "", PrepareEinsum},
     OpInfo{"FusedMatMul", "com.microsoft", PrepareMatMul},
     OpInfo{"FusedGemm", "com.microsoft", PrepareGemm},
