@@ -79,6 +79,11 @@ void RunFloat(const ConvF32& conv, const Window& window, std::span<const Tensor*
   const int64_t outputs = inputs[1]->shape()[0];
   const Tensor* addend = inputs.size() > 3 ? inputs[3] : nullptr;
   const Shape shape = WindowShape(window, x.shape(), outputs);
+  if (addend != nullptr && addend->shape() != shape) {
+    RefuseNode(
+        "addend has shape " + ShapeText(addend->shape()) + ", the result " + ShapeText(shape),
+        "Conv");
+  }
   const std::span<float> y = scratch.Allocate<float>(output, shape);
   if (y.empty()) return;
   const ConvF32Plan plan = conv.Plan(window.in, window.out, window.pad_begin, scratch.threads());
