@@ -124,6 +124,10 @@ void ResampleAxis(const AxisTaps& taps, const Shape& shape, const T* x, T* y, Sc
     for (int64_t line = begin; line < end; ++line) {
       const T* from = x + line * taps.in * inner;
       T* to = y + line * taps.out * inner;
+      if (taps.taps == 1 && inner == 1) {  // no call for each element
+        for (int64_t i = 0; i < taps.out; ++i) to[i] = from[taps.index[Sz(i)]];
+        continue;
+      }
       for (int64_t i = 0; i < taps.out; ++i, to += inner) {
         const int64_t* index = taps.index.data() + i * taps.taps;
         const double* weights = taps.weights.data() + i * taps.taps;
