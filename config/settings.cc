@@ -139,9 +139,14 @@ void Fields(FieldVisitor& f, Settings& s) {
             "What a job may use where its spec says nothing.");
   f.Integer("time_s", s.time_s, {1, 31'536'000},
             "How long a job may run where its spec says nothing.");
-  f.Integer("threads", s.threads, {0, 1'024}, "Threads of a job; 0 takes as many as there are.");
+  f.Integer("threads", s.threads, {0, 1'024},
+            "Threads of a job; 0 shares all that there are among jobs_max jobs.");
   f.Integer("tries_max", s.tries_max, {1, 100},
             "A job that the daemon died on so many times is failed.");
+  f.Integer("jobs_max", s.jobs_max, {1, 64},
+            "Jobs that run at once; beyond 1 they share processors, and latencies suffer.");
+  f.Flag("confine_workers", s.confine_workers,
+         "Workers give up network, other programs and all files but the job's own.");
 }
 
 std::filesystem::path Settings::Datasets() const {

@@ -50,7 +50,9 @@ void Serve(const Settings& settings) {
                        .datasets_dir = settings.Datasets(),
                        .memory_mb = settings.memory_mb,
                        .time_s = settings.time_s,
-                       .threads = settings.threads});
+                       .threads = settings.threads,
+                       .jobs_max = settings.jobs_max,
+                       .confine = settings.confine_workers});
   LogEvent(LogLevel::kInfo, "listening",
            {{"address", settings.address},
             {"port", static_cast<int64_t>(server.port())},

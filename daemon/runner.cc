@@ -218,6 +218,23 @@ RunRecord Record(const ChainResult& chain, const std::filesystem::path& folder,
   return record;
 }
 
+// A job's share of the budget, for the scope.
+class Reservation {
+ public:
+  Reservation(MemoryBudget& budget, int64_t memory_mb, std::stop_token stop)
+      : budget_(budget), held_(budget.Take(memory_mb, std::move(stop))) {}
+  ~Reservation() {
+    if (held_) budget_.GiveBack(*held_);
+  }
+  Reservation(const Reservation&) = delete;
+  Reservation& operator=(const Reservation&) = delete;
+  bool is_held() const { return held_.has_value(); }
+
+ private:
+  MemoryBudget& budget_;
+  const std::optional<int64_t> held_;
+};
+
 // Waits, unless stopped before.
 void Pause(std::stop_token stop) {
   std::mutex mutex;
@@ -242,21 +259,46 @@ Verdict JudgeEnd(EndReason reason, const JobLimits& limits, const Child& child, 
 
 RunnerSettings Completed(RunnerSettings settings) {
   if (settings.threads == 0) {
-    settings.threads = std::max<int64_t>(1, std::thread::hardware_concurrency());
+    settings.threads =
+        std::max<int64_t>(1, std::thread::hardware_concurrency() / settings.jobs_max);
   }
   return settings;
 }
 
 }  // namespace
 
-Runner::Runner(Store& store, Artifacts& artifacts, RunnerSettings settings)
-    : store_(store), artifacts_(artifacts), settings_(Completed(std::move(settings))) {
-  std::error_code absent;  // what a crash left behind
-  std::filesystem::remove_all(settings_.work_dir, absent);
-  thread_ = std::jthread([this](std::stop_token stop) { Loop(stop); });
+std::optional<int64_t> MemoryBudget::Take(int64_t memory_mb, std::stop_token stop) {
+  const int64_t wanted = std::min(memory_mb, total_mb_);
+  std::unique_lock lock(mutex_);
+  if (!changed_.wait(lock, stop, [&] { return free_mb_ >= wanted; })) return std::nullopt;
+  free_mb_ -= wanted;
+  return wanted;
 }
 
-Runner::~Runner() = default;
+void MemoryBudget::GiveBack(int64_t memory_mb) {
+  {
+    const std::lock_guard lock(mutex_);
+    free_mb_ += memory_mb;
+  }
+  changed_.notify_all();
+}
+
+Runner::Runner(Store& store, Artifacts& artifacts, RunnerSettings settings)
+    : store_(store),
+      artifacts_(artifacts),
+      settings_(Completed(std::move(settings))),
+      budget_(settings_.memory_mb * settings_.jobs_max) {
+  std::error_code absent;  // what a crash left behind
+  std::filesystem::remove_all(settings_.work_dir, absent);
+  for (int64_t i = 0; i < settings_.jobs_max; ++i) {
+    threads_.emplace_back([this](std::stop_token stop) { Loop(stop); });
+  }
+}
+
+// Asks all before it waits for the first: they stop together.
+Runner::~Runner() {
+  for (std::jthread& thread : threads_) thread.request_stop();
+}
 
 void Runner::Loop(std::stop_token stop) {
   while (!stop.stop_requested()) {
@@ -308,6 +350,7 @@ WorkOrder Runner::OrderFor(const JobSpec& spec, const std::string& model) const 
   order.calibration = folder_of(spec.calibration.dataset);
   order.evaluation = folder_of(spec.evaluate.dataset);
   order.threads = settings_.threads;
+  order.confine = settings_.confine;
   return order;
 }
 
@@ -317,6 +360,8 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
   const JobLimits limits = {
       spec.limits.memory_mb == 0 ? settings_.memory_mb : spec.limits.memory_mb,
       spec.limits.time_s == 0 ? settings_.time_s : spec.limits.time_s};
+  const Reservation memory(budget_, limits.memory_mb, stop);
+  if (!memory.is_held()) return store_.Requeue(job.id);
   const JobFolder folder(settings_.work_dir / std::to_string(job.id));
   const std::filesystem::path order = folder.path() / "order.json";
   WriteOrder(OrderFor(spec, model), order);

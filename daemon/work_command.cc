@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "config/job_spec.h"
+#include "daemon/confine.h"
 #include "daemon/worker.h"
 
 namespace pared {
@@ -65,6 +66,19 @@ void WriteResult(const WorkResult& result, const std::filesystem::path& folder) 
   std::filesystem::rename(aside, folder / "result.json");
 }
 
+// Read: the model's folder, for tensors that it keeps beside itself, and the datasets. Write: the
+// job's folder.
+Json ConfineTo(const WorkOrder& order, const std::filesystem::path& folder) {
+  if (!order.confine) return "off";
+  Confinement confinement;
+  confinement.readable.push_back(std::filesystem::path(order.model).parent_path());
+  for (const std::string& dataset : {order.calibration, order.evaluation}) {
+    if (!dataset.empty()) confinement.readable.push_back(dataset);
+  }
+  confinement.writable = folder;
+  return Confine(confinement);
+}
+
 }  // namespace
 
 void RunWorker(const std::filesystem::path& folder, std::istream& in, std::ostream& out) {
@@ -73,15 +87,19 @@ void RunWorker(const std::filesystem::path& folder, std::istream& in, std::ostre
   WorkOrder order;
   ReadFields(ParseJson(text), "", order);
   const JobSpec spec = ReadJobSpec(order.spec);
+  const Json confinement = ConfineTo(order, folder);  // before the first thread and the model
+  const auto write = [&](WorkResult result) {
+    result.machine["confinement"] = confinement;
+    WriteResult(result, folder);
+  };
   // Timed runs may use more threads than the graph; a job never starts more than it names.
   const tbb::global_control threads(
       tbb::global_control::max_allowed_parallelism,
       static_cast<size_t>(std::max(order.threads, spec.evaluate.threads)));
   ProgressWriter progress(out);
   const WorkContext context = {folder, IsTerminationPending,
-                               [&](const Json& line) { progress.Write(line); },
-                               [&](const WorkResult& so_far) { WriteResult(so_far, folder); }};
-  WriteResult(Work(order, context), folder);
+                               [&](const Json& line) { progress.Write(line); }, write};
+  write(Work(order, context));
 }
 
 }  // namespace pared

@@ -290,6 +290,7 @@ void Fields(FieldVisitor& f, WorkOrder& order) {
   f.Text("evaluation", order.evaluation, TextRule::kAny, "The evaluation dataset's folder.");
   f.Integer("threads", order.threads, {1, 1024}, "Threads of the flow graph and of passes.");
   f.Integer("memory_mb", order.memory_mb, {0, 1 << 24}, "The limit it runs under; 0: none.");
+  f.Flag("confine", order.confine, "Give up all rights that the work does not need.");
 }
 
 void Fields(FieldVisitor& f, ChainResult& result) {

@@ -29,6 +29,7 @@ struct WorkOrder {
   std::string evaluation;
   int64_t threads = 1;
   int64_t memory_mb = 0;  // the limit that the process runs under; 0: none
+  bool confine = true;    // daemon/confine.h
 };
 
 struct ChainResult {
@@ -42,7 +43,7 @@ struct ChainResult {
 
 struct WorkResult {
   std::vector<ChainResult> runs;  // in the order of the spec, the baseline first
-  Json machine = Json::object();  // {"cpu", "isa", "version", "threads"}
+  Json machine = Json::object();  // {"cpu", "isa", "version", "threads", "confinement"}
   bool is_complete = false;       // all chains are here, and measured
 };
 

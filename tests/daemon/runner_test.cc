@@ -247,6 +247,32 @@ TEST_F(RunnerTest, AJobThatRunsWhenTheDaemonStopsGoesBackIntoTheQueue) {
   EXPECT_EQ(WaitForEnd(id).state, JobState::kSucceeded);
 }
 
+// Each worker waits for the other's mark: one at a time would never end.
+TEST_F(RunnerTest, RunsSeveralJobsAtOnceWhereItIsTold) {
+  const JobId first = store_.Submit(kSpec);
+  const JobId second = store_.Submit(kSpec);
+  RunnerSettings settings = Script(
+      "touch $FOLDER/../../mark-${FOLDER##*/}\n"
+      "while [ $(ls $FOLDER/../../mark-* | wc -l) -lt 2 ]; do sleep 0.01; done" +
+      std::string(kGoodResult));
+  settings.jobs_max = 2;
+  const Runner runner(store_, artifacts_, settings);
+  EXPECT_EQ(WaitForEnd(first).state, JobState::kSucceeded);
+  EXPECT_EQ(WaitForEnd(second).state, JobState::kSucceeded);
+}
+
+TEST(MemoryBudget, WaitsForMemoryAndLetsALargeJobRunAlone) {
+  MemoryBudget budget(100);
+  const std::optional<int64_t> all = budget.Take(1'000, {});
+  EXPECT_EQ(all, 100);
+  std::stop_source stopped;
+  stopped.request_stop();
+  EXPECT_EQ(budget.Take(1, stopped.get_token()), std::nullopt);
+  budget.GiveBack(*all);
+  EXPECT_EQ(budget.Take(60, {}), 60);
+  EXPECT_EQ(budget.Take(50, stopped.get_token()), std::nullopt);
+}
+
 TEST_F(RunnerTest, AModelThatIsGoneFailsTheJob) {
   Json spec = kSpec;
   spec["model"] = "none";
@@ -285,6 +311,7 @@ TEST_F(RealWorkerTest, MeasuresTheBaselineAndTheChain) {
   ASSERT_EQ(job.state, JobState::kSucceeded);
   const std::vector<pared::Run> runs = RunsOf(id);
   ASSERT_THAT(runs, SizeIs(2));
+  EXPECT_EQ(runs[0].record.machine["confinement"]["seccomp"], true);
   EXPECT_EQ(runs[0].record.metrics.at("sqnr_db"), 200);
   EXPECT_EQ(runs[0].record.metrics.at("size_bytes"), static_cast<double>(model_.bytes));
   EXPECT_EQ(runs[0].record.metrics.at("size_ratio"), 1);
