@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <limits>
 #include <optional>
 #include <sstream>
 
@@ -117,6 +118,16 @@ std::string RangeText(const Json& field) {
 
 }  // namespace
 
+void Fields(FieldVisitor& f, TokenSetting& t) {
+  f.Required();
+  f.Text("name", t.name, TextRule::kName, "Whose token it is.");
+  f.Required();
+  f.Text("sha256", t.sha256, TextRule::kName, "The token's SHA-256, 64 hexadecimal digits.");
+  f.Choice("scope", t.scope, {"read", "write"}, "Whether it may only read, or also change things.");
+  f.Integer("expires_ms", t.expires_ms, {0, std::numeric_limits<int64_t>::max()},
+            "Not taken from then on, in milliseconds since 1970; 0 is never.");
+}
+
 void Fields(FieldVisitor& f, Settings& s) {
   f.Text("address", s.address, TextRule::kAny, "The address to listen on.");
   f.Integer("port", s.port, {0, 65'535}, "The port to listen on; 0 takes any that is free.");
@@ -135,6 +146,10 @@ void Fields(FieldVisitor& f, Settings& s) {
             "A connection that sends and takes nothing for so long is closed.");
   f.Integer("wait_s_max", s.wait_s_max, {0, 3'600}, "The longest ?wait= of a request.");
   f.Integer("queued_max", s.queued_max, {1, 10'000'000}, "Further jobs are refused.");
+  f.List("tokens", s.tokens, kTokensMax,
+         "Bearer tokens; without any, whoever reaches the address may do everything.");
+  f.Integer("run_days", s.run_days, {0, 36'500},
+            "Garbage collection deletes runs older than these days; 0 keeps all.");
   f.Integer("memory_mb", s.memory_mb, {64, 1 << 24},
             "What a job may use where its spec says nothing.");
   f.Integer("time_s", s.time_s, {1, 31'536'000},
@@ -164,12 +179,27 @@ std::filesystem::path Settings::ArtifactsDir() const {
 
 std::filesystem::path Settings::WorkDir() const { return std::filesystem::path(data_dir) / "work"; }
 
+namespace {
+
+// A digest that cannot be one would lock its owner out without a word.
+void CheckTokens(const Settings& settings) {
+  for (size_t i = 0; i < settings.tokens.size(); ++i) {
+    const std::string& sha256 = settings.tokens[i].sha256;
+    if (sha256.size() == 64 && sha256.find_first_not_of("0123456789abcdef") == sha256.npos)
+      continue;
+    Refuse("/tokens/" + std::to_string(i) + "/sha256", "must be 64 hexadecimal digits, 0 to f");
+  }
+}
+
+}  // namespace
+
 Start ReadCommandLine(const std::vector<std::string>& arguments) {
   const Flags flags = FlagReader(arguments).Read();
   Start start;
   start.action = flags.action;
   if (flags.config) ReadFields(ReadFile(*flags.config), "", start.settings);
   ReadFields(flags.values, "", start.settings);
+  CheckTokens(start.settings);
   return start;
 }
 

@@ -13,6 +13,17 @@
 
 namespace pared {
 
+enum class TokenScope { kRead, kWrite };
+
+struct TokenSetting {
+  std::string name;    // whose it is
+  std::string sha256;  // of the token: who reads the settings does not learn it
+  TokenScope scope = TokenScope::kRead;
+  int64_t expires_ms = 0;  // since 1970, UTC; 0: never
+};
+
+constexpr size_t kTokensMax = 1'000;
+
 struct Settings {
   std::string address = "127.0.0.1";
   int64_t port = 8080;                   // 0: any free one
@@ -26,6 +37,8 @@ struct Settings {
   int64_t idle_s = 30;
   int64_t wait_s_max = 60;
   int64_t queued_max = 10'000;
+  std::vector<TokenSetting> tokens;  // empty: everybody who reaches the address may do everything
+  int64_t run_days = 0;              // garbage collection deletes older runs; 0: none
 
   int64_t memory_mb = 8'192;
   int64_t time_s = 3'600;
@@ -40,6 +53,7 @@ struct Settings {
   std::filesystem::path WorkDir() const;
 };
 
+void Fields(FieldVisitor& f, TokenSetting& t);
 void Fields(FieldVisitor& f, Settings& s);
 
 enum class StartAction { kServe, kHelp, kVersion, kCheckConfig };

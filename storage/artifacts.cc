@@ -182,11 +182,14 @@ Artifact Artifacts::Put(const fs::path& file) {
   File(temporary.path(), O_RDONLY | O_DIRECTORY).Sync();
 
   const fs::path target = Folder(artifact.sha256);
+  const std::lock_guard lock(mutex_);
   fs::create_directories(target.parent_path(), error);
   Check(error, "create", target.parent_path());
   if (rename(temporary.path().c_str(), target.c_str()) != 0) {
     // A folder that is not empty cannot be replaced: the same artifact is there.
     if (errno != ENOTEMPTY && errno != EEXIST) ThrowSystem("create", target, errno);
+    fs::last_write_time(target, fs::file_time_type::clock::now(), error);
+    Check(error, "touch", target);
   }
   File(target.parent_path(), O_RDONLY | O_DIRECTORY).Sync();
   return artifact;
@@ -210,6 +213,27 @@ std::optional<fs::path> Artifacts::DataPath(const std::string& sha256) const {
     if (entry.path() != model) return entry.path();
   }
   return std::nullopt;
+}
+
+SweptArtifacts Artifacts::Sweep(const std::set<std::string>& kept, std::chrono::seconds grace,
+                                bool is_dry) {
+  SweptArtifacts swept;
+  const auto before = fs::file_time_type::clock::now() - grace;
+  for (const fs::directory_entry& group : fs::directory_iterator(folder_)) {
+    if (!group.is_directory() || group.path().filename() == kIncoming) continue;
+    for (const fs::directory_entry& entry : fs::directory_iterator(group.path())) {
+      const std::string sha256 = entry.path().filename().string();
+      if (!IsSha256(sha256) || kept.contains(sha256)) continue;
+      const std::lock_guard lock(mutex_);
+      if (entry.last_write_time() > before) continue;
+      ++swept.count;
+      for (const fs::directory_entry& file : fs::directory_iterator(entry.path())) {
+        swept.bytes += static_cast<int64_t>(file.file_size());
+      }
+      if (!is_dry) fs::remove_all(entry.path());
+    }
+  }
+  return swept;
 }
 
 fs::path Artifacts::IncomingDir() const { return folder_ / kIncoming; }

@@ -8,11 +8,14 @@
 
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 
@@ -51,6 +54,10 @@ struct Artifact {
   int64_t bytes = 0;   // of both
 };
 
+struct SweptArtifacts {
+  int64_t count = 0, bytes = 0;
+};
+
 class Artifacts {
  public:
   // Creates the folder, and clears away what a crash left half written. Throws kInternal.
@@ -66,6 +73,9 @@ class Artifacts {
   // The file of tensors beside it; nullopt: all are in the model file.
   std::optional<std::filesystem::path> DataPath(const std::string& sha256) const;
 
+  // Removes the artifacts that are not in `kept` and that nobody has put for `grace`.
+  SweptArtifacts Sweep(const std::set<std::string>& kept, std::chrono::seconds grace, bool is_dry);
+
   // Where a file on its way in is written, each in a folder of its own: cleared at the next start.
   std::filesystem::path IncomingDir() const;
 
@@ -73,6 +83,7 @@ class Artifacts {
   std::filesystem::path Folder(const std::string& sha256) const;
 
   const std::filesystem::path folder_;
+  std::mutex mutex_;  // an artifact that is put again must not be swept meanwhile
 };
 
 }  // namespace pared

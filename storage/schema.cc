@@ -65,6 +65,57 @@ CREATE TABLE metrics (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX metrics_by_name ON metrics (name, run, value);
 )sql",
+    R"sql(
+ALTER TABLE runs ADD COLUMN note TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE tags (
+  run INTEGER NOT NULL REFERENCES runs,
+  name TEXT NOT NULL,
+  value TEXT NOT NULL,
+  PRIMARY KEY (run, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tags_by_name ON tags (name, value, run);
+
+-- The greatest priority first, and of equal ones the oldest.
+CREATE INDEX jobs_by_priority ON jobs (state, priority DESC, id);
+CREATE INDEX jobs_by_end ON jobs (finished_ms);
+
+-- Wide enough that a filter or a front need not read the rows, which hold kilobytes of JSON.
+DROP INDEX runs_by_model;
+CREATE INDEX runs_by_model ON runs (model, id, job, experiment, chain, created_ms);
+CREATE INDEX runs_failed ON runs (id) WHERE error IS NOT NULL;
+CREATE INDEX runs_by_artifact ON runs (artifact);
+CREATE INDEX runs_by_time ON runs (created_ms);
+CREATE INDEX runs_by_machine ON runs (machine, id);
+
+CREATE VIEW runs_wide AS SELECT
+  id, job, experiment, model, chain, created_ms,
+  datetime(created_ms / 1000, 'unixepoch') AS created,
+  error IS NOT NULL AS failed, artifact, note,
+  json_extract(machine, '$.cpu') AS cpu,
+  json_extract(machine, '$.isa') AS isa,
+  json_extract(machine, '$.version') AS version,
+  (SELECT value FROM metrics WHERE run = runs.id AND name = 'top1') AS top1,
+  (SELECT value FROM metrics WHERE run = runs.id AND name = 'agreement') AS agreement,
+  (SELECT value FROM metrics WHERE run = runs.id AND name = 'sqnr_db') AS sqnr_db,
+  (SELECT value FROM metrics WHERE run = runs.id AND name = 'cosine') AS cosine,
+  (SELECT value FROM metrics WHERE run = runs.id AND name = 'size_bytes') AS size_bytes,
+  (SELECT value FROM metrics WHERE run = runs.id AND name = 'size_compressed_bytes')
+    AS size_compressed_bytes,
+  (SELECT value FROM metrics WHERE run = runs.id AND name = 'size_ratio') AS size_ratio,
+  (SELECT value FROM metrics WHERE run = runs.id AND name = 'sparsity') AS sparsity,
+  (SELECT value FROM metrics WHERE run = runs.id AND name = 'latency_ms_p50') AS latency_ms_p50,
+  (SELECT value FROM metrics WHERE run = runs.id AND name = 'latency_ratio') AS latency_ratio,
+  (SELECT value FROM metrics WHERE run = runs.id AND name = 'peak_activation_bytes')
+    AS peak_activation_bytes
+FROM runs;
+
+CREATE VIEW metrics_long AS SELECT
+  runs.id AS run, runs.job, runs.experiment, runs.model, runs.chain, runs.created_ms,
+  metrics.name, metrics.value
+FROM metrics JOIN runs ON runs.id = metrics.run;
+)sql",
 };
 
 int64_t Pragma(Database& database, const std::string& name) {

@@ -11,25 +11,31 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
+#include <vector>
 
 struct sqlite3;
 struct sqlite3_stmt;
 
 namespace pared {
 
-enum class DatabaseAccess { kWrite, kRead };
+enum class DatabaseAccess { kWrite, kRead, kCopy };
+
+using SqlValue = std::variant<std::monostate, int64_t, double, std::string>;  // monostate: NULL
 
 // One connection; used by one thread at a time.
 class Database {
  public:
   // kWrite creates the file where it is missing and turns the write-ahead log on; kRead needs a
-  // file that a writer has opened before.
+  // file that a writer has opened before; kCopy is for a backup: nothing is set in the file.
   Database(const std::filesystem::path& file, DatabaseAccess access);
 
   // Runs statements that return nothing.
   void Execute(const std::string& sql);
   void Rollback() noexcept;  // of what is open, if anything
   int64_t changes() const;   // rows changed by the last statement
+  // Copies all of it into a new file while others read and write. Throws as statements do.
+  void BackUp(const std::filesystem::path& file);
 
  private:
   friend class Statement;
@@ -49,6 +55,8 @@ class Statement {
   Statement& Bind(const std::string& value);
   Statement& Bind(const char* value) { return Bind(std::string(value)); }
   Statement& BindNull();
+  Statement& BindValue(const SqlValue& value);
+  Statement& BindValues(const std::vector<SqlValue>& values);
   template <class T>
   Statement& Bind(const std::optional<T>& value) {
     return value ? Bind(*value) : BindNull();
@@ -63,6 +71,7 @@ class Statement {
   int64_t integer(int column) const;
   double real(int column) const;
   std::string text(int column) const;
+  SqlValue value(int column) const;
 
  private:
   struct Finalizer {

@@ -63,26 +63,33 @@ std::string JobPointer(JobId id) { return "job " + std::to_string(id); }
               JobPointer(id));
 }
 
-std::optional<Job> TakeOldest(Database& writer) {
+std::optional<Job> TakeNext(Database& writer) {
   static_assert(IsLegal(JobState::kQueued, JobState::kRunning));
-  Statement update(writer,
-                   "UPDATE jobs SET state = 'running', tries = tries + 1, started_ms = ?, "
-                   "progress = NULL WHERE state = 'queued' AND id = "
-                   "(SELECT min(id) FROM jobs WHERE state = 'queued') RETURNING " +
-                       kJobColumns);
+  Statement update(
+      writer,
+      "UPDATE jobs SET state = 'running', tries = tries + 1, started_ms = ?, "
+      "progress = NULL WHERE state = 'queued' AND id = "
+      "(SELECT id FROM jobs WHERE state = 'queued' ORDER BY priority DESC, id LIMIT 1) "
+      "RETURNING " +
+          kJobColumns);
   if (!update.Bind(NowMs()).Step()) return std::nullopt;
   Job job = JobOf(update);
   update.Run();
   return job;
 }
 
+int64_t PriorityOf(const Json& spec) {
+  const auto priority = spec.find("priority");
+  return priority != spec.end() && priority->is_number_integer() ? priority->get<int64_t>() : 0;
+}
+
 JobId Insert(Database& writer, const Json& spec, const std::optional<std::string>& key,
              int64_t queued_max) {
   Statement insert(writer,
-                   "INSERT INTO jobs (state, spec, idempotency_key, created_ms) "
-                   "SELECT 'queued', ?, ?, ? "
+                   "INSERT INTO jobs (state, spec, priority, idempotency_key, created_ms) "
+                   "SELECT 'queued', ?, ?, ?, ? "
                    "WHERE (SELECT count(*) FROM jobs WHERE state = 'queued') < ? RETURNING id");
-  insert.Bind(DumpJson(spec)).Bind(key).Bind(NowMs()).Bind(queued_max);
+  insert.Bind(DumpJson(spec)).Bind(PriorityOf(spec)).Bind(key).Bind(NowMs()).Bind(queued_max);
   if (!insert.Step()) {
     throw Error(ErrorCode::kUnavailable,
                 "the queue is full: " + std::to_string(queued_max) + " jobs wait");
@@ -195,7 +202,7 @@ std::optional<Job> Store::Claim(std::stop_token stop) {
   std::unique_lock lock(impl_->mutex);
   impl_->queued.wait(lock, stop, [&] {
     // Asked once more after a stop: a job taken then would have nobody to run it.
-    if (!stop.stop_requested()) job = TakeOldest(impl_->writer);
+    if (!stop.stop_requested()) job = TakeNext(impl_->writer);
     return job.has_value();
   });
   return job;
@@ -303,6 +310,32 @@ void Store::Recover(int64_t tries_max) {
     update.Bind(tries_max).Bind(DumpJson(error)).Bind(NowMs()).Run();
   }
   impl_->queued.notify_all();
+}
+
+std::vector<Job> Store::Watched(JobId after, int64_t ended_ms) const {
+  Reader reader(impl_->readers);
+  Statement select(reader.database(),
+                   "SELECT " + kJobColumns +
+                       " FROM jobs WHERE id IN ("
+                       "SELECT id FROM jobs WHERE state = 'running' UNION "
+                       "SELECT id FROM jobs WHERE id > ? UNION "
+                       "SELECT id FROM jobs WHERE finished_ms >= ?) ORDER BY id");
+  select.Bind(after).Bind(ended_ms);
+  std::vector<Job> jobs;
+  while (select.Step()) jobs.push_back(JobOf(select));
+  return jobs;
+}
+
+JobId Store::LastJob() const {
+  Reader reader(impl_->readers);
+  Statement select(reader.database(), "SELECT coalesce(max(id), 0) FROM jobs");
+  select.Step();
+  return select.integer(0);
+}
+
+void Store::CheckWritable() const {
+  std::lock_guard lock(impl_->mutex);
+  const Transaction transaction(impl_->writer, DatabaseAccess::kWrite);
 }
 
 StoreCounts Store::Counts() const {

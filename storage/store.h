@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -71,13 +72,65 @@ struct Run {
   JobId job = 0;
   RunRecord record;
   int64_t created_ms = 0;
+  std::map<std::string, std::string> tags;
+  std::string note;
+};
+
+struct SortKey {
+  std::string field;  // as filter.h names it
+  bool is_descending = false;
 };
 
 struct RunQuery {
   std::optional<std::string> experiment = {}, model = {}, chain = {};
   std::optional<JobId> job = {};
+  std::string filter = {};         // storage/filter.h; empty: all
+  std::vector<SortKey> sort = {};  // at most 8; then by id. What lacks a field comes last.
   int64_t limit = 100;
-  int64_t after = 0;  // runs with greater ids only
+  int64_t after = 0;  // the run that the page before ended with; 0: from the start
+};
+
+// Chosen fields of runs: a number, a text or null each.
+struct RunTable {
+  std::vector<int64_t> ids;
+  std::vector<std::vector<Json>> rows;  // in the order of the columns that were asked for
+};
+
+struct Objective {
+  std::string field;
+  bool is_maximum = false;
+};
+
+struct FrontQuery {
+  RunQuery runs;                      // limit, after and sort have no effect
+  std::vector<Objective> objectives;  // 1 to 8
+  bool has_dominated = false;         // give the others too
+};
+
+struct FrontRun {
+  int64_t id = 0;
+  std::vector<double> values;  // of the objectives
+  bool is_dominated = false;
+};
+
+struct Front {
+  std::vector<FrontRun> runs;   // by the first objective, the best first
+  int64_t knee = 0;             // the run nearest to the best of each objective; 0: there is none
+  int64_t candidate_count = 0;  // runs of the query without an error
+  int64_t excluded_count = 0;   // of those, the ones that lack an objective or have NaN
+  // Where an objective is a latency: the machines of the query's runs. Latencies of two machines do
+  // not compare.
+  std::vector<Json> machines;
+};
+
+struct RunChange {
+  std::map<std::string, std::optional<std::string>> tags;  // nullopt: remove
+  std::optional<std::string> note;
+};
+
+struct ExperimentRecord {
+  std::string name;
+  int64_t runs = 0, first_ms = 0, last_ms = 0;
 };
 
 struct JobQuery {
@@ -129,6 +182,16 @@ class Store {
 
   std::optional<Run> GetRun(int64_t id) const;
   std::vector<Run> Runs(const RunQuery& query) const;
+  // The same with chosen fields; at most 64. Throws kInvalidArgument at "?columns".
+  RunTable Table(const RunQuery& query, const std::vector<std::string>& columns) const;
+  int64_t CountRuns(const RunQuery& query) const;  // limit, after and sort have no effect
+  Front FrontOf(const FrontQuery& query) const;
+
+  void ChangeRun(int64_t id, const RunChange& change);      // kNotFound
+  void DeleteRun(int64_t id);                               // kNotFound
+  int64_t DeleteExperiment(const std::string& experiment);  // its runs' count; kNotFound
+  int64_t DeleteRunsBefore(int64_t created_ms);             // their count
+  std::vector<ExperimentRecord> Experiments() const;
   // Runs without an error that no other run of the query beats: least `cost`, greatest `quality`,
   // ordered by cost. Equal ones all stay; a run that lacks a metric, or has NaN, takes no part.
   // query.limit and query.after have no effect.
@@ -140,6 +203,14 @@ class Store {
   std::vector<ModelRecord> Models() const;
 
   StoreCounts Counts() const;
+
+  // Artifacts that a model, a run or a job that has not ended names.
+  std::set<std::string> ReferencedArtifacts() const;
+  // What has happened to jobs: those that run, those that came after job `after`, and those that
+  // ended at `ended_ms` or later. By id.
+  std::vector<Job> Watched(JobId after, int64_t ended_ms) const;
+  JobId LastJob() const;       // the greatest id; 0: none
+  void CheckWritable() const;  // throws kUnavailable or kInternal
 
  private:
   struct Impl;

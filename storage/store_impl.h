@@ -84,6 +84,9 @@ int64_t NowMs();
 std::optional<std::string> JsonColumn(const Json& json);
 Json JsonOf(const Statement& statement, int column);
 
+// The runs with these ids, in their order; those that are not there are left out.
+std::vector<Run> ReadRuns(Database& database, const std::vector<int64_t>& ids);
+
 // Inserts the run of (job, chain), or puts it in the place of an earlier one.
 void UpsertRun(Database& writer, JobId job, const RunRecord& run);
 

@@ -1,7 +1,5 @@
-// Runs, their metrics, and models.
+// Runs, their metrics and tags, and models. Queries over runs are in store_query.cc.
 
-#include <algorithm>
-#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -13,7 +11,8 @@ namespace pared {
 namespace {
 
 const std::string kRunColumns =
-    "runs.id, job, experiment, model, chain, steps, reports, machine, artifact, error, created_ms";
+    "runs.id, job, experiment, model, chain, steps, reports, machine, artifact, error, created_ms, "
+    "note";
 
 Run RunOf(const Statement& row) {
   Run run;
@@ -28,70 +27,53 @@ Run RunOf(const Statement& row) {
   run.record.artifact = row.text(8);
   run.record.error = JsonOf(row, 9);
   run.created_ms = row.integer(10);
+  run.note = row.text(11);
   return run;
 }
 
-// Fills in the metrics of `runs`.
-void ReadMetrics(Database& database, std::vector<Run>& runs) {
-  Statement select(database, "SELECT name, value FROM metrics WHERE run = ?");
-  for (Run& run : runs) {
-    select.Bind(run.id);
-    while (select.Step()) {
-      run.record.metrics[select.text(0)] =
-          select.is_null(1) ? std::numeric_limits<double>::quiet_NaN() : select.real(1);
-    }
-    select.Reset();
+[[noreturn]] void ThrowNoRun(int64_t id) {
+  throw Error(ErrorCode::kNotFound, "there is no run " + std::to_string(id), "{id}");
+}
+
+// Deletes the runs that `condition` selects, with all that belongs to them.
+int64_t DeleteRuns(Database& writer, const std::string& condition,
+                   const std::vector<SqlValue>& values) {
+  Transaction transaction(writer, DatabaseAccess::kWrite);
+  for (const char* table : {"metrics", "tags"}) {
+    Statement children(writer, std::string("DELETE FROM ") + table +
+                                   " WHERE run IN (SELECT id FROM runs WHERE " + condition + ")");
+    children.BindValues(values).Run();
   }
-}
-
-std::optional<Run> ReadRun(Database& database, int64_t id) {
-  Statement select(database, "SELECT " + kRunColumns + " FROM runs WHERE id = ?");
-  if (!select.Bind(id).Step()) return std::nullopt;
-  std::vector<Run> runs = {RunOf(select)};
-  ReadMetrics(database, runs);
-  return std::move(runs.front());
-}
-
-// The query's filters as SQL; BindFilters binds them in the same order.
-std::string Filters(const RunQuery& query) {
-  std::string sql;
-  if (query.experiment) sql += " AND experiment = ?";
-  if (query.model) sql += " AND model = ?";
-  if (query.chain) sql += " AND chain = ?";
-  if (query.job) sql += " AND job = ?";
-  return sql;
-}
-
-void BindFilters(Statement& statement, const RunQuery& query) {
-  if (query.experiment) statement.Bind(*query.experiment);
-  if (query.model) statement.Bind(*query.model);
-  if (query.chain) statement.Bind(*query.chain);
-  if (query.job) statement.Bind(*query.job);
-}
-
-struct Point {
-  int64_t run;
-  double cost, quality;
-};
-
-// The points that none beats, by cost. Sorted by cost, a point stays where its quality is above all
-// cheaper ones'; of equal cost only the best stay.
-std::vector<Point> Front(std::vector<Point> points) {
-  std::sort(points.begin(), points.end(), [](const Point& a, const Point& b) {
-    if (a.cost != b.cost) return a.cost < b.cost;
-    if (a.quality != b.quality) return a.quality > b.quality;
-    return a.run < b.run;
-  });
-  std::vector<Point> front;
-  for (const Point& point : points) {
-    const bool is_tie =
-        !front.empty() && point.cost == front.back().cost && point.quality == front.back().quality;
-    if (front.empty() || is_tie || point.quality > front.back().quality) front.push_back(point);
-  }
-  return front;
+  Statement runs(writer, "DELETE FROM runs WHERE " + condition);
+  runs.BindValues(values).Run();
+  const int64_t count = writer.changes();
+  transaction.Commit();
+  return count;
 }
 
 }  // namespace
+
+std::vector<Run> ReadRuns(Database& database, const std::vector<int64_t>& ids) {
+  Statement select(database, "SELECT " + kRunColumns + " FROM runs WHERE id = ?");
+  Statement metrics(database, "SELECT name, value FROM metrics WHERE run = ?");
+  Statement tags(database, "SELECT name, value FROM tags WHERE run = ?");
+  std::vector<Run> runs;
+  for (const int64_t id : ids) {
+    select.Reset();
+    if (!select.Bind(id).Step()) continue;
+    Run& run = runs.emplace_back(RunOf(select));
+    metrics.Reset();
+    metrics.Bind(id);
+    while (metrics.Step()) {
+      run.record.metrics[metrics.text(0)] =
+          metrics.is_null(1) ? std::numeric_limits<double>::quiet_NaN() : metrics.real(1);
+    }
+    tags.Reset();
+    tags.Bind(id);
+    while (tags.Step()) run.tags[tags.text(0)] = tags.text(1);
+  }
+  return runs;
+}
 
 void UpsertRun(Database& writer, JobId job, const RunRecord& run) {
   Statement upsert(
@@ -119,40 +101,73 @@ void UpsertRun(Database& writer, JobId job, const RunRecord& run) {
 
 std::optional<Run> Store::GetRun(int64_t id) const {
   Reader reader(impl_->readers);
-  return ReadRun(reader.database(), id);
+  std::vector<Run> runs = ReadRuns(reader.database(), {id});
+  if (runs.empty()) return std::nullopt;
+  return std::move(runs.front());
 }
 
-std::vector<Run> Store::Runs(const RunQuery& query) const {
-  Reader reader(impl_->readers);
-  Statement select(reader.database(), "SELECT " + kRunColumns + " FROM runs WHERE id > ?" +
-                                          Filters(query) + " ORDER BY id LIMIT ?");
-  select.Bind(query.after);
-  BindFilters(select, query);
-  select.Bind(query.limit);
-  std::vector<Run> runs;
-  while (select.Step()) runs.push_back(RunOf(select));
-  ReadMetrics(reader.database(), runs);
-  return runs;
+void Store::ChangeRun(int64_t id, const RunChange& change) {
+  std::lock_guard lock(impl_->mutex);
+  Transaction transaction(impl_->writer, DatabaseAccess::kWrite);
+  Statement update(impl_->writer, "UPDATE runs SET note = coalesce(?, note) WHERE id = ?");
+  update.Bind(change.note).Bind(id).Run();
+  if (impl_->writer.changes() == 0) ThrowNoRun(id);
+  Statement put(impl_->writer,
+                "INSERT INTO tags (run, name, value) VALUES (?, ?, ?) "
+                "ON CONFLICT (run, name) DO UPDATE SET value = excluded.value");
+  Statement remove(impl_->writer, "DELETE FROM tags WHERE run = ? AND name = ?");
+  for (const auto& [name, value] : change.tags) {
+    Statement& statement = value ? put : remove;
+    statement.Reset();
+    statement.Bind(id).Bind(name);
+    if (value) statement.Bind(*value);
+    statement.Run();
+  }
+  transaction.Commit();
 }
 
-std::vector<Run> Store::ParetoFront(const RunQuery& query, const std::string& cost,
-                                    const std::string& quality) const {
+void Store::DeleteRun(int64_t id) {
+  std::lock_guard lock(impl_->mutex);
+  if (DeleteRuns(impl_->writer, "id = ?", {id}) == 0) ThrowNoRun(id);
+}
+
+int64_t Store::DeleteExperiment(const std::string& experiment) {
+  std::lock_guard lock(impl_->mutex);
+  const int64_t count = DeleteRuns(impl_->writer, "experiment = ?", {experiment});
+  if (count == 0) {
+    throw Error(ErrorCode::kNotFound, "there is no experiment \"" + experiment + "\"", "{name}");
+  }
+  return count;
+}
+
+int64_t Store::DeleteRunsBefore(int64_t created_ms) {
+  std::lock_guard lock(impl_->mutex);
+  return DeleteRuns(impl_->writer, "created_ms < ?", {created_ms});
+}
+
+std::vector<ExperimentRecord> Store::Experiments() const {
   Reader reader(impl_->readers);
   Statement select(reader.database(),
-                   "SELECT runs.id, c.value, q.value FROM runs "
-                   "JOIN metrics AS c ON c.run = runs.id AND c.name = ? "
-                   "JOIN metrics AS q ON q.run = runs.id AND q.name = ? "
-                   "WHERE error IS NULL AND c.value IS NOT NULL AND q.value IS NOT NULL" +
-                       Filters(query));
-  select.Bind(cost).Bind(quality);
-  BindFilters(select, query);
-  std::vector<Point> points;
-  while (select.Step()) points.push_back({select.integer(0), select.real(1), select.real(2)});
-  std::vector<Run> runs;
-  for (const Point& point : Front(std::move(points))) {
-    runs.push_back(*ReadRun(reader.database(), point.run));
+                   "SELECT experiment, count(*), min(created_ms), max(created_ms) FROM runs "
+                   "GROUP BY experiment ORDER BY experiment");
+  std::vector<ExperimentRecord> experiments;
+  while (select.Step()) {
+    experiments.push_back(
+        {select.text(0), select.integer(1), select.integer(2), select.integer(3)});
   }
-  return runs;
+  return experiments;
+}
+
+std::set<std::string> Store::ReferencedArtifacts() const {
+  Reader reader(impl_->readers);
+  Statement select(reader.database(),
+                   "SELECT sha256 FROM models UNION "
+                   "SELECT artifact FROM runs WHERE artifact IS NOT NULL UNION "
+                   "SELECT json_extract(spec, '$.model_sha256') AS sha256 FROM jobs "
+                   "WHERE state IN ('queued', 'running') AND sha256 IS NOT NULL");
+  std::set<std::string> artifacts;
+  while (select.Step()) artifacts.insert(select.text(0));
+  return artifacts;
 }
 
 void Store::PutModel(const std::string& name, const std::string& sha256, int64_t bytes) {

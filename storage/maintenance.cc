@@ -1,0 +1,75 @@
+#include "storage/maintenance.h"
+
+#include <algorithm>
+#include <ostream>
+#include <system_error>
+
+#include "config/settings.h"
+#include "storage/sqlite.h"
+#include "storage/store_impl.h"
+
+namespace pared {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kDayMs = 86'400'000;
+constexpr std::chrono::hours kGrace(1);
+
+}  // namespace
+
+Garbage CollectGarbage(Store& store, Artifacts& artifacts, const GarbageOptions& options) {
+  Garbage garbage;
+  if (options.run_days > 0) {
+    const int64_t before_ms = NowMs() - options.run_days * kDayMs;
+    RunQuery old;
+    old.filter = "created_ms < " + std::to_string(before_ms);
+    garbage.runs = options.is_dry ? store.CountRuns(old) : store.DeleteRunsBefore(before_ms);
+  }
+  const SweptArtifacts swept = artifacts.Sweep(store.ReferencedArtifacts(), kGrace, options.is_dry);
+  garbage.artifacts = swept.count;
+  garbage.bytes = swept.bytes;
+  return garbage;
+}
+
+void BackUpStore(const fs::path& store, const fs::path& file) {
+  if (!fs::exists(store)) throw Error(ErrorCode::kNotFound, "there is no store", store.string());
+  if (fs::exists(fs::symlink_status(file))) {
+    throw Error(ErrorCode::kConflict, "exists already", file.string());
+  }
+  const fs::path partial = file.string() + ".partial";
+  fs::remove(partial);
+  Database(store, DatabaseAccess::kRead).BackUp(partial);
+  std::error_code error;
+  fs::rename(partial, file, error);
+  if (error) throw Error(ErrorCode::kInternal, "cannot create: " + error.message(), file.string());
+}
+
+void RunGc(std::vector<std::string> arguments, std::ostream& out) {
+  const bool is_dry = std::erase(arguments, "--dry") > 0;
+  const Settings settings = ReadCommandLine(arguments).settings;
+  if (!fs::exists(settings.Database())) {
+    throw Error(ErrorCode::kNotFound, "there is no store", settings.Database().string());
+  }
+  Store store(settings.Database(), {});
+  Artifacts artifacts(settings.ArtifactsDir());
+  const Garbage garbage =
+      CollectGarbage(store, artifacts, {.run_days = settings.run_days, .is_dry = is_dry});
+  out << DumpJson({{"runs", garbage.runs},
+                   {"artifacts", garbage.artifacts},
+                   {"bytes", garbage.bytes},
+                   {"dry", is_dry}})
+      << "\n";
+}
+
+void RunBackup(std::vector<std::string> arguments, std::ostream& out) {
+  if (arguments.empty() || arguments.front().starts_with("-")) {
+    throw Error(ErrorCode::kInvalidArgument, "usage: pared backup FILE [--data_dir=...]", "backup");
+  }
+  const fs::path file = arguments.front();
+  arguments.erase(arguments.begin());
+  BackUpStore(ReadCommandLine(arguments).settings.Database(), file);
+  out << DumpJson({{"file", file.string()}, {"bytes", fs::file_size(file)}}) << "\n";
+}
+
+}  // namespace pared

@@ -1,0 +1,329 @@
+// Queries over runs: pages, tables, counts, fronts.
+//
+// A query first finds ids, for which the indexes and the metrics suffice, and then reads the rows
+// of those that it gives.
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "storage/filter.h"
+#include "storage/pareto.h"
+#include "storage/store.h"
+#include "storage/store_impl.h"
+
+namespace pared {
+namespace {
+
+constexpr size_t kSortKeysMax = 8;
+constexpr size_t kColumnsMax = 64;
+constexpr size_t kObjectivesMax = 8;
+// From so many candidates on, one walk over a metric's index beats a look-up for each.
+constexpr size_t kWalkMin = 10'000;
+
+[[noreturn]] void Refuse(const std::string& where, const std::string& message) {
+  throw Error(ErrorCode::kInvalidArgument, message, where);
+}
+
+// The names of all metrics. Leaps from one to the next: there are few names and many rows.
+std::vector<std::string> MetricNames(Database& database) {
+  Statement next(database, "SELECT min(name) FROM metrics WHERE name > ?");
+  std::vector<std::string> names;
+  std::string last;
+  while (true) {
+    next.Bind(last).Step();
+    if (next.is_null(0)) return names;
+    last = next.text(0);
+    names.push_back(last);
+    next.Reset();
+  }
+}
+
+SqlText Conditions(const RunQuery& query, const std::vector<std::string>& metrics) {
+  SqlText where = {"1", {}};
+  if (query.experiment) where += {" AND runs.experiment = ?", {*query.experiment}};
+  if (query.model) where += {" AND runs.model = ?", {*query.model}};
+  if (query.chain) where += {" AND runs.chain = ?", {*query.chain}};
+  if (query.job) where += {" AND runs.job = ?", {*query.job}};
+  if (query.filter.empty()) return where;
+  where.sql += " AND ";
+  where += ParseFilter(query.filter, metrics);
+  return where;
+}
+
+std::vector<FieldSql> SortFields(const RunQuery& query, const std::vector<std::string>& metrics) {
+  if (query.sort.size() > kSortKeysMax) {
+    Refuse("?sort", "has more than " + std::to_string(kSortKeysMax) + " fields");
+  }
+  std::vector<FieldSql> fields;
+  for (const SortKey& key : query.sort) fields.push_back(FieldOf(key.field, metrics, "?sort"));
+  return fields;
+}
+
+// What the sort keys of run `id` are.
+std::vector<SqlValue> KeysOf(Database& database, const std::vector<FieldSql>& fields, int64_t id) {
+  SqlText sql = {"SELECT id", {}};
+  for (const FieldSql& field : fields) {
+    sql.sql += ", ";
+    sql += field.expression;
+  }
+  sql += {" FROM runs WHERE id = ?", {id}};
+  Statement select(database, sql.sql);
+  if (!select.BindValues(sql.values).Step()) {
+    Refuse("?after", "run " + std::to_string(id) + " is not there any more: begin anew");
+  }
+  std::vector<SqlValue> keys;
+  for (size_t i = 0; i < fields.size(); ++i) keys.push_back(select.value(static_cast<int>(i) + 1));
+  return keys;
+}
+
+// The condition that a run comes after run query.after in the query's order: for some key it is
+// further, and equal in the keys before that one. Nulls come last.
+SqlText After(Database& database, const RunQuery& query, const std::vector<FieldSql>& fields) {
+  if (fields.empty() || query.after == 0) return {" AND runs.id > ?", {query.after}};
+  const std::vector<SqlValue> keys = KeysOf(database, fields, query.after);
+  SqlText after = {" AND (0", {}};
+  SqlText equal = {"1", {}};
+  for (size_t i = 0; i < fields.size(); ++i) {
+    const SqlText& field = fields[i].expression;
+    if (!std::holds_alternative<std::monostate>(keys[i])) {
+      after.sql += " OR (";
+      after += equal;
+      after.sql += " AND (";
+      after += field;
+      after += {query.sort[i].is_descending ? " < ?" : " > ?", {keys[i]}};
+      after.sql += " OR ";
+      after += field;
+      after.sql += " IS NULL))";
+    }
+    equal.sql += " AND ";
+    equal += field;
+    equal += {" IS ?", {keys[i]}};
+  }
+  after.sql += " OR (";
+  after += equal;
+  after += {" AND runs.id > ?))", {query.after}};
+  return after;
+}
+
+std::vector<int64_t> Ids(Database& database, const SqlText& sql) {
+  Statement select(database, sql.sql);
+  select.BindValues(sql.values);
+  std::vector<int64_t> ids;
+  while (select.Step()) ids.push_back(select.integer(0));
+  return ids;
+}
+
+std::vector<int64_t> PageIds(Database& database, const RunQuery& query,
+                             const std::vector<std::string>& metrics) {
+  const std::vector<FieldSql> fields = SortFields(query, metrics);
+  SqlText sql = {"SELECT runs.id FROM runs WHERE ", {}};
+  sql += Conditions(query, metrics);
+  sql += After(database, query, fields);
+  sql.sql += " ORDER BY ";
+  for (size_t i = 0; i < fields.size(); ++i) {
+    sql += fields[i].expression;
+    sql.sql += query.sort[i].is_descending ? " DESC NULLS LAST, " : " ASC NULLS LAST, ";
+  }
+  sql += {"runs.id LIMIT ?", {query.limit}};
+  return Ids(database, sql);
+}
+
+Json JsonOfValue(const SqlValue& value) {
+  if (const auto* integer = std::get_if<int64_t>(&value)) return *integer;
+  if (const auto* real = std::get_if<double>(&value)) return *real;
+  if (const auto* text = std::get_if<std::string>(&value)) return *text;
+  return nullptr;
+}
+
+constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
+
+// The field of each run; `ids` ascend. NaN where it is missing.
+std::vector<double> LookUp(Database& database, const FieldSql& field,
+                           const std::vector<int64_t>& ids) {
+  SqlText sql = {"SELECT ", {}};
+  sql += field.expression;
+  sql.sql += " FROM runs WHERE runs.id = ?";
+  Statement select(database, sql.sql);
+  std::vector<double> values(ids.size(), kMissing);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    select.Reset();
+    select.BindValues(sql.values).Bind(ids[i]);
+    if (select.Step() && !select.is_null(0)) values[i] = select.real(0);
+  }
+  return values;
+}
+
+// The same of a metric, in one walk.
+std::vector<double> Walk(Database& database, const std::string& metric,
+                         const std::vector<int64_t>& ids) {
+  Statement select(database, "SELECT run, value FROM metrics WHERE name = ? ORDER BY run");
+  select.Bind(metric);
+  std::vector<double> values(ids.size(), kMissing);
+  size_t i = 0;
+  while (i < ids.size() && select.Step()) {
+    const int64_t run = select.integer(0);
+    while (i < ids.size() && ids[i] < run) ++i;
+    if (i < ids.size() && ids[i] == run && !select.is_null(1)) values[i] = select.real(1);
+  }
+  return values;
+}
+
+std::vector<int64_t> Candidates(Database& database, const RunQuery& query,
+                                const std::vector<std::string>& metrics) {
+  SqlText sql = {"SELECT runs.id FROM runs WHERE ", {}};
+  sql += Conditions(query, metrics);
+  sql.sql += " ORDER BY runs.id";
+  std::vector<int64_t> ids = Ids(database, sql);
+  const std::vector<int64_t> failed =
+      Ids(database, {"SELECT id FROM runs WHERE error IS NOT NULL ORDER BY id", {}});
+  std::erase_if(ids,
+                [&](int64_t id) { return std::binary_search(failed.begin(), failed.end(), id); });
+  return ids;
+}
+
+// The candidates' objectives, negated where much is better; those that lack one are left out.
+std::vector<ParetoPoint> Points(Database& database, const std::vector<Objective>& objectives,
+                                const std::vector<std::string>& metrics,
+                                const std::vector<int64_t>& ids) {
+  std::vector<std::vector<double>> columns;
+  for (const Objective& objective : objectives) {
+    const FieldSql field = FieldOf(objective.field, metrics, "?objectives");
+    if (field.type == FieldType::kText) Refuse("?objectives", objective.field + " is no number");
+    const bool is_metric = std::binary_search(metrics.begin(), metrics.end(), objective.field);
+    columns.push_back(is_metric && ids.size() >= kWalkMin ? Walk(database, objective.field, ids)
+                                                          : LookUp(database, field, ids));
+  }
+  std::vector<ParetoPoint> points;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    ParetoPoint point = {ids[i], {}};
+    for (size_t k = 0; k < columns.size(); ++k) {
+      point.values.push_back(objectives[k].is_maximum ? -columns[k][i] : columns[k][i]);
+    }
+    const auto is_missing = [](double value) { return value != value; };
+    if (std::none_of(point.values.begin(), point.values.end(), is_missing)) {
+      points.push_back(std::move(point));
+    }
+  }
+  return points;
+}
+
+Front MakeFront(const FrontQuery& query, const std::vector<ParetoPoint>& points) {
+  Front front;
+  std::vector<ParetoPoint> best;
+  const std::vector<bool> dominated = Dominated(points);
+  for (size_t i = 0; i < points.size(); ++i) {
+    if (!dominated[i]) best.push_back(points[i]);
+    if (dominated[i] && !query.has_dominated) continue;
+    front.runs.push_back({points[i].run, points[i].values, dominated[i]});
+  }
+  const auto is_before = [](const auto& a, const auto& b) { return a.values < b.values; };
+  std::stable_sort(front.runs.begin(), front.runs.end(), is_before);
+  if (const std::optional<size_t> knee = KneeOf(best)) front.knee = best[*knee].run;
+  for (FrontRun& run : front.runs) {
+    for (size_t k = 0; k < run.values.size(); ++k) {
+      if (query.objectives[k].is_maximum) run.values[k] = 0 - run.values[k];
+    }
+  }
+  return front;
+}
+
+// The machines of the query's runs. Leaps from one to the next, as MetricNames does.
+std::vector<Json> Machines(Database& database, const RunQuery& query,
+                           const std::vector<std::string>& metrics) {
+  Statement next(database, "SELECT min(machine) FROM runs WHERE machine > ?");
+  const SqlText where = Conditions(query, metrics);
+  Statement any(database, "SELECT 1 FROM runs WHERE machine = ? AND error IS NULL AND " +
+                              where.sql + " LIMIT 1");
+  std::vector<Json> machines;
+  std::string last;
+  while (next.Bind(last).Step() && !next.is_null(0)) {
+    last = next.text(0);
+    next.Reset();
+    any.Bind(last).BindValues(where.values);
+    if (any.Step()) machines.push_back(ParseJson(last));
+    any.Reset();
+  }
+  return machines;
+}
+
+}  // namespace
+
+std::vector<Run> Store::Runs(const RunQuery& query) const {
+  Reader reader(impl_->readers);
+  Database& database = reader.database();
+  return ReadRuns(database, PageIds(database, query, MetricNames(database)));
+}
+
+RunTable Store::Table(const RunQuery& query, const std::vector<std::string>& columns) const {
+  if (columns.empty() || columns.size() > kColumnsMax) {
+    Refuse("?columns", "must be 1 to " + std::to_string(kColumnsMax) + " fields");
+  }
+  Reader reader(impl_->readers);
+  Database& database = reader.database();
+  const std::vector<std::string> metrics = MetricNames(database);
+  SqlText sql = {"SELECT runs.id", {}};
+  for (const std::string& column : columns) {
+    sql.sql += ", ";
+    sql += FieldOf(column, metrics, "?columns").expression;
+  }
+  Statement select(database, sql.sql + " FROM runs WHERE runs.id = ?");
+  RunTable table;
+  table.ids = PageIds(database, query, metrics);
+  for (const int64_t id : table.ids) {
+    select.Reset();
+    select.BindValues(sql.values).Bind(id).Step();
+    std::vector<Json>& row = table.rows.emplace_back();
+    for (size_t i = 0; i < columns.size(); ++i) {
+      row.push_back(JsonOfValue(select.value(static_cast<int>(i) + 1)));
+    }
+  }
+  return table;
+}
+
+int64_t Store::CountRuns(const RunQuery& query) const {
+  Reader reader(impl_->readers);
+  const SqlText where = Conditions(query, MetricNames(reader.database()));
+  Statement select(reader.database(), "SELECT count(*) FROM runs WHERE " + where.sql);
+  select.BindValues(where.values).Step();
+  return select.integer(0);
+}
+
+Front Store::FrontOf(const FrontQuery& query) const {
+  if (query.objectives.empty() || query.objectives.size() > kObjectivesMax) {
+    Refuse("?objectives", "must be 1 to " + std::to_string(kObjectivesMax));
+  }
+  Reader reader(impl_->readers);
+  Database& database = reader.database();
+  const std::vector<std::string> metrics = MetricNames(database);
+  const std::vector<int64_t> ids = Candidates(database, query.runs, metrics);
+  const std::vector<ParetoPoint> points = Points(database, query.objectives, metrics, ids);
+  Front front = MakeFront(query, points);
+  for (const Objective& objective : query.objectives) {
+    if (!objective.field.starts_with("latency_ms")) continue;
+    front.machines = Machines(database, query.runs, metrics);
+    break;
+  }
+  front.candidate_count = static_cast<int64_t>(ids.size());
+  front.excluded_count = static_cast<int64_t>(ids.size() - points.size());
+  return front;
+}
+
+std::vector<Run> Store::ParetoFront(const RunQuery& query, const std::string& cost,
+                                    const std::string& quality) const {
+  {
+    Reader reader(impl_->readers);
+    const std::vector<std::string> metrics = MetricNames(reader.database());
+    const auto exists = [&](const std::string& metric) {
+      return std::binary_search(metrics.begin(), metrics.end(), metric);
+    };
+    if (!exists(cost) || !exists(quality)) return {};
+  }
+  const Front front = FrontOf({query, {{cost, false}, {quality, true}}, false});
+  std::vector<int64_t> ids;
+  for (const FrontRun& run : front.runs) ids.push_back(run.id);
+  Reader reader(impl_->readers);
+  return ReadRuns(reader.database(), ids);
+}
+
+}  // namespace pared
