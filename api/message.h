@@ -6,11 +6,12 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 
 namespace pared {
 
-enum class Verb { kGet, kPost, kPut, kDelete };
+enum class Verb { kGet, kPost, kPut, kPatch, kDelete };
 
 using Headers = std::map<std::string, std::string>;  // names in lower case
 using Params = std::map<std::string, std::string>;   // percent-decoded
@@ -27,12 +28,16 @@ struct Request {
   std::filesystem::path upload;  // of an upload route: the body, in a file that the server removes
 };
 
+// What a stream has to say by now, perhaps nothing; nullopt: it has ended.
+using Stream = std::function<std::optional<std::string>()>;
+
 struct Response {
   int status = 200;
   std::string type = "application/json";
   std::string body;
   Headers headers;
   std::filesystem::path file;  // where it is not empty: the body, streamed
+  Stream stream;               // where it is set: the body, asked every 200 ms until it ends
   bool pending = false;  // not yet: the server sleeps 200 ms and asks again, then sends it anyway
 };
 

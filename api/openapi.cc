@@ -81,7 +81,8 @@ Json Operation(const Route& route) {
     operation["requestBody"] = {
         {"required", true},
         {"content",
-         {{"application/json", {{"schema", {{"$ref", "#/components/schemas/job_spec"}}}}}}}};
+         {{"application/json",
+           {{"schema", {{"$ref", "#/components/schemas/" + std::string(route.schema)}}}}}}}};
   } else if (route.body == Body::kUpload) {
     operation["requestBody"] = {{"required", true},
                                 {"content", {{"application/octet-stream", Json::object()}}}};
@@ -98,6 +99,16 @@ Json ProblemSchema() {
             {"errors", {{"type", "array"}, {"items", {{"type", "object"}}}}}}}};
 }
 
+Json RunChangeSchema() {
+  return {{"type", "object"},
+          {"additionalProperties", false},
+          {"properties",
+           {{"note", {{"type", "string"}}},
+            {"tags",
+             {{"type", "object"},
+              {"additionalProperties", {{"type", Json::array({"string", "null"})}}}}}}}};
+}
+
 }  // namespace
 
 Response GetOpenApi(const Service& service, const Request&) {
@@ -108,13 +119,14 @@ Response GetOpenApi(const Service& service, const Request&) {
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     paths[std::string(route.pattern)][verb] = Operation(route);
   }
-  return JsonResponse(
-      {{"openapi", "3.1.0"},
-       {"info", {{"title", "pared"}, {"version", PARED_VERSION}}},
-       {"paths", std::move(paths)},
-       {"components",
-        {{"schemas",
-          {{"job_spec", ObjectSchema(DescribeJobSpec())}, {"problem", ProblemSchema()}}}}}});
+  return JsonResponse({{"openapi", "3.1.0"},
+                       {"info", {{"title", "pared"}, {"version", PARED_VERSION}}},
+                       {"paths", std::move(paths)},
+                       {"components",
+                        {{"schemas",
+                          {{"job_spec", ObjectSchema(DescribeJobSpec())},
+                           {"run_change", RunChangeSchema()},
+                           {"problem", ProblemSchema()}}}}}});
 }
 
 }  // namespace pared

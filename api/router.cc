@@ -151,7 +151,7 @@ Response Router::Handle(const Route* route, const Request& request) const {
 }
 
 const char* VerbName(Verb verb) {
-  constexpr const char* kNames[] = {"GET", "POST", "PUT", "DELETE"};
+  constexpr const char* kNames[] = {"GET", "POST", "PUT", "PATCH", "DELETE"};
   return kNames[static_cast<size_t>(verb)];
 }
 

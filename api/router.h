@@ -25,6 +25,7 @@ struct Route {
   Body body = Body::kNone;
   std::vector<QueryParameter> query = {};  // others are refused
   Handler handle;
+  std::string_view schema = "job_spec";  // of a JSON body, in openapi.cc
 };
 
 class Router {

@@ -1,4 +1,4 @@
-// Runs: history, the models they made, the front.
+// Runs: one of them, its notes and tags, the model it made; experiments.
 
 #include <utility>
 
@@ -7,22 +7,14 @@
 namespace pared {
 namespace {
 
+constexpr size_t kTextBytesMax = 4'096;
+constexpr size_t kTagsMax = 100;
+
 Run Existing(const Service& service, const Request& request) {
   const int64_t id = IdOf(request);
   std::optional<Run> run = service.store.GetRun(id);
   if (!run) throw Error(ErrorCode::kNotFound, "there is no run " + std::to_string(id), "{id}");
   return *std::move(run);
-}
-
-RunQuery QueryOf(const Request& request) {
-  RunQuery query;
-  query.experiment = QueryText(request, "experiment");
-  query.model = QueryText(request, "model");
-  query.chain = QueryText(request, "chain");
-  if (request.query.contains("job")) query.job = QueryInteger(request, "job", {1}, 0);
-  query.limit = LimitOf(request);
-  query.after = QueryInteger(request, "after", {0}, 0);
-  return query;
 }
 
 // A file of an artifact. Its bytes never change, so its name is as good as they are to a cache.
@@ -41,6 +33,29 @@ Response FileResponse(const Request& request, const std::filesystem::path& file,
   response.headers["content-disposition"] = "attachment; filename=\"" + name + "\"";
   response.file = file;
   return response;
+}
+
+std::string TextAt(const Json& value, const std::string& pointer) {
+  if (!value.is_string()) throw Error(ErrorCode::kInvalidArgument, "must be a text", pointer);
+  std::string text = value.get<std::string>();
+  if (text.size() <= kTextBytesMax) return text;
+  throw Error(ErrorCode::kInvalidArgument,
+              "is longer than " + std::to_string(kTextBytesMax) + " bytes", pointer);
+}
+
+std::map<std::string, std::optional<std::string>> TagsOf(const Json& json) {
+  if (!json.is_object()) throw Error(ErrorCode::kInvalidArgument, "must be an object", "/tags");
+  if (json.size() > kTagsMax) {
+    throw Error(ErrorCode::kInvalidArgument, "has more than " + std::to_string(kTagsMax) + " tags",
+                "/tags");
+  }
+  std::map<std::string, std::optional<std::string>> tags;
+  for (const auto& [name, value] : json.items()) {
+    const std::string pointer = JoinPointer("/tags", name);
+    CheckName(name, pointer);
+    tags[name] = value.is_null() ? std::nullopt : std::optional(TextAt(value, pointer));
+  }
+  return tags;
 }
 
 const std::string& ArtifactOf(const Run& run) {
@@ -63,14 +78,47 @@ Json RunJson(const Run& run) {
           {"artifact", run.record.artifact.empty() ? Json() : Json(run.record.artifact)},
           {"error", run.record.error},
           {"metrics", run.record.metrics},
+          {"tags", run.tags},
+          {"note", run.note},
           {"created_ms", run.created_ms}};
 }
 
-Response ListRuns(const Service& service, const Request& request) {
-  const RunQuery query = QueryOf(request);
-  Json runs = Json::array();
-  for (const Run& run : service.store.Runs(query)) runs.push_back(RunJson(run));
-  return JsonResponse(Page("runs", std::move(runs), query.limit));
+Response ChangeRun(const Service& service, const Request& request) {
+  const Json json = ParseJson(request.body);
+  if (!json.is_object()) throw Error(ErrorCode::kInvalidArgument, "must be an object", "/");
+  RunChange change;
+  for (const auto& [name, value] : json.items()) {
+    if (name == "note") {
+      change.note = TextAt(value, "/note");
+    } else if (name == "tags") {
+      change.tags = TagsOf(value);
+    } else {
+      throw Error(ErrorCode::kInvalidArgument, "is no field of a run that can be changed",
+                  JoinPointer("", name));
+    }
+  }
+  service.store.ChangeRun(IdOf(request), change);
+  return JsonResponse(RunJson(Existing(service, request)));
+}
+
+Response DeleteRun(const Service& service, const Request& request) {
+  service.store.DeleteRun(IdOf(request));
+  return JsonResponse({{"deleted", 1}});
+}
+
+Response ListExperiments(const Service& service, const Request&) {
+  Json experiments = Json::array();
+  for (const ExperimentRecord& experiment : service.store.Experiments()) {
+    experiments.push_back({{"name", experiment.name},
+                           {"runs", experiment.runs},
+                           {"first_ms", experiment.first_ms},
+                           {"last_ms", experiment.last_ms}});
+  }
+  return JsonResponse({{"experiments", std::move(experiments)}});
+}
+
+Response DeleteExperiment(const Service& service, const Request& request) {
+  return JsonResponse({{"deleted", service.store.DeleteExperiment(request.params.at("name"))}});
 }
 
 Response GetRun(const Service& service, const Request& request) {
@@ -95,18 +143,6 @@ Response GetRunModelData(const Service& service, const Request& request) {
     throw Error(ErrorCode::kNotFound, "this model keeps all its tensors in one file", "{id}");
   }
   return FileResponse(request, *file, sha256 + "-data", file->filename().string());
-}
-
-Response GetPareto(const Service& service, const Request& request) {
-  const std::string cost = QueryText(request, "cost").value_or("size_bytes");
-  const std::string quality = QueryText(request, "quality").value_or("top1");
-  CheckName(cost, "?cost");
-  CheckName(quality, "?quality");
-  Json runs = Json::array();
-  for (const Run& run : service.store.ParetoFront(QueryOf(request), cost, quality)) {
-    runs.push_back(RunJson(run));
-  }
-  return JsonResponse({{"cost", cost}, {"quality", quality}, {"runs", std::move(runs)}});
 }
 
 }  // namespace pared

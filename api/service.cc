@@ -10,6 +10,7 @@
 #include "evaluator/dataset.h"
 #include "kernels/cpu.h"
 #include "passes/registry.h"
+#include "storage/maintenance.h"
 
 namespace pared {
 namespace {
@@ -17,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kPageMax = 1'000;
+constexpr uintmax_t kFreeBytesMin = uintmax_t{64} << 20;
 
 int64_t IntegerOf(const std::string& text, IntegerRange range, const std::string& where) {
   int64_t value = 0;
@@ -102,6 +104,29 @@ Response GetHealth(const Service&, const Request&) {
                        {"version", PARED_VERSION},
                        {"isa", IsaName(SelectedIsa())},
                        {"cpu", CpuName()}});
+}
+
+Response GetReady(const Service& service, const Request&) {
+  service.store.CheckWritable();
+  std::error_code error;
+  const fs::space_info space = fs::space(service.settings.data_dir, error);
+  if (!error && space.available < kFreeBytesMin) {
+    throw Error(ErrorCode::kUnavailable,
+                "the disk has " + std::to_string(space.available >> 20) + " MB left");
+  }
+  return JsonResponse({{"status", "ready"}});
+}
+
+Response PostGc(const Service& service, const Request& request) {
+  const bool is_dry = QueryInteger(request, "dry", {0, 1}, 0) == 1;
+  const int64_t run_days =
+      QueryInteger(request, "run_days", {0, 36'500}, service.settings.run_days);
+  const Garbage garbage =
+      CollectGarbage(service.store, service.artifacts, {.run_days = run_days, .is_dry = is_dry});
+  return JsonResponse({{"runs", garbage.runs},
+                       {"artifacts", garbage.artifacts},
+                       {"bytes", garbage.bytes},
+                       {"dry", is_dry}});
 }
 
 Response GetMetrics(const Service& service, const Request&) {

@@ -32,18 +32,33 @@ Response PutModel(const Service& service, const Request& request);
 Response ListModels(const Service& service, const Request& request);
 Response GetModel(const Service& service, const Request& request);
 
-// runs.cc
+// events.cc
+Response WatchJob(const Service& service, const Request& request);
+Response WatchJobs(const Service& service, const Request& request);
+
+// query.cc
 Response ListRuns(const Service& service, const Request& request);
+Response GetPareto(const Service& service, const Request& request);
+
+// compare.cc
+Response CompareRuns(const Service& service, const Request& request);
+
+// runs.cc
+Response ChangeRun(const Service& service, const Request& request);
+Response DeleteRun(const Service& service, const Request& request);
+Response ListExperiments(const Service& service, const Request& request);
+Response DeleteExperiment(const Service& service, const Request& request);
 Response GetRun(const Service& service, const Request& request);
 Response GetRunModel(const Service& service, const Request& request);
 Response GetRunModelData(const Service& service, const Request& request);
-Response GetPareto(const Service& service, const Request& request);
 
 // service.cc
 Response ListPasses(const Service& service, const Request& request);
 Response ListDatasets(const Service& service, const Request& request);
 Response GetDataset(const Service& service, const Request& request);
 Response GetHealth(const Service& service, const Request& request);
+Response GetReady(const Service& service, const Request& request);
+Response PostGc(const Service& service, const Request& request);
 Response GetMetrics(const Service& service, const Request& request);
 
 // openapi.cc

@@ -76,7 +76,7 @@ TEST_F(HttpServerTest, AnswersOnThePortItReports) {
   EXPECT_NE(server_->port(), 0);
   EXPECT_THAT(Ask("GET /healthz"), StartsWith("HTTP/1.1 200 OK\r\n"));
   EXPECT_THAT(Ask("GET /nothing"), StartsWith("HTTP/1.1 404 "));
-  EXPECT_THAT(Ask("PATCH /healthz"), StartsWith("HTTP/1.1 501 "));
+  EXPECT_THAT(Ask("TRACE /healthz"), StartsWith("HTTP/1.1 501 "));
 }
 
 TEST_F(HttpServerTest, KeepsAConnectionForSeveralRequests) {

@@ -1,0 +1,118 @@
+// Answers on their way: bodies, files, streams.
+
+#include <fstream>
+#include <vector>
+
+#include "api/http_impl.h"
+
+namespace pared {
+namespace {
+
+constexpr size_t kLingerBytesMax = size_t{4} << 20;
+constexpr auto kLingerTime = std::chrono::seconds(2);
+
+template <class Body>
+void SetHeader(http::response<Body>& message, const Exchange& exchange, const Response& response) {
+  message.version(exchange.version);
+  message.result(static_cast<unsigned>(response.status));
+  message.set(http::field::server, "pared/" PARED_VERSION);
+  message.set("x-content-type-options", "nosniff");
+  if (response.status != 304) message.set(http::field::content_type, response.type);
+  for (const auto& [name, value] : response.headers) message.set(name, value);
+  message.keep_alive(exchange.keep_alive);
+}
+
+}  // namespace
+
+asio::awaitable<bool> HttpServer::Impl::Send(Connection& connection, const Exchange& exchange,
+                                             const Response& response) {
+  if (response.stream) co_return co_await SendStream(connection, exchange, response);
+  if (!response.file.empty()) co_return co_await SendFile(connection, exchange, response);
+  connection.stream.expires_after(idle_time());
+  const bool has_body = !exchange.is_head && response.status != 304;
+  if (has_body) {
+    http::response<http::string_body> message;
+    SetHeader(message, exchange, response);
+    message.body() = response.body;
+    message.prepare_payload();
+    auto [error, count] = co_await http::async_write(connection.stream, message, kAwait);
+    co_return !error;
+  }
+  http::response<http::empty_body> message;
+  SetHeader(message, exchange, response);
+  if (response.status != 304) message.content_length(response.body.size());
+  auto [error, count] = co_await http::async_write(connection.stream, message, kAwait);
+  co_return !error;
+}
+
+asio::awaitable<bool> HttpServer::Impl::SendFile(Connection& connection, const Exchange& exchange,
+                                                 const Response& response) {
+  std::ifstream file(response.file, std::ios::binary);
+  const uintmax_t bytes = fs::file_size(response.file);
+  http::response<http::empty_body> message;
+  SetHeader(message, exchange, response);
+  message.content_length(bytes);
+  connection.stream.expires_after(idle_time());
+  auto [head_error, head_count] = co_await http::async_write(connection.stream, message, kAwait);
+  if (head_error || exchange.is_head) co_return !head_error;
+  std::vector<char> chunk(kChunkBytes);
+  for (uintmax_t sent = 0; sent < bytes;) {
+    file.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
+    const auto filled = static_cast<size_t>(file.gcount());
+    if (filled == 0) co_return false;  // shorter than it was: the peer sees the length missed
+    connection.stream.expires_after(idle_time());
+    auto [error, count] =
+        co_await asio::async_write(connection.stream, asio::buffer(chunk.data(), filled), kAwait);
+    if (error) co_return false;
+    sent += filled;
+  }
+  co_return true;
+}
+
+// Without a length: the stream's end is the connection's. A peer that has gone is noticed within
+// one poll, so that its place is free for another.
+asio::awaitable<bool> HttpServer::Impl::SendStream(Connection& connection, const Exchange& exchange,
+                                                   const Response& response) {
+  http::response<http::empty_body> message;
+  SetHeader(message, exchange, response);
+  message.keep_alive(false);
+  http::response_serializer<http::empty_body> serializer(message);
+  connection.stream.expires_after(idle_time());
+  auto [head_error, head_count] =
+      co_await http::async_write_header(connection.stream, serializer, kAwait);
+  if (head_error || exchange.is_head) co_return false;
+  asio::steady_timer pause(io);
+  while (!is_stopping && !HasGone(connection.stream.socket())) {
+    const auto ask = [&]() -> asio::awaitable<std::optional<std::string>> {
+      co_return response.stream();
+    };
+    const std::optional<std::string> text =
+        co_await asio::co_spawn(handlers, ask, asio::use_awaitable);
+    if (!text) break;
+    if (!text->empty()) {
+      connection.stream.expires_after(idle_time());
+      auto [error, count] =
+          co_await asio::async_write(connection.stream, asio::buffer(*text), kAwait);
+      if (error) break;
+    }
+    pause.expires_after(kPollInterval);
+    co_await pause.async_wait(kAwait);
+  }
+  co_return false;
+}
+
+// Takes in some of what the peer still sends: closing on unread bytes would reset the connection
+// and could cost the peer the answer.
+asio::awaitable<void> HttpServer::Impl::Linger(Connection& connection) {
+  error_code ignored;
+  connection.stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
+  std::vector<char> chunk(kChunkBytes);
+  connection.stream.expires_after(kLingerTime);
+  for (size_t taken = 0; taken < kLingerBytesMax;) {
+    auto [error, count] = co_await connection.stream.async_read_some(asio::buffer(chunk), kAwait);
+    if (error) break;
+    taken += count;
+  }
+}
+
+}  // namespace pared
