@@ -6,17 +6,21 @@
 // Activations are uint8 with a zero point; weights int8, symmetric, so that pruned weights stay
 // zero; biases int32 at the product of both scales. int8_choice.h says which nodes take part.
 // First the model is raised to opset 13, which has scales by channel, and BatchNormalization and
-// additions by channel are folded into convolutions. Declines node by node, with a report; where no
-// node is left, it is an error: an INT8 model without INT8 would pass for a success.
+// additions by channel are folded into convolutions. Where there is a choice - ranges, smoothing,
+// nodes to leave float - candidates are measured on calibration samples and the best is kept.
+// Declines node by node, with a report; where no node is left, it is an error: an INT8 model
+// without INT8 would pass for a success.
 
 #include <algorithm>
-#include <cmath>
+#include <memory>
 
 #include "base/error.h"
 #include "model/rewrite.h"
 #include "passes/calibrate.h"
 #include "passes/fold_affine.h"
-#include "passes/int8_params.h"
+#include "passes/int8_fidelity.h"
+#include "passes/int8_rewrite.h"
+#include "passes/int8_smooth.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
@@ -28,14 +32,27 @@ constexpr int64_t kOpsetOfChannelScales = 13;
 
 enum class Granularity { kPerChannel, kPerTensor };
 
-// The default method was chosen by measurement: on every real model of the comparison in
-// tests/parity it keeps at least as much as min-max.
+// Candidates are compared on so many samples.
+constexpr int64_t kJudgeSamples = 16;
+constexpr double kSmoothingStrengths[] = {0.5, 0.75, 0.9};
+constexpr RangeMethod kRangeMethods[] = {RangeMethod::kPercentile, RangeMethod::kMinMax,
+                                         RangeMethod::kMse, RangeMethod::kEntropy};
+// A candidate that differs from what is tried first must gain so much to be taken.
+constexpr double kGainMinDb = 0.25;
+
+enum class Method { kAuto, kMinMax, kPercentile, kEntropy, kMse };
+enum class Smooth { kAuto, kOff };
+
 struct Options {
   Granularity granularity = Granularity::kPerChannel;
-  RangeMethod method = RangeMethod::kPercentile;
+  Method method = Method::kAuto;
   double percentile = 99.999;
+  Smooth smooth = Smooth::kAuto;
   bool bias_correction = true;
   bool reduce_range = false;
+  double min_sqnr_db = 0;
+  int64_t max_nodes_float = 1000;
+  bool sensitivity = false;
   std::vector<std::string> op_types = {"Conv", "ConvTranspose", "Gemm", "MatMul"};
   std::vector<std::string> exclude;
   bool freeze_inputs = false;
@@ -44,14 +61,26 @@ struct Options {
 void Fields(FieldVisitor& f, Options& o) {
   f.Choice("granularity", o.granularity, {"per_channel", "per_tensor"},
            "One weight scale for each output channel, or one for each tensor.");
-  f.Choice("method", o.method, {"minmax", "percentile", "entropy", "mse"},
-           "How the range of an activation follows from the calibration data.");
+  f.Choice("method", o.method, {"auto", "minmax", "percentile", "entropy", "mse"},
+           "How the range of an activation follows from the calibration data. \"auto\" measures "
+           "each on calibration samples and keeps the one with the highest SQNR.");
   f.Number("percentile", o.percentile, {50, 100},
            "For method \"percentile\": share of the elements inside the range; the rest saturate.");
+  f.Choice("smooth", o.smooth, {"auto", "off"},
+           "Move the spread of input channels into the weights of matrix products; \"auto\": where "
+           "the measured SQNR rises.");
   f.Flag("bias_correction", o.bias_correction,
          "Correct each bias by what the rounding of the weights shifts the mean of the result.");
   f.Flag("reduce_range", o.reduce_range,
          "Weights of 7 bits, for machines whose INT8 products saturate at 16 bits.");
+  f.Number("min_sqnr_db", o.min_sqnr_db, {0, 200},
+           "The most sensitive nodes return to float until the worst output has this SQNR on "
+           "calibration samples; 0: none do.");
+  f.Integer("max_nodes_float", o.max_nodes_float, {0, 1000000},
+            "So many nodes at most return to float; where min_sqnr_db needs more, it is an error.");
+  f.Flag("sensitivity", o.sensitivity,
+         "Report for each node the SQNR of the outputs where it alone is INT8; runs the model "
+         "once for each node.");
   f.TextList("op_types", o.op_types, TextRule::kAny, "Operators with weights to quantize.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
              "Nodes that stay float; an entry that matches nothing is an error.");
@@ -80,258 +109,6 @@ class Exclusions {
   std::unordered_set<std::string> names_;
 };
 
-// Writes the quantized model.
-class Rewriter {
- public:
-  Rewriter(const Model& model, const Int8ChoiceContext& context, const Int8Choice& choice,
-           const Options& options)
-      : model_(model), context_(context), choice_(choice), options_(options), names_(model) {}
-
-  Model Run(const Calibration& calibration) {
-    ranges_ = ActivationRanges(choice_, model_.graph, *context_.index, calibration,
-                               {options_.method, options_.percentile});
-    for (const std::string& value : choice_.values) {
-      params_[value] = ParamsOf(ranges_.at(value));
-      dequantized_[value] = names_.Make(value + "_dequantized");
-    }
-    QuantizeWeights();
-    Model out = model_;
-    out.graph.nodes.clear();
-    Graph rest = model_.graph;
-    for (Node& node : rest.nodes) {
-      const Node& original = model_.graph.nodes[static_cast<size_t>(&node - rest.nodes.data())];
-      RenameInputs(original, node);
-    }
-    for (const std::string& value : choice_.only_quantized) {
-      ReplaceUses(rest, value, dequantized_.at(value));
-    }
-    for (const ValueInfo& input : model_.graph.inputs) QuantizeValue(input.name, out.graph);
-    for (size_t i = 0; i < rest.nodes.size(); ++i) {
-      const Node& original = model_.graph.nodes[i];
-      Node node = std::move(rest.nodes[i]);
-      if (choice_.RoleOf(original) == Int8Role::kCompute) {
-        QuantizeNode(original, node, calibration, out.graph);
-      }
-      out.graph.nodes.push_back(std::move(node));
-      for (const std::string& output : original.outputs) QuantizeValue(output, out.graph);
-    }
-    EraseDead(out.graph);
-    return out;
-  }
-
-  Json RangesReport() const {
-    Json report = Json::object();
-    for (const std::string& value : choice_.values) {
-      const ValueRange range = ranges_.at(value);
-      report[value] = {{"min", range.min}, {"max", range.max}, {"scale", params_.at(value).scale}};
-    }
-    return report;
-  }
-
- private:
-  // Weights that nodes share, seen alike, are stored once.
-  using WeightKey = std::pair<ConstantRef, std::pair<std::string, int64_t>>;
-
-  struct StoredWeight {
-    QuantizedWeight weight;
-    std::vector<double> scales_min;
-    std::string codes, scales, zero_points;  // initializers; empty until written
-  };
-
-  WeightKey KeyOf(const WeightSite& site) const {
-    return {site.root, {site.node->inputs[site.input], ChannelAxis(site).value_or(-1)}};
-  }
-
-  void QuantizeWeights() {
-    for (const Node& node : model_.graph.nodes) {
-      if (choice_.RoleOf(node) != Int8Role::kCompute) continue;
-      const WeightSite& site = *choice_.weights.at(&node);
-      CheckFinite(site.stored, site.root.second);
-      AddBounds(site, weights_[KeyOf(site)].scales_min);
-    }
-    for (const Node& node : model_.graph.nodes) {
-      if (choice_.RoleOf(node) != Int8Role::kCompute) continue;
-      const WeightSite& site = *choice_.weights.at(&node);
-      StoredWeight& stored = weights_.at(KeyOf(site));
-      if (!stored.weight.scales.empty()) continue;
-      stored.weight =
-          QuantizeWeight(site, {.is_per_channel = options_.granularity == Granularity::kPerChannel,
-                                .code_max = options_.reduce_range ? 63 : 127,
-                                .scales_min = stored.scales_min});
-    }
-  }
-
-  // The bias must fit int32 at the scale that input and weight give it.
-  void AddBounds(const WeightSite& site, std::vector<double>& bounds) const {
-    const std::vector<float> bias = BiasOf(site);
-    if (bias.empty()) return;
-    const std::optional<int64_t> axis = ChannelAxis(site);
-    const size_t channels = axis ? static_cast<size_t>(site.shape[static_cast<size_t>(*axis)]) : 1;
-    bounds.resize(channels, 0);
-    const float scale = InputParams(site).scale;
-    for (size_t i = 0; i < bias.size(); ++i) {
-      double& bound = bounds[i % channels];
-      bound = std::max(bound, LeastWeightScale(bias[i], scale));
-    }
-  }
-
-  const ActivationParams& InputParams(const WeightSite& site) const {
-    return params_.at(site.node->inputs[1 - site.input]);
-  }
-
-  // One number for each output channel. Empty: the node has no bias, or none that can be int32.
-  std::vector<float> BiasOf(const WeightSite& site) const {
-    const Node& node = *site.node;
-    if (node.op_type == "MatMul" || node.inputs.size() < 3 || node.inputs[2].empty()) return {};
-    const Tensor* bias =
-        ConstantOf(model_.graph, *context_.index, node.inputs[2], model_.ir_version);
-    const bool is_left = site.input == 0;  // the bias of a Gemm runs along columns
-    if (bias == nullptr || bias->dtype() != DType::kFloat32 || is_left) return {};
-    const int64_t channels = site.layout.groups * site.layout.rows;
-    if (bias->count() != 1 && (bias->count() != channels || bias->shape().back() != channels)) {
-      return {};
-    }
-    const std::span<const float> values = bias->data<float>();
-    std::vector<float> all(static_cast<size_t>(channels), values[0]);
-    if (bias->count() == channels) std::ranges::copy(values, all.begin());
-    const float beta = node.op_type == "Gemm" ? node.Float("beta", 1) : 1;
-    for (float& value : all) value *= beta;
-    return all;
-  }
-
-  // Compute, join and pointwise nodes read quantized values; so do all where there is no other.
-  void RenameInputs(const Node& original, Node& node) const {
-    const Int8Role role = choice_.RoleOf(original);
-    if (role == Int8Role::kFloat) return;
-    for (std::string& input : node.inputs) {
-      const auto renamed = dequantized_.find(input);
-      if (renamed != dequantized_.end()) input = renamed->second;
-    }
-  }
-
-  void AddInitializer(Graph& graph, const std::string& name, Tensor tensor) const {
-    graph.initializers.set(name, {std::move(tensor), ""});
-  }
-
-  Node MakeNode(const std::string& op_type, std::vector<std::string> inputs, std::string output) {
-    Node node;
-    node.op_type = op_type;
-    node.name = names_.Make(output + "_" + op_type);
-    node.inputs = std::move(inputs);
-    node.outputs = {std::move(output)};
-    return node;
-  }
-
-  void QuantizeValue(const std::string& value, Graph& graph) {
-    const auto params = params_.find(value);
-    if (params == params_.end()) return;
-    const std::string scale = names_.Make(value + "_scale");
-    const std::string zero_point = names_.Make(value + "_zero_point");
-    const std::string codes = names_.Make(value + "_quantized");
-    AddInitializer(graph, scale, Tensor::Scalar<float>(params->second.scale));
-    AddInitializer(graph, zero_point, Tensor::Scalar<uint8_t>(params->second.zero_point));
-    graph.nodes.push_back(MakeNode("QuantizeLinear", {value, scale, zero_point}, codes));
-    graph.nodes.push_back(
-        MakeNode("DequantizeLinear", {codes, scale, zero_point}, dequantized_.at(value)));
-  }
-
-  void QuantizeNode(const Node& original, Node& node, const Calibration& calibration,
-                    Graph& graph) {
-    const WeightSite& site = *choice_.weights.at(&original);
-    StoredWeight& stored = weights_.at(KeyOf(site));
-    WriteWeight(site, stored, graph);
-    const std::string name = names_.Make(original.inputs[site.input] + "_dequantized");
-    Node dequantize =
-        MakeNode("DequantizeLinear", {stored.codes, stored.scales, stored.zero_points}, name);
-    if (stored.weight.axis) dequantize.attributes.set("axis", {2, *stored.weight.axis, "", ""});
-    graph.nodes.push_back(std::move(dequantize));
-    node.inputs[site.input] = name;
-    if (node.op_type != "MatMul") QuantizeBias(site, stored.weight, calibration, node, graph);
-  }
-
-  void WriteWeight(const WeightSite& site, StoredWeight& stored, Graph& graph) {
-    if (!stored.codes.empty()) return;
-    const std::string& base = site.node->inputs[site.input];
-    stored.codes = names_.Make(base + "_quantized");
-    stored.scales = names_.Make(base + "_scale");
-    stored.zero_points = names_.Make(base + "_zero_point");
-    const Shape shape = stored.weight.axis ? Shape{std::ssize(stored.weight.scales)} : Shape{};
-    AddInitializer(graph, stored.codes, Tensor::Make<int8_t>(site.shape, stored.weight.codes));
-    AddInitializer(
-        graph, stored.zero_points,
-        Tensor::Make<int8_t>(shape, std::vector<int8_t>(stored.weight.scales.size(), 0)));
-    AddInitializer(graph, stored.scales, Tensor::Make<float>(shape, stored.weight.scales));
-  }
-
-  void QuantizeBias(const WeightSite& site, const QuantizedWeight& weight,
-                    const Calibration& calibration, Node& node, Graph& graph) {
-    std::vector<float> bias = BiasOf(site);
-    const std::vector<double> loss = LossOfMean(site, weight, calibration);
-    const bool has_other = node.inputs.size() > 2 && !node.inputs[2].empty();
-    if (bias.empty()) {
-      // Without a bias to correct, one is made; a bias that is no constant by channel stays.
-      if (loss.empty() || has_other) return;
-      bias.assign(loss.size(), 0);
-    }
-    for (size_t i = 0; i < loss.size(); ++i) bias[i] += static_cast<float>(loss[i]);
-    const float scale = InputParams(site).scale;
-    std::vector<float> scales;
-    std::vector<int32_t> codes;
-    for (size_t i = 0; i < bias.size(); ++i) {
-      const float weight_scale = weight.scales[i % weight.scales.size()];
-      scales.push_back(scale * weight_scale);
-      const double code = std::nearbyint(static_cast<double>(bias[i]) / scales.back());
-      codes.push_back(static_cast<int32_t>(std::clamp(code, -2147483647.0, 2147483647.0)));
-    }
-    if (node.inputs.size() < 3) node.inputs.resize(3);
-    if (node.op_type == "Gemm")
-      node.attributes.erase_if([](const std::string& name, auto&) { return name == "beta"; });
-    const std::string base = has_other ? node.inputs[2] : node.outputs[0] + "_bias";
-    node.inputs[2] = WriteBias(base, std::move(codes), std::move(scales), weight, graph);
-  }
-
-  std::string WriteBias(const std::string& base, std::vector<int32_t> codes,
-                        std::vector<float> scales, const QuantizedWeight& weight, Graph& graph) {
-    const std::string codes_name = names_.Make(base + "_quantized");
-    const std::string scale_name = names_.Make(base + "_scale");
-    const std::string zero_name = names_.Make(base + "_zero_point");
-    const std::string name = names_.Make(base + "_dequantized");
-    const Shape shape = {std::ssize(codes)};
-    if (!weight.axis) scales.resize(1);
-    const Shape scale_shape = weight.axis ? shape : Shape{};
-    AddInitializer(graph, zero_name,
-                   Tensor::Make<int32_t>(scale_shape, std::vector<int32_t>(scales.size(), 0)));
-    AddInitializer(graph, codes_name, Tensor::Make<int32_t>(shape, std::move(codes)));
-    AddInitializer(graph, scale_name, Tensor::Make<float>(scale_shape, std::move(scales)));
-    Node dequantize = MakeNode("DequantizeLinear", {codes_name, scale_name, zero_name}, name);
-    if (weight.axis) dequantize.attributes.set("axis", {2, int64_t{0}, "", ""});
-    graph.nodes.push_back(std::move(dequantize));
-    return name;
-  }
-
-  // Empty: no correction is asked for, or none is known.
-  std::vector<double> LossOfMean(const WeightSite& site, const QuantizedWeight& weight,
-                                 const Calibration& calibration) const {
-    const auto channels = calibration.channels.find(site.node->inputs[1 - site.input]);
-    if (!options_.bias_correction || site.input == 0) return {};
-    if (channels == calibration.channels.end() || channels->second.count == 0) return {};
-    std::vector<double> loss = MeanLoss(site, weight, channels->second);
-    const double alpha = site.node->op_type == "Gemm" ? site.node->Float("alpha", 1) : 1;
-    for (double& value : loss) value *= alpha;
-    return loss;
-  }
-
-  const Model& model_;
-  const Int8ChoiceContext& context_;
-  const Int8Choice& choice_;
-  const Options& options_;
-  FreshNames names_;
-  std::unordered_map<std::string, ValueRange> ranges_;
-  std::unordered_map<std::string, ActivationParams> params_;
-  std::unordered_map<std::string, std::string> dequantized_;
-  std::map<WeightKey, StoredWeight> weights_;
-};
-
 // alpha moves into the weight's scale: y = (alpha A) B.
 void FoldAlpha(Model& model) {
   const GraphIndex index(model.graph);
@@ -348,20 +125,6 @@ void FoldAlpha(Model& model) {
                                  {Tensor::Make<float>(shape, std::move(scaled)), ""});
     node.attributes.erase_if([](const std::string& name, auto&) { return name == "alpha"; });
   }
-}
-
-CalibrationRequest RequestFor(const Int8Choice& choice, const Options& options) {
-  CalibrationRequest request;
-  request.with_bins = options.method != RangeMethod::kMinMax;
-  request.values = choice.values;
-  if (!options.bias_correction) return request;
-  for (const auto& [node, site] : choice.weights) {
-    if (site->input == 0) continue;
-    const bool is_conv = node->op_type == "Conv" || node->op_type == "ConvTranspose";
-    const bool is_transposed = node->op_type == "Gemm" && node->Int("transA", 0) != 0;
-    request.channels[node->inputs[0]] = is_conv ? 1 : is_transposed ? 0 : -1;
-  }
-  return request;
 }
 
 void Report(const Int8Choice& choice, const Model& model, const WeightScan& scan, Json& report) {
@@ -394,35 +157,273 @@ void Prepare(Model& model, const Exclusions& exclusions, Json& report) {
   FoldAlpha(model);
 }
 
+// A float model and what of it becomes INT8. Pointers lead into `model`, so it stays where it is.
+struct Candidate {
+  Model model;
+  std::unique_ptr<GraphIndex> index;
+  WeightScan scan;
+  Int8ChoiceContext context;
+  Int8Choice choice;
+};
+
+// Outputs of nodes that stay float.
+using Values = std::unordered_set<std::string>;
+
+class Search {
+ public:
+  Search(const Model& model, const Exclusions& exclusions, const Options& options,
+         PassContext& context)
+      : options_(options), exclusions_(exclusions), context_(context) {
+    settings_ = {options.granularity == Granularity::kPerChannel,
+                 {RangeMethod::kPercentile, options.percentile},
+                 options.bias_correction,
+                 options.reduce_range};
+    if (options.method != Method::kAuto) {
+      settings_.range.method = static_cast<RangeMethod>(static_cast<int>(options.method) - 1);
+    }
+    float_ = Choose(model, {});
+  }
+
+  const Candidate& candidate() const { return *float_; }
+
+  Model Run() {
+    calibration_ = Calibrate(float_->model, RequestFor(*float_), context_);
+    judge_.emplace(float_->model, context_, kJudgeSamples);
+    Try();
+    ChooseSmoothing();
+    ChooseMethod();
+    ReportSensitivity();
+    if (options_.min_sqnr_db > 0 && best_db_ < options_.min_sqnr_db) ReturnToFloat();
+    context_.report["ranges"] = std::move(best_.ranges);
+    context_.report["calibration_sqnr_db"] = best_db_;
+    return std::move(best_.model);
+  }
+
+ private:
+  std::unique_ptr<Candidate> Choose(Model model, const Values& kept_float) const {
+    auto candidate = std::make_unique<Candidate>();
+    Candidate& c = *candidate;
+    c.model = std::move(model);
+    c.index = std::make_unique<GraphIndex>(c.model.graph);
+    c.scan = FindWeights(c.model);
+    c.context = {&c.model, c.index.get(), &c.scan, InferShapes(c.model), {}};
+    const auto& types = options_.op_types;
+    for (const Node& node : c.model.graph.nodes) {
+      const bool has_weight_type = std::ranges::find(types, node.op_type) != types.end();
+      const bool is_weighted = node.op_type == "Conv" || node.op_type == "ConvTranspose" ||
+                               node.op_type == "Gemm" || node.op_type == "MatMul";
+      const bool is_kept = !node.outputs.empty() && kept_float.contains(node.outputs[0]);
+      if (exclusions_.Contains(node) || is_kept || (is_weighted && !has_weight_type)) {
+        c.context.excluded.insert(&node);
+      }
+    }
+    c.choice = ChooseInt8(c.context);
+    return candidate;
+  }
+
+  // With the outputs of all nodes that take part: with fewer INT8 nodes others are quantized.
+  CalibrationRequest RequestFor(const Candidate& candidate) const {
+    const Int8Choice& choice = candidate.choice;
+    CalibrationRequest request;
+    request.with_bins = options_.method != Method::kMinMax;
+    request.values = choice.values;
+    for (const auto& [node, site] : choice.weights) {
+      if (site->input == 0) continue;
+      const bool is_conv = node->op_type == "Conv" || node->op_type == "ConvTranspose";
+      const bool is_transposed = node->op_type == "Gemm" && node->Int("transA", 0) != 0;
+      request.channels[node->inputs[0]] = is_conv ? 1 : is_transposed ? 0 : -1;
+    }
+    return request;
+  }
+
+  // Measures the present candidate; keeps it where it gains. True: it does.
+  bool Try(double gain_min_db = 0) {
+    Int8Rewrite tried = RewriteInt8(float_->context, float_->choice, calibration_, settings_);
+    const double sqnr_db = judge_->SqnrDb(tried.model);
+    if (!best_.model.graph.nodes.empty() && sqnr_db < best_db_ + gain_min_db) return false;
+    best_ = std::move(tried);
+    best_db_ = sqnr_db;
+    return true;
+  }
+
+  // First all values at one strength after the other, then each at the one that serves its
+  // products best. What is kept is what raises the SQNR of the outputs.
+  void ChooseSmoothing() {
+    context_.report["smoothed"] = Json::object();
+    if (options_.smooth == Smooth::kOff) return;
+    plain_ = std::move(float_);
+    float_ = Choose(plain_->model, {});
+    plain_calibration_ = calibration_;
+    SmoothingStrengths best;
+    std::map<std::string, double> best_db = InputSqnrDb(best_.model);
+    for (const double strength : kSmoothingStrengths) {
+      SmoothingStrengths all;
+      for (const auto& [value, sqnr_db] : best_db) all[value] = strength;
+      const Int8Rewrite tried = TrySmoothing(all);
+      if (context_.report["smoothed"].empty() && tried.model.graph.nodes.empty()) return;
+      for (const auto& [value, sqnr_db] : InputSqnrDb(tried.model)) {
+        if (sqnr_db <= best_db.at(value) + kGainMinDb) continue;
+        best_db[value] = sqnr_db;
+        best[value] = strength;
+      }
+    }
+    TrySmoothing(best);
+  }
+
+  // Returns the quantized model; none where no value can be smoothed.
+  Int8Rewrite TrySmoothing(const SmoothingStrengths& strengths) {
+    Smoothing smoothing =
+        SmoothInt8(plain_->context, plain_->choice, plain_calibration_, strengths);
+    if (smoothing.values.empty()) return {};
+    std::unique_ptr<Candidate> tried = Choose(std::move(smoothing.model), {});
+    Calibration calibration = Calibrate(tried->model, RequestFor(*tried), context_);
+    Int8Rewrite rewrite = RewriteInt8(tried->context, tried->choice, calibration, settings_);
+    const double sqnr_db = judge_->SqnrDb(rewrite.model);
+    if (sqnr_db < best_db_ + kGainMinDb) return rewrite;
+    best_ = rewrite;
+    best_db_ = sqnr_db;
+    float_ = std::move(tried);
+    calibration_ = std::move(calibration);
+    Json& report = context_.report["smoothed"] = Json::object();
+    for (const std::string& value : smoothing.values) report[value] = strengths.at(value);
+    return rewrite;
+  }
+
+  // For each value that a product reads: the SQNR of the worst of its products.
+  std::map<std::string, double> InputSqnrDb(const Model& quantized) const {
+    const std::map<std::string, double> outputs =
+        NodeSqnrDb(plain_->model, plain_->choice, quantized, context_);
+    std::map<std::string, double> inputs;
+    for (const auto& [node, site] : plain_->choice.weights) {
+      const auto sqnr_db = outputs.find(node->outputs[0]);
+      if (site->input != 1 || sqnr_db == outputs.end()) continue;
+      if (node->op_type != "MatMul" && node->op_type != "Gemm") continue;
+      const auto [known, is_new] = inputs.emplace(node->inputs[0], sqnr_db->second);
+      known->second = std::min(known->second, sqnr_db->second);
+    }
+    return inputs;
+  }
+
+  void ChooseMethod() {
+    if (options_.method != Method::kAuto) return;
+    constexpr const char* kNames[] = {"minmax", "percentile", "entropy", "mse"};
+    RangeMethod best = settings_.range.method;
+    for (const RangeMethod method : kRangeMethods) {
+      settings_.range.method = method;
+      if (method != best && Try(kGainMinDb)) best = method;
+    }
+    settings_.range.method = best;
+    context_.report["method"] = kNames[static_cast<int>(best)];
+  }
+
+  // The compute nodes by the SQNR of their outputs, the worst first.
+  std::vector<std::pair<double, const Node*>> BySensitivity() const {
+    const std::map<std::string, double> sqnr =
+        NodeSqnrDb(float_->model, float_->choice, best_.model, context_);
+    std::vector<std::pair<double, const Node*>> order;
+    for (const Node& node : float_->model.graph.nodes) {
+      const auto found = sqnr.find(node.outputs.empty() ? "" : node.outputs[0]);
+      if (found != sqnr.end()) order.emplace_back(found->second, &node);
+    }
+    std::ranges::stable_sort(order, {}, [](const auto& entry) { return entry.first; });
+    return order;
+  }
+
+  void ReportSensitivity() {
+    order_ = BySensitivity();
+    Json& report = context_.report["sensitivity"] = Json::array();
+    for (const auto& [sqnr_db, node] : order_) {
+      Json entry = {{"node", NodeLabel(*node)}, {"sqnr_db", sqnr_db}};
+      if (options_.sensitivity) entry["output_sqnr_db"] = AloneSqnrDb(*node);
+      report.push_back(std::move(entry));
+    }
+  }
+
+  double AloneSqnrDb(const Node& alone) const {
+    Values others;
+    for (const auto& [sqnr_db, node] : order_) {
+      if (node != &alone) others.insert(node->outputs[0]);
+    }
+    return judge_->SqnrDb(WithFloat(others).model);
+  }
+
+  Int8Rewrite WithFloat(const Values& kept_float) const {
+    const auto candidate = Choose(float_->model, kept_float);
+    Calibration calibration = calibration_;
+    const auto unseen = [&](const std::string& value) {
+      return !calibration.sketches.contains(value);
+    };
+    if (std::ranges::any_of(candidate->choice.values, unseen)) {
+      calibration = Calibrate(candidate->model, RequestFor(*candidate), context_);
+    }
+    return RewriteInt8(candidate->context, candidate->choice, calibration, settings_);
+  }
+
+  // The least number of the most sensitive nodes that suffices, by bisection.
+  void ReturnToFloat() {
+    size_t low = 0, high = std::min(order_.size(), static_cast<size_t>(options_.max_nodes_float));
+    const auto attempt = [&](size_t count) {
+      Values kept;
+      for (size_t i = 0; i < count; ++i) kept.insert(order_[i].second->outputs[0]);
+      Int8Rewrite tried = WithFloat(kept);
+      const double sqnr_db = judge_->SqnrDb(tried.model);
+      const bool holds = sqnr_db >= options_.min_sqnr_db;
+      if (holds || sqnr_db > best_db_) {
+        best_ = std::move(tried);
+        best_db_ = sqnr_db;
+      }
+      return holds;
+    };
+    if (high == order_.size()) --high;  // with none left the model would be no INT8 model
+    if (high == 0 || !attempt(high)) {
+      throw Error(ErrorCode::kUnsupported,
+                  "min_sqnr_db is not reached: " + std::to_string(best_db_) + " dB with " +
+                      std::to_string(high) + " nodes in float");
+    }
+    while (high - low > 1) {
+      const size_t middle = low + (high - low) / 2;
+      (attempt(middle) ? high : low) = middle;
+    }
+    Json& report = context_.report["returned_to_float"] = Json::array();
+    std::unordered_set<std::string> returned;
+    for (size_t i = 0; i < high; ++i) {
+      report.push_back(NodeLabel(*order_[i].second));
+      returned.insert(NodeLabel(*order_[i].second));
+    }
+    std::erase_if(context_.report["changed"].get_ref<Json::array_t&>(), [&](const Json& entry) {
+      return returned.contains(entry.at("node").get<std::string>());
+    });
+  }
+
+  const Options& options_;
+  const Exclusions& exclusions_;
+  PassContext& context_;
+  Int8Settings settings_;
+  std::unique_ptr<Candidate> float_;  // smoothed where that was kept
+  Calibration calibration_;
+  std::unique_ptr<Candidate> plain_;  // before smoothing
+  Calibration plain_calibration_;
+  std::optional<FidelityJudge> judge_;
+  Int8Rewrite best_;
+  double best_db_ = 0;
+  std::vector<std::pair<double, const Node*>> order_;
+};
+
 Model Quantize(Model model, const Options& options, PassContext& context) {
   const Exclusions exclusions(model, options.exclude);
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
   Prepare(model, exclusions, context.report);
-  const GraphIndex index(model.graph);
-  const WeightScan scan = FindWeights(model);
-  Int8ChoiceContext choice_context{&model, &index, &scan, InferShapes(model), {}};
-  for (const Node& node : model.graph.nodes) {
-    const bool has_weight_type =
-        std::ranges::find(options.op_types, node.op_type) != options.op_types.end();
-    const bool is_weighted = node.op_type == "Conv" || node.op_type == "ConvTranspose" ||
-                             node.op_type == "Gemm" || node.op_type == "MatMul";
-    if (exclusions.Contains(node) || (is_weighted && !has_weight_type)) {
-      choice_context.excluded.insert(&node);
-    }
-  }
-  const Int8Choice choice = ChooseInt8(choice_context);
-  Report(choice, model, scan, context.report);
-  if (choice.weights.empty()) {
+  Search search(model, exclusions, options, context);
+  const Candidate& candidate = search.candidate();
+  Report(candidate.choice, candidate.model, candidate.scan, context.report);
+  if (candidate.choice.weights.empty()) {
+    const std::vector<SkippedNode>& skipped = candidate.choice.skipped;
     throw Error(ErrorCode::kUnsupported,
                 "no node of the model can be quantized: " +
-                    (choice.skipped.empty()
-                         ? "it has no weighted operator"
-                         : NodeLabel(*choice.skipped[0].node) + ": " + choice.skipped[0].reason));
+                    (skipped.empty() ? "it has no weighted operator"
+                                     : NodeLabel(*skipped[0].node) + ": " + skipped[0].reason));
   }
-  const Calibration calibration = Calibrate(model, RequestFor(choice, options), context);
-  Rewriter rewriter(model, choice_context, choice, options);
-  Model quantized = rewriter.Run(calibration);
-  context.report["ranges"] = rewriter.RangesReport();
+  Model quantized = search.Run();
   context.progress(1);
   return quantized;
 }

@@ -17,7 +17,9 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
 
+// Without smoothing, so that the expected codes are those of the weights as they are.
 PassResult Quantize(const Model& model, Json options = Json::object()) {
+  if (!options.contains("smooth")) options["smooth"] = "off";
   const Dataset data = Dataset::Random(Executor(model).inputs(), 16, 3);
   return RunPass("quantize_int8", std::move(options), model, &data);
 }
@@ -52,6 +54,30 @@ TEST(QuantizeInt8, KeepsPrunedWeightsExactlyZero) {
   EXPECT_THAT(Elements(out.model, "w_quantized"), ElementsAre(0, 0, 127, 0, 0, 0, 0, -127));
   EXPECT_THAT(Elements(out.model, "w_scale"), ElementsAre(3.0f / 127, 2.0f / 127));
   EXPECT_THAT(Elements(out.model, "w_zero_point"), Each(0));
+}
+
+// One input channel is a thousand times the other, and its weight as much less.
+TEST(QuantizeInt8, SmoothingIsKeptWhereTheOutputGains) {
+  const Model in = ModelFromText(R"(g (float[4,2] x) => (float[4,2] y)
+    <float[2] gamma = {1000,1}, float[2,2] w = {0.001,0.002,1,-2}>
+    { n = Mul(x, gamma) y = MatMul(n, w) })");
+  const PassResult plain = Quantize(in), smooth = Quantize(in, {{"smooth", "auto"}});
+  EXPECT_THAT(plain.report.at("smoothed"), testing::IsEmpty());
+  EXPECT_TRUE(smooth.report.at("smoothed").contains("n"));
+  EXPECT_LT(SqnrDb(in, plain.model), 20);
+  EXPECT_GT(SqnrDb(in, smooth.model), 30);
+}
+
+// The first product is the bad one; the second, of one channel, is left INT8.
+TEST(QuantizeInt8, TheWorstNodesReturnToFloatUntilTheBoundHolds) {
+  const Model in = ModelFromText(R"(g (float[4,2] x) => (float[4,2] y)
+    <float[2] gamma = {1000,1}, float[2,2] w = {0.001,0.002,1,-2}, float[2,2] v = {1,0.5,-1,0.25}>
+    { n = Mul(x, gamma) c = MatMul(n, w) s = Softplus(c) y = MatMul(s, v) })");
+  const PassResult out = Quantize(in, {{"min_sqnr_db", 30}});
+  EXPECT_THAT(out.report.at("returned_to_float"), ElementsAre("MatMul producing c"));
+  EXPECT_GT(out.report.at("calibration_sqnr_db").get<double>(), 30);
+  EXPECT_GT(SqnrDb(in, out.model), 28);
+  EXPECT_THROW(Quantize(in, {{"min_sqnr_db", 150}}), Error);
 }
 
 TEST(QuantizeInt8, QuantizesBetweenConvolutionsAndNotBehindTheLast) {

@@ -1,0 +1,129 @@
+#include "passes/int8_fidelity.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "evaluator/executor.h"
+#include "model/rewrite.h"
+#include "passes/calibrate.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kSensitivitySamples = 4;
+
+std::vector<int64_t> Spread(int64_t count, int64_t most) {
+  std::vector<int64_t> samples;
+  const int64_t taken = std::min(count, most);
+  for (int64_t i = 0; i < taken; ++i) samples.push_back(i * count / taken);
+  return samples;
+}
+
+ExecutorOptions Unfused(const PassContext& context) {
+  return {.threads = context.threads, .fuse = false, .seed = context.seed};
+}
+
+// The float model with an INT8 twin of each compute node; twin output to the name it copies.
+struct Twins {
+  Model model;
+  std::map<std::string, std::string> originals;
+};
+
+Twins MakeTwins(const Model& model, const Int8Choice& choice, const Model& quantized) {
+  std::unordered_set<std::string> compared, present;
+  for (const Node& node : model.graph.nodes) {
+    if (choice.RoleOf(node) == Int8Role::kCompute) compared.insert(node.outputs[0]);
+    present.insert(node.outputs.begin(), node.outputs.end());
+  }
+  Twins twins{model, {}};
+  FreshNames names(quantized);
+  for (const auto& [name, initializer] : quantized.graph.initializers) {
+    twins.model.graph.initializers.set(name, initializer);
+  }
+  for (Node node : quantized.graph.nodes) {
+    const bool is_compute = compared.contains(node.outputs[0]);
+    // What quantization or smoothing added is needed; the rest the float model has.
+    if (!is_compute && present.contains(node.outputs[0])) continue;
+    if (is_compute) {
+      const std::string twin = names.Make(node.outputs[0] + "_twin");
+      twins.originals[twin] = node.outputs[0];
+      node.outputs[0] = twin;
+      node.name = names.Make(node.name + "_twin");
+    }
+    twins.model.graph.nodes.push_back(std::move(node));
+  }
+  return twins;
+}
+
+}  // namespace
+
+void Fidelity::Add(const Tensor& want, const Tensor& got) {
+  if (want.shape() != got.shape() || got.dtype() != DType::kFloat32) {
+    throw Error(ErrorCode::kInternal, "the quantized model has outputs of another shape or type");
+  }
+  const auto a = want.data<float>(), b = got.data<float>();
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!std::isfinite(a[i])) continue;  // a mask of -inf is no signal
+    const double signal = a[i], error = signal - static_cast<double>(b[i]);
+    energy += signal * signal;
+    noise += std::isfinite(error) ? error * error : 1e30;
+  }
+}
+
+double Fidelity::sqnr_db() const {
+  constexpr double kLimit = 200;
+  if (noise == 0) return kLimit;
+  if (energy == 0) return -kLimit;
+  return std::clamp(10 * std::log10(energy / noise), -kLimit, kLimit);
+}
+
+FidelityJudge::FidelityJudge(const Model& model, const PassContext& context, int64_t samples_max)
+    : context_(context), samples_(Spread(CalibrationCount(context), samples_max)) {
+  const Executor executor(model, Unfused(context));
+  for (const int64_t sample : samples_) {
+    wanted_.push_back(executor.Run(context.calibration->Sample(sample, executor.inputs())));
+  }
+}
+
+double FidelityJudge::SqnrDb(const Model& candidate) const {
+  const Executor executor(candidate, Unfused(context_));
+  std::map<size_t, Fidelity> outputs;
+  for (size_t i = 0; i < samples_.size(); ++i) {
+    if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while measuring");
+    const std::vector<Tensor> got =
+        executor.Run(context_.calibration->Sample(samples_[i], executor.inputs()));
+    for (size_t j = 0; j < got.size(); ++j) {
+      if (wanted_[i][j].dtype() == DType::kFloat32) outputs[j].Add(wanted_[i][j], got[j]);
+    }
+  }
+  double worst = Fidelity{}.sqnr_db();
+  for (const auto& [output, fidelity] : outputs) worst = std::min(worst, fidelity.sqnr_db());
+  return worst;
+}
+
+std::map<std::string, double> NodeSqnrDb(const Model& model, const Int8Choice& choice,
+                                         const Model& quantized, const PassContext& context) {
+  const Twins twins = MakeTwins(model, choice, quantized);
+  const Executor executor(twins.model, Unfused(context));
+  std::map<std::string, Fidelity> nodes;
+  std::unordered_set<std::string> originals;
+  for (const auto& [twin, original] : twins.originals) originals.insert(original);
+  for (const int64_t sample : Spread(CalibrationCount(context), kSensitivitySamples)) {
+    if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while measuring");
+    std::unordered_map<std::string, Tensor> wanted;
+    const Observer observer = [&](const std::string& value, const Tensor& tensor) {
+      if (originals.contains(value)) wanted.emplace(value, tensor);
+      const auto twin = twins.originals.find(value);
+      if (twin == twins.originals.end()) return;
+      nodes[twin->second].Add(wanted.at(twin->second), tensor);
+      wanted.erase(twin->second);
+    };
+    executor.Run(context.calibration->Sample(sample, executor.inputs()), &observer);
+  }
+  std::map<std::string, double> result;
+  for (const auto& [value, fidelity] : nodes) result[value] = fidelity.sqnr_db();
+  return result;
+}
+
+}  // namespace pared
