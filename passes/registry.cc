@@ -8,15 +8,13 @@ extern const PassInfo kCastFp16;
 extern const PassInfo kFoldBatchNorm;
 extern const PassInfo kMagnitudePrune;
 extern const PassInfo kQuantizeInt8;
+extern const PassInfo kSecondOrderPrune;
 
 namespace {
 
 // The table of contents: one line a pass, in the order the documentation lists them.
 const PassInfo* const kPasses[] = {
-    &kFoldBatchNorm,
-    &kMagnitudePrune,
-    &kQuantizeInt8,
-    &kCastFp16,
+    &kFoldBatchNorm, &kMagnitudePrune, &kSecondOrderPrune, &kQuantizeInt8, &kCastFp16,
 };
 
 }  // namespace

@@ -1,0 +1,52 @@
+// What one weighted node sees on the calibration data, as matrices for least squares.
+//
+// Conv is seen as a matrix product over windows (im2col) at sampled output positions, the same in
+// both models; which ones follows from the sample's number and the sizes alone.
+
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "passes/layer_stream.h"
+#include "passes/weights.h"
+
+namespace pared {
+
+// Of one group. x: inputs in the edited model; y = w x0: what the original weights make of the
+// original inputs. With `is_centered` the means are taken out first: a bias can make up for them.
+struct LayerStatistics {
+  int64_t k = 0, rows = 0, count = 0;
+  std::vector<float> h;          // sum of x x^T, [k][k]
+  std::vector<float> g;          // sum of y x^T, [rows][k]
+  std::vector<double> y_square;  // sum of y^2 of each row
+  std::vector<double> x_mean, y_mean;
+};
+
+// Why no statistics can be taken at this site; empty: they can.
+std::string WhyNoStatistics(const WeightSite& site);
+
+// The weight of one group as [rows][k], and back into the stored tensor.
+std::vector<float> GroupWeight(const WeightSite& site, int64_t group);
+
+struct StatisticsRequest {
+  const WeightSite* site = nullptr;
+  int64_t group = 0;
+  bool is_centered = false;
+};
+// nullopt: the layer's input is constant or not float.
+std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
+                                              const StatisticsRequest& request);
+
+// c [m][n] = a [m][k] b [k][n], row-major, with the process's fastest float kernels. The result
+// does not depend on the number of threads.
+struct Product {
+  int64_t m = 0, n = 0, k = 0;
+  bool is_a_transposed = false, is_b_transposed = false;
+};
+std::vector<float> Multiply(const Product& product, const std::vector<float>& a,
+                            const std::vector<float>& b);
+
+}  // namespace pared

@@ -1,0 +1,65 @@
+// Runs a model and its edited copy side by side over the calibration samples, stopping before each
+// chosen node.
+//
+// The graph is cut before every such node. What is alive at a cut is kept for every sample, so each
+// node runs once a sample and model, however many layers there are: the input that a layer gets
+// from the layers edited before it costs no second run of these. Until the first edit one run
+// serves both models. Where the live values of all samples would pass a limit, the last samples are
+// dropped.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "model/graph.h"
+#include "passes/pass.h"
+
+namespace pared {
+
+class LayerStream {
+ public:
+  static constexpr int64_t kLiveBytesMax = int64_t{1} << 30;
+
+  // `original` must outlive this. Takes the first `samples` of context.calibration.
+  LayerStream(const Model& original, PassContext& context, int64_t samples);
+
+  // To just before node `index` of the main graph; indices ascend. `edited` has the nodes of the
+  // original at the same indices.
+  void AdvanceTo(size_t index, const Model& edited);
+
+  int64_t sample_count() const { return std::ssize(live_); }
+  // Values before the node advanced to; null: not alive, or constant.
+  const Tensor* Original(int64_t sample, const std::string& value) const;
+  const Tensor* Edited(int64_t sample, const std::string& value) const;
+
+ private:
+  using Values = std::map<std::string, Tensor>;
+  struct Sample {
+    Values original, edited;
+  };
+
+  void IndexNodes();
+  void AddInputs(const Node& node, std::vector<std::string>& names) const;
+  Model Segment(const Model& model, size_t end, const Values& values) const;
+  void TakeConstants(const Model& model, const std::string& value, std::vector<size_t>& taken,
+                     Model& segment) const;
+  void RunSegment(const Model& segment, size_t end, bool is_edited);
+  void DropSamples();
+  void Forget(Values& values, size_t end) const;
+
+  const Model& original_;
+  PassContext& context_;
+  size_t at_ = 0;
+  bool is_split_ = false;  // whether `edited` values are kept apart
+  std::vector<Sample> live_;
+  std::unordered_map<std::string, size_t> last_use_;
+  std::unordered_map<std::string, size_t> constant_producer_;
+  std::vector<bool> is_constant_;  // by node
+};
+
+}  // namespace pared

@@ -1,0 +1,43 @@
+// The weights of one layer that come nearest to its original outputs, with zeros where they must
+// be.
+//
+// All minimize  |w x - y|^2 + lambda |w - w0|^2  over the calibration columns x, with
+// lambda = damping * mean(diag(h)): the second term keeps inputs that are always zero, or that the
+// samples do not tell apart, at the original weight w0.
+
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "passes/layer_statistics.h"
+#include "passes/prune_pattern.h"
+
+namespace pared {
+
+struct LeastSquares {
+  const LayerStatistics* statistics = nullptr;
+  const std::vector<float>* original = nullptr;  // w0, [rows][k]
+  double damping = 0.01;
+};
+
+// Best weights with zero[i] elements at +0, by conjugate gradients from `start`.
+std::vector<float> SolveMasked(const LeastSquares& problem, const std::vector<bool>& zero,
+                               std::vector<float> start);
+
+// Squared error of `weight` on the calibration columns, over all rows.
+double SquaredErrorOf(const LayerStatistics& statistics, const std::vector<float>& weight);
+
+// Chooses the zeros by the optimal brain surgeon: columns in blocks, each time those whose loss,
+// after all later columns made up for it, costs least. Zeroes as many units as `chosen` does.
+// nullopt: the damped h has no Cholesky factors, however much damping is added.
+struct Swept {
+  std::vector<bool> zero;
+  std::vector<float> weight;
+  double damping = 0;  // that was needed
+};
+std::optional<Swept> SweepColumns(const LeastSquares& problem, Pattern pattern,
+                                  const std::vector<bool>& chosen);
+
+}  // namespace pared

@@ -1,0 +1,241 @@
+#include "passes/prune_choice.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "passes/select_nodes.h"
+#include "passes/select_smallest.h"
+
+namespace pared {
+
+void Fields(FieldVisitor& f, LayerOverride& o) {
+  f.Required();
+  f.Text("match", o.match, TextRule::kNodeRef, "Node name, \"re:REGEX\" or \"op:OP_TYPE\".");
+  f.Required();
+  f.Number("sparsity", o.sparsity, {0, 0.99}, "Fraction of these weights set to zero.");
+  PatternField(f, "pattern", o.pattern, "Where zeros stand in these weights.");
+}
+
+void PruneFields(FieldVisitor& f, PruneOptions& o) {
+  f.Number("sparsity", o.sparsity, {0, 0.99},
+           "Fraction of the weights set to zero. N:M patterns zero what they say instead.");
+  f.Choice("scope", o.scope, {"layer", "model"},
+           "Rank magnitudes within each layer, or over all layers of the model.");
+  PatternField(f, "pattern", o.pattern,
+               "Where zeros stand: anywhere, in blocks of ROWSxCOLUMNS (output channels by "
+               "consecutive inputs) kept or zeroed as one, or N:M, which keeps N of each M.");
+  f.List("overrides", o.overrides, 256,
+         "Other values for some nodes; the last that matches holds. Under scope \"model\" these "
+         "nodes are ranked by themselves.");
+  f.TextList("exclude", o.exclude, TextRule::kNodeRef,
+             "Nodes that keep all their weights; an entry that matches nothing is an error.");
+  f.Number("keep_min", o.keep_min, {0, 1},
+           "Under scope \"model\", each layer keeps at least this fraction of its weights.");
+  f.Flag("ends", o.ends, "Under scope \"model\", prune the first and the last layer too.");
+  f.Flag("depthwise", o.depthwise,
+         "Prune depthwise convolutions too: they are small, and losing their weights costs most.");
+  f.Flag("freeze_inputs", o.freeze_inputs,
+         "Take weights that are also graph inputs, and so could be overridden by a caller, as "
+         "constants, and drop these inputs.");
+}
+
+namespace {
+
+// A weight to be pruned.
+struct Layer {
+  const WeightSite* site = nullptr;
+  double sparsity = 0;
+  PatternName pattern = PatternName::kUnstructured;
+  bool is_overridden = false;
+};
+
+class Chooser {
+ public:
+  Chooser(const Model& model, const WeightScan& scan, const PruneOptions& options,
+          PassContext& context)
+      : model_(model), scan_(scan), options_(options), context_(context) {
+    context_.report["skipped"] = Json::array();
+  }
+
+  std::vector<LayerChoice> Run() {
+    for (const SkippedNode& node : scan_.skipped) Skip(*node.node, node.reason);
+    std::vector<Layer> layers = ChooseLayers();
+    std::vector<Layer> ranked_together;
+    for (const Layer& layer : layers) {
+      const bool together = options_.scope == PruneScope::kModel && !layer.is_overridden &&
+                            PatternOf(layer.pattern).of == 0;
+      if (together) {
+        ranked_together.push_back(layer);
+      } else {
+        PruneAlone(layer);
+      }
+    }
+    if (!ranked_together.empty()) PruneTogether(ranked_together);
+    std::ranges::sort(choices_, {}, [](const LayerChoice& choice) { return choice.site; });
+    return std::move(choices_);
+  }
+
+ private:
+  void Skip(const Node& node, const std::string& reason) {
+    context_.report["skipped"].push_back({{"node", NodeLabel(node)}, {"reason", reason}});
+  }
+
+  // Weights of the nodes that are to be pruned; a shared weight once.
+  std::vector<Layer> ChooseLayers() {
+    const auto excluded = SelectNodes(model_, options_.exclude, "exclude");
+    std::map<ConstantRef, const Node*> kept;  // by a reader that is excluded or depthwise
+    for (const WeightSite& site : scan_.sites) {
+      if (excluded.contains(site.node)) kept.emplace(site.root, site.node);
+    }
+    std::map<ConstantRef, const Node*> seen;
+    std::vector<Layer> layers;
+    const auto overrides = SelectOverrides();
+    for (const WeightSite& site : scan_.sites) {
+      const std::string reason = WhyKept(site, excluded, kept);
+      if (!reason.empty()) {
+        Skip(*site.node, reason);
+        continue;
+      }
+      const auto [first, is_new] = seen.emplace(site.root, site.node);
+      if (!is_new) {
+        Skip(*site.node, "shares its weight with " + NodeLabel(*first->second));
+        continue;
+      }
+      CheckFinite(site.stored, site.root.second);
+      layers.push_back(ChooseLayer(site, overrides));
+    }
+    return layers;
+  }
+
+  std::vector<std::unordered_set<const Node*>> SelectOverrides() const {
+    std::vector<std::unordered_set<const Node*>> selected;
+    for (size_t i = 0; i < options_.overrides.size(); ++i) {
+      selected.push_back(SelectNodes(model_, {options_.overrides[i].match},
+                                     "overrides/" + std::to_string(i) + "/match"));
+    }
+    return selected;
+  }
+
+  Layer ChooseLayer(const WeightSite& site,
+                    const std::vector<std::unordered_set<const Node*>>& overrides) const {
+    Layer layer{&site, options_.sparsity, options_.pattern, false};
+    for (size_t i = 0; i < overrides.size(); ++i) {
+      if (!overrides[i].contains(site.node)) continue;
+      layer = {&site, options_.overrides[i].sparsity, options_.overrides[i].pattern, true};
+    }
+    return layer;
+  }
+
+  std::string WhyKept(const WeightSite& site, const std::unordered_set<const Node*>& excluded,
+                      const std::map<ConstantRef, const Node*>& kept) const {
+    if (excluded.contains(site.node)) return "excluded";
+    if (const auto other = kept.find(site.root); other != kept.end()) {
+      return "shares its weight with " + NodeLabel(*other->second) + ", which is excluded";
+    }
+    if (site.stored.count() == 0) return "its weight has no elements";
+    if (!options_.depthwise && IsDepthwise(site)) return "depthwise, and \"depthwise\" is not set";
+    const bool is_end =
+        site.node == scan_.sites.front().node || site.node == scan_.sites.back().node;
+    if (options_.scope == PruneScope::kModel && !options_.ends && is_end) {
+      return "first or last layer, and \"ends\" is not set";
+    }
+    return "";
+  }
+
+  void PruneAlone(const Layer& layer) {
+    const Pattern pattern = PatternOf(layer.pattern);
+    if (pattern.of != 0) {
+      Apply(layer, ZeroesOfGroups(*layer.site, pattern));
+      return;
+    }
+    const PruneUnits units(*layer.site, pattern);
+    const int64_t count = std::llround(layer.sparsity * static_cast<double>(units.scores().size()));
+    Threshold threshold = SelectSmallest({units.scores()}, count);
+    Apply(layer, units.Below(threshold.magnitude, threshold.ties));
+  }
+
+  // One threshold over all layers. A layer that would fall below keep_min is cut to just that, by
+  // itself, and what it could not give is asked of the others.
+  void PruneTogether(const std::vector<Layer>& layers) {
+    std::vector<PruneUnits> units;
+    double wanted = 0;
+    for (const Layer& layer : layers) {
+      units.emplace_back(*layer.site, PatternOf(layer.pattern));
+      wanted += options_.sparsity * static_cast<double>(units.back().scores().size());
+    }
+    std::vector<bool> at_floor(layers.size(), false);
+    Threshold threshold = FindCommonThreshold(units, std::llround(wanted), at_floor);
+    for (size_t i = 0; i < layers.size(); ++i) {
+      if (at_floor[i]) {
+        Threshold own = SelectSmallest({units[i].scores()}, CountMax(units[i]));
+        Apply(layers[i], units[i].Below(own.magnitude, own.ties));
+      } else {
+        Apply(layers[i], units[i].Below(threshold.magnitude, threshold.ties));
+      }
+    }
+  }
+
+  int64_t CountMax(const PruneUnits& units) const {
+    const double size = static_cast<double>(units.scores().size());
+    return static_cast<int64_t>(std::floor((1 - options_.keep_min) * size));
+  }
+
+  Threshold FindCommonThreshold(const std::vector<PruneUnits>& units, int64_t wanted,
+                                std::vector<bool>& at_floor) const {
+    while (true) {
+      std::vector<std::span<const float>> lists;
+      int64_t left = wanted, free = 0;
+      for (size_t i = 0; i < units.size(); ++i) {
+        if (at_floor[i]) {
+          left -= CountMax(units[i]);
+        } else {
+          lists.push_back(units[i].scores());
+          free += std::ssize(units[i].scores());
+        }
+      }
+      const Threshold threshold = SelectSmallest(lists, std::clamp<int64_t>(left, 0, free));
+      bool is_settled = true;
+      int64_t ties = threshold.ties;
+      for (size_t i = 0; i < units.size(); ++i) {
+        if (at_floor[i] || CountBelow(units[i], threshold.magnitude, ties) <= CountMax(units[i])) {
+          continue;
+        }
+        at_floor[i] = true;
+        is_settled = false;
+      }
+      if (is_settled) return threshold;
+    }
+  }
+
+  static int64_t CountBelow(const PruneUnits& units, float magnitude, int64_t& ties) {
+    int64_t below = 0, equal = 0;
+    for (const float score : units.scores()) {
+      below += static_cast<int64_t>(std::fabs(score) < magnitude);
+      equal += static_cast<int64_t>(std::fabs(score) == magnitude);
+    }
+    const int64_t taken = std::min(equal, ties);
+    ties -= taken;
+    return below + taken;
+  }
+
+  void Apply(const Layer& layer, std::vector<bool> zero) {
+    if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while pruning");
+    choices_.push_back({layer.site, layer.pattern, std::move(zero)});
+  }
+
+  const Model& model_;
+  const WeightScan& scan_;
+  const PruneOptions& options_;
+  PassContext& context_;
+  std::vector<LayerChoice> choices_;
+};
+
+}  // namespace
+
+std::vector<LayerChoice> ChooseByMagnitude(const Model& model, const WeightScan& scan,
+                                           const PruneOptions& options, PassContext& context) {
+  return Chooser(model, scan, options, context).Run();
+}
+
+}  // namespace pared

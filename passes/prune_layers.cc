@@ -1,0 +1,299 @@
+#include "passes/prune_layers.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "base/error.h"
+#include "model/rewrite.h"
+#include "passes/calibrate.h"
+#include "passes/layer_statistics.h"
+#include "passes/least_squares.h"
+#include "passes/select_nodes.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kSamplesMax = 128;
+
+// Where a layer's bias stands, or can be put.
+struct BiasPlace {
+  size_t node = 0, input = 0;  // of the main graph
+  std::string name;            // of the value there now; empty: none
+  Shape shape;
+  std::vector<float> values;
+};
+
+std::optional<BiasPlace> ConstantBias(const Model& model, const GraphIndex& index,
+                                      const BiasPlace& at, int64_t channels) {
+  const Tensor* tensor = ConstantOf(model.graph, index, at.name, model.ir_version);
+  if (tensor == nullptr || tensor->dtype() != DType::kFloat32) return std::nullopt;
+  if (tensor->count() != channels || tensor->shape().empty()) return std::nullopt;
+  if (tensor->shape().back() != channels) return std::nullopt;
+  BiasPlace place = at;
+  place.shape = tensor->shape();
+  place.values.assign(tensor->data<float>().begin(), tensor->data<float>().end());
+  return place;
+}
+
+std::optional<BiasPlace> FindBias(const Model& model, const GraphIndex& index,
+                                  const WeightSite& site) {
+  const std::vector<Node>& nodes = model.graph.nodes;
+  const auto number = [&](const Node* node) { return static_cast<size_t>(node - nodes.data()); };
+  const int64_t channels = site.layout.groups * site.layout.rows;
+  const Node& node = *site.node;
+  if (node.op_type == "MatMul") {
+    const std::vector<const Node*>& readers = index.consumers(node.outputs[0]);
+    if (readers.size() != 1 || readers[0]->op_type != "Add") return std::nullopt;
+    if (index.is_output(node.outputs[0])) return std::nullopt;
+    const size_t input = readers[0]->inputs[0] == node.outputs[0] ? 1 : 0;
+    return ConstantBias(model, index,
+                        {number(readers[0]), input, readers[0]->inputs[input], {}, {}}, channels);
+  }
+  if (node.inputs.size() > 2 && !node.inputs[2].empty()) {
+    return ConstantBias(model, index, {number(&node), 2, node.inputs[2], {}, {}}, channels);
+  }
+  return BiasPlace{
+      number(&node), 2, "", {channels}, std::vector<float>(static_cast<size_t>(channels), 0.0f)};
+}
+
+double Decibels(double signal, double error) {
+  constexpr double kMost = 200;
+  return error > 0 && signal > 0 ? std::min(kMost, 10 * std::log10(signal / error)) : kMost;
+}
+
+class Rebuilder {
+ public:
+  Rebuilder(const Model& original, const PruneOptions& options, const PruneMethod& method,
+            PassContext& context)
+      : original_(original),
+        options_(options),
+        method_(method),
+        context_(context),
+        scan_(FindWeights(original)),
+        index_(original.graph),
+        names_(original),
+        choices_(ChooseByMagnitude(original, scan_, options, context)),
+        edited_(original) {}
+
+  Model Run() {
+    context_.report["changed"] = Json::array();
+    ConstantEdits edits;
+    for (const LayerChoice& choice : choices_) {
+      edits.emplace(EditedRef(choice.site->root), Zeroed(choice.site->stored, choice.zero));
+    }
+    ReplaceConstants(edited_, edits);
+    const bool rebuilds = method_.rebuild != Rebuild::kOff && context_.calibration != nullptr;
+    if (method_.rebuild == Rebuild::kOn && !rebuilds) {
+      throw Error(ErrorCode::kInvalidArgument, "reconstruction needs calibration data",
+                  "calibration");
+    }
+    context_.report["reconstructed"] = rebuilds;
+    if (rebuilds) RebuildAll();
+    for (const LayerChoice& choice : choices_) Report(choice);
+    const double elements = static_cast<double>(elements_);
+    context_.report["sparsity"] = elements_ == 0 ? 0.0 : 1 - kept_ / elements;
+    DropOldBiases();
+    return std::move(edited_);
+  }
+
+ private:
+  ConstantRef EditedRef(const ConstantRef& ref) const {
+    return ref.first == &original_.graph ? ConstantRef{&edited_.graph, ref.second} : ref;
+  }
+
+  // Sites of the main graph in node order: the pruned, and the depthwise that nobody excluded.
+  std::vector<const WeightSite*> SitesInOrder() const {
+    const auto excluded = SelectNodes(original_, options_.exclude, "exclude");
+    std::vector<const WeightSite*> sites;
+    for (const WeightSite& site : scan_.sites) {
+      if (site.graph != &original_.graph) continue;
+      const bool is_free = IsDepthwise(site) && !excluded.contains(site.node);
+      if (is_free || ChoiceOf(site) != nullptr) sites.push_back(&site);
+    }
+    return sites;
+  }
+
+  const LayerChoice* ChoiceOf(const WeightSite& site) const {
+    const auto found = std::ranges::find(choices_, &site, &LayerChoice::site);
+    return found == choices_.end() ? nullptr : &*found;
+  }
+
+  std::string WhyNotRebuilt(const WeightSite& site) const {
+    if (site.root.first != &original_.graph) return "its weight is of another graph";
+    const int64_t sites = std::ranges::count_if(
+        scan_.sites, [&](const WeightSite& other) { return other.root == site.root; });
+    if (sites > 1 || index_.consumers(site.root.second).size() > 1) {
+      return "other nodes read its weight too";
+    }
+    return WhyNoStatistics(site);
+  }
+
+  void RebuildAll() {
+    const int64_t samples = std::min(CalibrationCount(context_), kSamplesMax);
+    LayerStream stream(original_, context_, samples);
+    const std::vector<const WeightSite*> sites = SitesInOrder();
+    for (size_t i = 0; i < sites.size(); ++i) {
+      const size_t node = static_cast<size_t>(sites[i]->node - original_.graph.nodes.data());
+      stream.AdvanceTo(node, edited_);
+      const std::string reason = WhyNotRebuilt(*sites[i]);
+      if (reason.empty()) {
+        RebuildSite(stream, *sites[i]);
+      } else {
+        notes_[sites[i]]["not_reconstructed"] = reason;
+      }
+      context_.progress(static_cast<double>(i + 1) / static_cast<double>(sites.size()));
+    }
+    context_.report["samples"] = stream.sample_count();
+  }
+
+  void RebuildSite(const LayerStream& stream, const WeightSite& site) {
+    std::optional<BiasPlace> bias = FindBias(original_, index_, site);
+    LayerChoice* choice = const_cast<LayerChoice*>(ChoiceOf(site));
+    const size_t count = static_cast<size_t>(site.stored.count());
+    std::vector<bool> zero = choice == nullptr ? std::vector<bool>(count, false) : choice->zero;
+    std::vector<float> stored = ToFloat(site.stored);
+    double signal = 0, before = 0, after = 0;
+    for (int64_t group = 0; group < site.layout.groups; ++group) {
+      const std::optional<LayerStatistics> s =
+          TakeStatistics(stream, {&site, group, bias.has_value()});
+      if (!s) {
+        notes_[&site]["not_reconstructed"] = "its input is constant or not float32";
+        return;
+      }
+      const std::vector<float> original = GroupWeight(site, group);
+      std::vector<bool> mask(original.size());
+      ForEach(site, group, [&](size_t at, size_t in) { mask[at] = zero[in]; });
+      const std::vector<float> weight = SolveGroup({&*s, &original, method_.damping}, site, mask);
+      std::vector<float> masked = original;
+      ForEach(site, group, [&](size_t at, size_t in) {
+        if (zero[in]) masked[at] = 0;
+        zero[in] = mask[at];
+        stored[in] = weight[at];
+      });
+      for (const double square : s->y_square) signal += square;
+      before += SquaredErrorOf(*s, masked);
+      after += SquaredErrorOf(*s, weight);
+      if (bias) ShiftBias(*s, weight, group, bias->values);
+    }
+    notes_[&site]["output_sqnr_db_pruned"] = Decibels(signal, before);
+    notes_[&site]["output_sqnr_db"] = Decibels(signal, after);
+    if (choice != nullptr) choice->zero = zero;
+    ReplaceConstants(edited_, {{EditedRef(site.root), Tensor::Make(site.stored.shape(), stored)}});
+    if (bias) PutBias(*bias, site);
+  }
+
+  template <class Visit>
+  static void ForEach(const WeightSite& site, int64_t group, Visit visit) {
+    const MatrixLayout& layout = site.layout;
+    for (int64_t row = 0; row < layout.rows; ++row) {
+      for (int64_t k = 0; k < layout.k; ++k) {
+        visit(static_cast<size_t>(row * layout.k + k),
+              static_cast<size_t>(site.StoredIndex(layout.Index(group, row, k))));
+      }
+    }
+  }
+
+  // The weight of one group; a second-order method also chooses the mask anew.
+  std::vector<float> SolveGroup(const LeastSquares& problem, const WeightSite& site,
+                                std::vector<bool>& mask) {
+    std::vector<float> start = *problem.original;
+    for (size_t i = 0; i < start.size(); ++i) {
+      if (mask[i]) start[i] = 0;
+    }
+    if (method_.rebuild == Rebuild::kBias) return start;
+    const LayerChoice* choice = ChoiceOf(site);
+    if (method_.is_second_order && choice != nullptr) {
+      std::optional<Swept> swept = SweepColumns(problem, PatternOf(choice->pattern), mask);
+      if (swept) {
+        mask = std::move(swept->zero);
+        start = std::move(swept->weight);
+        if (swept->damping != problem.damping) notes_[&site]["damping"] = swept->damping;
+      } else {
+        notes_[&site]["fallback"] = "magnitude: its Hessian has no Cholesky factors";
+      }
+    }
+    std::vector<float> solved = SolveMasked(problem, mask, start);
+    const LayerStatistics& s = *problem.statistics;
+    const double error = SquaredErrorOf(s, solved);
+    return error <= SquaredErrorOf(s, start) ? solved : start;
+  }
+
+  static void ShiftBias(const LayerStatistics& s, const std::vector<float>& weight, int64_t group,
+                        std::vector<float>& bias) {
+    for (int64_t row = 0; row < s.rows; ++row) {
+      double shift = s.y_mean[static_cast<size_t>(row)];
+      for (int64_t k = 0; k < s.k; ++k) {
+        shift -= weight[static_cast<size_t>(row * s.k + k)] * s.x_mean[static_cast<size_t>(k)];
+      }
+      bias[static_cast<size_t>(group * s.rows + row)] += static_cast<float>(shift);
+    }
+  }
+
+  // As a new initializer: the old one may have other readers.
+  void PutBias(const BiasPlace& place, const WeightSite& site) {
+    const std::string name = names_.Make(site.root.second + "_bias");
+    edited_.graph.initializers.set(name, {Tensor::Make(place.shape, place.values), {}});
+    std::vector<std::string>& inputs = edited_.graph.nodes[place.node].inputs;
+    inputs.resize(std::max(inputs.size(), place.input + 1));
+    inputs[place.input] = name;
+    if (!place.name.empty() && index_.consumers(place.name).size() == 1) {
+      old_biases_.insert(place.name);
+    }
+  }
+
+  void DropOldBiases() {
+    for (const ValueInfo& input : edited_.graph.inputs) old_biases_.erase(input.name);
+    for (const ValueInfo& output : edited_.graph.outputs) old_biases_.erase(output.name);
+    edited_.graph.initializers.erase_if(
+        [&](const std::string& name, const Initializer&) { return old_biases_.contains(name); });
+  }
+
+  void Report(const LayerChoice& choice) {
+    const WeightSite& site = *choice.site;
+    const int64_t count = site.stored.count();
+    const Tensor pruned = Zeroed(site.stored, choice.zero);
+    const double density = DensityOf(pruned);
+    Json entry = {{"node", NodeLabel(*site.node)},
+                  {"weight", site.root.second},
+                  {"shape", site.shape},
+                  {"pattern", PatternText(choice.pattern)},
+                  {"density", density}};
+    if (const auto note = notes_.find(&site); note != notes_.end()) entry.update(note->second);
+    context_.report["changed"].push_back(std::move(entry));
+    elements_ += count;
+    kept_ += density * static_cast<double>(count);
+  }
+
+  const Model& original_;
+  const PruneOptions& options_;
+  const PruneMethod& method_;
+  PassContext& context_;
+  WeightScan scan_;
+  GraphIndex index_;
+  FreshNames names_;
+  std::vector<LayerChoice> choices_;
+  Model edited_;
+  std::map<const WeightSite*, Json> notes_;
+  std::set<std::string> old_biases_;
+  int64_t elements_ = 0;
+  double kept_ = 0;
+};
+
+}  // namespace
+
+void RebuildFields(FieldVisitor& f, PruneMethod& method) {
+  f.Number("damping", method.damping, {1e-6, 10},
+           "Pull of reconstructed weights towards the original ones, against the mean square of "
+           "their inputs: more for few samples.");
+}
+
+Model PruneLayers(Model model, const PruneOptions& options, const PruneMethod& method,
+                  PassContext& context) {
+  if (options.freeze_inputs) DropInitializerInputs(model);
+  return Rebuilder(model, options, method, context).Run();
+}
+
+}  // namespace pared

@@ -1,0 +1,27 @@
+// Pruning, and then what makes up for it on calibration data, layer after layer.
+//
+// The target of each layer is what it makes in the original model; its input is what the layers
+// before, already pruned, give it. So a layer also makes up for those before it. Convolutions that
+// are not pruned because they are depthwise are rebuilt too. BatchNormalization after a layer needs
+// no change: means and scales of its input stay as they were.
+
+#pragma once
+
+#include "passes/prune_choice.h"
+
+namespace pared {
+
+enum class Rebuild { kAuto, kOn, kBias, kOff };
+
+struct PruneMethod {
+  Rebuild rebuild = Rebuild::kAuto;
+  bool is_second_order = false;
+  double damping = 0.01;
+};
+
+void RebuildFields(FieldVisitor& f, PruneMethod& method);
+
+Model PruneLayers(Model model, const PruneOptions& options, const PruneMethod& method,
+                  PassContext& context);
+
+}  // namespace pared
