@@ -19,6 +19,7 @@
 #include "daemon/worker.h"
 #include "kernels/cpu.h"
 #include "storage/artifacts.h"
+#include "storage/maintenance.h"
 #include "storage/store.h"
 
 namespace pared {
@@ -96,10 +97,13 @@ void RunCommand(std::vector<std::string> arguments) {
   if (command == "bench") return RunBench(arguments, std::cout);
   if (command == "optimize") return RunOptimize(arguments, std::cout);
   if (command == "evaluate") return RunEvaluate(arguments, std::cout);
+  if (command == "gc") return RunGc(arguments, std::cout);
+  if (command == "backup") return RunBackup(arguments, std::cout);
   if (command == "--describe-passes") return DescribePasses(std::cout);
   if (is_named && command != "serve") {
     throw Error(ErrorCode::kInvalidArgument,
-                "no such command; there are serve, work, optimize, bench and evaluate", command);
+                "no such command; there are serve, work, optimize, bench, evaluate, gc and backup",
+                command);
   }
   StartDaemon(arguments);
 }
