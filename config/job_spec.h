@@ -45,7 +45,7 @@ struct JobSpec {
   std::vector<ChainSpec> chains;  // at least one
   EvaluateSpec evaluate;
   LimitsSpec limits;
-  int64_t seed = 0;  // of everything random in the job
+  int64_t seed = 0;      // of everything random in the job
   int64_t priority = 0;  // -100 to 100; the greatest runs first
 };
 
