@@ -10,21 +10,11 @@
 namespace pared {
 namespace {
 
-constexpr const char* TitleOf(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kInvalidArgument:
-      return "invalid argument";
-    case ErrorCode::kNotFound:
-      return "not found";
-    case ErrorCode::kConflict:
-      return "conflict";
-    case ErrorCode::kUnsupported:
-      return "unsupported";
-    case ErrorCode::kUnavailable:
-      return "unavailable";
-    default:
-      return "internal error";
-  }
+std::string TitleOf(ErrorCode code) {
+  if (code == ErrorCode::kInternal || code == ErrorCode::kCancelled) return "internal error";
+  std::string title = ErrorCodeName(code);
+  std::ranges::replace(title, '_', ' ');
+  return title;
 }
 
 // The text up to the next '/', which is taken off `rest` too.

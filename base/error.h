@@ -21,6 +21,27 @@ enum class ErrorCode {
   kCancelled,        // somebody asked to stop; never leaves the daemon
 };
 
+// As jobs, runs and their readers know it: "invalid_argument".
+inline const char* ErrorCodeName(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kInvalidArgument:
+      return "invalid_argument";
+    case ErrorCode::kNotFound:
+      return "not_found";
+    case ErrorCode::kConflict:
+      return "conflict";
+    case ErrorCode::kUnsupported:
+      return "unsupported";
+    case ErrorCode::kUnavailable:
+      return "unavailable";
+    case ErrorCode::kInternal:
+      return "internal";
+    case ErrorCode::kCancelled:
+      return "cancelled";
+  }
+  return "internal";
+}
+
 class Error : public std::exception {
  public:
   // `message` says what is wrong and what would be right; `where` is a JSON Pointer, a node or

@@ -26,34 +26,6 @@ constexpr const char* kBaseline = "baseline";
 constexpr int64_t kRandomSamples = 16;
 constexpr size_t kRunsMax = kChainsMax + 1;
 
-const char* ErrorCodeName(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kInvalidArgument:
-      return "invalid_argument";
-    case ErrorCode::kNotFound:
-      return "not_found";
-    case ErrorCode::kConflict:
-      return "conflict";
-    case ErrorCode::kUnsupported:
-      return "unsupported";
-    case ErrorCode::kUnavailable:
-      return "unavailable";
-    case ErrorCode::kInternal:
-      return "internal";
-    case ErrorCode::kCancelled:
-      return "cancelled";
-  }
-  return "internal";
-}
-
-std::vector<ValueInfo> CallerInputs(const Graph& graph) {
-  std::vector<ValueInfo> inputs;
-  for (const ValueInfo& input : graph.inputs) {
-    if (!graph.initializers.contains(input.name)) inputs.push_back(input);
-  }
-  return inputs;
-}
-
 bool RanQuantizer(const Json& steps) {
   return std::ranges::any_of(steps,
                              [](const Json& step) { return step.at("pass") == "quantize_int8"; });

@@ -127,9 +127,7 @@ struct Executor::Prepared {
 
 Executor::Executor(const Model& model, const ExecutorOptions& options)
     : prepared_(std::make_unique<Prepared>()) {
-  for (const ValueInfo& input : model.graph.inputs) {
-    if (!model.graph.initializers.contains(input.name)) prepared_->inputs.push_back(input);
-  }
+  prepared_->inputs = CallerInputs(model.graph);
   prepared_->outputs = model.graph.outputs;
   prepared_->threads =
       options.threads == 0 ? tbb::this_task_arena::max_concurrency() : options.threads;

@@ -351,8 +351,7 @@ PreparedGraph PrepareModel(const Model& model, const ExecutorOptions& options) {
   PreparedGraph prepared;
   Builder builder(env, prepared);
   Scope scope{.opsets = &opsets, .is_main = true, .folds = true};
-  for (const ValueInfo& input : model.graph.inputs) {
-    if (model.graph.initializers.contains(input.name)) continue;
+  for (const ValueInfo& input : CallerInputs(model.graph)) {
     prepared.inputs.push_back(scope.refs[input.name] = builder.AddSlot());
   }
   builder.AddInitializers(model.graph, scope);

@@ -212,6 +212,14 @@ const std::vector<const Node*>& GraphIndex::consumers(const std::string& value) 
 
 bool GraphIndex::is_output(const std::string& value) const { return outputs_.contains(value); }
 
+std::vector<ValueInfo> CallerInputs(const Graph& graph) {
+  std::vector<ValueInfo> inputs;
+  for (const ValueInfo& input : graph.inputs) {
+    if (!graph.initializers.contains(input.name)) inputs.push_back(input);
+  }
+  return inputs;
+}
+
 std::vector<std::string> CapturedNames(const Graph& graph) {
   std::unordered_set<std::string> known;  // assigned within, or listed already
   for (const ValueInfo& input : graph.inputs) known.insert(input.name);

@@ -201,6 +201,9 @@ class GraphIndex {
 // The names that `graph` (a subgraph) reads from outside, in order of first use.
 std::vector<std::string> CapturedNames(const Graph& graph);
 
+// The inputs that a caller must give: those that are no initializers.
+std::vector<ValueInfo> CallerInputs(const Graph& graph);
+
 // The constant that `value` is: an initializer, or the output of a Constant node. Null: neither.
 // An initializer that is also a graph input counts, unless `ir_version` >= 4 makes it a default
 // that the caller may override.

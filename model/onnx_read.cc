@@ -321,21 +321,6 @@ void Reader::ReadOpset(std::string_view message, Model& model) {
   model.opset_unknown.push_back(std::move(opset.unknown));
 }
 
-std::pair<std::string, std::string> ReadEntry(std::string_view message) {
-  std::pair<std::string, std::string> entry;
-  WireReader reader(message, "StringStringEntryProto");
-  while (reader.Next()) {
-    if (reader.field() == 1) {
-      entry.first = reader.Bytes();
-    } else if (reader.field() == 2) {
-      entry.second = reader.Bytes();
-    } else {
-      reader.Skip();
-    }
-  }
-  return entry;
-}
-
 Function Reader::ReadFunction(std::string_view message) {
   Function function;
   WireReader reader(message, "FunctionProto");

@@ -40,21 +40,6 @@ std::span<const std::byte> BytesOf(std::string_view bytes) {
   return std::as_bytes(std::span(bytes.data(), bytes.size()));
 }
 
-std::pair<std::string, std::string> ReadEntry(std::string_view message) {
-  std::pair<std::string, std::string> entry;
-  WireReader reader(message, "StringStringEntryProto");
-  while (reader.Next()) {
-    if (reader.field() == 1) {
-      entry.first = reader.Bytes();
-    } else if (reader.field() == 2) {
-      entry.second = reader.Bytes();
-    } else {
-      reader.Skip();
-    }
-  }
-  return entry;
-}
-
 bool IsDataField(uint32_t field) {
   return (field >= 4 && field <= 7) || (field >= 9 && field <= 11);
 }

@@ -118,4 +118,19 @@ WireText WireWriter::Finish() {
   return std::move(text_);
 }
 
+std::pair<std::string, std::string> ReadEntry(std::string_view message) {
+  std::pair<std::string, std::string> entry;
+  WireReader reader(message, "StringStringEntryProto");
+  while (reader.Next()) {
+    if (reader.field() == 1) {
+      entry.first = reader.Bytes();
+    } else if (reader.field() == 2) {
+      entry.second = reader.Bytes();
+    } else {
+      reader.Skip();
+    }
+  }
+  return entry;
+}
+
 }  // namespace pared

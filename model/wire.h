@@ -71,7 +71,7 @@ class WireReader {
   // Appends the field, tag included, to `unknown`.
   void Carry(Unknown& unknown) {
     reader_.skip();
-    unknown.append(start_, static_cast<size_t>(reader_.data().data() - start_));
+    CarryRead(unknown);
   }
   // A string field. One that is there but empty is carried: protobuf tells it from an absent one.
   void String(std::string& value, Unknown& unknown) {
@@ -158,5 +158,8 @@ class WireWriter {
   std::vector<std::pair<uint32_t, std::string>> unknown_;  // by field number
   size_t unknown_next_ = 0;
 };
+
+// The key and the value of a StringStringEntryProto.
+std::pair<std::string, std::string> ReadEntry(std::string_view message);
 
 }  // namespace pared

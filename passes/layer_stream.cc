@@ -16,14 +16,6 @@ bool IsChainOp(const Node& node) {
   return kOps.contains(node.op_type);
 }
 
-std::vector<ValueInfo> CallerInputs(const Graph& graph) {
-  std::vector<ValueInfo> inputs;
-  for (const ValueInfo& input : graph.inputs) {
-    if (!graph.initializers.contains(input.name)) inputs.push_back(input);
-  }
-  return inputs;
-}
-
 int64_t BytesOf(const std::map<std::string, Tensor>& values) {
   int64_t bytes = 0;
   for (const auto& [name, tensor] : values) {

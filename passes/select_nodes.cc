@@ -1,11 +1,11 @@
 #include "passes/select_nodes.h"
 
 #include <algorithm>
-#include <numeric>
 #include <regex>
 #include <set>
 
 #include "base/error.h"
+#include "config/fields.h"
 
 namespace pared {
 namespace {
@@ -14,26 +14,11 @@ constexpr size_t kNearestCount = 3;
 // Longer names are compared by their beginning, so that a hostile model costs no time.
 constexpr size_t kComparedLength = 128;
 
-size_t EditDistance(std::string_view a, std::string_view b) {
-  a = a.substr(0, kComparedLength);
-  b = b.substr(0, kComparedLength);
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
-    }
-  }
-  return row[b.size()];
-}
-
 // A name that holds the one sought (or is held by it) is nearer than any other: the full path of
 // "encoder" is what its user meant.
 size_t Distance(const std::string& sought, const std::string& name) {
-  const size_t edits = EditDistance(sought, name);
+  const size_t edits = EditDistance(std::string_view(sought).substr(0, kComparedLength),
+                                    std::string_view(name).substr(0, kComparedLength));
   const bool holds =
       !name.empty() && !sought.empty() &&
       (name.find(sought) != std::string::npos || sought.find(name) != std::string::npos);
