@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "api/web.h"
 #include "storage/artifacts.h"
 
 namespace pared {
@@ -48,6 +49,7 @@ std::optional<Response> RefuseStranger(const Settings& settings, const Request& 
                                        int64_t now_ms) {
   if (settings.tokens.empty()) return std::nullopt;
   if (request.path == "/healthz" || request.path == "/readyz") return std::nullopt;
+  if (IsWebPath(request.path)) return std::nullopt;
   const std::optional<std::string> bearer = BearerOf(request.headers);
   if (!bearer) return Unauthorized("Bearer", "needs the header \"Authorization: Bearer TOKEN\"");
   const std::string digest = DigestOf(*bearer);

@@ -199,7 +199,8 @@ Params ParseQuery(std::string_view text) {
     if (pair.empty()) continue;
     const size_t equals = std::min(pair.find('='), pair.size());
     const std::string name = PercentDecode(pair.substr(0, equals), "?");
-    const std::string_view value = pair.substr(std::min(equals + 1, pair.size()));
+    std::string value(pair.substr(std::min(equals + 1, pair.size())));
+    std::ranges::replace(value, '+', ' ');  // as forms and most HTTP libraries write a space
     if (!query.emplace(name, PercentDecode(value, "?" + name)).second) {
       throw Error(ErrorCode::kInvalidArgument, "is given twice", "?" + name);
     }

@@ -56,7 +56,8 @@ Response Problem(int status, const std::string& title, const std::string& detail
 const char* VerbName(Verb verb);  // "GET"
 int StatusOf(ErrorCode code);
 
-// "a=1&b=%20" percent-decoded. Throws kInvalidArgument at ?NAME: given twice, badly encoded.
+// "a=1&b=%20" percent-decoded, '+' as a space (URL Standard, 5.1). Throws kInvalidArgument at
+// ?NAME: given twice, badly encoded.
 Params ParseQuery(std::string_view text);
 
 // Percent-decodes. Throws kInvalidArgument at `where`.

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "api/web.h"
+
 namespace pared {
 namespace {
 
@@ -163,6 +165,8 @@ std::vector<Route> MakeRoutes(const Service& s) {
        Body::kNone,
        {},
        On(s, GetMetrics)},
+      {Verb::kGet, "/", "The web page.", Body::kNone, {}, On(s, GetWebPage)},
+      {Verb::kGet, "/web/{name}", "A file of the web page.", Body::kNone, {}, On(s, GetWebFile)},
       {Verb::kGet,
        "/openapi.json",
        "This service as OpenAPI 3.1.",

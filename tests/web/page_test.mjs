@@ -1,0 +1,185 @@
+// The web page in headless Chromium against a daemon with a real model.
+//
+// usage: page_test.mjs PARED SCREENSHOTS          77: the browser, a library or the model is missing
+
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { models, registerModel, startDaemon } from "./daemon.mjs";
+
+const [program, screenshots] = process.argv.slice(2);
+const root = join(import.meta.dirname, "../..");
+const chromium = "/usr/bin/chromium";
+for (const needed of [chromium, join(root, ".web-test/node_modules/playwright-core"), join(models, "mnist-conv/mnist-conv.onnx"),
+                      join(models, "datasets/mnist-5k/dataset.json")]) {
+  if (!existsSync(needed)) {
+    console.log(`skipped: there is no ${needed}`);
+    process.exit(77);
+  }
+}
+const playwright = createRequire(join(root, ".web-test/"))("playwright-core");
+
+let daemon, browser, page;
+const faults = [];  // what the page complained of
+const expected = /status of 40[014]/;
+
+async function newPage(options = {}) {
+  const made = await browser.newPage({ viewport: { width: 1200, height: 900 }, acceptDownloads: true, ...options });
+  made.on("pageerror", (error) => faults.push(error.message));
+  made.on("console", (message) => {
+    if (message.type() === "error" && !expected.test(message.text())) faults.push(message.text());
+  });
+  made.setDefaultTimeout(30000);
+  return made;
+}
+
+async function open(hash, heading, at = page) {
+  await at.goto(`${daemon.url}/${hash}`);
+  await at.locator("h1", { hasText: heading }).waitFor();
+}
+
+async function shoot(name, at = page) {
+  await at.waitForTimeout(150);  // a plot is drawn in the next frame
+  await at.screenshot({ path: join(screenshots, `${name}.png`), fullPage: true });
+}
+
+before(async () => {
+  mkdirSync(screenshots, { recursive: true });
+  daemon = await startDaemon(program);
+  await registerModel(daemon.url, "mnist-conv");
+  browser = await playwright.chromium.launch({ executablePath: chromium, args: ["--no-sandbox"] });
+  page = await newPage();
+});
+
+after(async () => {
+  await browser?.close();
+  await daemon?.stop();
+  assert.deepEqual(faults, []);
+});
+
+test("allows nothing inline and nothing from elsewhere", async () => {
+  const answer = await fetch(daemon.url);
+  const policy = answer.headers.get("content-security-policy");
+  assert.match(policy, /default-src 'none'/);
+  assert.doesNotMatch(policy, /unsafe/);
+  const text = await answer.text();
+  assert.doesNotMatch(text, /<script(?![^>]* src=)/);
+  assert.doesNotMatch(text, /\son\w+=|\sstyle=|https?:/);
+  const again = await fetch(daemon.url, { headers: { "if-none-match": answer.headers.get("etag") } });
+  assert.equal(again.status, 304);
+});
+
+test("shows a fault of the form where it is, and submits what is right", async () => {
+  await open("#/submit", "Submit a job");
+  await page.getByLabel("Calibration data").selectOption("mnist-5k");
+  await page.getByLabel("Samples").fill("64");
+  await page.getByLabel("Timed runs").fill("3");
+  await page.getByRole("button", { name: "Add chain" }).click();
+  const second = page.locator("fieldset", { hasText: "Chain" }).filter({ has: page.locator('input[value="chain-2"]') }).last();
+  await second.getByLabel("Pass to add").selectOption("magnitude_prune");
+  await second.getByRole("button", { name: "Add pass" }).click();
+  const sparsity = second.getByLabel("sparsity", { exact: true }).first();
+  await sparsity.evaluate((input) => { input.removeAttribute("max"); input.value = "7"; });
+  await page.getByRole("button", { name: "Submit", exact: true }).click();
+  await page.getByText("must be between").waitFor();
+  assert.equal(await sparsity.getAttribute("aria-invalid"), "true");
+  await shoot("submit");
+  await sparsity.fill("0.8");
+  await page.getByRole("button", { name: "Submit", exact: true }).click();
+  await page.locator("h1", { hasText: "Job 1: mnist-conv" }).waitFor();
+});
+
+test("follows the job to its end without being loaded again", async () => {
+  await page.locator(".chip.state-succeeded").waitFor();
+  const rows = page.locator("tbody tr");
+  await rows.nth(2).waitFor();
+  assert.deepEqual(await rows.locator("td:nth-child(4)").allInnerTexts(), ["baseline", "int8", "chain-2"]);
+  const job = await (await fetch(`${daemon.url}/v1/jobs/1`)).json();
+  assert.deepEqual(job.spec.chains[1].passes[0].sparsity, 0.8);
+  assert.equal(job.spec.calibration.samples, 64);
+  await shoot("job");
+  await open("#/jobs", "Jobs");
+  await page.locator(".chip.state-succeeded").waitFor();
+});
+
+test("filters the history, and marks where a filter is wrong", async () => {
+  await open("#/runs", "History");
+  await page.keyboard.press("/");
+  await page.keyboard.type('chain = "int8"');
+  await page.keyboard.press("Enter");
+  await page.getByText("1 run", { exact: true }).waitFor();
+  assert.deepEqual(await page.locator("tbody td:nth-child(4)").allInnerTexts(), ["int8"]);
+  await page.locator("[data-filter]").fill("top1 <");
+  await page.keyboard.press("Enter");
+  await page.getByRole("alert").waitFor();
+  assert.match(await page.locator("pre").innerText(), /^top1 <\n {5,6}\^$/);
+});
+
+test("walks the front by keys, pins and compares", async () => {
+  await open("#/pareto", "Fronts");
+  const plot = page.locator(".plot canvas");
+  await plot.waitFor();
+  await page.waitForTimeout(150);
+  await plot.focus();
+  for (const key of ["ArrowRight", "p", "ArrowRight", "p"]) await page.keyboard.press(key);
+  assert.equal(await page.locator("#pins button").count(), 3);
+  await shoot("front");
+  await page.getByRole("button", { name: "Compare" }).click();
+  await page.locator("h1", { hasText: "Compare" }).waitFor();
+  await page.locator("td", { hasText: /^size_bytes$/ }).waitFor();
+  await shoot("compare");
+});
+
+test("shows a run with its layers, keeps a note, hands out its file", async () => {
+  await open("#/runs/3", "Run 3: mnist-conv chain-2");
+  assert.ok(await page.locator(".bars canvas").count() >= 2);
+  await page.getByLabel("Note").fill("for the phone");
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.getByText("saved").waitFor();
+  const run = await (await fetch(`${daemon.url}/v1/runs/3`)).json();
+  assert.equal(run.note, "for the phone");
+  const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: /Download/ }).click()]);
+  assert.equal(file.suggestedFilename(), "mnist-conv-chain-2.onnx");
+  assert.equal(createHash("sha256").update(readFileSync(await file.path())).digest("hex"), run.artifact);
+  await shoot("run");
+});
+
+test("says that a page or a run is not there", async () => {
+  await open("#/runs/999", "That did not work");
+  await page.getByText("there is no run 999").waitFor();
+  await open("#/nowhere", "That did not work");
+});
+
+test("needs no more than 400 pixels, in light and dark", async () => {
+  for (const colorScheme of ["light", "dark"]) {
+    const narrow = await newPage({ viewport: { width: 400, height: 800 }, colorScheme });
+    for (const [hash, heading] of [["#/jobs", "Jobs"], ["#/jobs/1", "Job 1"], ["#/submit", "Submit"], ["#/runs", "History"],
+                                   ["#/pareto", "Fronts"], ["#/runs/3", "Run 3"], ["#/compare?runs=1,3", "Compare"]]) {
+      await open(hash, heading, narrow);
+      const width = await narrow.evaluate(() => document.scrollingElement.scrollWidth);
+      assert.ok(width <= 400, `${hash} is ${width} pixels wide`);
+    }
+    const ground = await narrow.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    assert.equal(ground, colorScheme === "dark" ? "rgb(17, 23, 28)" : "rgb(255, 255, 255)");
+    await shoot(`narrow-${colorScheme}`, narrow);
+    await narrow.close();
+  }
+});
+
+test("asks for a token and goes on with it", async () => {
+  const sha256 = createHash("sha256").update("secret").digest("hex");
+  const guarded = await startDaemon(program, { tokens: [{ name: "me", sha256, scope: "write", expires_ms: 0 }] });
+  try {
+    const stranger = await newPage();
+    await stranger.goto(`${guarded.url}/#/runs`);
+    await stranger.locator("#token-text").fill("secret");
+    await stranger.keyboard.press("Enter");
+    await stranger.getByText("No run matches").waitFor();
+    await stranger.close();
+  } finally {
+    await guarded.stop();
+  }
+});
