@@ -1,28 +1,28 @@
 // Magnitudes compare as their bit patterns without the sign. A sample brackets the threshold; one
-// read of all elements counts those below the bracket and collects the few within; these are then
-// ordered. Where the bracket misses, it is widened to everything: exact in any case.
+// read of all elements, in parallel, counts those below the bracket and collects the few within;
+// of these a histogram leaves one bin to be ordered. Where the bracket misses, it is widened to
+// everything: exact in any case.
 
 #include "passes/select_smallest.h"
 
+#include <tbb/parallel_for.h>
+
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 
 #include "base/check.h"
+#include "kernels/magnitudes.h"
 
 namespace pared {
 namespace {
 
-constexpr uint32_t kMagnitudeMask = 0x7fffffff;
-constexpr int64_t kSampleSize = 1 << 16;
-// The sample's quantile errs by about sqrt(p (1 - p) / n); six of that miss once in 5e8 calls.
-constexpr double kDeviations = 6;
+constexpr int64_t kSampleSize = 1 << 17;
+// The sample's quantile errs by about sqrt(p (1 - p) / n); five of that miss once in 2e6 calls.
+constexpr double kDeviations = 5;
 
 uint32_t Magnitude(float value) { return std::bit_cast<uint32_t>(value) & kMagnitudeMask; }
-
-struct Bracket {
-  uint32_t low = 0, high = kMagnitudeMask;  // both inclusive
-};
 
 int64_t TotalCount(const std::vector<std::span<const float>>& lists) {
   int64_t total = 0;
@@ -30,8 +30,15 @@ int64_t TotalCount(const std::vector<std::span<const float>>& lists) {
   return total;
 }
 
-Bracket SampleBracket(const std::vector<std::span<const float>>& lists, int64_t count,
-                      int64_t total) {
+// The element that would stand at `rank` if the sample were sorted.
+uint32_t AtRank(std::vector<uint32_t>& sample, double rank) {
+  const auto place = sample.begin() + static_cast<int64_t>(rank);
+  std::nth_element(sample.begin(), place, sample.end());
+  return *place;
+}
+
+MagnitudeRange SampleBracket(const std::vector<std::span<const float>>& lists, int64_t count,
+                             int64_t total) {
   if (total <= 4 * kSampleSize) return {};
   // A step with no small factor does not fall in with the rows of a matrix.
   const int64_t step = (total / kSampleSize) | 1;
@@ -43,14 +50,13 @@ Bracket SampleBracket(const std::vector<std::span<const float>>& lists, int64_t 
     }
     next -= std::ssize(list);
   }
-  std::ranges::sort(sample);
   const double size = static_cast<double>(sample.size());
   const double quantile = static_cast<double>(count) / static_cast<double>(total);
   const double margin = kDeviations * std::sqrt(size * quantile * (1 - quantile)) + 2;
   const double low = quantile * size - margin, high = quantile * size + margin;
-  Bracket bracket;
-  if (low >= 0) bracket.low = sample[static_cast<size_t>(low)];
-  if (high < size) bracket.high = sample[static_cast<size_t>(high)];
+  MagnitudeRange bracket;
+  if (low >= 0) bracket.low = AtRank(sample, low);
+  if (high < size) bracket.high = AtRank(sample, high);
   return bracket;
 }
 
@@ -59,35 +65,52 @@ struct Split {
   std::vector<uint32_t> within;
 };
 
-// Blocks of this many are counted without a branch; only blocks that hold a candidate are looked
-// through again.
-constexpr size_t kBlock = 64;
-
-void SplitBlock(std::span<const float> block, Bracket bracket, Split& split) {
-  int32_t below = 0, within = 0;
-  for (const float value : block) {
-    const uint32_t magnitude = Magnitude(value);
-    below += static_cast<int32_t>(magnitude < bracket.low);
-    within += static_cast<int32_t>(magnitude - bracket.low <= bracket.high - bracket.low);
-  }
-  split.below += below;
-  if (within == 0) return;
-  for (const float value : block) {
-    const uint32_t magnitude = Magnitude(value);
-    if (magnitude - bracket.low <= bracket.high - bracket.low) split.within.push_back(magnitude);
-  }
-}
-
-Split SplitAll(const std::vector<std::span<const float>>& lists, Bracket bracket) {
-  Split split;
+Split SplitAll(const std::vector<std::span<const float>>& lists, MagnitudeRange bracket) {
+  constexpr size_t kChunk = 1 << 20;
+  std::vector<std::span<const float>> chunks;
   for (std::span<const float> list : lists) {
     while (!list.empty()) {
-      const size_t size = std::min(kBlock, list.size());
-      SplitBlock(list.first(size), bracket, split);
-      list = list.subspan(size);
+      chunks.push_back(list.first(std::min(kChunk, list.size())));
+      list = list.subspan(chunks.back().size());
     }
   }
+  std::vector<Split> parts(chunks.size());
+  const Isa isa = SelectedIsa();
+  tbb::parallel_for(size_t{0}, chunks.size(), [&](size_t i) {
+    parts[i].below = SplitMagnitudes(chunks[i], bracket, parts[i].within, isa);
+  });
+  Split split;
+  for (const Split& part : parts) {
+    split.below += part.below;
+    split.within.insert(split.within.end(), part.within.begin(), part.within.end());
+  }
   return split;
+}
+
+// The magnitude that `rank` of the others precede, and how many are less than it.
+struct Ranked {
+  uint32_t magnitude = 0;
+  int64_t less = 0;
+};
+
+Ranked FindRank(std::vector<uint32_t>& magnitudes, int64_t rank) {
+  const auto [least, most] = std::ranges::minmax(magnitudes);
+  constexpr int kBinBits = 12;
+  const int shift = std::max(0, static_cast<int>(std::bit_width(most - least)) - kBinBits);
+  std::array<int64_t, 1 << kBinBits> bins = {};
+  for (const uint32_t magnitude : magnitudes) ++bins[(magnitude - least) >> shift];
+  size_t bin = 0;
+  int64_t before = 0;
+  while (before + bins[bin] <= rank) before += bins[bin++];
+  const auto is_outside = [&](uint32_t m) { return (m - least) >> shift != bin; };
+  magnitudes.erase(std::remove_if(magnitudes.begin(), magnitudes.end(), is_outside),
+                   magnitudes.end());
+  const auto place = magnitudes.begin() + (rank - before);
+  std::nth_element(magnitudes.begin(), place, magnitudes.end());
+  // nth_element leaves nothing greater before `place`.
+  const int64_t less = std::count_if(magnitudes.begin(), place,
+                                     [&](uint32_t magnitude) { return magnitude < *place; });
+  return {*place, before + less};
 }
 
 }  // namespace
@@ -101,13 +124,8 @@ Threshold SelectSmallest(const std::vector<std::span<const float>>& lists, int64
   if (count <= split.below || count > split.below + std::ssize(split.within)) {
     split = SplitAll(lists, {});
   }
-  const auto last = split.within.begin() + (count - split.below - 1);
-  std::nth_element(split.within.begin(), last, split.within.end());
-  const uint32_t threshold = *last;
-  // nth_element leaves nothing greater before `last`.
-  const int64_t less = std::count_if(split.within.begin(), last,
-                                     [&](uint32_t magnitude) { return magnitude < threshold; });
-  return {std::bit_cast<float>(threshold), count - split.below - less};
+  const Ranked last = FindRank(split.within, count - split.below - 1);
+  return {std::bit_cast<float>(last.magnitude), count - split.below - last.less};
 }
 
 }  // namespace pared
