@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -36,8 +37,9 @@ struct Response {
   std::string type = "application/json";
   std::string body;
   Headers headers;
-  std::filesystem::path file;  // where it is not empty: the body, streamed
-  Stream stream;               // where it is set: the body, asked every 200 ms until it ends
+  std::filesystem::path file;          // where it is not empty: the body, streamed
+  std::shared_ptr<const void> keeper;  // keeps the file there until it has been sent
+  Stream stream;         // where it is set: the body, asked every 200 ms until it ends
   bool pending = false;  // not yet: the server sleeps 200 ms and asks again, then sends it anyway
 };
 

@@ -114,7 +114,8 @@ Response ListModels(const Service& service, const Request&) {
 Response GetModel(const Service& service, const Request& request) {
   const std::optional<ModelRecord> record = service.store.GetModel(NameOf(request));
   if (!record) throw Error(ErrorCode::kNotFound, "there is no such model", "{name}");
-  const Model model = LoadOnnx(service.artifacts.Path(record->sha256));
+  const OpenArtifact artifact = service.artifacts.Open(record->sha256);
+  const Model model = LoadOnnx(artifact.model);
   Json json = RecordJson(*record);
   json["inputs"] = ValuesJson(model.graph.inputs);
   json["outputs"] = ValuesJson(model.graph.outputs);

@@ -92,7 +92,7 @@ std::vector<Route> MakeRoutes(const Service& s) {
        "/v1/runs/{id}/model",
        "The ONNX file that a run made.",
        Body::kNone,
-       {},
+       {{"form", "onnx, or packed where the job asked for that form; `pared unpack` expands it."}},
        On(s, GetRunModel)},
       {Verb::kGet,
        "/v1/runs/{id}/model/data",

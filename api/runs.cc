@@ -131,18 +131,34 @@ Response GetRun(const Service& service, const Request& request) {
 Response GetRunModel(const Service& service, const Request& request) {
   const Run run = Existing(service, request);
   const std::string& sha256 = ArtifactOf(run);
-  return FileResponse(request, service.artifacts.Path(sha256), sha256,
-                      run.record.model + "-" + run.record.chain + ".onnx");
+  const std::string name = run.record.model + "-" + run.record.chain;
+  const std::string form = QueryText(request, "form").value_or("onnx");
+  if (form == "packed") {
+    const std::optional<std::filesystem::path> packed = service.artifacts.PackedPath(sha256);
+    if (packed) return FileResponse(request, *packed, sha256 + "-packed", name + ".packed");
+    throw Error(ErrorCode::kNotFound, "this model is not kept packed: its job did not ask for it",
+                "{id}");
+  }
+  if (form != "onnx") {
+    throw Error(ErrorCode::kInvalidArgument, "must be \"onnx\" or \"packed\"", "?form");
+  }
+  const OpenArtifact artifact = service.artifacts.Open(sha256);
+  Response response = FileResponse(request, artifact.model, sha256, name + ".onnx");
+  response.keeper = artifact.keeper;
+  return response;
 }
 
 Response GetRunModelData(const Service& service, const Request& request) {
   const Run run = Existing(service, request);
   const std::string& sha256 = ArtifactOf(run);
-  const std::optional<std::filesystem::path> file = service.artifacts.DataPath(sha256);
-  if (!file) {
+  const OpenArtifact artifact = service.artifacts.Open(sha256);
+  if (!artifact.data) {
     throw Error(ErrorCode::kNotFound, "this model keeps all its tensors in one file", "{id}");
   }
-  return FileResponse(request, *file, sha256 + "-data", file->filename().string());
+  Response response =
+      FileResponse(request, *artifact.data, sha256 + "-data", artifact.data->filename().string());
+  response.keeper = artifact.keeper;
+  return response;
 }
 
 }  // namespace pared

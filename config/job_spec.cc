@@ -53,6 +53,9 @@ void Fields(FieldVisitor& f, JobSpec& s) {
   f.List("chains", s.chains, kChainsMax, "Lists of passes, each of which gives one model.");
   f.Object("evaluate", s.evaluate, "How each chain's model is measured.");
   f.Object("limits", s.limits, "What the job may use.");
+  f.Choice("artifact", s.artifact, {"onnx", "packed"},
+           "How the models are kept: as ONNX files, or packed, which takes little room where most "
+           "weights are zero and is expanded when they are fetched.");
   f.Integer("seed", s.seed, {0, std::numeric_limits<int64_t>::max()},
             "Seeds everything random in the job.");
   f.Integer("priority", s.priority, {-100, 100},

@@ -32,6 +32,9 @@ struct EvaluateSpec {
   double min_agreement = 0.5;  // where the dataset has labels
 };
 
+// How the models that come out are kept.
+enum class ArtifactForm { kOnnx, kPacked };
+
 struct LimitsSpec {
   int64_t memory_mb = 0;  // 0: the daemon's setting
   int64_t time_s = 0;     // 0: the daemon's setting
@@ -45,6 +48,7 @@ struct JobSpec {
   std::vector<ChainSpec> chains;  // at least one
   EvaluateSpec evaluate;
   LimitsSpec limits;
+  ArtifactForm artifact = ArtifactForm::kOnnx;
   int64_t seed = 0;      // of everything random in the job
   int64_t priority = 0;  // -100 to 100; the greatest runs first
 };

@@ -199,7 +199,7 @@ std::string CommandsHelp() {
   WriteFlagsHelp(DescribeFields<BenchOptions>(), out);
   out << "\npared evaluate MODEL [flags]: accuracy, size and latency of a model file\n";
   WriteFlagsHelp(DescribeFields<EvaluateOptions>(), out);
-  out << OptimizeHelp();
+  out << OptimizeHelp() << PackHelp();
   return out.str();
 }
 

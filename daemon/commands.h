@@ -19,11 +19,16 @@ void RunEvaluate(const std::vector<std::string>& arguments, std::ostream& out);
 // the passes reported. Throws what the chain failed with.
 void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out);
 
+// `pared pack MODEL --out=FILE` and `pared unpack MODEL --out=FOLDER` (storage/packed.h).
+void RunPack(const std::vector<std::string>& arguments, std::ostream& out);
+void RunUnpack(const std::vector<std::string>& arguments, std::ostream& out);
+
 // `pared --describe-passes`: docs/passes.md.
 void DescribePasses(std::ostream& out);
 
 // What --help says of the subcommands.
 std::string CommandsHelp();
 std::string OptimizeHelp();
+std::string PackHelp();
 
 }  // namespace pared

@@ -96,13 +96,16 @@ void RunCommand(std::vector<std::string> arguments) {
   if (command == "work") return WorkIn(arguments);
   if (command == "bench") return RunBench(arguments, std::cout);
   if (command == "optimize") return RunOptimize(arguments, std::cout);
+  if (command == "pack") return RunPack(arguments, std::cout);
+  if (command == "unpack") return RunUnpack(arguments, std::cout);
   if (command == "evaluate") return RunEvaluate(arguments, std::cout);
   if (command == "gc") return RunGc(arguments, std::cout);
   if (command == "backup") return RunBackup(arguments, std::cout);
   if (command == "--describe-passes") return DescribePasses(std::cout);
   if (is_named && command != "serve") {
     throw Error(ErrorCode::kInvalidArgument,
-                "no such command; there are serve, work, optimize, bench, evaluate, gc and backup",
+                "no such command; there are serve, work, optimize, bench, evaluate, pack, unpack, "
+                "gc and backup",
                 command);
   }
   StartDaemon(arguments);

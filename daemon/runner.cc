@@ -207,14 +207,19 @@ std::filesystem::path FileIn(const std::filesystem::path& folder, const std::str
 
 // The worker's account of one chain. Its file moves in; the baseline's is there already.
 RunRecord Record(const ChainResult& chain, const std::filesystem::path& folder,
-                 Artifacts& artifacts) {
+                 Artifacts& artifacts, ArtifactForm form) {
   RunRecord record;
   record.chain = chain.chain;
   record.steps = chain.steps;
   record.reports = chain.reports;
   record.error = chain.error;
   record.metrics = MetricsOf(chain.metrics);
-  if (!chain.file.empty()) record.artifact = artifacts.Put(FileIn(folder, chain.file)).sha256;
+  if (chain.file.empty()) return record;
+  const Artifact artifact = artifacts.Put(FileIn(folder, chain.file), form);
+  record.artifact = artifact.sha256;
+  if (artifact.packed_bytes > 0) {
+    record.metrics["size_packed_bytes"] = static_cast<double>(artifact.packed_bytes);
+  }
   return record;
 }
 
@@ -346,7 +351,8 @@ WorkOrder Runner::OrderFor(const JobSpec& spec, const std::string& model) const 
   };
   WorkOrder order;
   order.spec = WriteJobSpec(spec);
-  order.model = artifacts_.Path(model).string();
+  const OpenArtifact opened = artifacts_.Open(model);
+  order.model = opened.model.string();
   order.calibration = folder_of(spec.calibration.dataset);
   order.evaluation = folder_of(spec.evaluate.dataset);
   order.threads = settings_.threads;
@@ -387,7 +393,7 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
   }
   std::vector<RunRecord> runs;
   for (const ChainResult& chain : result.runs) {
-    RunRecord record = Record(chain, folder.path(), artifacts_);
+    RunRecord record = Record(chain, folder.path(), artifacts_, spec.artifact);
     record.experiment = spec.experiment;
     record.model = spec.model;
     record.machine = result.machine;

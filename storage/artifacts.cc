@@ -6,15 +6,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <system_error>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
 #include "base/error.h"
+#include "storage/packed.h"
 
 namespace pared {
 namespace {
@@ -23,6 +26,7 @@ namespace fs = std::filesystem;
 
 constexpr size_t kChunkBytes = size_t{1} << 20;
 constexpr const char* kModelName = "model.onnx";
+constexpr const char* kPackedName = "model.packed";
 constexpr const char* kIncoming = "incoming";  // what is on its way in
 
 [[noreturn]] void ThrowSystem(const std::string& doing, const fs::path& file, int error) {
@@ -105,6 +109,17 @@ void CheckRegular(const fs::path& path) {
 
 fs::path DataNameOf(const fs::path& file) { return file.string() + ".data"; }
 
+// Replaces the files of a folder by their packed form, and returns its size.
+int64_t Pack(const fs::path& folder, const fs::path& data) {
+  std::vector<fs::path> files = {folder / kModelName};
+  if (!data.empty()) files.push_back(data);
+  const fs::path packed = folder / kPackedName;
+  PackFiles(files, packed);
+  for (const fs::path& file : files) fs::remove(file);
+  Sha256 unused;
+  return Seal(packed, unused);
+}
+
 bool IsSha256(const std::string& text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
@@ -160,7 +175,7 @@ Artifacts::Artifacts(fs::path folder) : folder_(std::move(folder)) {
   Check(error, "create", folder_ / kIncoming);
 }
 
-Artifact Artifacts::Put(const fs::path& file) {
+Artifact Artifacts::Put(const fs::path& file, ArtifactForm form) {
   const fs::path data = DataNameOf(file);
   std::error_code error;
   const bool has_data = fs::exists(fs::symlink_status(data, error));
@@ -179,40 +194,68 @@ Artifact Artifacts::Put(const fs::path& file) {
     artifact.bytes += Seal(data_path, sha256);
   }
   artifact.sha256 = sha256.Finish();
+  if (form == ArtifactForm::kPacked) {
+    artifact.packed_bytes = Pack(temporary.path(), has_data ? data_path : fs::path());
+  }
   File(temporary.path(), O_RDONLY | O_DIRECTORY).Sync();
+  Install(temporary.path(), Folder(artifact.sha256));
+  return artifact;
+}
 
-  const fs::path target = Folder(artifact.sha256);
+void Artifacts::Install(const fs::path& folder, const fs::path& target) {
+  std::error_code error;
   const std::lock_guard lock(mutex_);
   fs::create_directories(target.parent_path(), error);
   Check(error, "create", target.parent_path());
-  if (rename(temporary.path().c_str(), target.c_str()) != 0) {
-    // A folder that is not empty cannot be replaced: the same artifact is there.
+  if (rename(folder.c_str(), target.c_str()) != 0) {
+    // A folder that is not empty cannot be replaced: the same artifact is there, perhaps in the
+    // other form. The model file comes last: what has it is whole.
     if (errno != ENOTEMPTY && errno != EEXIST) ThrowSystem("create", target, errno);
+    std::vector<fs::path> names;
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+      names.push_back(entry.path().filename());
+    }
+    std::ranges::sort(names, {}, [](const fs::path& name) { return name == kModelName; });
+    for (const fs::path& name : names) {
+      if (!fs::exists(target / name)) fs::rename(folder / name, target / name, error);
+      Check(error, "create", target / name);
+    }
     fs::last_write_time(target, fs::file_time_type::clock::now(), error);
     Check(error, "touch", target);
   }
   File(target.parent_path(), O_RDONLY | O_DIRECTORY).Sync();
-  return artifact;
 }
 
 fs::path Artifacts::Folder(const std::string& sha256) const {
   return folder_ / sha256.substr(0, 2) / sha256;
 }
 
-fs::path Artifacts::Path(const std::string& sha256) const {
+fs::path Artifacts::ExistingFolder(const std::string& sha256) const {
   std::error_code error;
-  if (IsSha256(sha256) && fs::exists(Folder(sha256) / kModelName, error)) {
-    return Folder(sha256) / kModelName;
-  }
+  if (IsSha256(sha256) && fs::exists(Folder(sha256), error)) return Folder(sha256);
   throw Error(ErrorCode::kNotFound, "there is no such artifact", sha256);
 }
 
-std::optional<fs::path> Artifacts::DataPath(const std::string& sha256) const {
-  const fs::path model = Path(sha256);
-  for (const fs::directory_entry& entry : fs::directory_iterator(model.parent_path())) {
-    if (entry.path() != model) return entry.path();
+std::optional<fs::path> Artifacts::PackedPath(const std::string& sha256) const {
+  const fs::path packed = ExistingFolder(sha256) / kPackedName;
+  return fs::exists(packed) ? std::optional(packed) : std::nullopt;
+}
+
+OpenArtifact Artifacts::Open(const std::string& sha256) const {
+  OpenArtifact open;
+  fs::path folder = ExistingFolder(sha256);
+  if (!fs::exists(folder / kModelName)) {
+    auto temporary = std::make_shared<TemporaryFolder>(folder_ / kIncoming);
+    UnpackFiles(folder / kPackedName, temporary->path(), std::numeric_limits<int64_t>::max());
+    folder = temporary->path();
+    open.keeper = std::move(temporary);
   }
-  return std::nullopt;
+  open.model = folder / kModelName;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const fs::path name = entry.path().filename();
+    if (name != kModelName && name != kPackedName) open.data = entry.path();
+  }
+  return open;
 }
 
 SweptArtifacts Artifacts::Sweep(const std::set<std::string>& kept, std::chrono::seconds grace,

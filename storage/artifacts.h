@@ -3,6 +3,8 @@
 //   FOLDER/ab/abcd.../model.onnx          and, where the model keeps tensors beside itself,
 //   FOLDER/ab/abcd.../NAME.onnx.data      under the name that model.onnx refers to
 //
+// or, to take less room, both in FOLDER/ab/abcd.../model.packed (storage/packed.h).
+//
 // An artifact is written aside, synced and renamed into place: it is there whole or not at all, and
 // never changes. What many runs produce alike is there once.
 
@@ -18,6 +20,8 @@
 #include <set>
 #include <span>
 #include <string>
+
+#include "config/job_spec.h"
 
 namespace pared {
 
@@ -50,8 +54,16 @@ class TemporaryFolder {
 };
 
 struct Artifact {
-  std::string sha256;  // of model.onnx, followed by the data file's bytes where there is one
-  int64_t bytes = 0;   // of both
+  std::string sha256;        // of model.onnx, followed by the data file's bytes where there is one
+  int64_t bytes = 0;         // of both
+  int64_t packed_bytes = 0;  // of model.packed, where it was asked for
+};
+
+// The files of an artifact, readable for as long as `keeper` lives.
+struct OpenArtifact {
+  std::filesystem::path model;
+  std::optional<std::filesystem::path> data;  // nullopt: all tensors are in the model file
+  std::shared_ptr<const void> keeper;
 };
 
 struct SweptArtifacts {
@@ -66,12 +78,13 @@ class Artifacts {
   // Takes `file`, and FILE.data where that exists, by hard link or by copy. The file must not be
   // written to afterwards, and becomes read-only. Throws kInvalidArgument where it is no regular
   // file (a symbolic link is none), kUnavailable where the disk is full, kInternal.
-  Artifact Put(const std::filesystem::path& file);
+  Artifact Put(const std::filesystem::path& file, ArtifactForm form = ArtifactForm::kOnnx);
 
-  // The model file of an artifact. Throws kNotFound.
-  std::filesystem::path Path(const std::string& sha256) const;
-  // The file of tensors beside it; nullopt: all are in the model file.
-  std::optional<std::filesystem::path> DataPath(const std::string& sha256) const;
+  // An artifact's files, unpacked for the occasion where only the packed form is kept. Throws
+  // kNotFound, kUnavailable.
+  OpenArtifact Open(const std::string& sha256) const;
+  // nullopt: it is not kept in the packed form. Throws kNotFound.
+  std::optional<std::filesystem::path> PackedPath(const std::string& sha256) const;
 
   // Removes the artifacts that are not in `kept` and that nobody has put for `grace`.
   SweptArtifacts Sweep(const std::set<std::string>& kept, std::chrono::seconds grace, bool is_dry);
@@ -81,6 +94,10 @@ class Artifacts {
 
  private:
   std::filesystem::path Folder(const std::string& sha256) const;
+  // Throws kNotFound.
+  std::filesystem::path ExistingFolder(const std::string& sha256) const;
+  // Moves the folder of a new artifact to its place, or its files where it lacks their form.
+  void Install(const std::filesystem::path& folder, const std::filesystem::path& target);
 
   const std::filesystem::path folder_;
   std::mutex mutex_;  // an artifact that is put again must not be swept meanwhile

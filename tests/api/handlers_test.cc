@@ -114,8 +114,9 @@ TEST_F(ServiceTest, RunsModelsAndFrontAreServed) {
   EXPECT_EQ(ParseJson(Ask(Verb::kGet, "/v1/runs/1").body)["metrics"]["top1"], 0.9);
   EXPECT_EQ(ParseJson(Ask(Verb::kGet, "/v1/pareto").body)["runs"].size(), 1);
   const Response model = Ask(Verb::kGet, "/v1/runs/1/model");
-  EXPECT_EQ(model.file, artifacts_.Path(run.artifact));
+  EXPECT_EQ(model.file, artifacts_.Open(run.artifact).model);
   EXPECT_EQ(model.headers.at("content-disposition"), "attachment; filename=\"m-c.onnx\"");
+  EXPECT_EQ(Ask(Verb::kGet, "/v1/runs/1/model", "form=packed").status, 404);
   EXPECT_EQ(Ask(Verb::kGet, "/v1/runs/2/model").status, 404);
   EXPECT_EQ(Ask(Verb::kGet, "/v1/runs/1/model/data").status, 404);
 
@@ -123,6 +124,25 @@ TEST_F(ServiceTest, RunsModelsAndFrontAreServed) {
   again.path = "/v1/runs/1/model";
   again.headers["if-none-match"] = model.headers.at("etag");
   EXPECT_EQ(router_.Answer(again).status, 304);
+}
+
+TEST_F(ServiceTest, APackedModelIsServedInBothForms) {
+  WriteFile(folder_ / "c.onnx", "abc");
+  RunRecord run = RunOf("c", 10, 0.9);
+  run.artifact = artifacts_.Put(folder_ / "c.onnx", ArtifactForm::kPacked).sha256;
+  Post(Spec());
+  store_.Claim({});
+  store_.Finish(1, JobState::kSucceeded, nullptr, {run});
+  {
+    const Response packed = Ask(Verb::kGet, "/v1/runs/1/model", "form=packed");
+    EXPECT_EQ(packed.file, *artifacts_.PackedPath(run.artifact));
+    const Response model = Ask(Verb::kGet, "/v1/runs/1/model", "form=onnx");
+    EXPECT_EQ(model.headers.at("etag"), "\"" + run.artifact + "\"");
+    EXPECT_TRUE(std::filesystem::exists(model.file));
+    EXPECT_NE(model.headers.at("etag"), packed.headers.at("etag"));
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(artifacts_.IncomingDir()));  // what was expanded has gone
+  EXPECT_EQ(Ask(Verb::kGet, "/v1/runs/1/model", "form=zip").status, 400);
 }
 
 TEST_F(ServiceTest, RegistersAModelBelowARootAndNoOther) {

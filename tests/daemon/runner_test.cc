@@ -115,7 +115,7 @@ TEST_F(RunnerTest, RecordsWhatTheWorkerMeasured) {
   EXPECT_EQ(runs[1].record.model, "tiny");
   EXPECT_EQ(runs[1].record.metrics.at("top1"), 0.8);
   EXPECT_EQ(runs[1].record.machine, Json({{"cpu", "x"}}));
-  EXPECT_EQ(ReadFile(artifacts_.Path(runs[1].record.artifact)), "model-bytes\n");
+  EXPECT_EQ(ReadFile(artifacts_.Open(runs[1].record.artifact).model), "model-bytes\n");
 }
 
 TEST_F(RunnerTest, LeavesNoFolderBehind) {
@@ -322,7 +322,7 @@ TEST_F(RealWorkerTest, MeasuresTheBaselineAndTheChain) {
   const Json& report = runs[1].record.reports.back();
   EXPECT_EQ(report["pass"], "evaluate");
   EXPECT_EQ(report["report"]["random_inputs"], true);
-  EXPECT_EQ(LoadOnnx(artifacts_.Path(runs[1].record.artifact)).graph.inputs.size(), 1u);
+  EXPECT_EQ(LoadOnnx(artifacts_.Open(runs[1].record.artifact).model).graph.inputs.size(), 1u);
 }
 
 TEST_F(RealWorkerTest, AModelThatItCannotRunFailsTheJobByName) {

@@ -256,6 +256,20 @@ class Faults(EndToEnd):
                          "/chains/0/passes/0/sparsity")
         self.assertEqual(daemon.get("/v1/jobs")["jobs"], [])
 
+    def test_packed_models_come_back_byte_for_byte(self):
+        daemon = self.start_with_model()
+        spec = timed_spec(chains=1, runs=1)
+        plain, packed = (daemon.submit({**spec, "artifact": form}) for form in ("onnx", "packed"))
+        runs = [daemon.wait_for_end(job)["runs"][1] for job in (plain, packed)]
+        self.assertEqual(runs[0]["artifact"], runs[1]["artifact"])
+        self.assertLess(runs[1]["metrics"]["size_packed_bytes"], runs[1]["metrics"]["size_bytes"])
+        files = [self.folder / name for name in ("plain", "expanded", "packed")]
+        for file, run, form in zip(files, (runs[0], runs[1], runs[1]), ("onnx", "onnx", "packed")):
+            daemon.curl(f"/v1/runs/{run['id']}/model?form={form}", "-o", str(file))
+        self.assertEqual(files[0].read_bytes(), files[1].read_bytes())
+        subprocess.run([PARED, "unpack", str(files[2]), f"--out={self.folder}"], check=True, capture_output=True)
+        self.assertEqual((self.folder / "model.onnx").read_bytes(), files[0].read_bytes())
+
     def test_the_time_limit_ends_a_job(self):
         daemon = self.start_with_model()
         job = daemon.submit({**LONG, "limits": {"time_s": 1}})

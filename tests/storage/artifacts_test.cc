@@ -41,15 +41,15 @@ TEST_F(ArtifactsTest, AreNamedByTheirBytes) {
   const Artifact artifact = artifacts_.Put(folder_ / "x.onnx");
   EXPECT_EQ(artifact.sha256, kAbc);
   EXPECT_EQ(artifact.bytes, 3);
-  EXPECT_EQ(ReadAll(artifacts_.Path(kAbc)), "abc");
-  EXPECT_EQ(artifacts_.DataPath(kAbc), std::nullopt);
+  EXPECT_EQ(ReadAll(artifacts_.Open(kAbc).model), "abc");
+  EXPECT_EQ(artifacts_.Open(kAbc).data, std::nullopt);
 }
 
 TEST_F(ArtifactsTest, OutliveTheFileTheyCameFrom) {
   WriteFile(folder_ / "x.onnx", "abc");
   artifacts_.Put(folder_ / "x.onnx");
   fs::remove(folder_ / "x.onnx");
-  EXPECT_EQ(ReadAll(artifacts_.Path(kAbc)), "abc");
+  EXPECT_EQ(ReadAll(artifacts_.Open(kAbc).model), "abc");
 }
 
 TEST_F(ArtifactsTest, AreKeptOnce) {
@@ -67,10 +67,10 @@ TEST_F(ArtifactsTest, BringTheTensorsBesideTheModelAlong) {
   const Artifact artifact = artifacts_.Put(folder_ / "p80.onnx");
   EXPECT_EQ(artifact.sha256, kAbc);
   EXPECT_EQ(artifact.bytes, 3);
-  EXPECT_EQ(ReadAll(artifacts_.Path(kAbc)), "ab");
-  ASSERT_TRUE(artifacts_.DataPath(kAbc).has_value());
-  EXPECT_THAT(artifacts_.DataPath(kAbc)->string(), EndsWith("/p80.onnx.data"));
-  EXPECT_EQ(ReadAll(*artifacts_.DataPath(kAbc)), "c");
+  EXPECT_EQ(ReadAll(artifacts_.Open(kAbc).model), "ab");
+  ASSERT_TRUE(artifacts_.Open(kAbc).data.has_value());
+  EXPECT_THAT(artifacts_.Open(kAbc).data->string(), EndsWith("/p80.onnx.data"));
+  EXPECT_EQ(ReadAll(*artifacts_.Open(kAbc).data), "c");
 }
 
 TEST_F(ArtifactsTest, RefuseSymbolicLinks) {
@@ -89,7 +89,7 @@ TEST_F(ArtifactsTest, RefuseSymbolicLinks) {
 TEST_F(ArtifactsTest, KnowOnlyDigests) {
   for (const std::string& name : {std::string("../secret"), std::string(64, '.'), std::string(),
                                   std::string(64, '0'), std::string(63, 'a') + "/"}) {
-    EXPECT_THAT([&] { artifacts_.Path(name); }, ThrowsError(ErrorCode::kNotFound, name));
+    EXPECT_THAT([&] { artifacts_.Open(name).model; }, ThrowsError(ErrorCode::kNotFound, name));
   }
 }
 
@@ -103,6 +103,39 @@ TEST_F(ArtifactsTest, LeaveNothingBehindThatWasRefused) {
   WriteFile(folder_ / "x.onnx", "abc");
   artifacts_.Put(folder_ / "x.onnx");
   EXPECT_TRUE(fs::is_empty(artifacts_.IncomingDir()));
+}
+
+TEST_F(ArtifactsTest, ExpandThePackedForm) {
+  const std::string text(100'000, '\0');
+  WriteFile(folder_ / "x.onnx", text);
+  WriteFile(folder_ / "x.onnx.data", "abc");
+  const Artifact plain = Artifacts(folder_ / "other").Put(folder_ / "x.onnx");
+  const Artifact packed = artifacts_.Put(folder_ / "x.onnx", ArtifactForm::kPacked);
+  EXPECT_EQ(packed.sha256, plain.sha256);
+  EXPECT_EQ(packed.bytes, plain.bytes);
+  EXPECT_GT(packed.packed_bytes, 0);
+  EXPECT_LT(packed.packed_bytes, 300);
+  EXPECT_EQ(fs::file_size(*artifacts_.PackedPath(packed.sha256)), packed.packed_bytes);
+  {
+    const OpenArtifact open = artifacts_.Open(packed.sha256);
+    EXPECT_EQ(ReadAll(open.model), text);
+    EXPECT_EQ(ReadAll(*open.data), "abc");
+    EXPECT_EQ(open.data->filename(), "x.onnx.data");
+  }
+  EXPECT_TRUE(fs::is_empty(artifacts_.IncomingDir()));
+}
+
+TEST_F(ArtifactsTest, AreKeptInBothFormsWhereBothWereAskedFor) {
+  for (const ArtifactForm first : {ArtifactForm::kOnnx, ArtifactForm::kPacked}) {
+    Artifacts artifacts(folder_ / (first == ArtifactForm::kOnnx ? "a" : "b"));
+    WriteFile(folder_ / "y.onnx", "abc");
+    artifacts.Put(folder_ / "y.onnx", first);
+    artifacts.Put(folder_ / "y.onnx",
+                  first == ArtifactForm::kOnnx ? ArtifactForm::kPacked : ArtifactForm::kOnnx);
+    EXPECT_NE(artifacts.PackedPath(kAbc), std::nullopt);
+    EXPECT_EQ(artifacts.Open(kAbc).keeper, nullptr);  // not unpacked
+    EXPECT_EQ(ReadAll(artifacts.Open(kAbc).model), "abc");
+  }
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ class MaintenanceTest : public ::testing::Test {
     const std::string sha256 = artifacts_.Put(file).sha256;
     fs::remove(file);
     const auto old = fs::file_time_type::clock::now() - std::chrono::hours(2);
-    fs::last_write_time(artifacts_.Path(sha256).parent_path(), old);
+    fs::last_write_time(artifacts_.Open(sha256).model.parent_path(), old);
     return sha256;
   }
 

@@ -1,0 +1,75 @@
+// `pared pack` and `pared unpack`: a model file, and the data file beside it, to and from one
+// packed file.
+
+#include <filesystem>
+#include <limits>
+#include <ostream>
+#include <sstream>
+
+#include "daemon/arguments.h"
+#include "daemon/commands.h"
+#include "storage/packed.h"
+
+namespace pared {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct PackOptions {
+  std::string model, out;
+};
+
+void Fields(FieldVisitor& f, PackOptions& o) {
+  f.Required();
+  f.Text("model", o.model, TextRule::kAny,
+         "The ONNX file; FILE.data goes with it where it exists.");
+  f.Required();
+  f.Text("out", o.out, TextRule::kAny, "Where the packed file is written.");
+}
+
+struct UnpackOptions {
+  std::string model, out = ".";
+  int64_t bytes_max = int64_t{64} << 30;
+};
+
+void Fields(FieldVisitor& f, UnpackOptions& o) {
+  f.Required();
+  f.Text("model", o.model, TextRule::kAny, "The packed file.");
+  f.Text("out", o.out, TextRule::kAny, "The folder that its files are written to.");
+  f.Integer("bytes_max", o.bytes_max, {1, std::numeric_limits<int64_t>::max()},
+            "A file that expands to more is refused.");
+}
+
+}  // namespace
+
+void RunPack(const std::vector<std::string>& arguments, std::ostream& out) {
+  const auto options = ReadArguments<PackOptions>(arguments);
+  std::vector<fs::path> files = {options.model};
+  if (fs::exists(options.model + ".data")) files.emplace_back(options.model + ".data");
+  PackFiles(files, options.out);
+  uintmax_t bytes = 0;
+  for (const fs::path& file : files) bytes += fs::file_size(file);
+  out << DumpJson(
+             {{"out", options.out}, {"bytes", bytes}, {"packed_bytes", fs::file_size(options.out)}})
+      << "\n";
+}
+
+void RunUnpack(const std::vector<std::string>& arguments, std::ostream& out) {
+  const auto options = ReadArguments<UnpackOptions>(arguments);
+  Json files = Json::array();
+  for (const fs::path& file : UnpackFiles(options.model, options.out, options.bytes_max)) {
+    files.push_back(file.string());
+  }
+  out << DumpJson({{"files", std::move(files)}}) << "\n";
+}
+
+std::string PackHelp() {
+  std::ostringstream out;
+  out << "\npared pack MODEL --out=FILE: one small file of a model whose weights are mostly zero\n";
+  WriteFlagsHelp(DescribeFields<PackOptions>(), out);
+  out << "\npared unpack MODEL [--out=FOLDER]: the files again, byte for byte\n";
+  WriteFlagsHelp(DescribeFields<UnpackOptions>(), out);
+  return out.str();
+}
+
+}  // namespace pared

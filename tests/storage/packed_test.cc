@@ -1,0 +1,165 @@
+#include "storage/packed.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <random>
+#include <sstream>
+
+#include "storage/block_coding.h"
+#include "tests/testing/matchers.h"
+#include "tests/testing/temp_dir.h"
+
+namespace pared {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr int64_t kMuch = 1 << 30;
+
+std::string ReadAll(const fs::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+// Bytes of which a share is not `common`.
+std::string Sparse(size_t size, double share, char common) {
+  std::mt19937 random(static_cast<uint32_t>(size));
+  std::bernoulli_distribution is_other(share);
+  std::string bytes(size, common);
+  for (char& byte : bytes) {
+    if (is_other(random)) byte = static_cast<char>(random());
+  }
+  return bytes;
+}
+
+std::string Repeated(const std::string& text, size_t times) {
+  std::string bytes;
+  for (size_t i = 0; i < times; ++i) bytes += text;
+  return bytes;
+}
+
+class PackedTest : public ::testing::Test {
+ protected:
+  // What comes back from a packed file with these bytes.
+  std::string Unpack(const std::string& bytes) {
+    WriteFile(folder_ / "in.packed", bytes);
+    const fs::path out = folder_ / "out";
+    fs::remove_all(out);
+    fs::create_directory(out);
+    std::string content;
+    for (const fs::path& file : UnpackFiles(folder_ / "in.packed", out, kMuch))
+      content += ReadAll(file);
+    return content;
+  }
+
+  std::string Pack(const std::string& content) {
+    WriteFile(folder_ / "x.onnx", content);
+    PackFiles({folder_ / "x.onnx"}, folder_ / "x.packed");
+    return ReadAll(folder_ / "x.packed");
+  }
+
+  TempDir folder_;
+};
+
+TEST_F(PackedTest, GivesBackEveryKindOfContent) {
+  const std::vector<std::string> contents = {"",
+                                             "a",
+                                             std::string(3 * kPackedBlockBytes + 5, '\0'),
+                                             Sparse(2'500'000, 0.1, 0),
+                                             Sparse(70'000, 0.01, 'x'),
+                                             Sparse(70'000, 0.0005, 0),  // gaps of more than a byte
+                                             Sparse(300'000, 0.5, 0),
+                                             Sparse(300'000, 1, 0),
+                                             Sparse(kPackedBlockBytes, 0.1, 0),
+                                             Repeated(std::string("ab\0\0", 4), 40'000)};
+  for (const std::string& content : contents) {
+    EXPECT_EQ(Unpack(Pack(content)), content) << content.size();
+  }
+}
+
+// 10 % of values with 7 random bits of entropy: 0.469 + 0.1 x 8 bits of 8.
+TEST_F(PackedTest, TakesHardlyMoreThanTheEntropy) {
+  const std::string content = Sparse(4 << 20, 0.1, 0);
+  EXPECT_LT(Pack(content).size(), content.size() * 175 / 1000);
+}
+
+TEST_F(PackedTest, TakesFewBytesForPatternsThatRepeat) {
+  std::string content;
+  std::mt19937 random(3);
+  for (int group = 0; group < 100'000; ++group) {  // 2 of 4, always in the same places
+    content += {static_cast<char>(random()), '\0', static_cast<char>(random()), '\0'};
+  }
+  EXPECT_LT(Pack(content).size(), content.size() * 51 / 100);
+}
+
+TEST_F(PackedTest, KeepsSeveralFilesByTheirNames) {
+  WriteFile(folder_ / "m.onnx", "model");
+  WriteFile(folder_ / "m.onnx.data", "data");
+  PackFiles({folder_ / "m.onnx", folder_ / "m.onnx.data"}, folder_ / "m.packed");
+  fs::create_directory(folder_ / "out");
+  const auto files = UnpackFiles(folder_ / "m.packed", folder_ / "out", 9);
+  EXPECT_THAT(files, ElementsAre(folder_ / "out/m.onnx", folder_ / "out/m.onnx.data"));
+  EXPECT_EQ(ReadAll(files[1]), "data");
+}
+
+TEST_F(PackedTest, RefusesMoreContentThanAllowedAndLeavesNothing) {
+  WriteFile(folder_ / "a", "12345");
+  WriteFile(folder_ / "b", "12345");
+  PackFiles({folder_ / "a", folder_ / "b"}, folder_ / "p");
+  fs::create_directory(folder_ / "out");
+  EXPECT_THAT([&] { UnpackFiles(folder_ / "p", folder_ / "out", 9); },
+              ThrowsError(ErrorCode::kInvalidArgument, (folder_ / "p").string()));
+  EXPECT_TRUE(fs::is_empty(folder_ / "out"));
+}
+
+TEST_F(PackedTest, ReplacesNoFile) {
+  WriteFile(folder_ / "a", "old");
+  PackFiles({folder_ / "a"}, folder_ / "p");
+  EXPECT_THAT([&] { UnpackFiles(folder_ / "p", folder_.path(), kMuch); },
+              ThrowsError(ErrorCode::kConflict, (folder_ / "a").string()));
+  EXPECT_EQ(ReadAll(folder_ / "a"), "old");
+}
+
+TEST_F(PackedTest, NoticesDamageAnywhere) {
+  const std::string content = Sparse(3000, 0.2, 0) + "a tail of text";
+  const std::string packed = Pack(content);
+  for (size_t size = 0; size < packed.size(); ++size) {
+    EXPECT_THAT([&] { Unpack(packed.substr(0, size)); },
+                ThrowsError(ErrorCode::kInvalidArgument, ::testing::_))
+        << size;
+  }
+  EXPECT_THAT([&] { Unpack(packed + "x"); },
+              ThrowsError(ErrorCode::kInvalidArgument, ::testing::_));
+  // A flipped bit is found, or falls on the name.
+  for (size_t place = 0; place < packed.size(); ++place) {
+    std::string flipped = packed;
+    flipped[place] = static_cast<char>(flipped[place] ^ 1);
+    try {
+      EXPECT_TRUE(Unpack(flipped) == content) << place;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument) << place;
+    }
+    fs::remove_all(folder_ / "out");
+  }
+}
+
+TEST_F(PackedTest, WritesNowhereElse) {
+  for (const std::string& name : {std::string("../x"), std::string("/x"), std::string("."),
+                                  std::string(".."), std::string("a\0b", 3)}) {
+    std::string packed = "PAREDPK1";
+    AppendNumber(packed, name.size(), 1);
+    packed += name;
+    AppendNumber(packed, 0, 8);
+    packed += '\0';
+    EXPECT_THAT([&] { Unpack(packed); }, ThrowsError(ErrorCode::kInvalidArgument, ::testing::_))
+        << name;
+  }
+}
+
+}  // namespace
+}  // namespace pared
