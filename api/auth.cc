@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "api/web.h"
-#include "storage/artifacts.h"
+#include "config/sha256.h"
 
 namespace pared {
 namespace {

@@ -102,6 +102,10 @@ Response ListJobs(const Service& service, const Request& request) {
   }
   query.limit = LimitOf(request);
   query.after = QueryInteger(request, "after", {0}, 0);
+  const std::string order = QueryText(request, "order").value_or("asc");
+  if (order != "asc" && order != "desc")
+    Refuse("?order", "must be asc or desc, is \"" + order + "\"");
+  query.is_newest_first = order == "desc";
   Json jobs = Json::array();
   for (const Job& job : service.store.Jobs(query)) jobs.push_back(JobJson(job));
   return JsonResponse(Page("jobs", std::move(jobs), query.limit));

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "storage/artifacts.h"
+#include "config/sha256.h"
 
 namespace pared {
 namespace {

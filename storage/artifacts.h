@@ -11,32 +11,17 @@
 #pragma once
 
 #include <chrono>
-#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
-#include <span>
 #include <string>
 
 #include "config/job_spec.h"
 
 namespace pared {
-
-class Sha256 {
- public:
-  Sha256();
-  ~Sha256();
-  void Update(std::span<const std::byte> bytes);
-  // The digest of all updates as 64 hexadecimal digits. Ends the use of this object.
-  std::string Finish();
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
 
 // A new folder with a name of its own below `parent`, removed with all it holds at the end of the
 // scope.

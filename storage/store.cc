@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -217,10 +218,13 @@ std::optional<Job> Store::GetJob(JobId id) const {
 
 std::vector<Job> Store::Jobs(const JobQuery& query) const {
   Reader reader(impl_->readers);
-  Statement select(reader.database(), "SELECT " + kJobColumns + " FROM jobs WHERE id > ?" +
-                                          (query.state ? " AND state = ?" : "") +
-                                          " ORDER BY id LIMIT ?");
-  select.Bind(query.after);
+  const bool is_down = query.is_newest_first;
+  Statement select(reader.database(), "SELECT " + kJobColumns + " FROM jobs WHERE id " +
+                                          (is_down ? "<" : ">") + " ?" +
+                                          (query.state ? " AND state = ?" : "") + " ORDER BY id " +
+                                          (is_down ? "DESC" : "ASC") + " LIMIT ?");
+  const bool is_first_page = query.after == 0;
+  select.Bind(is_down && is_first_page ? std::numeric_limits<int64_t>::max() : query.after);
   if (query.state) select.Bind(JobStateName(*query.state));
   select.Bind(query.limit);
   std::vector<Job> jobs;

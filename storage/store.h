@@ -136,7 +136,8 @@ struct ExperimentRecord {
 struct JobQuery {
   std::optional<JobState> state = {};
   int64_t limit = 100;
-  int64_t after = 0;
+  int64_t after = 0;             // 0: from the start
+  bool is_newest_first = false;  // then `after` stands for ids below it
 };
 
 struct ModelRecord {

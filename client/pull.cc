@@ -1,0 +1,173 @@
+// The file that a run made, checked against the digest that the run recorded.
+//
+// A file comes into NAME.DIGEST.partial and is renamed when all of it is right: what stands under
+// its own name is whole. A partial one is gone on with.
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "client/commands.h"
+#include "config/sha256.h"
+
+namespace pared {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kTriesMax = 5;
+constexpr size_t kChunkBytes = size_t{1} << 20;
+constexpr size_t kDigestShown = 12;
+
+struct Download {
+  std::string target;
+  std::string tag;  // the daemon's ETag, without quotes
+  fs::path path;
+  uintmax_t bytes = 0;  // of the whole
+  fs::path partial() const {
+    return path.string() + "." + tag.substr(0, kDigestShown) + ".partial";
+  }
+};
+
+[[noreturn]] void ThrowFile(const std::string& what, const fs::path& path) {
+  throw Error(ErrorCode::kInternal, what + ": " + std::strerror(errno), path.string());
+}
+
+uintmax_t SizeOf(const fs::path& path) {
+  std::error_code absent;
+  const uintmax_t size = fs::file_size(path, absent);
+  return absent ? 0 : size;
+}
+
+// The name that the daemon gives a file, without any folder.
+std::string NameIn(const HttpReply& reply) {
+  const std::string header = reply.header("content-disposition");
+  const std::string mark = "filename=\"";
+  const size_t begin = header.find(mark);
+  if (begin == header.npos) return "";
+  const size_t end = header.find('"', begin + mark.size());
+  const std::string name = header.substr(begin + mark.size(), end - begin - mark.size());
+  return fs::path(name).filename().string();
+}
+
+// One request: from where the partial file ends, or from the start where the daemon does not know
+// ranges.
+HttpReply FetchSome(const Context& context, const Download& download) {
+  const uintmax_t have = SizeOf(download.partial());
+  HttpRequest request = {.target = download.target};
+  if (have > 0) {
+    request.headers["range"] = "bytes=" + std::to_string(have) + "-";
+    request.headers["if-range"] = "\"" + download.tag + "\"";
+  }
+  std::ofstream file;
+  const BodySink sink = [&](const HttpReply& reply, std::string_view piece) {
+    if (!file.is_open()) {
+      const auto mode = reply.status == 206 ? std::ios::app : std::ios::trunc;
+      file.open(download.partial(), std::ios::binary | std::ios::out | mode);
+    }
+    file.write(piece.data(), static_cast<std::streamsize>(piece.size()));
+    if (!file) ThrowFile("cannot write", download.partial());
+    return true;
+  };
+  HttpReply reply = context.daemon.Exchange(std::move(request), sink);
+  if (!file.is_open()) return reply;
+  file.close();
+  if (!file) ThrowFile("cannot write", download.partial());
+  return reply;
+}
+
+void Fetch(const Context& context, const Download& download) {
+  if (SizeOf(download.partial()) > download.bytes) fs::remove(download.partial());
+  for (int tries = 0; SizeOf(download.partial()) < download.bytes; ++tries) {
+    const uintmax_t before = SizeOf(download.partial());
+    if (tries == kTriesMax) {
+      throw Error(ErrorCode::kUnavailable,
+                  "the connection broke after " + std::to_string(before) + " of " +
+                      std::to_string(download.bytes) +
+                      " bytes; the same command goes on from there",
+                  download.path.string());
+    }
+    FetchSome(context, download);
+    if (SizeOf(download.partial()) > before) tries = 0;
+  }
+  if (!fs::exists(download.partial())) std::ofstream(download.partial()).close();  // of no bytes
+}
+
+void AddFile(const fs::path& path, Sha256& sha256) {
+  std::ifstream file(path, std::ios::binary);
+  std::vector<char> chunk(kChunkBytes);
+  while (file) {
+    file.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
+    sha256.Update(std::as_bytes(std::span(chunk.data(), static_cast<size_t>(file.gcount()))));
+  }
+  if (!file.eof()) ThrowFile("cannot read", path);
+}
+
+uintmax_t LengthOf(const HttpReply& reply) {
+  const std::string length = reply.header("content-length");
+  return length.empty() ? 0 : std::stoull(length);
+}
+
+// Where the model goes: a name that ends with a slash, or a folder, takes the daemon's name.
+fs::path PathFor(const std::string& out, const std::string& name) {
+  const fs::path path = out;
+  if (out.empty()) return name;
+  return fs::is_directory(path) || out.ends_with('/') ? path / name : path;
+}
+
+}  // namespace
+
+int Pull(const Context& context, const PullOptions& options) {
+  const std::string target = "/v1/runs/" + std::to_string(options.run);
+  const Json run = context.daemon.Get(target, "`pare history` lists runs");
+  if (!run.at("artifact").is_string()) {
+    throw Error(ErrorCode::kNotFound, "this run made no model",
+                "run " + std::to_string(options.run));
+  }
+  const std::string sha256 = run.at("artifact").get<std::string>();
+  const std::optional<HttpReply> head = context.daemon.Head(target + "/model");
+  if (!head) throw Error(ErrorCode::kNotFound, "the daemon no longer has the file", target);
+  const fs::path model = PathFor(options.out, NameIn(*head));
+  if (model.has_parent_path()) fs::create_directories(model.parent_path());
+  std::vector<Download> downloads = {{target + "/model", sha256, model, LengthOf(*head)}};
+  // The model refers to its data file by name, so that name cannot be chosen.
+  if (const auto data = context.daemon.Head(target + "/model/data")) {
+    downloads.push_back({target + "/model/data", sha256 + "-data",
+                         model.parent_path() / NameIn(*data), LengthOf(*data)});
+  }
+  Sha256 digest;
+  for (const Download& download : downloads) {
+    Fetch(context, download);
+    AddFile(download.partial(), digest);
+  }
+  if (const std::string got = digest.Finish(); got != sha256) {
+    for (const Download& download : downloads) fs::remove(download.partial());
+    throw Error(ErrorCode::kInternal,
+                "what came has the SHA-256 " + got + ", the run recorded " + sha256 +
+                    "; nothing was kept, try again",
+                model.string());
+  }
+  Json files = Json::array();
+  for (const Download& download : downloads) {
+    fs::rename(download.partial(), download.path);
+    files.push_back({{"file", download.path.string()}, {"bytes", download.bytes}});
+  }
+  if (context.is_json) {
+    context.terminal.out << DumpJson({{"run", options.run}, {"sha256", sha256}, {"files", files}})
+                         << "\n";
+    return kExitDone;
+  }
+  for (const Json& file : files) {
+    context.terminal.out << file.at("file").get<std::string>() << "  "
+                         << HumanText("size_bytes", file.at("bytes")) << "\n";
+  }
+  context.terminal.out << "sha256 " << sha256 << " as recorded\n";
+  return kExitDone;
+}
+
+}  // namespace pared
