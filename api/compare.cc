@@ -48,6 +48,8 @@ void Flatten(const Json& json, const std::string& pointer, Leaves& leaves) {
 Leaves LeavesOf(const Run& run) {
   Json json = RunJson(run);
   json["reports"] = run.record.reports;
+  json["lineage"] = run.record.lineage;
+  if (json["lineage"].is_object()) json["lineage"].erase("passes");  // which the steps say
   for (const char* name : {"id", "created_ms"}) json.erase(name);
   Leaves leaves;
   Flatten(json, "", leaves);

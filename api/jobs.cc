@@ -30,10 +30,11 @@ void ResolveModel(const Service& service, JobSpec& spec) {
     Refuse("/model",
            "no model is registered as \"" + spec.model + "\"" + DidYouMean(spec.model, names));
   }
-  if (!spec.model_sha256.empty() && spec.model_sha256 != model->sha256) {
-    Refuse("/model_sha256", "the model registered as \"" + spec.model + "\" has " + model->sha256);
-  }
-  spec.model_sha256 = model->sha256;
+  // Earlier bytes of the name, as long as they are kept: a run can be done again.
+  if (spec.model_sha256.empty()) spec.model_sha256 = model->sha256;
+  if (spec.model_sha256 == model->sha256 || service.artifacts.Has(spec.model_sha256)) return;
+  Refuse("/model_sha256", "no artifact has these bytes any more; the model registered as \"" +
+                              spec.model + "\" has " + model->sha256);
 }
 
 void CheckDataset(const Service& service, const std::string& name, const std::string& pointer) {

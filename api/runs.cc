@@ -125,6 +125,7 @@ Response GetRun(const Service& service, const Request& request) {
   const Run run = Existing(service, request);
   Json json = RunJson(run);
   json["reports"] = run.record.reports;
+  json["lineage"] = run.record.lineage;
   return JsonResponse(json);
 }
 

@@ -76,8 +76,10 @@ std::vector<std::string> DatasetNames(const Service& service) {
 Response ListPasses(const Service&, const Request&) {
   Json passes = Json::array();
   for (const PassInfo* pass : Passes()) {
-    passes.push_back(
-        {{"name", pass->name}, {"summary", pass->summary}, {"options", pass->describe()}});
+    passes.push_back({{"name", pass->name},
+                      {"summary", pass->summary},
+                      {"version", pass->version},
+                      {"options", pass->describe()}});
   }
   return JsonResponse({{"passes", std::move(passes)}});
 }

@@ -220,6 +220,12 @@ void CommandLine::AddRuns() {
   pull->add_option("run", pull_.run, "The run's id")->required();
   pull->add_option("-o,--out", pull_.out, "A file or a folder; else here, under its own name");
 
+  Add("rerun",
+      "Do a run again and compare: exits 12 where the model is not the same, byte for byte",
+      [this](const Context& c) { return Rerun(c, id_); })
+      ->add_option("run", id_, "The run's id")
+      ->required();
+
   CLI::App* tag = Add("tag", "Set tags of a run: NAME=VALUE; NAME= removes one",
                       [this](const Context& c) { return Tag(c, id_, words_); });
   tag->add_option("run", id_, "The run's id")->required();

@@ -97,6 +97,12 @@ struct RemoveOptions {
 };
 int Remove(const Context& context, const RemoveOptions& options);
 
+// rerun.cc
+
+// Does the run's chain again, on the bytes that the run was made from, and compares: kExitDone
+// where the model came out the same, byte for byte, kExitDiffers where it did not.
+int Rerun(const Context& context, int64_t run);
+
 // pull.cc
 
 struct PullOptions {

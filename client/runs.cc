@@ -59,6 +59,35 @@ void WriteMetrics(const Terminal& terminal, const Json& metrics) {
   if (table.row_count() > 0) table.Write(terminal);
 }
 
+// Digests in full: they are there to be compared.
+std::string DataText(const Json& data) {
+  if (!data.is_object()) return "";
+  if (data.value("random", false)) return "random inputs";
+  const int64_t samples = data.value("samples", int64_t{0});
+  return data.value("dataset", "") + " (" + (samples == 0 ? "all" : std::to_string(samples)) +
+         " samples, sha256 " + data.value("sha256", "") + ")";
+}
+
+// model -> passes -> artifact.
+void WriteLineage(const Terminal& terminal, const Json& run) {
+  const Json lineage = run.value("lineage", Json());
+  if (!lineage.is_object()) return;
+  terminal.out << "lineage\n";
+  const auto line = [&](const char* name, const std::string& text) {
+    if (!text.empty()) terminal.out << "  " << name << Printable(text) << "\n";
+  };
+  const Json& model = lineage.at("model");
+  line("model       ", model.value("name", "") + " (sha256 " + model.value("sha256", "") + ")");
+  for (const Json& pass : lineage.at("passes")) {
+    line("pass        ",
+         pass.value("pass", "") + ", version " + HumanText("", pass.value("version", Json())));
+  }
+  line("calibration ", DataText(lineage.at("calibration")));
+  line("evaluation  ", DataText(lineage.at("evaluation")));
+  line("seed        ", HumanText("", lineage.at("seed")));
+  if (run.at("artifact").is_string()) line("artifact    ", "sha256 " + run.value("artifact", ""));
+}
+
 void WriteRun(const Terminal& terminal, const Json& run) {
   const auto line = [&](const char* name, const std::string& text) {
     if (!text.empty()) terminal.out << name << Printable(text) << "\n";
@@ -129,6 +158,7 @@ int Show(const Context& context, int64_t id, bool has_reports) {
     terminal.out << "passes\n";
     WriteSteps(terminal, run.at("steps"));
   }
+  WriteLineage(terminal, run);
   if (!run.at("reports").empty()) {
     terminal.out << "reports\n";
     WriteReports(terminal, run.at("reports"));

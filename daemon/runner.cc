@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/child.h"
+#include "daemon/lineage.h"
 #include "daemon/verdict.h"
 
 namespace pared {
@@ -397,6 +398,7 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
     record.experiment = spec.experiment;
     record.model = spec.model;
     record.machine = result.machine;
+    record.lineage = LineageOf(spec, model, chain.steps, result);
     if (chain.chain == "baseline") record.artifact = model;
     runs.push_back(std::move(record));
   }

@@ -49,6 +49,7 @@ class Session {
   }
 
   WorkResult Run() {
+    data_ = DescribeData();
     MeasureReference();
     RunChains();
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "the job was cancelled");
@@ -92,6 +93,27 @@ class Session {
                      {"fraction", fraction},
                      {"chains_ended", measured_.size()},
                      {"chains", spec_.chains.size() + 1}});
+  }
+
+  // By their digests, so that it can be told whether another run saw the same.
+  Json DescribeData() const {
+    const bool is_random = order_.evaluation.empty() && !calibration_;
+    const bool is_same =
+        calibration_ && (order_.evaluation.empty() || order_.evaluation == order_.calibration);
+    Json calibration;
+    if (calibration_) {
+      calibration = {{"dataset", calibration_->name()},
+                     {"samples", spec_.calibration.samples},
+                     {"sha256", calibration_->Digest()}};
+    }
+    const std::string digest =
+        is_same ? calibration.at("sha256").get<std::string>() : evaluation_.Digest();
+    return {{"calibration", calibration},
+            {"evaluation",
+             {{"dataset", evaluation_.name()},
+              {"samples", SampleCount(Evaluation(""))},
+              {"random", is_random},
+              {"sha256", digest}}}};
   }
 
   void MeasureReference() {
@@ -226,6 +248,7 @@ class Session {
                       {"isa", IsaName(SelectedIsa())},
                       {"version", PARED_VERSION},
                       {"threads", spec_.evaluate.threads}};
+    result.data = data_;
     std::vector<std::string> chains = {kBaseline};
     for (const ChainSpec& chain : spec_.chains) chains.push_back(chain.name);
     for (const std::string& chain : chains) {
@@ -245,6 +268,7 @@ class Session {
   const std::optional<Dataset> calibration_;
   const Dataset evaluation_;
   std::vector<std::string> warnings_;  // of the data
+  Json data_;
   Reference reference_;
 
   mutable std::mutex mutex_;                  // while the graph runs, of what follows
@@ -278,6 +302,7 @@ void Fields(FieldVisitor& f, ChainResult& result) {
 void Fields(FieldVisitor& f, WorkResult& result) {
   f.List("runs", result.runs, kRunsMax, "One for each chain.");
   f.Raw("machine", result.machine, "Where it was measured.");
+  f.Raw("data", result.data, "The datasets that were read, by their digests.");
   f.Flag("is_complete", result.is_complete, "Whether all chains are here, and measured.");
 }
 

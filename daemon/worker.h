@@ -44,7 +44,8 @@ struct ChainResult {
 struct WorkResult {
   std::vector<ChainResult> runs;  // in the order of the spec, the baseline first
   Json machine = Json::object();  // {"cpu", "isa", "version", "threads", "confinement"}
-  bool is_complete = false;       // all chains are here, and measured
+  Json data = Json::object();  // {"calibration", "evaluation"}: null, or {"dataset", "sha256", ...}
+  bool is_complete = false;    // all chains are here, and measured
 };
 
 void Fields(FieldVisitor& f, WorkOrder& order);

@@ -40,6 +40,9 @@ struct PassInfo {
   Step (*bind)(const PassInfo& info, const Json& options, const std::string& pointer);
   Json (*describe)();  // DescribeFields of its options
   bool (*needs_calibration)(const Json& options);
+  // Raised whenever the pass gives other bytes for the same model and options: what was made by
+  // another version cannot be made again.
+  int64_t version = 1;
 };
 
 // A PassInfo for a struct of options with a Fields() listing and a function
@@ -47,8 +50,10 @@ struct PassInfo {
 template <class Options, Model (*Run)(Model, const Options&, PassContext&)>
 PassInfo DefinePass(
     std::string_view name, std::string_view summary,
-    bool (*needs_calibration)(const Json&) = [](const Json&) { return false; }) {
-  return {name, summary,
+    bool (*needs_calibration)(const Json&) = [](const Json&) { return false; },
+    int64_t version = 1) {
+  return {name,
+          summary,
           [](const PassInfo& info, const Json& json, const std::string& pointer) {
             Options options;
             ReadFields(json, pointer, options, {"pass"});
@@ -59,7 +64,9 @@ PassInfo DefinePass(
                         },
                         info.needs_calibration(written)};
           },
-          [] { return DescribeFields<Options>(); }, needs_calibration};
+          [] { return DescribeFields<Options>(); },
+          needs_calibration,
+          version};
 }
 
 }  // namespace pared

@@ -199,9 +199,13 @@ fs::path Artifacts::Folder(const std::string& sha256) const {
   return folder_ / sha256.substr(0, 2) / sha256;
 }
 
-fs::path Artifacts::ExistingFolder(const std::string& sha256) const {
+bool Artifacts::Has(const std::string& sha256) const {
   std::error_code error;
-  if (IsSha256(sha256) && fs::exists(Folder(sha256), error)) return Folder(sha256);
+  return IsSha256(sha256) && fs::exists(Folder(sha256), error);
+}
+
+fs::path Artifacts::ExistingFolder(const std::string& sha256) const {
+  if (Has(sha256)) return Folder(sha256);
   throw Error(ErrorCode::kNotFound, "there is no such artifact", sha256);
 }
 

@@ -65,6 +65,7 @@ class Artifacts {
   // file (a symbolic link is none), kUnavailable where the disk is full, kInternal.
   Artifact Put(const std::filesystem::path& file, ArtifactForm form = ArtifactForm::kOnnx);
 
+  bool Has(const std::string& sha256) const;
   // An artifact's files, unpacked for the occasion where only the packed form is kept. Throws
   // kNotFound, kUnavailable.
   OpenArtifact Open(const std::string& sha256) const;

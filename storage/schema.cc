@@ -116,6 +116,41 @@ CREATE VIEW metrics_long AS SELECT
   metrics.name, metrics.value
 FROM metrics JOIN runs ON runs.id = metrics.run;
 )sql",
+    R"sql(
+ALTER TABLE runs ADD COLUMN lineage TEXT;
+
+CREATE VIEW jobs_wide AS SELECT
+  id, state, json_extract(spec, '$.model') AS model,
+  json_extract(spec, '$.experiment') AS experiment, priority, tries,
+  datetime(created_ms / 1000, 'unixepoch') AS created,
+  (started_ms - created_ms) / 1000.0 AS waited_s,
+  (finished_ms - started_ms) / 1000.0 AS ran_s,
+  json_array_length(spec, '$.chains') AS chains,
+  json_extract(error, '$.code') AS error_code, json_extract(error, '$.message') AS error
+FROM jobs;
+
+CREATE VIEW passes_long AS SELECT
+  runs.id AS run, runs.job, runs.experiment, runs.model, runs.chain,
+  step.key + 1 AS position, json_extract(step.value, '$.pass') AS pass,
+  json_remove(step.value, '$.pass') AS options,
+  json_extract(runs.reports, '$[' || step.key || '].seconds') AS seconds
+FROM runs, json_each(runs.steps) AS step;
+
+CREATE VIEW tags_long AS SELECT
+  runs.id AS run, runs.experiment, runs.model, runs.chain, tags.name, tags.value
+FROM tags JOIN runs ON runs.id = tags.run;
+
+CREATE VIEW lineage AS SELECT
+  id AS run, job, model, chain,
+  json_extract(lineage, '$.model.sha256') AS model_sha256,
+  json_extract(lineage, '$.calibration.dataset') AS calibration,
+  json_extract(lineage, '$.calibration.sha256') AS calibration_sha256,
+  json_extract(lineage, '$.evaluation.dataset') AS evaluation,
+  json_extract(lineage, '$.evaluation.sha256') AS evaluation_sha256,
+  json_extract(lineage, '$.version') AS version,
+  json_extract(lineage, '$.seed') AS seed, artifact
+FROM runs;
+)sql",
 };
 
 int64_t Pragma(Database& database, const std::string& name) {

@@ -63,6 +63,7 @@ struct RunRecord {
   Json reports;                           // what the passes said
   Json machine;                           // {"cpu", "isa", "version"}
   std::string artifact;                   // SHA-256; empty: none
+  Json lineage;                           // what it was made from (daemon/lineage.h); null: unknown
   Json error;                             // null: none
   std::map<std::string, double> metrics;  // NaN: could not be measured
 };

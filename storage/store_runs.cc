@@ -12,7 +12,7 @@ namespace {
 
 const std::string kRunColumns =
     "runs.id, job, experiment, model, chain, steps, reports, machine, artifact, error, created_ms, "
-    "note";
+    "note, lineage";
 
 Run RunOf(const Statement& row) {
   Run run;
@@ -28,6 +28,7 @@ Run RunOf(const Statement& row) {
   run.record.error = JsonOf(row, 9);
   run.created_ms = row.integer(10);
   run.note = row.text(11);
+  run.record.lineage = JsonOf(row, 12);
   return run;
 }
 
@@ -79,15 +80,16 @@ void UpsertRun(Database& writer, JobId job, const RunRecord& run) {
   Statement upsert(
       writer,
       "INSERT INTO runs (job, experiment, model, chain, steps, reports, machine, artifact, error, "
-      "created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+      "lineage, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
       "ON CONFLICT (job, chain) DO UPDATE SET experiment = excluded.experiment, "
       "model = excluded.model, steps = excluded.steps, reports = excluded.reports, "
       "machine = excluded.machine, artifact = excluded.artifact, error = excluded.error, "
+      "lineage = excluded.lineage, "
       "created_ms = excluded.created_ms RETURNING id");
   upsert.Bind(job).Bind(run.experiment).Bind(run.model).Bind(run.chain);
   upsert.Bind(DumpJson(run.steps)).Bind(DumpJson(run.reports)).Bind(DumpJson(run.machine));
   upsert.Bind(run.artifact.empty() ? std::nullopt : std::optional(run.artifact));
-  upsert.Bind(JsonColumn(run.error)).Bind(NowMs());
+  upsert.Bind(JsonColumn(run.error)).Bind(JsonColumn(run.lineage)).Bind(NowMs());
   upsert.Step();
   const int64_t id = upsert.integer(0);
   upsert.Run();

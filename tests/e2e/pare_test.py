@@ -1,0 +1,146 @@
+"""`pare` and the real daemon, on a real model: submit, watch, fetch, do again.
+
+usage: pare_test.py PARED PARE [unittest arguments]
+
+Exits 77 (skipped) where the model or the digits are not on this machine.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import unittest
+
+import e2e_test
+from e2e_test import DIGITS, MODEL, EndToEnd
+
+PARE = ""
+SAMPLES = 300
+
+
+def write_head(source, target, samples, change=False):
+    """The first `samples` of a .npy file; `change` flips a bit of each byte of the first."""
+    data = source.read_bytes()
+    end = 10 + int.from_bytes(data[8:10], "little")
+    header = ast.literal_eval(data[10:end].decode("latin1"))
+    shape = header["shape"]
+    sample_bytes = (len(data) - end) // shape[0]
+    header["shape"] = (samples, *shape[1:])
+    text = repr(header).encode("latin1")
+    text += b" " * (63 - (10 + len(text)) % 64) + b"\n"
+    body = bytearray(data[end:end + samples * sample_bytes])
+    if change:
+        for i in range(sample_bytes):
+            body[i] ^= 1
+    target.write_bytes(data[:8] + len(text).to_bytes(2, "little") + text + body)
+
+
+class PareTest(EndToEnd):
+    def setUp(self):
+        super().setUp()
+        self.write_digits()
+        self.start(f"--datasets_dir={self.folder / 'datasets'}")
+        self.pare("push", str(MODEL), "--as", "mnist")
+
+    def write_digits(self, change=False):
+        folder = self.folder / "datasets" / "digits"
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = json.loads((DIGITS / "dataset.json").read_text())
+        (folder / "dataset.json").write_text(json.dumps(manifest))
+        files = [*manifest["inputs"].values(), manifest["labels"]]
+        for name in files:
+            write_head(DIGITS / name, folder / name, SAMPLES, change and name != files[-1])
+
+    def pare(self, *arguments, code=0):
+        """What `pare ARGUMENTS` writes."""
+        environment = {**os.environ, "PARED_URL": self.daemon.url, "NO_COLOR": "1"}
+        environment.pop("PARED_TOKEN", None)
+        done = subprocess.run([PARE, *arguments], capture_output=True, text=True, env=environment,
+                              timeout=120, cwd=self.folder)
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        return done.stdout
+
+    def submit(self):
+        """Runs 2 (pruned and INT8) and 3 (FP16)."""
+        return self.pare("submit", "-m", "mnist", "-d", "digits", "-c", "digits", "--runs", "0",
+                         "--chain", "p50-int8: magnitude_prune sparsity=0.5 | quantize_int8",
+                         "--pass", "cast_fp16", "-w")
+
+    def test_from_submit_to_a_checked_file(self):
+        text = self.submit()
+        self.assertIn("job 1 succeeded", text)
+        self.assertIn("p50-int8", text)
+        self.pare("pull", "2", "-o", "int8.onnx")
+        digest = hashlib.sha256((self.folder / "int8.onnx").read_bytes()).hexdigest()
+        run = json.loads(self.pare("show", "2", "--json"))
+        self.assertEqual(run["artifact"], digest)
+
+    def test_lineage_names_every_byte_that_a_run_was_made_from(self):
+        self.submit()
+        run = json.loads(self.pare("show", "2", "--json"))
+        lineage = run["lineage"]
+        self.assertEqual(lineage["model"]["sha256"], hashlib.sha256(MODEL.read_bytes()).hexdigest())
+        dataset = self.daemon.get("/v1/datasets/digits")["sha256"]
+        self.assertEqual(lineage["calibration"]["sha256"], dataset)
+        self.assertEqual(lineage["evaluation"]["sha256"], dataset)
+        self.assertEqual(lineage["evaluation"]["samples"], SAMPLES)
+        self.assertEqual([p["pass"] for p in lineage["passes"]], ["magnitude_prune", "quantize_int8"])
+        self.assertEqual(lineage["passes"][0]["options"]["sparsity"], 0.5)
+        versions = {p["name"]: p["version"] for p in self.daemon.get("/v1/passes")["passes"]}
+        for step in lineage["passes"]:
+            self.assertEqual(step["version"], versions[step["pass"]])
+        text = self.pare("show", "2")
+        for digest in (lineage["model"]["sha256"], dataset, run["artifact"]):
+            self.assertIn(digest, text)
+
+    def test_a_rerun_gives_the_same_bytes_from_the_bytes_it_was_made_from(self):
+        self.submit()
+        # Other bytes under the model's name: the rerun must not take them.
+        other = self.folder / "other.onnx"
+        self.pare("pull", "3", "-o", str(other))
+        self.pare("push", str(other), "--as", "mnist")
+        text = self.pare("rerun", "2")
+        self.assertIn("the same bytes", text)
+        runs = json.loads(self.pare("history", 'tags.rerun_of = "2"', "--json"))
+        artifacts = {run["artifact"] for run in (runs, json.loads(self.pare("show", "2", "--json")))}
+        self.assertEqual(len(artifacts), 1)
+        answer = json.loads(self.pare("rerun", "3", "--json"))
+        self.assertTrue(answer["same_bytes"])
+        self.pare("rerun", "1", code=2)  # the baseline: no pass made it
+
+    def test_a_rerun_on_other_data_says_what_differs(self):
+        self.submit()
+        self.write_digits(change=True)
+        text = self.pare("rerun", "2", code=12)
+        self.assertIn("other bytes", text)
+        self.assertIn("/lineage/calibration", text)
+        self.assertNotIn("/lineage/model", text)
+
+    def test_a_failed_job_is_an_exit_code(self):
+        text = self.pare("submit", "-m", "mnist", "-d", "digits", "-c", "digits", "--runs", "0", "-w",
+                         "--min-sqnr-db", "150", "--pass", "quantize_int8", code=10)
+        self.assertIn("job 1 failed", text)
+        self.assertIn("below the floor", text)
+
+    @unittest.skipUnless(shutil.which("bash"), "no bash")
+    def test_bash_completes_names_that_the_daemon_has(self):
+        script = ('source <("$0" completion bash); pare() { "$PARE" "$@"; }; '
+                  'COMP_WORDS=(pare submit --model mn); COMP_CWORD=3; _pare; echo "${COMPREPLY[@]}"')
+        environment = {**os.environ, "PARED_URL": self.daemon.url, "PARE": PARE}
+        done = subprocess.run(["bash", "-c", script, PARE], capture_output=True, text=True,
+                              env=environment, timeout=30)
+        self.assertEqual(done.stdout, "mnist\n", done.stderr)
+
+
+if __name__ == "__main__":
+    e2e_test.PARED = os.path.abspath(sys.argv.pop(1))
+    PARE = os.path.abspath(sys.argv.pop(1))
+    for needed in (MODEL, DIGITS / "dataset.json"):
+        if not needed.exists():
+            print(f"skipped: no {needed}")
+            sys.exit(77)
+    unittest.main(verbosity=2)
