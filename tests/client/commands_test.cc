@@ -88,7 +88,7 @@ TEST_F(ClientTest, CompareShowsWhatDiffers) {
             "chain  run 2  run 3\n"
             "chain  int8   p80\n"
             "\n"
-            "8 values differ, 11 are the same\n");
+            "8 values differ, 12 are the same\n");
 }
 
 TEST_F(ClientTest, ShowTellsWhereARunCameFrom) {
