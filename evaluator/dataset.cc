@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "config/fields.h"
+#include "model/mapped_file.h"
 
 namespace pared {
 namespace {
@@ -18,12 +19,13 @@ constexpr int64_t kUnknownImageSide = 224;
 
 struct Manifest {
   Json inputs = Json::object();
+  Json images;
   std::string labels;
 };
 
 void Fields(FieldVisitor& f, Manifest& m) {
-  f.Required();
   f.Raw("inputs", m.inputs, "Input name to .npy file; the name * stands for the only input.");
+  f.Raw("images", m.images, "Pictures for an input (docs/data.md).");
   f.Text("labels", m.labels, TextRule::kAny, "The .npy file of integer labels; empty: none.");
 }
 
@@ -37,7 +39,7 @@ Manifest ReadManifest(const std::filesystem::path& path) {
   text.resize(static_cast<size_t>(in.gcount()));
   Manifest manifest;
   ReadFields(ParseJson(text), "", manifest);
-  if (!manifest.inputs.is_object() || manifest.inputs.empty()) {
+  if (!manifest.inputs.is_object() || (manifest.inputs.empty() && manifest.images.is_null())) {
     throw Error(ErrorCode::kInvalidArgument, "must name at least one .npy file", "/inputs");
   }
   return manifest;
@@ -258,6 +260,23 @@ struct DigestContext {
                                                                   EVP_MD_CTX_free};
 };
 
+void AddImages(const ImageSet& images, DigestContext& digest) {
+  const std::string settings = images.Settings();
+  digest.AddField(settings.data(), settings.size());
+  for (int64_t sample = 0; sample < images.count(); ++sample) {
+    const auto file = MappedFile::Open(images.path(sample));
+    digest.AddField(file->bytes().data(), file->bytes().size());
+    std::string label = std::to_string(images.label(sample));
+    for (const LabelledBox& box : images.boxes(sample)) {
+      for (const double side : {box.left, box.top, box.width, box.height, box.area}) {
+        label += ' ' + std::to_string(side);
+      }
+      label += ' ' + std::to_string(box.category) + (box.is_crowd ? "c" : "");
+    }
+    digest.AddField(label.data(), label.size());
+  }
+}
+
 }  // namespace
 
 Dataset Dataset::Open(const std::filesystem::path& folder) {
@@ -284,6 +303,17 @@ Dataset Dataset::Open(const std::filesystem::path& folder) {
     dataset.sample_count_ = array.shape()[0];
     dataset.inputs_.emplace(input, std::move(array));
   }
+  if (!manifest.images.is_null()) {
+    dataset.images_ = std::make_shared<const ImageSet>(ImageSet::Open(manifest.images, folder));
+    const int64_t count = dataset.images_->count();
+    if (dataset.sample_count_ >= 0 && dataset.sample_count_ != count) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "there are " + std::to_string(count) + " pictures, and arrays of " +
+                      std::to_string(dataset.sample_count_) + " samples",
+                  "/images");
+    }
+    dataset.sample_count_ = count;
+  }
   if (!manifest.labels.empty()) {
     dataset.labels_ = OpenLabels(FileIn(folder, manifest.labels, "/labels"), dataset.sample_count_);
   }
@@ -303,8 +333,9 @@ Dataset Dataset::Random(const std::vector<ValueInfo>& inputs, int64_t samples, i
 }
 
 int64_t Dataset::label(int64_t sample) const {
-  PARED_CHECK(labels_.has_value());
+  PARED_CHECK(has_labels());
   PARED_CHECK(sample >= 0 && sample < sample_count_);
+  if (!labels_) return images_->label(sample);
   return labels_->data<int64_t>()[static_cast<size_t>(sample)];
 }
 
@@ -312,24 +343,32 @@ std::vector<Tensor> Dataset::Sample(int64_t sample, const std::vector<ValueInfo>
   PARED_CHECK(sample >= 0 && sample < sample_count_);
   std::vector<Tensor> tensors;
   for (const ValueInfo& input : inputs) {
-    auto found = inputs_.find(input.name);
-    if (found == inputs_.end() && inputs.size() == 1) found = inputs_.find("*");
-    if (found == inputs_.end()) {
+    const std::optional<Tensor> found = Find(sample, input.name, inputs.size() == 1);
+    if (!found) {
       throw Error(ErrorCode::kInvalidArgument,
                   "dataset " + name_ + " has no array for this input of the model",
                   "input " + input.name);
     }
-    const Tensor slice = Slice(found->second, sample);
     tensors.push_back(
-        Widened(slice.Reshaped(BatchShape(slice.shape(), input)), input.dtype, input.name));
+        Widened(found->Reshaped(BatchShape(found->shape(), input)), input.dtype, input.name));
   }
   return tensors;
+}
+
+std::optional<Tensor> Dataset::Find(int64_t sample, const std::string& input, bool is_only) const {
+  auto array = inputs_.find(input);
+  if (array == inputs_.end() && is_only) array = inputs_.find("*");
+  if (array != inputs_.end()) return Slice(array->second, sample);
+  const bool is_picture =
+      images_ && (images_->input() == input || (is_only && images_->input() == "*"));
+  return is_picture ? std::optional(images_->Prepare(sample)) : std::nullopt;
 }
 
 std::string Dataset::Digest() const {
   DigestContext digest;
   for (const auto& [name, array] : inputs_) digest.AddTensor(name, array);
   if (labels_) digest.AddTensor("/labels", *labels_);
+  if (images_) AddImages(*images_, digest);
   return digest.Hex();
 }
 

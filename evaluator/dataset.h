@@ -2,7 +2,10 @@
 //
 // A dataset is a folder with `dataset.json` and NumPy .npy files:
 //   {"inputs": {"Input3": "images.npy"}, "labels": "labels.npy"}
-// Each array's first axis counts samples. The name "*" stands for the model's only input.
+// Each array's first axis counts samples. The name "*" stands for the model's only input. Or with
+// pictures, which are decoded sample by sample (image_set.h), and arrays beside them for further
+// inputs:
+//   {"images": {"folder": "val", "preset": "torchvision"}}
 
 #pragma once
 
@@ -14,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "evaluator/image_set.h"
 #include "model/graph.h"
 #include "model/tensor.h"
 
@@ -31,7 +35,7 @@ class Dataset {
 
   const std::string& name() const { return name_; }
   int64_t sample_count() const { return sample_count_; }
-  bool has_labels() const { return labels_.has_value(); }
+  bool has_labels() const { return labels_ || (images_ && images_->has_labels()); }
   int64_t label(int64_t sample) const;
 
   // One batch of one sample for a model with these inputs, in their order. The leading axis of 1
@@ -40,13 +44,20 @@ class Dataset {
   // Numbers are widened to the input's type (bytes to float, int32 to int64).
   std::vector<Tensor> Sample(int64_t sample, const std::vector<ValueInfo>& inputs) const;
 
-  // SHA-256 over names and array bytes, hexadecimal.
+  // The pictures, where the dataset has any.
+  const ImageSet* images() const { return images_.get(); }
+
+  // SHA-256 over names, array bytes, and the pictures' files and settings, hexadecimal.
   std::string Digest() const;
 
  private:
   std::string name_;
   int64_t sample_count_ = 0;
+  // The array or picture of one sample for an input; nullopt: there is none.
+  std::optional<Tensor> Find(int64_t sample, const std::string& input, bool is_only) const;
+
   std::map<std::string, Tensor> inputs_;
+  std::shared_ptr<const ImageSet> images_;
   std::optional<Tensor> labels_;  // int64
 };
 
