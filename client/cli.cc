@@ -50,6 +50,7 @@ class CommandLine {
   CompareOptions compare_;
   RemoveOptions remove_;
   PullOptions pull_;
+  ExportOptions export_;
   std::vector<int64_t> ids_;
   int64_t id_ = 0;
   bool flag_ = false;
@@ -225,6 +226,20 @@ void CommandLine::AddRuns() {
       [this](const Context& c) { return Rerun(c, id_); })
       ->add_option("run", id_, "The run's id")
       ->required();
+
+  CLI::App* to = Add("export", "Put runs on an MLflow tracking server",
+                     [this](const Context& c) { return ExportToMlflow(c, export_); });
+  to->add_option("kind", text_, "mlflow")->required()->check(CLI::IsMember({"mlflow"}));
+  to->add_option("filter", export_.filter, "Only runs that it matches");
+  to->add_option("--to", export_.url, "The server's address (MLFLOW_TRACKING_URI)")
+      ->required()
+      ->envname("MLFLOW_TRACKING_URI");
+  to->add_option("--as", export_.experiment, "The experiment there; made where it is missing")
+      ->required();
+  to->add_option("-e,--experiment", export_.only_experiment, "Only runs of this experiment");
+  to->add_option("-m,--model", export_.model, "Only runs that started from this model");
+  to->add_option("-n,--limit", export_.limit, "At most so many, the newest")
+      ->check(CLI::Range(1, 1'000'000));
 
   CLI::App* tag = Add("tag", "Set tags of a run: NAME=VALUE; NAME= removes one",
                       [this](const Context& c) { return Tag(c, id_, words_); });

@@ -103,6 +103,17 @@ int Remove(const Context& context, const RemoveOptions& options);
 // where the model came out the same, byte for byte, kExitDiffers where it did not.
 int Rerun(const Context& context, int64_t run);
 
+// export.cc
+
+struct ExportOptions {
+  std::string url;         // of the MLflow tracking server
+  std::string experiment;  // there; made where it is missing
+  std::string filter, only_experiment, model;
+  int64_t limit = 1'000;
+};
+// Puts runs on an MLflow tracking server. A run that is there already is brought up to date.
+int ExportToMlflow(const Context& context, const ExportOptions& options);
+
 // pull.cc
 
 struct PullOptions {

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "client/http.h"
+#include "client/mlflow.h"
 #include "client/plot.h"
 #include "client/terminal.h"
 #include "tests/testing/matchers.h"
@@ -107,6 +108,61 @@ TEST(Plot, IsLogarithmicOverALongRange) {
            {.width = 30, .height = 2, .x_name = "size", .y_name = "y"});
   EXPECT_NE(text.find("|*            *            *\n"), std::string::npos) << text;
   EXPECT_NE(text.find("size (log)"), std::string::npos);
+}
+
+Json SmallRun() {
+  return {{"id", 7},
+          {"job", 3},
+          {"model", "m"},
+          {"chain", "c"},
+          {"experiment", "e"},
+          {"created_ms", 1000},
+          {"steps", {{{"pass", "cast_fp16"}}}},
+          {"machine", {{"isa", "avx2"}}},
+          {"artifact", nullptr},
+          {"error", nullptr},
+          {"tags", Json::object()},
+          {"note", ""},
+          {"metrics", {{"top1", 0.5}, {"auc", nullptr}}}};
+}
+
+// All that the batches hold of one kind, by key.
+Json Gathered(const std::vector<Json>& batches, const char* kind) {
+  Json all = Json::object();
+  for (const Json& batch : batches) {
+    for (const Json& pair : batch.value(kind, Json::array())) {
+      all[pair.at("key").get<std::string>()] = pair.at("value");
+    }
+  }
+  return all;
+}
+
+TEST(Mlflow, NamesWhatWasNotMeasured) {
+  const std::vector<Json> batches = MlflowBatches(SmallRun(), "http://h");
+  EXPECT_EQ(Gathered(batches, "metrics"), Json({{"top1", 0.5}}));
+  const Json tags = Gathered(batches, "tags");
+  EXPECT_EQ(tags["pared.not_measured"], "auc");
+  EXPECT_EQ(tags["pared.url"], "http://h/v1/runs/7");
+  EXPECT_FALSE(tags.contains("pared.artifact"));
+}
+
+TEST(Mlflow, KeepsToTheLimitsOfABatchAndOfATextAndSaysSo) {
+  Json run = SmallRun();
+  for (int i = 0; i < 150; ++i) run["steps"][0]["option" + std::to_string(i)] = i;
+  run["steps"][0]["long"] = std::string(7'000, 'x');
+  for (int i = 0; i < 1'001; ++i) run["metrics"]["m" + std::to_string(i)] = i;
+  const std::vector<Json> batches = MlflowBatches(run, "http://h");
+  for (const Json& batch : batches) {
+    EXPECT_LE(batch.value("params", Json::array()).size(), kMlflowParamsMax);
+    EXPECT_LE(batch.value("tags", Json::array()).size(), kMlflowTagsMax);
+    EXPECT_LE(batch.value("metrics", Json::array()).size(), kMlflowMetricsMax);
+  }
+  const Json params = Gathered(batches, "params");
+  EXPECT_EQ(params.size(), 155u);  // 3 names, the pass, its 151 options
+  EXPECT_EQ(params["1.cast_fp16.option149"], "149");
+  EXPECT_EQ(params["1.cast_fp16.long"].get<std::string>().size(), kMlflowParamBytesMax);
+  EXPECT_EQ(Gathered(batches, "tags")["pared.shortened"], "1.cast_fp16.long");
+  EXPECT_EQ(Gathered(batches, "metrics").size(), 1'002u);
 }
 
 TEST(Plot, OfNothingIsEmpty) { EXPECT_EQ(Plot({}, {}), ""); }

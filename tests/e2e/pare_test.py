@@ -39,7 +39,7 @@ def write_head(source, target, samples, change=False):
     target.write_bytes(data[:8] + len(text).to_bytes(2, "little") + text + body)
 
 
-class PareTest(EndToEnd):
+class PareBase(EndToEnd):
     def setUp(self):
         super().setUp()
         self.write_digits()
@@ -70,6 +70,8 @@ class PareTest(EndToEnd):
                          "--chain", "p50-int8: magnitude_prune sparsity=0.5 | quantize_int8",
                          "--pass", "cast_fp16", "-w")
 
+
+class PareTest(PareBase):
     def test_from_submit_to_a_checked_file(self):
         text = self.submit()
         self.assertIn("job 1 succeeded", text)
