@@ -20,12 +20,12 @@ constexpr int kTestsMax = 64;  // each may cost a look-up a run
   throw Error(ErrorCode::kInvalidArgument, message, where);
 }
 
-struct Column {
+struct TableColumn {
   const char* name;
   const char* sql;
   FieldType type;
 };
-constexpr Column kColumns[] = {
+constexpr TableColumn kColumns[] = {
     {"id", "runs.id", FieldType::kNumber},
     {"job", "runs.job", FieldType::kNumber},
     {"created_ms", "runs.created_ms", FieldType::kNumber},
@@ -39,9 +39,14 @@ constexpr Column kColumns[] = {
 
 constexpr const char* kMetricSql =
     "(SELECT value FROM metrics WHERE metrics.run = runs.id AND metrics.name = ?)";
+constexpr const char* kColumnSql = "column_at(?, runs.id)";
 constexpr const char* kBaselineSql =
     "(SELECT b.value FROM runs AS r JOIN metrics AS b ON b.run = r.id AND b.name = ? "
     "WHERE r.job = runs.job AND r.chain = 'baseline')";
+// From the index of failed runs: the text itself lies behind kilobytes of other JSON.
+constexpr const char* kHasErrorSql = "runs.id IN (SELECT id FROM runs WHERE error IS NOT NULL)";
+constexpr const char* kHasNoErrorSql =
+    "runs.id NOT IN (SELECT id FROM runs WHERE error IS NOT NULL)";
 constexpr const char* kTagSql = "(SELECT value FROM tags WHERE tags.run = runs.id AND name = ?)";
 // A chain may hold a pass twice: its first use counts.
 constexpr const char* kOptionSql =
@@ -53,7 +58,7 @@ std::string JsonPath(const std::string& name) { return "$.\"" + name + "\""; }
 std::string UnknownField(const std::string& name, const std::vector<std::string>& metrics) {
   std::vector<std::string> names = metrics;
   for (const std::string& metric : metrics) names.push_back(metric + "_drop");
-  for (const Column& column : kColumns) names.emplace_back(column.name);
+  for (const TableColumn& column : kColumns) names.emplace_back(column.name);
   const std::string nearest = NearestName(name, names);
   return "no run has a field or metric \"" + name + "\"" +
          (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?");
@@ -147,8 +152,8 @@ class Lexer {
 
 class Parser {
  public:
-  Parser(std::string_view text, const std::vector<std::string>& metrics)
-      : lexer_(text), metrics_(metrics), token_(lexer_.Next()) {}
+  Parser(std::string_view text, const RunFields& fields)
+      : lexer_(text), fields_(fields), token_(lexer_.Next()) {}
 
   SqlText Parse() {
     SqlText sql = Or();
@@ -196,13 +201,19 @@ class Parser {
     if (token_.kind != TokenKind::kWord) RefuseToken("a field");
     if (++tests_ > kTestsMax) Refuse(At(token_.column), "there are too many tests");
     const Token name = Take();
-    FieldSql field = FieldOf(name.text, metrics_, At(name.column));
+    FieldSql field = FieldOf(name.text, fields_, At(name.column));
     SqlText sql = {"(", {}};
-    sql += field.expression;
     if (TakeKeyword("is")) {
-      sql.sql += TakeKeyword("not") ? " IS NOT NULL" : " IS NULL";
+      const bool is_negated = TakeKeyword("not");
       if (!TakeKeyword("null")) RefuseToken("\"null\"");
+      if (name.text == "error") {
+        sql.sql += is_negated ? kHasErrorSql : kHasNoErrorSql;
+      } else {
+        sql += field.expression;
+        sql.sql += is_negated ? " IS NOT NULL" : " IS NULL";
+      }
     } else {
+      sql += field.expression;
       Compare(field, sql);
     }
     sql.sql += ")";
@@ -285,7 +296,7 @@ class Parser {
   }
 
   Lexer lexer_;
-  const std::vector<std::string>& metrics_;
+  const RunFields& fields_;
   Token token_;
   int depth_ = 0;
   int tests_ = 0;
@@ -299,9 +310,9 @@ SqlText& SqlText::operator+=(const SqlText& other) {
   return *this;
 }
 
-FieldSql FieldOf(const std::string& name, const std::vector<std::string>& metrics,
-                 const std::string& where) {
-  for (const Column& column : kColumns) {
+FieldSql FieldOf(const std::string& name, const RunFields& fields, const std::string& where) {
+  const std::vector<std::string>& metrics = fields.metrics;
+  for (const TableColumn& column : kColumns) {
     if (name == column.name) return {{column.sql, {}}, column.type};
   }
   const size_t dot = std::min(name.find('.'), name.size());
@@ -322,18 +333,20 @@ FieldSql FieldOf(const std::string& name, const std::vector<std::string>& metric
   };
   const std::string base = name.ends_with("_drop") ? name.substr(0, name.size() - 5) : "";
   if (!base.empty() && !exists(name) && (metrics.empty() || exists(base))) {
+    if (fields.column) return {{kColumnSql, {fields.column(base, true)}}, FieldType::kNumber};
     return {{std::string("(") + kBaselineSql + " - " + kMetricSql + ")", {base, base}},
             FieldType::kNumber};
   }
   if (!metrics.empty() && !exists(name)) Refuse(where, UnknownField(name, metrics));
+  if (fields.column) return {{kColumnSql, {fields.column(name, false)}}, FieldType::kNumber};
   return {{kMetricSql, {name}}, FieldType::kNumber};
 }
 
-SqlText ParseFilter(std::string_view text, const std::vector<std::string>& metrics) {
+SqlText ParseFilter(std::string_view text, const RunFields& fields) {
   if (text.size() > kBytesMax) {
     Refuse(At(kBytesMax + 1), "is longer than " + std::to_string(kBytesMax) + " bytes");
   }
-  return Parser(text, metrics).Parse();
+  return Parser(text, fields).Parse();
 }
 
 }  // namespace pared

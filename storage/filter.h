@@ -12,6 +12,8 @@
 
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,14 +37,21 @@ struct FieldSql {
   FieldType type = FieldType::kAny;
 };
 
+// What fields of runs there are.
+struct RunFields {
+  std::vector<std::string> metrics;  // names; empty: any
+  // The column of a metric, or of its drop; null: look each run's number up in the tables, which is
+  // right for a few runs.
+  std::function<std::shared_ptr<const Column>(const std::string& metric, bool is_drop)> column = {};
+};
+
 // What a field of a run is called: id, job, created_ms, experiment, model, chain, artifact, note;
 // machine.NAME, tags.NAME, passes.PASS.OPTION; a metric's name; METRIC_drop, the metric of the same
-// job's baseline less the run's own. `metrics` are the names that exist; where it is not empty,
-// others are refused. Throws kInvalidArgument at `where`.
-FieldSql FieldOf(const std::string& name, const std::vector<std::string>& metrics,
-                 const std::string& where);
+// job's baseline less the run's own. Metrics that do not exist are refused.
+// Throws kInvalidArgument at `where`.
+FieldSql FieldOf(const std::string& name, const RunFields& fields, const std::string& where);
 
 // Throws kInvalidArgument at "filter:COLUMN", counted from 1.
-SqlText ParseFilter(std::string_view text, const std::vector<std::string>& metrics);
+SqlText ParseFilter(std::string_view text, const RunFields& fields);
 
 }  // namespace pared

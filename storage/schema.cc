@@ -151,6 +151,14 @@ CREATE VIEW lineage AS SELECT
   json_extract(lineage, '$.seed') AS seed, artifact
 FROM runs;
 )sql",
+    R"sql(
+-- Rises whenever numbers of a run that is there change or go (storage/columns.h).
+CREATE TABLE metric_changes (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  count INTEGER NOT NULL
+) STRICT;
+INSERT INTO metric_changes VALUES (1, 0);
+)sql",
 };
 
 int64_t Pragma(Database& database, const std::string& name) {

@@ -2,7 +2,10 @@
 
 #include <sqlite3.h>
 
+#include <algorithm>
+
 #include "base/error.h"
+#include "storage/columns.h"
 
 namespace pared {
 namespace {
@@ -16,6 +19,18 @@ constexpr int kBusyTimeoutMs = 10'000;
   const char* file = sqlite3_db_filename(connection, "main");
   throw Error(is_passing ? ErrorCode::kUnavailable : ErrorCode::kInternal,
               "cannot " + doing + ": " + sqlite3_errmsg(connection), file != nullptr ? file : "");
+}
+
+using BoundColumns = std::vector<std::shared_ptr<const Column>>;
+
+// column_at(PLACE, RUN): PLACE is one in the connection's list, so that no pointer passes through
+// SQL.
+void ColumnAt(sqlite3_context* context, int, sqlite3_value** arguments) {
+  const auto& columns = *static_cast<const BoundColumns*>(sqlite3_user_data(context));
+  const auto place = static_cast<uint64_t>(sqlite3_value_int64(arguments[0]));
+  if (place >= columns.size()) return;  // NULL
+  const double value = columns[place]->At(sqlite3_value_int64(arguments[1]));
+  if (value == value) sqlite3_result_double(context, value);
 }
 
 }  // namespace
@@ -44,6 +59,9 @@ Database::Database(const std::filesystem::path& file, DatabaseAccess access) {
     Execute("PRAGMA synchronous = FULL");
   } else {
     Execute("PRAGMA query_only = ON");
+    sqlite3_create_function(connection_.get(), "column_at", 2,
+                            SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY, columns_.get(),
+                            ColumnAt, nullptr, nullptr);
   }
 }
 
@@ -81,7 +99,7 @@ void Statement::Finalizer::operator()(sqlite3_stmt* statement) const {
 }
 
 Statement::Statement(Database& database, std::string_view sql)
-    : connection_(database.connection_.get()) {
+    : connection_(database.connection_.get()), columns_(*database.columns_) {
   sqlite3_stmt* statement = nullptr;
   const int result = sqlite3_prepare_v2(connection_, sql.data(), static_cast<int>(sql.size()),
                                         &statement, nullptr);
@@ -96,6 +114,13 @@ void Statement::CheckBound(int result) const {
 Statement& Statement::Bind(int64_t value) {
   CheckBound(sqlite3_bind_int64(statement_.get(), ++bound_, value));
   return *this;
+}
+
+Statement& Statement::Bind(const std::shared_ptr<const Column>& column) {
+  const auto found = std::ranges::find(columns_, column);
+  const int64_t place = found - columns_.begin();
+  if (found == columns_.end()) columns_.push_back(column);
+  return Bind(place);
 }
 
 Statement& Statement::Bind(double value) {
@@ -118,6 +143,7 @@ Statement& Statement::BindValue(const SqlValue& value) {
   if (const auto* integer = std::get_if<int64_t>(&value)) return Bind(*integer);
   if (const auto* real = std::get_if<double>(&value)) return Bind(*real);
   if (const auto* text = std::get_if<std::string>(&value)) return Bind(*text);
+  if (const auto* column = std::get_if<std::shared_ptr<const Column>>(&value)) return Bind(*column);
   return BindNull();
 }
 

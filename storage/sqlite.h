@@ -21,7 +21,12 @@ namespace pared {
 
 enum class DatabaseAccess { kWrite, kRead, kCopy };
 
-using SqlValue = std::variant<std::monostate, int64_t, double, std::string>;  // monostate: NULL
+struct Column;
+
+// monostate: NULL. A column is bound as the first argument of column_at(COLUMN, RUN), a function
+// that read connections have: the run's number, or NULL.
+using SqlValue =
+    std::variant<std::monostate, int64_t, double, std::string, std::shared_ptr<const Column>>;
 
 // One connection; used by one thread at a time.
 class Database {
@@ -32,8 +37,9 @@ class Database {
 
   // Runs statements that return nothing.
   void Execute(const std::string& sql);
-  void Rollback() noexcept;  // of what is open, if anything
-  int64_t changes() const;   // rows changed by the last statement
+  void Rollback() noexcept;                    // of what is open, if anything
+  int64_t changes() const;                     // rows changed by the last statement
+  void ForgetColumns() { columns_->clear(); }  // no statement that has one bound is left
   // Copies all of it into a new file while others read and write. Throws as statements do.
   void BackUp(const std::filesystem::path& file);
 
@@ -42,6 +48,9 @@ class Database {
   struct Closer {
     void operator()(sqlite3* connection) const;
   };
+  // Those that were bound, for column_at.
+  std::unique_ptr<std::vector<std::shared_ptr<const Column>>> columns_ =
+      std::make_unique<std::vector<std::shared_ptr<const Column>>>();
   std::unique_ptr<sqlite3, Closer> connection_;
 };
 
@@ -54,6 +63,7 @@ class Statement {
   Statement& Bind(double value);  // NaN is bound as NULL
   Statement& Bind(const std::string& value);
   Statement& Bind(const char* value) { return Bind(std::string(value)); }
+  Statement& Bind(const std::shared_ptr<const Column>& column);
   Statement& BindNull();
   Statement& BindValue(const SqlValue& value);
   Statement& BindValues(const std::vector<SqlValue>& values);
@@ -80,6 +90,7 @@ class Statement {
   void CheckBound(int result) const;
 
   sqlite3* connection_;
+  std::vector<std::shared_ptr<const Column>>& columns_;  // the connection's
   std::unique_ptr<sqlite3_stmt, Finalizer> statement_;
   int bound_ = 0;
 };

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <vector>
 
+#include "storage/columns.h"
 #include "storage/sqlite.h"
 #include "storage/store.h"
 
@@ -54,6 +55,7 @@ class Reader {
         transaction_(std::in_place, *database_, DatabaseAccess::kRead) {}
   ~Reader() {
     transaction_.reset();
+    database_->ForgetColumns();
     pool_.Return(std::move(database_));
   }
   Reader(const Reader&) = delete;
@@ -76,6 +78,7 @@ struct Store::Impl {
   Database writer;                     // guarded by mutex
   std::condition_variable_any queued;  // with mutex: a job has come into the queue
   ReaderPool readers;
+  ColumnCache columns;
 };
 
 int64_t NowMs();

@@ -18,8 +18,6 @@ namespace {
 constexpr size_t kSortKeysMax = 8;
 constexpr size_t kColumnsMax = 64;
 constexpr size_t kObjectivesMax = 8;
-// From so many candidates on, one walk over a metric's index beats a look-up for each.
-constexpr size_t kWalkMin = 10'000;
 
 [[noreturn]] void Refuse(const std::string& where, const std::string& message) {
   throw Error(ErrorCode::kInvalidArgument, message, where);
@@ -39,7 +37,14 @@ std::vector<std::string> MetricNames(Database& database) {
   }
 }
 
-SqlText Conditions(const RunQuery& query, const std::vector<std::string>& metrics) {
+// The fields for a question that may look at every run.
+RunFields FieldsOf(Database& database, ColumnCache& columns) {
+  return {MetricNames(database), [&](const std::string& metric, bool is_drop) {
+            return columns.Get(database, metric, is_drop);
+          }};
+}
+
+SqlText Conditions(const RunQuery& query, const RunFields& run_fields) {
   SqlText where = {"1", {}};
   if (query.experiment) where += {" AND runs.experiment = ?", {*query.experiment}};
   if (query.model) where += {" AND runs.model = ?", {*query.model}};
@@ -47,16 +52,16 @@ SqlText Conditions(const RunQuery& query, const std::vector<std::string>& metric
   if (query.job) where += {" AND runs.job = ?", {*query.job}};
   if (query.filter.empty()) return where;
   where.sql += " AND ";
-  where += ParseFilter(query.filter, metrics);
+  where += ParseFilter(query.filter, run_fields);
   return where;
 }
 
-std::vector<FieldSql> SortFields(const RunQuery& query, const std::vector<std::string>& metrics) {
+std::vector<FieldSql> SortFields(const RunQuery& query, const RunFields& run_fields) {
   if (query.sort.size() > kSortKeysMax) {
     Refuse("?sort", "has more than " + std::to_string(kSortKeysMax) + " fields");
   }
   std::vector<FieldSql> fields;
-  for (const SortKey& key : query.sort) fields.push_back(FieldOf(key.field, metrics, "?sort"));
+  for (const SortKey& key : query.sort) fields.push_back(FieldOf(key.field, run_fields, "?sort"));
   return fields;
 }
 
@@ -115,10 +120,10 @@ std::vector<int64_t> Ids(Database& database, const SqlText& sql) {
 }
 
 std::vector<int64_t> PageIds(Database& database, const RunQuery& query,
-                             const std::vector<std::string>& metrics) {
-  const std::vector<FieldSql> fields = SortFields(query, metrics);
+                             const RunFields& run_fields) {
+  const std::vector<FieldSql> fields = SortFields(query, run_fields);
   SqlText sql = {"SELECT runs.id FROM runs WHERE ", {}};
-  sql += Conditions(query, metrics);
+  sql += Conditions(query, run_fields);
   sql += After(database, query, fields);
   sql.sql += " ORDER BY ";
   for (size_t i = 0; i < fields.size(); ++i) {
@@ -141,11 +146,18 @@ constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
 // The field of each run; `ids` ascend. NaN where it is missing.
 std::vector<double> LookUp(Database& database, const FieldSql& field,
                            const std::vector<int64_t>& ids) {
+  std::vector<double> values(ids.size(), kMissing);
+  if (!field.expression.values.empty()) {
+    const auto* column = std::get_if<std::shared_ptr<const Column>>(&field.expression.values[0]);
+    if (column != nullptr) {
+      std::ranges::transform(ids, values.begin(), [&](int64_t id) { return (*column)->At(id); });
+      return values;
+    }
+  }
   SqlText sql = {"SELECT ", {}};
   sql += field.expression;
   sql.sql += " FROM runs WHERE runs.id = ?";
   Statement select(database, sql.sql);
-  std::vector<double> values(ids.size(), kMissing);
   for (size_t i = 0; i < ids.size(); ++i) {
     select.Reset();
     select.BindValues(sql.values).Bind(ids[i]);
@@ -154,25 +166,10 @@ std::vector<double> LookUp(Database& database, const FieldSql& field,
   return values;
 }
 
-// The same of a metric, in one walk.
-std::vector<double> Walk(Database& database, const std::string& metric,
-                         const std::vector<int64_t>& ids) {
-  Statement select(database, "SELECT run, value FROM metrics WHERE name = ? ORDER BY run");
-  select.Bind(metric);
-  std::vector<double> values(ids.size(), kMissing);
-  size_t i = 0;
-  while (i < ids.size() && select.Step()) {
-    const int64_t run = select.integer(0);
-    while (i < ids.size() && ids[i] < run) ++i;
-    if (i < ids.size() && ids[i] == run && !select.is_null(1)) values[i] = select.real(1);
-  }
-  return values;
-}
-
 std::vector<int64_t> Candidates(Database& database, const RunQuery& query,
-                                const std::vector<std::string>& metrics) {
+                                const RunFields& run_fields) {
   SqlText sql = {"SELECT runs.id FROM runs WHERE ", {}};
-  sql += Conditions(query, metrics);
+  sql += Conditions(query, run_fields);
   sql.sql += " ORDER BY runs.id";
   std::vector<int64_t> ids = Ids(database, sql);
   const std::vector<int64_t> failed =
@@ -184,15 +181,12 @@ std::vector<int64_t> Candidates(Database& database, const RunQuery& query,
 
 // The candidates' objectives, negated where much is better; those that lack one are left out.
 std::vector<ParetoPoint> Points(Database& database, const std::vector<Objective>& objectives,
-                                const std::vector<std::string>& metrics,
-                                const std::vector<int64_t>& ids) {
+                                const RunFields& run_fields, const std::vector<int64_t>& ids) {
   std::vector<std::vector<double>> columns;
   for (const Objective& objective : objectives) {
-    const FieldSql field = FieldOf(objective.field, metrics, "?objectives");
+    const FieldSql field = FieldOf(objective.field, run_fields, "?objectives");
     if (field.type == FieldType::kText) Refuse("?objectives", objective.field + " is no number");
-    const bool is_metric = std::binary_search(metrics.begin(), metrics.end(), objective.field);
-    columns.push_back(is_metric && ids.size() >= kWalkMin ? Walk(database, objective.field, ids)
-                                                          : LookUp(database, field, ids));
+    columns.push_back(LookUp(database, field, ids));
   }
   std::vector<ParetoPoint> points;
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -229,10 +223,9 @@ Front MakeFront(const FrontQuery& query, const std::vector<ParetoPoint>& points)
 }
 
 // The machines of the query's runs. Leaps from one to the next, as MetricNames does.
-std::vector<Json> Machines(Database& database, const RunQuery& query,
-                           const std::vector<std::string>& metrics) {
+std::vector<Json> Machines(Database& database, const RunQuery& query, const RunFields& run_fields) {
   Statement next(database, "SELECT min(machine) FROM runs WHERE machine > ?");
-  const SqlText where = Conditions(query, metrics);
+  const SqlText where = Conditions(query, run_fields);
   Statement any(database, "SELECT 1 FROM runs WHERE machine = ? AND error IS NULL AND " +
                               where.sql + " LIMIT 1");
   std::vector<Json> machines;
@@ -252,7 +245,7 @@ std::vector<Json> Machines(Database& database, const RunQuery& query,
 std::vector<Run> Store::Runs(const RunQuery& query) const {
   Reader reader(impl_->readers);
   Database& database = reader.database();
-  return ReadRuns(database, PageIds(database, query, MetricNames(database)));
+  return ReadRuns(database, PageIds(database, query, FieldsOf(database, impl_->columns)));
 }
 
 RunTable Store::Table(const RunQuery& query, const std::vector<std::string>& columns) const {
@@ -261,15 +254,15 @@ RunTable Store::Table(const RunQuery& query, const std::vector<std::string>& col
   }
   Reader reader(impl_->readers);
   Database& database = reader.database();
-  const std::vector<std::string> metrics = MetricNames(database);
+  const RunFields of_few = {MetricNames(database)};
   SqlText sql = {"SELECT runs.id", {}};
   for (const std::string& column : columns) {
     sql.sql += ", ";
-    sql += FieldOf(column, metrics, "?columns").expression;
+    sql += FieldOf(column, of_few, "?columns").expression;
   }
   Statement select(database, sql.sql + " FROM runs WHERE runs.id = ?");
   RunTable table;
-  table.ids = PageIds(database, query, metrics);
+  table.ids = PageIds(database, query, FieldsOf(database, impl_->columns));
   for (const int64_t id : table.ids) {
     select.Reset();
     select.BindValues(sql.values).Bind(id).Step();
@@ -283,7 +276,7 @@ RunTable Store::Table(const RunQuery& query, const std::vector<std::string>& col
 
 int64_t Store::CountRuns(const RunQuery& query) const {
   Reader reader(impl_->readers);
-  const SqlText where = Conditions(query, MetricNames(reader.database()));
+  const SqlText where = Conditions(query, FieldsOf(reader.database(), impl_->columns));
   Statement select(reader.database(), "SELECT count(*) FROM runs WHERE " + where.sql);
   select.BindValues(where.values).Step();
   return select.integer(0);
@@ -295,13 +288,13 @@ Front Store::FrontOf(const FrontQuery& query) const {
   }
   Reader reader(impl_->readers);
   Database& database = reader.database();
-  const std::vector<std::string> metrics = MetricNames(database);
-  const std::vector<int64_t> ids = Candidates(database, query.runs, metrics);
-  const std::vector<ParetoPoint> points = Points(database, query.objectives, metrics, ids);
+  const RunFields run_fields = FieldsOf(database, impl_->columns);
+  const std::vector<int64_t> ids = Candidates(database, query.runs, run_fields);
+  const std::vector<ParetoPoint> points = Points(database, query.objectives, run_fields, ids);
   Front front = MakeFront(query, points);
   for (const Objective& objective : query.objectives) {
     if (!objective.field.starts_with("latency_ms")) continue;
-    front.machines = Machines(database, query.runs, metrics);
+    front.machines = Machines(database, query.runs, run_fields);
     break;
   }
   front.candidate_count = static_cast<int64_t>(ids.size());

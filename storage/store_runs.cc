@@ -14,6 +14,9 @@ const std::string kRunColumns =
     "runs.id, job, experiment, model, chain, steps, reports, machine, artifact, error, created_ms, "
     "note, lineage";
 
+// What columns in memory must hear of (storage/columns.h).
+const std::string kMetricsChanged = "UPDATE metric_changes SET count = count + 1";
+
 Run RunOf(const Statement& row) {
   Run run;
   run.id = row.integer(0);
@@ -48,6 +51,7 @@ int64_t DeleteRuns(Database& writer, const std::string& condition,
   Statement runs(writer, "DELETE FROM runs WHERE " + condition);
   runs.BindValues(values).Run();
   const int64_t count = writer.changes();
+  if (count > 0) writer.Execute(kMetricsChanged);
   transaction.Commit();
   return count;
 }
@@ -77,6 +81,8 @@ std::vector<Run> ReadRuns(Database& database, const std::vector<int64_t>& ids) {
 }
 
 void UpsertRun(Database& writer, JobId job, const RunRecord& run) {
+  Statement earlier(writer, "SELECT 1 FROM runs WHERE job = ? AND chain = ?");
+  if (earlier.Bind(job).Bind(run.chain).Step()) writer.Execute(kMetricsChanged);
   Statement upsert(
       writer,
       "INSERT INTO runs (job, experiment, model, chain, steps, reports, machine, artifact, error, "

@@ -108,7 +108,7 @@ TEST_F(FilterTest, NothingThatIsWrittenReachesTheSql) {
   EXPECT_THAT(Ids("note = 'it''s \"good\"'"), ElementsAre(2));
   EXPECT_THAT(Ids("note = \"it's \"\"good\"\"\""), ElementsAre(2));
   EXPECT_THAT(Ids("tags.x = '); DROP TABLE runs; --'"), IsEmpty());
-  const SqlText sql = ParseFilter("model = 'secret' and top1 < 7.5", {"top1"});
+  const SqlText sql = ParseFilter("model = 'secret' and top1 < 7.5", {{"top1"}});
   EXPECT_THAT(sql.sql, Not(HasSubstr("secret")));
   EXPECT_THAT(sql.sql, Not(HasSubstr("7.5")));
   EXPECT_THAT(sql.sql, Not(HasSubstr("top1")));
@@ -117,7 +117,7 @@ TEST_F(FilterTest, NothingThatIsWrittenReachesTheSql) {
 
 TEST_F(FilterTest, PointsAtTheColumn) {
   const auto at = [](const std::string& text, const std::string& where) {
-    EXPECT_THAT([&] { ParseFilter(text, {"top1"}); },
+    EXPECT_THAT([&] { ParseFilter(text, {{"top1"}}); },
                 ThrowsError(ErrorCode::kInvalidArgument, "filter:" + where))
         << text;
   };
