@@ -20,13 +20,16 @@ constexpr int64_t kUnknownImageSide = 224;
 struct Manifest {
   Json inputs = Json::object();
   Json images;
-  std::string labels;
+  std::string labels, targets;
+  TaskSpec task;
 };
 
 void Fields(FieldVisitor& f, Manifest& m) {
   f.Raw("inputs", m.inputs, "Input name to .npy file; the name * stands for the only input.");
   f.Raw("images", m.images, "Pictures for an input (docs/data.md).");
   f.Text("labels", m.labels, TextRule::kAny, "The .npy file of integer labels; empty: none.");
+  f.Text("targets", m.targets, TextRule::kAny, "The .npy file of what the model should give out.");
+  Fields(f, m.task);
 }
 
 Manifest ReadManifest(const std::filesystem::path& path) {
@@ -123,20 +126,32 @@ Tensor Widened(Tensor tensor, DType dtype, const std::string& input) {
       "input " + input);
 }
 
-Tensor OpenLabels(const std::filesystem::path& path, int64_t samples) {
+Tensor OpenLabels(const std::filesystem::path& path, int64_t samples, bool are_texts) {
   const Tensor labels = LoadNpy(path);
   if (!IsNumber(labels.dtype()) || IsFloat(labels.dtype())) {
     throw Error(ErrorCode::kInvalidArgument,
                 std::string("labels must be integers, are ") + DTypeName(labels.dtype()),
                 path.string());
   }
-  if (labels.rank() < 1 || labels.shape()[0] != samples || labels.count() != samples) {
+  const bool fits = labels.rank() >= 1 && labels.shape()[0] == samples &&
+                    (are_texts ? labels.rank() == 2 : labels.count() == samples);
+  if (!fits) {
     throw Error(ErrorCode::kInvalidArgument,
-                "labels must have the shape [" + std::to_string(samples) + "], have " +
-                    ShapeText(labels.shape()),
+                "labels must have the shape [" + std::to_string(samples) +
+                    (are_texts ? ", characters]" : "]") + ", have " + ShapeText(labels.shape()),
                 path.string());
   }
-  return Converted<int64_t>(labels.Reshaped({samples}));
+  return Converted<int64_t>(are_texts ? labels : labels.Reshaped({samples}));
+}
+
+Tensor OpenTargets(const std::filesystem::path& path, int64_t samples) {
+  Tensor targets = LoadNpy(path);
+  if (targets.rank() >= 1 && targets.shape()[0] == samples && IsNumber(targets.dtype()))
+    return targets;
+  throw Error(ErrorCode::kInvalidArgument,
+              "targets must be numbers of the shape [" + std::to_string(samples) + ", ...], have " +
+                  DTypeName(targets.dtype()) + ShapeText(targets.shape()),
+              path.string());
 }
 
 // The elements of one sample, as a view.
@@ -314,10 +329,41 @@ Dataset Dataset::Open(const std::filesystem::path& folder) {
     }
     dataset.sample_count_ = count;
   }
+  dataset.task_ = manifest.task;
   if (!manifest.labels.empty()) {
-    dataset.labels_ = OpenLabels(FileIn(folder, manifest.labels, "/labels"), dataset.sample_count_);
+    dataset.labels_ = OpenLabels(FileIn(folder, manifest.labels, "/labels"), dataset.sample_count_,
+                                 manifest.task.task == Task::kCtc);
   }
+  if (!manifest.targets.empty()) {
+    dataset.targets_ =
+        OpenTargets(FileIn(folder, manifest.targets, "/targets"), dataset.sample_count_);
+  }
+  dataset.SettleTask();
   return dataset;
+}
+
+void Dataset::SettleTask() {
+  const bool has_classes = labels_ || (images_ && images_->has_labels());
+  switch (task_.task) {
+    case Task::kAuto:
+      if (targets_) task_.task = Task::kImage;
+      if (images_ && images_->has_boxes()) task_.task = Task::kDetection;
+      if (has_classes) task_.task = Task::kClassification;
+      return;
+    case Task::kDetection:
+      return;  // without boxes, those of the float model are what others are compared with
+    case Task::kImage:
+      if (targets_) return;
+      throw Error(ErrorCode::kInvalidArgument, "image needs \"targets\"", "/task");
+    case Task::kCtc:
+      if (labels_) return;
+      throw Error(ErrorCode::kInvalidArgument, "ctc needs \"labels\"", "/task");
+    case Task::kClassification:
+    case Task::kBinary:
+      if (has_classes) return;
+      throw Error(ErrorCode::kInvalidArgument, "needs labels, or pictures in folders of classes",
+                  "/task");
+  }
 }
 
 Dataset Dataset::Random(const std::vector<ValueInfo>& inputs, int64_t samples, int64_t seed) {
@@ -337,6 +383,21 @@ int64_t Dataset::label(int64_t sample) const {
   PARED_CHECK(sample >= 0 && sample < sample_count_);
   if (!labels_) return images_->label(sample);
   return labels_->data<int64_t>()[static_cast<size_t>(sample)];
+}
+
+std::vector<int64_t> Dataset::label_text(int64_t sample) const {
+  PARED_CHECK(task_.task == Task::kCtc);
+  const Tensor row = Slice(*labels_, sample);
+  std::vector<int64_t> text;
+  for (const int64_t character : row.data<int64_t>()) {
+    if (character >= 0) text.push_back(character);
+  }
+  return text;
+}
+
+Tensor Dataset::target(int64_t sample) const {
+  PARED_CHECK(targets_.has_value());
+  return Slice(*targets_, sample);
 }
 
 std::vector<Tensor> Dataset::Sample(int64_t sample, const std::vector<ValueInfo>& inputs) const {
@@ -368,6 +429,7 @@ std::string Dataset::Digest() const {
   DigestContext digest;
   for (const auto& [name, array] : inputs_) digest.AddTensor(name, array);
   if (labels_) digest.AddTensor("/labels", *labels_);
+  if (targets_) digest.AddTensor("/targets", *targets_);
   if (images_) AddImages(*images_, digest);
   return digest.Hex();
 }

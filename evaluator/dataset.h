@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "evaluator/image_set.h"
+#include "evaluator/task.h"
 #include "model/graph.h"
 #include "model/tensor.h"
 
@@ -35,8 +36,15 @@ class Dataset {
 
   const std::string& name() const { return name_; }
   int64_t sample_count() const { return sample_count_; }
-  bool has_labels() const { return labels_ || (images_ && images_->has_labels()); }
+  // What accuracy is measured; kAuto: none, there is nothing to measure it by.
+  const TaskSpec& task() const { return task_; }
+  // Whether there is a class for each sample (tasks classification and binary).
+  bool has_labels() const {
+    return task_.task == Task::kClassification || task_.task == Task::kBinary;
+  }
   int64_t label(int64_t sample) const;
+  std::vector<int64_t> label_text(int64_t sample) const;  // task ctc
+  Tensor target(int64_t sample) const;                    // task image
 
   // One batch of one sample for a model with these inputs, in their order. The leading axis of 1
   // is kept where the input's rank needs it. Throws kInvalidArgument naming the input, the axis
@@ -53,12 +61,16 @@ class Dataset {
  private:
   std::string name_;
   int64_t sample_count_ = 0;
+  // Settles the task by what there is. Throws kInvalidArgument where it lacks what it needs.
+  void SettleTask();
   // The array or picture of one sample for an input; nullopt: there is none.
   std::optional<Tensor> Find(int64_t sample, const std::string& input, bool is_only) const;
 
   std::map<std::string, Tensor> inputs_;
   std::shared_ptr<const ImageSet> images_;
-  std::optional<Tensor> labels_;  // int64
+  std::optional<Tensor> labels_;   // int64, [samples], or [samples, characters] of texts
+  std::optional<Tensor> targets_;  // [samples, ...]
+  TaskSpec task_;
 };
 
 // A NumPy array file, format versions 1 to 3, C order, mapped. Throws kInvalidArgument.

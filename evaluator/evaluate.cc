@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "evaluator/metrics.h"
+#include "evaluator/scorer.h"
 #include "model/onnx.h"
 
 namespace pared {
@@ -69,36 +70,30 @@ void AddMacMetrics(const Executor& executor, const EvaluateContext& context, Met
 struct SampleResult {
   FidelitySums sums;
   bool agrees = false;
-  bool is_correct = false;
 };
 
-SampleResult Compare(const Tensor& reference, const Tensor& output, int64_t sample,
-                     const Dataset& dataset) {
+SampleResult Compare(const Tensor& reference, const Tensor& output) {
   const std::vector<float> expected = ToFloats(reference);
   const std::vector<float> actual = ToFloats(output);
   SampleResult result;
   result.sums.Add(expected, actual);
-  const int64_t best = ArgMax(actual);
-  result.agrees = best == ArgMax(expected);
-  result.is_correct = dataset.has_labels() && best == dataset.label(sample);
+  result.agrees = ArgMax(actual) == ArgMax(expected);
   return result;
 }
 
-Metrics Summarize(const std::vector<SampleResult>& results, bool has_labels) {
+Metrics Summarize(const std::vector<SampleResult>& results, const Scorer* scorer) {
   FidelitySums sums;
   double agreeing = 0;
-  double correct = 0;
   double nonfinite = 0;
   for (const SampleResult& result : results) {  // in order: the sums must not depend on threads
     sums.Add(result.sums);
     agreeing += result.agrees ? 1 : 0;
-    correct += result.is_correct ? 1 : 0;
     nonfinite += result.sums.has_nonfinite ? 1 : 0;
   }
   const double count = static_cast<double>(results.size());
   Metrics metrics = {
       {"agreement", agreeing / count}, {"sqnr_db", sums.SqnrDb()}, {"cosine", sums.Cosine()}};
-  if (has_labels) metrics["top1"] = correct / count;
+  if (scorer != nullptr) metrics.merge(scorer->Summarize());
   if (nonfinite > 0) metrics["nonfinite_samples"] = nonfinite;
   return metrics;
 }
@@ -163,12 +158,15 @@ Reference RunReference(const Model& model, const EvaluateContext& context) {
 
 Metrics EvaluateReference(const Model& model, const Reference& reference,
                           const EvaluateContext& context) {
-  std::vector<SampleResult> results;
-  for (const std::vector<Tensor>& outputs : reference.outputs) {
-    results.push_back(
-        Compare(outputs.front(), outputs.front(), std::ssize(results), *context.dataset));
-  }
-  Metrics metrics = Summarize(results, context.dataset->has_labels());
+  const auto scorer = MakeScorer(*context.dataset, std::ssize(reference.outputs));
+  std::vector<SampleResult> results(reference.outputs.size());
+  tbb::parallel_for(size_t{0}, results.size(), [&](size_t i) {
+    ThrowIfCancelled(context);
+    const Tensor& output = reference.outputs[i].front();
+    results[i] = Compare(output, output);
+    if (scorer) scorer->Add(static_cast<int64_t>(i), output, output);
+  });
+  Metrics metrics = Summarize(results, scorer.get());
   AddWeightMetrics(model, metrics);
   AddMacMetrics(Executor(model), context, metrics);
   return metrics;
@@ -177,13 +175,16 @@ Metrics EvaluateReference(const Model& model, const Reference& reference,
 Metrics EvaluateAccuracy(const Model& model, const Reference& reference,
                          const EvaluateContext& context) {
   const Executor executor(model);
+  const auto scorer = MakeScorer(*context.dataset, SampleCount(context));
   std::vector<SampleResult> results(static_cast<size_t>(SampleCount(context)));
   PARED_CHECK(results.size() == reference.outputs.size());
   RunSamples(executor, context, [&](int64_t sample, const Tensor& output) {
     const size_t i = static_cast<size_t>(sample);
-    results[i] = Compare(reference.outputs[i].front(), output, sample, *context.dataset);
+    const Tensor& expected = reference.outputs[i].front();
+    results[i] = Compare(expected, output);
+    if (scorer) scorer->Add(sample, expected, output);
   });
-  Metrics metrics = Summarize(results, context.dataset->has_labels());
+  Metrics metrics = Summarize(results, scorer.get());
   AddWeightMetrics(model, metrics);
   AddMacMetrics(executor, context, metrics);
   return metrics;

@@ -17,7 +17,7 @@
 namespace pared {
 
 // Metric name to value. Names are public: docs/job_spec.md lists them with units.
-//   top1                     fraction of samples whose label is the first output's arg max
+//   top1, map50, psnr_db ...  accuracy by the dataset's task (scorer.h, docs/data.md)
 //   agreement                fraction of samples with the float model's arg max
 //   sqnr_db, cosine          first output against the float model's, over all samples; sqnr_db is
 //                            10 log10(sum ref^2 / sum (ref - y)^2), 200 where they are equal
@@ -49,7 +49,7 @@ int64_t SampleCount(const EvaluateContext& context);
 Metrics EvaluateReference(const Model& model, const Reference& reference,
                           const EvaluateContext& context);
 
-// top1, agreement, sqnr_db, cosine, sparsity, int8 shares.
+// Accuracy by the dataset's task, agreement, sqnr_db, cosine, sparsity, int8 shares.
 Metrics EvaluateAccuracy(const Model& model, const Reference& reference,
                          const EvaluateContext& context);
 

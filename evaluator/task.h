@@ -1,0 +1,34 @@
+// What the labels of a dataset mean, and so which accuracy is measured.
+
+#pragma once
+
+#include <cstdint>
+
+#include "config/fields.h"
+#include "evaluator/detection.h"
+
+namespace pared {
+
+enum class Task {
+  kAuto,            // kClassification with labels, kDetection with boxes, kImage with targets
+  kClassification,  // a class a sample: the arg max of the first output
+  kBinary,          // 0 or 1 a sample: the first output's only element, or its second of two
+  kDetection,       // boxes: the first output is a YOLO head
+  kImage,           // a target a sample, of the first output's shape
+  kCtc,  // a text a sample, as class numbers padded with -1: the first output is [1, steps,
+         // classes]
+};
+
+struct TaskSpec {
+  Task task = Task::kAuto;
+  DetectionOptions detection;
+  double threshold = 0.5;  // kBinary: at and above it a sample is positive
+  double peak = 1;         // kImage: the largest value that a pixel can have
+  int64_t blank = 0;       // kCtc
+  int64_t ignored =
+      -1;  // kCtc: a class left out of the text, such as the gap between words; -1: none
+};
+
+void Fields(FieldVisitor& f, TaskSpec& t);
+
+}  // namespace pared

@@ -1,0 +1,172 @@
+// Against the answers of scikit-learn, SciPy and pycocotools in scores.json, which make_scores.py
+// writes.
+
+#include "evaluator/scores.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "config/fields.h"
+#include "evaluator/detection.h"
+#include "tests/testing/matchers.h"
+
+namespace pared {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr double kRounding = 1e-12;
+
+Json Answers(const char* part) {
+  std::ifstream in("tests/evaluator/scores.json");
+  std::string text((std::istreambuf_iterator<char>(in)), {});
+  return ParseJson(text).at(part);
+}
+
+TEST(ScoreClasses, IsScikitLearns) {
+  for (const Json& answer : Answers("classes")) {
+    const auto labels = answer.at("labels").get<std::vector<int64_t>>();
+    const auto predictions = answer.at("predictions").get<std::vector<int64_t>>();
+    const ClassScores scores = ScoreClasses(labels, predictions);
+    EXPECT_NEAR(scores.accuracy, answer.at("accuracy").get<double>(), kRounding);
+    EXPECT_NEAR(scores.mean_class_accuracy, answer.at("mean_class_accuracy").get<double>(),
+                kRounding);
+    EXPECT_NEAR(scores.f1_macro, answer.at("f1_macro").get<double>(), kRounding);
+    const auto count = static_cast<double>(labels.size());
+    const Interval interval = WilsonInterval(scores.accuracy * count, count);
+    EXPECT_NEAR(interval.low, answer.at("low").get<double>(), 1e-9);
+    EXPECT_NEAR(interval.high, answer.at("high").get<double>(), 1e-9);
+  }
+}
+
+TEST(WilsonInterval, HoldsAtTheEnds) {
+  EXPECT_EQ(WilsonInterval(0, 10).low, 0);
+  EXPECT_GT(WilsonInterval(0, 10).high, 0.2);
+  EXPECT_DOUBLE_EQ(WilsonInterval(10, 10).high, 1);
+  EXPECT_EQ(WilsonInterval(0, 0).high, 1);
+}
+
+TEST(RocAuc, IsScikitLearnsWithAndWithoutTies) {
+  for (const Json& answer : Answers("binary")) {
+    const auto labels = answer.at("labels").get<std::vector<int64_t>>();
+    const auto scores = answer.at("scores").get<std::vector<double>>();
+    EXPECT_NEAR(RocAuc(scores, labels), answer.at("roc_auc").get<double>(), kRounding);
+    std::vector<int64_t> predictions;
+    for (const double score : scores) predictions.push_back(score >= 0.5 ? 1 : 0);
+    EXPECT_NEAR(BinaryF1(labels, predictions), answer.at("f1").get<double>(), kRounding);
+  }
+  EXPECT_TRUE(std::isnan(RocAuc(std::vector{0.1, 0.2}, std::vector<int64_t>{1, 1})));
+}
+
+TEST(KlDivergence, IsScipysAndTakesLogitsToo) {
+  for (const Json& answer : Answers("divergence")) {
+    const auto p = answer.at("p").get<std::vector<float>>(),
+               q = answer.at("q").get<std::vector<float>>();
+    EXPECT_NEAR(KlDivergence(p, q), answer.at("kl").get<double>(), 1e-6);
+    std::vector<float> logits;
+    for (const float x : q) logits.push_back(std::log(x) + 3);
+    EXPECT_NEAR(KlDivergence(p, logits), answer.at("kl").get<double>(), 1e-5);
+  }
+}
+
+TEST(CocoAveragePrecision, IsPycocotools) {
+  for (const Json& answer : Answers("detections")) {
+    const auto pictures = answer.at("pictures").get<size_t>();
+    std::vector<std::vector<Detection>> detections(pictures);
+    std::vector<std::vector<LabelledBox>> truth(pictures);
+    for (const Json& box : answer.at("truth")) {
+      const auto bbox = box.at("bbox").get<std::vector<double>>();
+      truth[box.at("image_id").get<size_t>()].push_back({bbox[0], bbox[1], bbox[2], bbox[3],
+                                                         box.at("category_id"), box.at("area"),
+                                                         box.at("iscrowd") == 1});
+    }
+    for (const Json& found : answer.at("detections")) {
+      const auto bbox = found.at("bbox").get<std::vector<double>>();
+      detections[found.at("image_id").get<size_t>()].push_back(
+          {bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3], found.at("score"),
+           found.at("category_id")});
+    }
+    const AveragePrecision precision = CocoAveragePrecision(detections, truth);
+    EXPECT_NEAR(precision.map50, answer.at("map50").get<double>(), 1e-9);
+    EXPECT_NEAR(precision.map50_95, answer.at("map50_95").get<double>(), 1e-9);
+  }
+  EXPECT_TRUE(std::isnan(CocoAveragePrecision({{}}, {{}}).map50));
+}
+
+TEST(CtcGreedy, JoinsRepeatsAndLeavesBlanksOut) {
+  // Best of each row: 1 1 0 1 2 2
+  const std::vector<float> scores = {0, 9, 0, 0, 9, 0, 9, 0, 0, 0, 9, 0, 0, 0, 9, 0, 0, 9};
+  EXPECT_THAT(CtcGreedy(scores, 3, 0), ElementsAre(1, 1, 2));
+}
+
+TEST(SequenceDistance, CountsEdits) {
+  const std::vector<int64_t> kitten = {1, 2, 3, 3, 4, 5}, sitting = {6, 2, 3, 3, 2, 5, 7};
+  EXPECT_EQ(SequenceDistance(kitten, sitting), 3);
+  EXPECT_EQ(SequenceDistance({}, sitting), 7);
+  EXPECT_EQ(SequenceDistance(kitten, {}), 6);
+}
+
+// Two candidates of class 1 on one place, one of class 0 there too, one elsewhere below the score.
+TEST(DecodeYolo, ReadsBothFormsOfHead) {
+  const std::vector<std::vector<float>> boxes = {
+      {50, 40, 20, 10, 0.1f, 0.8f}, {51, 40, 20, 10, 0.2f, 0.9f}, {50, 40, 20, 10, 0.7f, 0.3f},
+      {9, 9, 2, 2, 0.1f, 0.1f},     {80, 80, 4, 4, 0, 0},         {80, 80, 4, 4, 0, 0},
+      {80, 80, 4, 4, 0, 0}};
+  std::vector<float> planar, rows;
+  for (size_t field = 0; field < 6; ++field) {
+    for (const auto& box : boxes) planar.push_back(box[field]);
+  }
+  for (const auto& box : boxes) {
+    rows.insert(rows.end(), box.begin(), box.begin() + 4);
+    rows.insert(rows.end(), {0.5f, box[4] * 2, box[5] * 2});  // objectness times class
+  }
+  for (const Tensor& head :
+       {Tensor::Make<float>({1, 6, 7}, planar), Tensor::Make<float>({1, 7, 7}, rows)}) {
+    DetectionOptions options;
+    options.head = head.shape()[1] == 6 ? YoloHead::kAuto : YoloHead::kV5;
+    const std::vector<Detection> found = DecodeYolo(head, options, 0.25, false);
+    ASSERT_EQ(found.size(), 2u);
+    EXPECT_NEAR(found[0].score, 0.9, 1e-6);
+    EXPECT_EQ(found[0].category, 1);
+    EXPECT_THAT((std::vector{found[0].left, found[0].top, found[0].right, found[0].bottom}),
+                ElementsAre(41, 35, 61, 45));
+    EXPECT_EQ(found[1].category, 0);
+    // Each class of a box by itself: 0.3 of class 1 is covered by the better one, too.
+    EXPECT_EQ(DecodeYolo(head, options, 0.25, true).size(), 2u);
+    EXPECT_EQ(DecodeYolo(head, options, 0.05, true).size(), 4u);
+  }
+}
+
+TEST(DecodeYolo, TellsWhichShapesItReads) {
+  EXPECT_THAT(
+      [] {
+        DecodeYolo(Tensor::Make<float>({2, 3}, {0, 0, 0, 0, 0, 0}), {}, 0.1, false);
+      },
+      ThrowsError(ErrorCode::kInvalidArgument, "detection", HasSubstr("[2, 3]")));
+}
+
+TEST(DecodeYolo, TakesSuppressedBoxesAsTheyAre) {
+  DetectionOptions options;
+  options.head = YoloHead::kEnd;
+  const Tensor head = Tensor::Make<float>({1, 2, 6}, {1, 2, 3, 4, 0.6f, 5, 1, 2, 3, 4, 0.9f, 5});
+  const std::vector<Detection> found = DecodeYolo(head, options, 0.25, false);
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_NEAR(found[0].score, 0.9, 1e-6);
+  EXPECT_EQ(found[1].bottom, 4);
+}
+
+TEST(CountKept, WantsTheSameClassAndHalfTheArea) {
+  const std::vector<Detection> reference = {
+      {0, 0, 10, 10, 0.9, 1}, {0, 0, 10, 10, 0.8, 1}, {20, 20, 30, 30, 0.7, 2}};
+  EXPECT_EQ(CountKept(reference, reference), 3);
+  EXPECT_EQ(CountKept(reference, std::vector<Detection>{{0, 0, 10, 6, 0.9, 1}}), 1);  // serves once
+  EXPECT_EQ(CountKept(reference, std::vector<Detection>{{0, 0, 10, 4, 0.9, 1}}), 0);
+  EXPECT_EQ(CountKept(reference, std::vector<Detection>{{20, 20, 30, 30, 0.9, 1}}), 0);
+}
+
+}  // namespace
+}  // namespace pared
