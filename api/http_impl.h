@@ -67,7 +67,8 @@ struct Exchange {
   unsigned version = 11;
   bool is_head = false;
   bool keep_alive = false;
-  std::optional<TemporaryFolder> folder;  // of an upload
+  std::optional<TemporaryFolder> folder;    // of an upload that goes with its answer
+  std::shared_ptr<const void> upload_lock;  // of one that stays
 };
 
 // Whether the peer has closed the connection.
@@ -93,6 +94,7 @@ struct HttpServer::Impl {
                                const Response& response);
   asio::awaitable<std::optional<Response>> ReadBody(Connection& connection, Exchange& exchange,
                                                     HeadParser& head);
+  std::optional<Response> PlaceUpload(Exchange& exchange);
   asio::awaitable<error_code> ReadUpload(Connection& connection, Exchange& exchange,
                                          HeadParser& head);
   asio::awaitable<Response> Answer(Connection& connection, Exchange& exchange);

@@ -1,5 +1,6 @@
 // Answers on their way: bodies, files, streams.
 
+#include <algorithm>
 #include <fstream>
 #include <vector>
 
@@ -48,7 +49,8 @@ asio::awaitable<bool> HttpServer::Impl::Send(Connection& connection, const Excha
 asio::awaitable<bool> HttpServer::Impl::SendFile(Connection& connection, const Exchange& exchange,
                                                  const Response& response) {
   std::ifstream file(response.file, std::ios::binary);
-  const uintmax_t bytes = fs::file_size(response.file);
+  file.seekg(response.file_first);
+  const auto bytes = static_cast<uintmax_t>(response.file_bytes);
   http::response<http::empty_body> message;
   SetHeader(message, exchange, response);
   message.content_length(bytes);
@@ -57,7 +59,8 @@ asio::awaitable<bool> HttpServer::Impl::SendFile(Connection& connection, const E
   if (head_error || exchange.is_head) co_return !head_error;
   std::vector<char> chunk(kChunkBytes);
   for (uintmax_t sent = 0; sent < bytes;) {
-    file.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
+    file.read(chunk.data(),
+              static_cast<std::streamsize>(std::min<uintmax_t>(chunk.size(), bytes - sent)));
     const auto filled = static_cast<size_t>(file.gcount());
     if (filled == 0) co_return false;  // shorter than it was: the peer sees the length missed
     connection.stream.expires_after(idle_time());

@@ -120,6 +120,7 @@ asio::awaitable<bool> HttpServer::Impl::ServeOne(Connection& connection) {
   exchange.is_head = message.method() == http::verb::head;
   exchange.keep_alive = message.keep_alive();
   exchange.request.headers = HeadersOf(message);
+  if (exchange.is_head) exchange.request.headers.erase("range");  // RFC 9110: of GET only
   const std::optional<Verb> verb = VerbOf(message.method());
   const std::string target(message.target());
   if (!verb || !target.starts_with('/')) {
@@ -160,6 +161,10 @@ asio::awaitable<std::optional<Response>> HttpServer::Impl::ReadBody(Connection& 
       static_cast<uint64_t>(is_upload ? settings.model_bytes_max : settings.body_bytes_max);
   const auto length = head.content_length();
   if (length && *length > limit) co_return AnswerTo(http::error::body_limit);
+  if (is_upload) {
+    std::optional<Response> answer = PlaceUpload(exchange);
+    if (answer) co_return answer;
+  }
   head.body_limit(limit);
   if (beast::iequals(head.get()[http::field::expect], "100-continue")) {
     http::response<http::empty_body> go_on(http::status::continue_, exchange.version);
@@ -186,12 +191,24 @@ asio::awaitable<std::optional<Response>> HttpServer::Impl::ReadBody(Connection& 
       Problem(408, "request timeout", "the body did not arrive in time"));
 }
 
-// Writes the body to a file in a folder of its own. A generic error is the disk's, not the peer's.
+// Decides on the file of an upload. Not nothing: the answer, without the body.
+std::optional<Response> HttpServer::Impl::PlaceUpload(Exchange& exchange) {
+  if (!exchange.route->place) {
+    exchange.folder.emplace(incoming);
+    exchange.request.upload = exchange.folder->path() / "upload.onnx";
+    return std::nullopt;
+  }
+  Response response = router.Place(*exchange.route, exchange.request);
+  if (response.file.empty()) return response;
+  exchange.request.upload = response.file;
+  exchange.upload_lock = response.keeper;
+  return std::nullopt;
+}
+
+// Appends the body to the upload's file. A generic error is the disk's, not the peer's.
 asio::awaitable<error_code> HttpServer::Impl::ReadUpload(Connection& connection, Exchange& exchange,
                                                          HeadParser& head) {
-  exchange.folder.emplace(incoming);
-  exchange.request.upload = exchange.folder->path() / "upload.onnx";
-  std::ofstream file(exchange.request.upload, std::ios::binary);
+  std::ofstream file(exchange.request.upload, std::ios::binary | std::ios::app);
   http::request_parser<http::buffer_body> parser(std::move(head));
   std::vector<char> chunk(kChunkBytes);
   while (!parser.is_done()) {
@@ -212,7 +229,7 @@ asio::awaitable<error_code> HttpServer::Impl::ReadUpload(Connection& connection,
 
 // Runs the handler on a thread of its own, again and again while it has nothing to say yet.
 asio::awaitable<Response> HttpServer::Impl::Answer(Connection& connection, Exchange& exchange) {
-  const bool is_upload = exchange.folder.has_value();
+  const bool is_upload = !exchange.request.upload.empty();
   asio::steady_timer pause(io);
   const auto start = std::chrono::steady_clock::now();
   while (true) {

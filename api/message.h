@@ -26,7 +26,7 @@ struct Request {
   Headers headers;
   std::string body;
   int64_t waited_ms = 0;         // since the first time that this request was asked
-  std::filesystem::path upload;  // of an upload route: the body, in a file that the server removes
+  std::filesystem::path upload;  // of an upload route: the file that the body is in
 };
 
 // What a stream has to say by now, perhaps nothing; nullopt: it has ended.
@@ -38,6 +38,8 @@ struct Response {
   std::string body;
   Headers headers;
   std::filesystem::path file;          // where it is not empty: the body, streamed
+  int64_t file_first = 0;              // the first byte of it that is sent
+  int64_t file_bytes = 0;              // how many are
   std::shared_ptr<const void> keeper;  // keeps the file there until it has been sent
   Stream stream;         // where it is set: the body, asked every 200 ms until it ends
   bool pending = false;  // not yet: the server sleeps 200 ms and asks again, then sends it anyway

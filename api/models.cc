@@ -4,25 +4,48 @@
 #include <fstream>
 #include <sstream>
 #include <utility>
+#include <vector>
 
+#include "api/files.h"
 #include "api/service.h"
+#include "config/sha256.h"
 #include "model/graph.h"
 #include "model/onnx.h"
+#include "storage/uploads.h"
 
 namespace pared {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uintmax_t kPathBodyBytesMax = 64 << 10;
+constexpr uintmax_t kSourceBytesMax = 4 << 20;
 
-struct PathBody {
-  std::string path;
+constexpr size_t kDataFilesMax = 10'000;
+
+struct DataFile {
+  std::string name;
+  std::string upload;
 };
 
-void Fields(FieldVisitor& f, PathBody& b) {
+// What a JSON body registers: a file of the daemon's machine, or uploads.
+struct Source {
+  std::string path;
+  std::string upload;
+  std::vector<DataFile> data;
+};
+
+void Fields(FieldVisitor& f, DataFile& d) {
   f.Required();
-  f.Text("path", b.path, TextRule::kAny, "A model file below one of the daemon's model roots.");
+  f.Text("name", d.name, TextRule::kAny, "The file's name, as the model refers to it.");
+  f.Required();
+  f.Text("upload", d.upload, TextRule::kName, "Its SHA-256: an upload that has arrived whole.");
+}
+
+void Fields(FieldVisitor& f, Source& s) {
+  f.Text("path", s.path, TextRule::kAny, "A model file below one of the daemon's model roots.");
+  f.Text("upload", s.upload, TextRule::kName,
+         "In place of a path: the SHA-256 of an upload that has arrived whole.");
+  f.List("data", s.data, kDataFilesMax, "The files beside it that the upload keeps tensors in.");
 }
 
 const std::string& NameOf(const Request& request) {
@@ -62,17 +85,30 @@ bool IsBelow(const fs::path& path, const fs::path& root) {
   return !relative.empty() && *relative.begin() != "..";
 }
 
-// The file that a body {"path": ...} names, with every symbolic link followed before it is judged.
-fs::path PathBelowRoots(const Service& service, const fs::path& body) {
+Source ReadSource(const fs::path& body) {
   std::error_code error;
-  if (fs::file_size(body, error) > kPathBodyBytesMax) {
-    throw Error(ErrorCode::kInvalidArgument, "a JSON body is at most 64 KiB long");
+  if (fs::file_size(body, error) > kSourceBytesMax) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "a JSON body is at most " + std::to_string(kSourceBytesMax) + " bytes long");
   }
   std::ostringstream text;
   text << std::ifstream(body, std::ios::binary).rdbuf();
-  PathBody options;
-  ReadFields(ParseJson(text.str()), "", options);
-  const fs::path path = fs::canonical(options.path, error);
+  Source source;
+  ReadFields(ParseJson(text.str()), "", source);
+  if (source.path.empty() == source.upload.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "names a path or an upload, one of the two", "/");
+  }
+  if (!source.data.empty() && source.upload.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "goes with an upload; a path finds its data itself",
+                "/data");
+  }
+  return source;
+}
+
+// The file that is meant, with every symbolic link followed before it is judged.
+fs::path PathBelowRoots(const Service& service, const std::string& named) {
+  std::error_code error;
+  const fs::path path = fs::canonical(named, error);
   for (const std::string& root : service.settings.model_roots) {
     if (!error && IsBelow(path, fs::canonical(root, error)) && !error) return path;
   }
@@ -80,28 +116,93 @@ fs::path PathBelowRoots(const Service& service, const fs::path& body) {
               "/path");
 }
 
+// Uploads in the places that the model knows them by. They go back at the end of the scope unless
+// they were kept: a model that is refused, for want of a file perhaps, need not be sent again.
+class Gathered {
+ public:
+  explicit Gathered(const Service& service, fs::path folder)
+      : uploads_(service.settings.UploadsDir()), folder_(std::move(folder)) {}
+  ~Gathered() {
+    for (const auto& [sha256, path] : moved_) {
+      std::error_code gone;
+      if (!is_kept_ && fs::exists(path, gone)) uploads_.MoveBack(sha256, path);
+    }
+  }
+  Gathered(const Gathered&) = delete;
+  Gathered& operator=(const Gathered&) = delete;
+
+  fs::path Add(const std::string& sha256, const fs::path& name, const std::string& pointer) {
+    bool is_plain = name.is_relative() && name.has_filename();
+    for (const fs::path& part : name) is_plain = is_plain && part != ".." && part != ".";
+    const fs::path path = folder_ / name;
+    if (!is_plain || name.string().find('\0') != std::string::npos || fs::exists(path)) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "must be a file name of its own, beside the model or in a folder beneath it",
+                  pointer + "/name");
+    }
+    if (!IsSha256(sha256)) {
+      throw Error(ErrorCode::kInvalidArgument, "must be a SHA-256, 64 hexadecimal digits, 0 to f",
+                  pointer + "/upload");
+    }
+    std::error_code error;
+    fs::create_directories(path.parent_path(), error);
+    if (error) {
+      throw Error(ErrorCode::kInvalidArgument, "is beneath a file: " + error.message(),
+                  pointer + "/name");
+    }
+    uploads_.MoveOut(sha256, path);
+    moved_.emplace_back(sha256, path);
+    return path;
+  }
+
+  void Keep() { is_kept_ = true; }
+
+ private:
+  const Uploads uploads_;
+  const fs::path folder_;
+  std::vector<std::pair<std::string, fs::path>> moved_;
+  bool is_kept_ = false;
+};
+
 bool IsJson(const Request& request) {
   const auto type = request.headers.find("content-type");
   return type != request.headers.end() && type->second.starts_with("application/json");
 }
 
-}  // namespace
-
-Response PutModel(const Service& service, const Request& request) {
-  const std::string& name = NameOf(request);
-  fs::path file = request.upload;
-  if (IsJson(request)) {
-    // Written anew, not linked: the file stays its owner's, and all its external data comes along.
-    const fs::path source = PathBelowRoots(service, request.upload);
-    file = request.upload.parent_path() / "registered.onnx";
-    SaveOnnx(LoadOnnx(source), file);
-  }
+Response Register(const Service& service, const std::string& name, const fs::path& file) {
   Verify(LoadOnnx(file));
   const Artifact artifact = service.artifacts.Put(file);
   const bool is_new = !service.store.GetModel(name).has_value();
   service.store.PutModel(name, artifact.sha256, artifact.bytes);
   Response response = JsonResponse(RecordJson(*service.store.GetModel(name)), is_new ? 201 : 200);
   response.headers["location"] = "/v1/models/" + name;
+  return response;
+}
+
+}  // namespace
+
+Response PutModel(const Service& service, const Request& request) {
+  const std::string& name = NameOf(request);
+  CheckDigest(request);
+  if (!IsJson(request)) return Register(service, name, request.upload);
+  const Source source = ReadSource(request.upload);
+  const fs::path folder = request.upload.parent_path();
+  const fs::path whole = folder / "registered.onnx";
+  if (!source.path.empty()) {
+    // Written anew, not linked: the file stays its owner's, and all its external data comes along.
+    SaveOnnx(LoadOnnx(PathBelowRoots(service, source.path)), whole);
+    return Register(service, name, whole);
+  }
+  fs::create_directory(folder / "uploads");
+  Gathered gathered(service, folder / "uploads");
+  const fs::path model = gathered.Add(source.upload, "model.onnx", "");
+  for (size_t i = 0; i < source.data.size(); ++i) {
+    gathered.Add(source.data[i].upload, source.data[i].name, "/data/" + std::to_string(i));
+  }
+  // With data files written anew: an artifact has at most one.
+  if (!source.data.empty()) SaveOnnx(LoadOnnx(model), whole);
+  Response response = Register(service, name, source.data.empty() ? model : whole);
+  gathered.Keep();
   return response;
 }
 

@@ -121,17 +121,24 @@ Response Router::NoRoute(const Request& request) const {
   return response;
 }
 
-// The request boundary: what went wrong ends here, as an answer.
 Response Router::Handle(const Route* route, const Request& request) const {
-  if (route == nullptr) return NoRoute(request);
+  return route == nullptr ? NoRoute(request) : Ask(route->handle, *route, request);
+}
+
+Response Router::Place(const Route& route, const Request& request) const {
+  return Ask(route.place, route, request);
+}
+
+// The request boundary: what went wrong ends here, as an answer.
+Response Router::Ask(const Handler& handler, const Route& route, const Request& request) const {
   try {
     Request decoded = request;
     decoded.query = ParseQuery(request.query_text);
-    CheckQuery(*route, decoded.query);
+    CheckQuery(route, decoded.query);
     for (auto& [name, value] : decoded.params) value = PercentDecode(value, "{" + name + "}");
-    return route->handle(decoded);
+    return handler(decoded);
   } catch (const Error& error) {
-    Response response = ProblemOf(error, *route, request);
+    Response response = ProblemOf(error, route, request);
     if (response.status >= 500) LogFailure(request, error);
     return response;
   } catch (const std::exception& error) {

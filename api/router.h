@@ -26,6 +26,10 @@ struct Route {
   std::vector<QueryParameter> query = {};  // others are refused
   Handler handle;
   std::string_view schema = "job_spec";  // of a JSON body, in openapi.cc
+  // Of an upload: asked before the body is read. Names the file that the body is appended to, which
+  // then stays; or, without a file, answers at once. Where it is not set: a file that the server
+  // removes after the answer.
+  Handler place = {};
 };
 
 class Router {
@@ -39,6 +43,9 @@ class Router {
   // Never throws: an Error becomes application/problem+json. `route` is what Match gave.
   Response Handle(const Route* route, const Request& request) const;
 
+  // Asks route.place in the same way.
+  Response Place(const Route& route, const Request& request) const;
+
   // Match and Handle.
   Response Answer(Request request) const;
 
@@ -46,6 +53,7 @@ class Router {
 
  private:
   Response NoRoute(const Request& request) const;
+  Response Ask(const Handler& handler, const Route& route, const Request& request) const;
 
   const std::vector<Route> routes_;
 };

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "api/files.h"
 #include "api/service.h"
 
 namespace pared {
@@ -15,24 +16,6 @@ Run Existing(const Service& service, const Request& request) {
   std::optional<Run> run = service.store.GetRun(id);
   if (!run) throw Error(ErrorCode::kNotFound, "there is no run " + std::to_string(id), "{id}");
   return *std::move(run);
-}
-
-// A file of an artifact. Its bytes never change, so its name is as good as they are to a cache.
-Response FileResponse(const Request& request, const std::filesystem::path& file,
-                      const std::string& tag, const std::string& name) {
-  Response response;
-  const std::string quoted_tag = "\"" + tag + "\"";
-  response.headers["etag"] = quoted_tag;
-  response.headers["cache-control"] = "private, max-age=31536000, immutable";
-  const auto known = request.headers.find("if-none-match");
-  if (known != request.headers.end() && known->second.find(quoted_tag) != std::string::npos) {
-    response.status = 304;
-    return response;
-  }
-  response.type = "application/octet-stream";
-  response.headers["content-disposition"] = "attachment; filename=\"" + name + "\"";
-  response.file = file;
-  return response;
 }
 
 std::string TextAt(const Json& value, const std::string& pointer) {
@@ -63,6 +46,17 @@ const std::string& ArtifactOf(const Run& run) {
     throw Error(ErrorCode::kNotFound, "run " + std::to_string(run.id) + " made no model", "{id}");
   }
   return run.record.artifact;
+}
+
+Response DataResponse(const Service& service, const Request& request, const std::string& sha256) {
+  const OpenArtifact artifact = service.artifacts.Open(sha256);
+  if (!artifact.data) {
+    throw Error(ErrorCode::kNotFound, "this model keeps all its tensors in one file");
+  }
+  Response response =
+      FileResponse(request, *artifact.data, sha256 + "-data", artifact.data->filename().string());
+  response.keeper = artifact.keeper;
+  return response;
 }
 
 }  // namespace
@@ -149,17 +143,22 @@ Response GetRunModel(const Service& service, const Request& request) {
   return response;
 }
 
-Response GetRunModelData(const Service& service, const Request& request) {
-  const Run run = Existing(service, request);
-  const std::string& sha256 = ArtifactOf(run);
+// An artifact by its name, which a model, a run and a job's spec give.
+Response GetArtifact(const Service& service, const Request& request) {
+  const std::string& sha256 = request.params.at("sha256");
   const OpenArtifact artifact = service.artifacts.Open(sha256);
-  if (!artifact.data) {
-    throw Error(ErrorCode::kNotFound, "this model keeps all its tensors in one file", "{id}");
-  }
-  Response response =
-      FileResponse(request, *artifact.data, sha256 + "-data", artifact.data->filename().string());
+  Response response = FileResponse(request, artifact.model, sha256, sha256 + ".onnx");
   response.keeper = artifact.keeper;
   return response;
+}
+
+Response GetArtifactData(const Service& service, const Request& request) {
+  return DataResponse(service, request, request.params.at("sha256"));
+}
+
+Response GetRunModelData(const Service& service, const Request& request) {
+  const Run run = Existing(service, request);
+  return DataResponse(service, request, ArtifactOf(run));
 }
 
 }  // namespace pared

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <filesystem>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "kernels/cpu.h"
 #include "passes/registry.h"
 #include "storage/maintenance.h"
+#include "storage/uploads.h"
 
 namespace pared {
 namespace {
@@ -125,7 +127,10 @@ Response PostGc(const Service& service, const Request& request) {
       QueryInteger(request, "run_days", {0, 36'500}, service.settings.run_days);
   const Garbage garbage =
       CollectGarbage(service.store, service.artifacts, {.run_days = run_days, .is_dry = is_dry});
+  const auto upload_age = std::chrono::hours(service.settings.upload_hours);
+  const int64_t uploads = Uploads(service.settings.UploadsDir()).Sweep(upload_age, is_dry);
   return JsonResponse({{"runs", garbage.runs},
+                       {"uploads", uploads},
                        {"artifacts", garbage.artifacts},
                        {"bytes", garbage.bytes},
                        {"dry", is_dry}});

@@ -32,6 +32,12 @@ Response PutModel(const Service& service, const Request& request);
 Response ListModels(const Service& service, const Request& request);
 Response GetModel(const Service& service, const Request& request);
 
+// uploads.cc
+Response PlaceUpload(const Service& service, const Request& request);
+Response PutUpload(const Service& service, const Request& request);
+Response GetUpload(const Service& service, const Request& request);
+Response DeleteUpload(const Service& service, const Request& request);
+
 // events.cc
 Response WatchJob(const Service& service, const Request& request);
 Response WatchJobs(const Service& service, const Request& request);
@@ -51,6 +57,8 @@ Response DeleteExperiment(const Service& service, const Request& request);
 Response GetRun(const Service& service, const Request& request);
 Response GetRunModel(const Service& service, const Request& request);
 Response GetRunModelData(const Service& service, const Request& request);
+Response GetArtifact(const Service& service, const Request& request);
+Response GetArtifactData(const Service& service, const Request& request);
 
 // service.cc
 Response ListPasses(const Service& service, const Request& request);

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "config/sha256.h"
 
 namespace pared {
 namespace {
@@ -140,6 +141,8 @@ void Fields(FieldVisitor& f, Settings& s) {
             "A longer request body is refused; models have a limit of their own.");
   f.Integer("model_bytes_max", s.model_bytes_max, {1'024, int64_t{1} << 44},
             "A longer model is refused.");
+  f.Integer("upload_hours", s.upload_hours, {1, 8'760},
+            "An upload that has not grown for so long, and that no model was made of, is removed.");
   f.Integer("connections_max", s.connections_max, {1, 65'536},
             "Connections beyond these are closed as they come.");
   f.Integer("idle_s", s.idle_s, {1, 3'600},
@@ -177,6 +180,10 @@ std::filesystem::path Settings::ArtifactsDir() const {
   return std::filesystem::path(data_dir) / "artifacts";
 }
 
+std::filesystem::path Settings::UploadsDir() const {
+  return std::filesystem::path(data_dir) / "uploads";
+}
+
 std::filesystem::path Settings::WorkDir() const { return std::filesystem::path(data_dir) / "work"; }
 
 namespace {
@@ -184,9 +191,7 @@ namespace {
 // A digest that cannot be one would lock its owner out without a word.
 void CheckTokens(const Settings& settings) {
   for (size_t i = 0; i < settings.tokens.size(); ++i) {
-    const std::string& sha256 = settings.tokens[i].sha256;
-    if (sha256.size() == 64 && sha256.find_first_not_of("0123456789abcdef") == sha256.npos)
-      continue;
+    if (IsSha256(settings.tokens[i].sha256)) continue;
     Refuse("/tokens/" + std::to_string(i) + "/sha256", "must be 64 hexadecimal digits, 0 to f");
   }
 }

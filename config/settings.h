@@ -33,6 +33,7 @@ struct Settings {
 
   int64_t body_bytes_max = int64_t{4} << 20;
   int64_t model_bytes_max = int64_t{8} << 30;
+  int64_t upload_hours = 24;
   int64_t connections_max = 256;
   int64_t idle_s = 30;
   int64_t wait_s_max = 60;
@@ -50,6 +51,7 @@ struct Settings {
   std::filesystem::path Datasets() const;  // where datasets lie
   std::filesystem::path Database() const;  // files and folders below data_dir
   std::filesystem::path ArtifactsDir() const;
+  std::filesystem::path UploadsDir() const;
   std::filesystem::path WorkDir() const;
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -21,5 +22,16 @@ class Sha256 {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// Of a file's bytes: as 64 hexadecimal digits, and as RFC 9530 writes it in Content-Digest.
+struct FileDigest {
+  std::string hex, base64;
+};
+
+// Throws kInternal: the file cannot be read.
+FileDigest Sha256OfFile(const std::filesystem::path& file);
+
+// Whether the text is 64 hexadecimal digits, 0 to f.
+bool IsSha256(const std::string& text);
 
 }  // namespace pared

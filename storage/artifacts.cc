@@ -119,10 +119,6 @@ int64_t Pack(const fs::path& folder, const fs::path& data) {
   return Seal(packed, unused);
 }
 
-bool IsSha256(const std::string& text) {
-  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
-}
-
 }  // namespace
 
 TemporaryFolder::TemporaryFolder(const fs::path& parent) {

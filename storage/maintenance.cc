@@ -7,6 +7,7 @@
 #include "config/settings.h"
 #include "storage/sqlite.h"
 #include "storage/store_impl.h"
+#include "storage/uploads.h"
 
 namespace pared {
 namespace {
@@ -55,7 +56,10 @@ void RunGc(std::vector<std::string> arguments, std::ostream& out) {
   Artifacts artifacts(settings.ArtifactsDir());
   const Garbage garbage =
       CollectGarbage(store, artifacts, {.run_days = settings.run_days, .is_dry = is_dry});
+  const int64_t uploads =
+      Uploads(settings.UploadsDir()).Sweep(std::chrono::hours(settings.upload_hours), is_dry);
   out << DumpJson({{"runs", garbage.runs},
+                   {"uploads", uploads},
                    {"artifacts", garbage.artifacts},
                    {"bytes", garbage.bytes},
                    {"dry", is_dry}})

@@ -2,75 +2,15 @@
 
 #include "api/http_server.h"
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include <thread>
-
-#include "tests/api/service_fixture.h"
+#include "tests/api/http_fixture.h"
 
 namespace pared {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-
-class Client {
- public:
-  explicit Client(uint16_t port) : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in address = {};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(port);
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    const int result =
-        connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-    PARED_CHECK(result == 0);
-    timeval limit = {.tv_sec = 20, .tv_usec = 0};
-    setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-  }
-  ~Client() { close(socket_); }
-  Client(const Client&) = delete;
-  Client& operator=(const Client&) = delete;
-
-  void Send(const std::string& bytes) { send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL); }
-
-  // All that comes until the server closes.
-  std::string ReadToEnd() {
-    std::string text;
-    char buffer[4096];
-    for (ssize_t count = 0; (count = recv(socket_, buffer, sizeof buffer, 0)) > 0;) {
-      text.append(buffer, static_cast<size_t>(count));
-    }
-    return text;
-  }
-
- private:
-  int socket_;
-};
-
-class HttpServerTest : public ServiceTest {
- protected:
-  HttpServerTest() {
-    settings_.body_bytes_max = 1024;
-    settings_.model_bytes_max = 4096;
-    server_ = std::make_unique<HttpServer>(settings_, router_, folder_ / "incoming");
-  }
-
-  // The answer to one request on a connection of its own.
-  std::string Ask(const std::string& request_line, const std::string& rest = "\r\n") {
-    Client client(server_->port());
-    client.Send(request_line + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + rest);
-    return client.ReadToEnd();
-  }
-
-  static std::string Sized(const std::string& body) {
-    return "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
-  }
-
-  std::unique_ptr<HttpServer> server_;
-};
 
 TEST_F(HttpServerTest, AnswersOnThePortItReports) {
   EXPECT_NE(server_->port(), 0);
