@@ -23,9 +23,8 @@ Garbage CollectGarbage(Store& store, Artifacts& artifacts, const GarbageOptions&
   Garbage garbage;
   if (options.run_days > 0) {
     const int64_t before_ms = NowMs() - options.run_days * kDayMs;
-    RunQuery old;
-    old.filter = "created_ms < " + std::to_string(before_ms);
-    garbage.runs = options.is_dry ? store.CountRuns(old) : store.DeleteRunsBefore(before_ms);
+    garbage.runs =
+        options.is_dry ? store.CountRunsBefore(before_ms) : store.DeleteRunsBefore(before_ms);
   }
   const SweptArtifacts swept = artifacts.Sweep(store.ReferencedArtifacts(), kGrace, options.is_dry);
   garbage.artifacts = swept.count;

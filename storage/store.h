@@ -192,7 +192,10 @@ class Store {
   void ChangeRun(int64_t id, const RunChange& change);      // kNotFound
   void DeleteRun(int64_t id);                               // kNotFound
   int64_t DeleteExperiment(const std::string& experiment);  // its runs' count; kNotFound
-  int64_t DeleteRunsBefore(int64_t created_ms);             // their count
+  // Runs of before, but for those of a job of which one run has the tag "keep": what somebody keeps
+  // stays comparable with its baseline. Their count.
+  int64_t DeleteRunsBefore(int64_t created_ms);
+  int64_t CountRunsBefore(int64_t created_ms) const;  // that it would delete
   std::vector<ExperimentRecord> Experiments() const;
   // Runs without an error that no other run of the query beats: least `cost`, greatest `quality`,
   // ordered by cost. Equal ones all stay; a run that lacks a metric, or has NaN, takes no part.

@@ -17,6 +17,10 @@ const std::string kRunColumns =
 // What columns in memory must hear of (storage/columns.h).
 const std::string kMetricsChanged = "UPDATE metric_changes SET count = count + 1";
 
+const std::string kIsOutdated =
+    "created_ms < ? AND job NOT IN (SELECT kept.job FROM tags JOIN runs AS kept "
+    "ON kept.id = tags.run WHERE tags.name = 'keep')";
+
 Run RunOf(const Statement& row) {
   Run run;
   run.id = row.integer(0);
@@ -150,7 +154,14 @@ int64_t Store::DeleteExperiment(const std::string& experiment) {
 
 int64_t Store::DeleteRunsBefore(int64_t created_ms) {
   std::lock_guard lock(impl_->mutex);
-  return DeleteRuns(impl_->writer, "created_ms < ?", {created_ms});
+  return DeleteRuns(impl_->writer, kIsOutdated, {created_ms});
+}
+
+int64_t Store::CountRunsBefore(int64_t created_ms) const {
+  Reader reader(impl_->readers);
+  Statement select(reader.database(), "SELECT count(*) FROM runs WHERE " + kIsOutdated);
+  select.Bind(created_ms).Step();
+  return select.integer(0);
 }
 
 std::vector<ExperimentRecord> Store::Experiments() const {

@@ -75,6 +75,26 @@ TEST_F(MaintenanceTest, DeletesRunsPastTheirDays) {
   EXPECT_EQ(store_.DeleteRunsBefore(store_.GetRun(1)->created_ms + 1), 1);
 }
 
+TEST_F(MaintenanceTest, AKeptRunOutlivesItsDaysWithItsBaseline) {
+  for (int i = 0; i < 2; ++i) {  // runs 1 and 2, 3 and 4
+    const JobId id = store_.Submit(Json::object());
+    store_.Claim({});
+    RunRecord baseline, chain;
+    baseline.chain = "baseline";
+    chain.chain = "int8";
+    store_.Finish(id, JobState::kSucceeded, nullptr, {baseline, chain});
+  }
+  store_.ChangeRun(4, {.tags = {{"keep", "yes"}}, .note = {}});
+  const int64_t later = store_.GetRun(4)->created_ms + 1;
+  EXPECT_EQ(store_.CountRunsBefore(later), 2);
+  EXPECT_EQ(store_.DeleteRunsBefore(later), 2);
+  EXPECT_FALSE(store_.GetRun(1).has_value());
+  EXPECT_TRUE(store_.GetRun(3).has_value());
+  EXPECT_EQ(store_.GetRun(4)->tags.at("keep"), "yes");
+  store_.ChangeRun(4, {.tags = {{"keep", std::nullopt}}, .note = {}});
+  EXPECT_EQ(store_.DeleteRunsBefore(later), 2);
+}
+
 TEST_F(MaintenanceTest, BacksUpAStoreThatIsInUse) {
   store_.PutModel("m", std::string(64, 'a'), 1);
   const fs::path copy = folder_ / "copy.db";
