@@ -66,16 +66,16 @@ double Decibels(double signal, double error) {
 
 class Rebuilder {
  public:
-  Rebuilder(const Model& original, const PruneOptions& options, const PruneMethod& method,
+  Rebuilder(const Model& original, const PruneRequest& request, const PruneMethod& method,
             PassContext& context)
       : original_(original),
-        options_(options),
+        request_(request),
         method_(method),
         context_(context),
         scan_(FindWeights(original)),
         index_(original.graph),
         names_(original),
-        choices_(ChooseByMagnitude(original, scan_, options, context)),
+        choices_(request.choose(original, scan_)),
         edited_(original) {}
 
   Model Run() {
@@ -106,7 +106,7 @@ class Rebuilder {
 
   // Sites of the main graph in node order: the pruned, and the depthwise that nobody excluded.
   std::vector<const WeightSite*> SitesInOrder() const {
-    const auto excluded = SelectNodes(original_, options_.exclude, "exclude");
+    const auto excluded = SelectNodes(original_, request_.exclude, "exclude");
     std::vector<const WeightSite*> sites;
     for (const WeightSite& site : scan_.sites) {
       if (site.graph != &original_.graph) continue;
@@ -268,7 +268,7 @@ class Rebuilder {
   }
 
   const Model& original_;
-  const PruneOptions& options_;
+  const PruneRequest& request_;
   const PruneMethod& method_;
   PassContext& context_;
   WeightScan scan_;
@@ -290,10 +290,18 @@ void RebuildFields(FieldVisitor& f, PruneMethod& method) {
            "their inputs: more for few samples.");
 }
 
+Model PruneChosen(const Model& model, const PruneRequest& request, const PruneMethod& method,
+                  PassContext& context) {
+  return Rebuilder(model, request, method, context).Run();
+}
+
 Model PruneLayers(Model model, const PruneOptions& options, const PruneMethod& method,
                   PassContext& context) {
   if (options.freeze_inputs) DropInitializerInputs(model);
-  return Rebuilder(model, options, method, context).Run();
+  const auto choose = [&](const Model& of, const WeightScan& scan) {
+    return ChooseByMagnitude(of, scan, options, context);
+  };
+  return PruneChosen(model, {choose, options.exclude}, method, context);
 }
 
 }  // namespace pared

@@ -7,6 +7,10 @@
 
 #pragma once
 
+#include <functional>
+#include <string>
+#include <vector>
+
 #include "passes/prune_choice.h"
 
 namespace pared {
@@ -20,6 +24,14 @@ struct PruneMethod {
 };
 
 void RebuildFields(FieldVisitor& f, PruneMethod& method);
+
+// The zeros are those that `choose` gives, in node order.
+struct PruneRequest {
+  std::function<std::vector<LayerChoice>(const Model&, const WeightScan&)> choose;
+  std::vector<std::string> exclude;
+};
+Model PruneChosen(const Model& model, const PruneRequest& request, const PruneMethod& method,
+                  PassContext& context);
 
 Model PruneLayers(Model model, const PruneOptions& options, const PruneMethod& method,
                   PassContext& context);

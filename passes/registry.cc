@@ -5,6 +5,7 @@
 namespace pared {
 
 extern const PassInfo kCastFp16;
+extern const PassInfo kChannelPrune;
 extern const PassInfo kFoldBatchNorm;
 extern const PassInfo kMagnitudePrune;
 extern const PassInfo kQuantizeInt8;
@@ -14,7 +15,8 @@ namespace {
 
 // The table of contents: one line a pass, in the order the documentation lists them.
 const PassInfo* const kPasses[] = {
-    &kFoldBatchNorm, &kMagnitudePrune, &kSecondOrderPrune, &kQuantizeInt8, &kCastFp16,
+    &kFoldBatchNorm, &kMagnitudePrune, &kSecondOrderPrune,
+    &kChannelPrune,  &kQuantizeInt8,   &kCastFp16,
 };
 
 }  // namespace
