@@ -44,6 +44,7 @@ class CommandLine {
   void AddCompletion();
 
   SubmitOptions submit_;
+  PushOptions push_;
   ListOptions list_;
   HistoryOptions history_;
   ParetoOptions pareto_;
@@ -54,7 +55,7 @@ class CommandLine {
   std::vector<int64_t> ids_;
   int64_t id_ = 0;
   bool flag_ = false;
-  std::string text_, name_;
+  std::string text_;
   std::vector<std::string> words_;
 };
 
@@ -113,9 +114,12 @@ void CommandLine::AddSubmit() {
   AddSpecFields(submit);
 
   CLI::App* push = Add("push", "Register an ONNX file as a model",
-                       [this](const Context& c) { return Push(c, text_, name_); });
-  push->add_option("file", text_, "The ONNX file")->required();
-  push->add_option("--as", name_, "Its name; else it is made from the file's");
+                       [this](const Context& c) { return Push(c, push_); });
+  push->add_option("file", push_.file, "The ONNX file")->required();
+  push->add_option("--as", push_.as, "Its name; else it is made from the file's");
+  push->add_option("--data", push_.data,
+                   "A file of external data, under the name the model refers to; else FILE.data")
+      ->allow_extra_args(false);
 }
 
 // Flags that are fields of the spec.

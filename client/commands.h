@@ -38,7 +38,20 @@ struct SubmitOptions {
 Json MakeSpec(const SubmitOptions& options, const Json& passes);
 
 int Submit(const Context& context, const SubmitOptions& options);
-int Push(const Context& context, const std::string& file, const std::string& name);
+
+// push.cc
+
+struct PushOptions {
+  std::string file;               // the ONNX file
+  std::string as;                 // empty: NameOfFile
+  std::vector<std::string> data;  // its files of external data; empty: FILE.data where that exists
+};
+// A file's name as one that models may have.
+std::string NameOfFile(const std::string& file);
+// Registers a file as a model; gives its record. What is large, or comes with data, goes up in
+// parts, and what had arrived of it before counts.
+Json RegisterFile(const Context& context, const PushOptions& options);
+int Push(const Context& context, const PushOptions& options);
 
 // jobs.cc
 

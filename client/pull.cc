@@ -3,13 +3,11 @@
 // A file comes into NAME.DIGEST.partial and is renamed when all of it is right: what stands under
 // its own name is whole. A partial one is gone on with.
 
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "client/commands.h"
@@ -21,7 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kTriesMax = 5;
-constexpr size_t kChunkBytes = size_t{1} << 20;
 constexpr size_t kDigestShown = 12;
 
 struct Download {
@@ -96,16 +93,6 @@ void Fetch(const Context& context, const Download& download) {
     if (SizeOf(download.partial()) > before) tries = 0;
   }
   if (!fs::exists(download.partial())) std::ofstream(download.partial()).close();  // of no bytes
-}
-
-void AddFile(const fs::path& path, Sha256& sha256) {
-  std::ifstream file(path, std::ios::binary);
-  std::vector<char> chunk(kChunkBytes);
-  while (file) {
-    file.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
-    sha256.Update(std::as_bytes(std::span(chunk.data(), static_cast<size_t>(file.gcount()))));
-  }
-  if (!file.eof()) ThrowFile("cannot read", path);
 }
 
 uintmax_t LengthOf(const HttpReply& reply) {

@@ -1,7 +1,6 @@
 // A job from a file or from flags.
 
 #include <algorithm>
-#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <sstream>
@@ -10,8 +9,6 @@
 
 namespace pared {
 namespace {
-
-namespace fs = std::filesystem;
 
 [[noreturn]] void Refuse(const std::string& where, const std::string& message) {
   throw Error(ErrorCode::kInvalidArgument, message, where);
@@ -110,35 +107,6 @@ Json ChainOfPasses(const std::vector<std::string>& texts, const Json& passes) {
   return chain;
 }
 
-// A file's name as one that models may have.
-std::string NameOfFile(const fs::path& file) {
-  std::string name = file.stem().string();
-  for (char& c : name) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-    const bool is_fit = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_';
-    if (!is_fit) c = '-';
-  }
-  return name;
-}
-
-Json PutModel(const Context& context, const fs::path& file, const std::string& as) {
-  const std::string name = as.empty() ? NameOfFile(file) : as;
-  CheckName(name, "--as");
-  if (!fs::is_regular_file(file)) {
-    throw Error(ErrorCode::kNotFound, "there is no such file", file.string());
-  }
-  const fs::path data = file.string() + ".data";
-  if (fs::exists(data)) {
-    Refuse(file.string(),
-           "keeps tensors in " + data.filename().string() +
-               ", which an upload of one file leaves behind; register it by its path below one of "
-               "the daemon's model_roots");
-  }
-  return ParseJson(
-      context.daemon.Exchange({.method = "PUT", .target = "/v1/models/" + name, .file = file})
-          .body);
-}
-
 }  // namespace
 
 Json MakeSpec(const SubmitOptions& options, const Json& passes) {
@@ -157,23 +125,11 @@ Json MakeSpec(const SubmitOptions& options, const Json& passes) {
   return spec;
 }
 
-int Push(const Context& context, const std::string& file, const std::string& name) {
-  const Json record = PutModel(context, file, name);
-  if (context.is_json) {
-    context.terminal.out << DumpJson(record) << "\n";
-  } else {
-    context.terminal.out << "registered " << record.at("name").get<std::string>() << ", "
-                         << HumanText("size_bytes", record.at("bytes")) << ", sha256 "
-                         << record.at("sha256").get<std::string>() << "\n";
-  }
-  return kExitDone;
-}
-
 int Submit(const Context& context, const SubmitOptions& options) {
   SubmitOptions resolved = options;
   const bool is_file = options.model.ends_with(".onnx");
   if (is_file && !options.is_dry) {
-    const Json record = PutModel(context, options.model, options.as);
+    const Json record = RegisterFile(context, {options.model, options.as, {}});
     resolved.model = record.at("name").get<std::string>();
   } else if (is_file) {
     resolved.model = options.as.empty() ? NameOfFile(options.model) : options.as;

@@ -1,9 +1,11 @@
 // A job's progress, from its server-sent events to a line that moves.
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "client/commands.h"
 
@@ -72,13 +74,12 @@ std::string BarOf(double fraction, bool has_unicode) {
 }
 
 // "running  [#####...]  42 %  quantize_int8  chains 2/5", without the bar for a log.
-std::string LineOf(const Json& job, const Terminal& terminal) {
+std::string LineOf(const Json& job, double fraction, const Terminal& terminal) {
   const std::string state = job.value("state", "");
   std::string line = "job " + std::to_string(job.value("id", int64_t{0})) + "  " +
                      terminal.Paint(state, ColourOf(state));
   const Json progress = job.value("progress", Json());
   if (!progress.is_object() || state != "running") return line;
-  const double fraction = FractionOf(progress);
   if (terminal.is_terminal) line += "  " + BarOf(fraction, terminal.has_unicode);
   line += "  " + std::to_string(std::lround(fraction * 100)) + " %  chains " +
           std::to_string(progress.value("chains_ended", 0)) + "/" +
@@ -95,19 +96,25 @@ class ProgressWriter {
   explicit ProgressWriter(const Terminal& terminal) : terminal_(terminal) {}
 
   void Write(const Json& job) {
+    // Chains run side by side, each with a fraction of its own: the bar does not go back, unless
+    // the job begins anew.
+    const Json progress = job.value("progress", Json());
+    const int64_t tries = job.value("tries", int64_t{0});
+    if (std::exchange(tries_, tries) != tries) fraction_ = 0;
+    if (progress.is_object()) fraction_ = std::max(fraction_, FractionOf(progress));
     if (terminal_.is_terminal) {
-      const std::string line = Shortened(
-          LineOf(job, Plain()), static_cast<size_t>(terminal_.width - 1), terminal_.has_unicode);
+      const std::string line =
+          Shortened(LineOf(job, fraction_, Plain()), static_cast<size_t>(terminal_.width - 1),
+                    terminal_.has_unicode);
       terminal_.out << "\r\x1b[K" << line << std::flush;
       is_open_ = true;
       return;
     }
-    const Json progress = job.value("progress", Json());
     const std::string step = progress.is_object() ? progress.value("step", "") : "";
     const std::string now = job.value("state", "") + " " + step;
     if (now == last_) return;
     last_ = now;
-    terminal_.out << LineOf(job, terminal_) << "\n" << std::flush;
+    terminal_.out << LineOf(job, fraction_, terminal_) << "\n" << std::flush;
   }
 
   void End() {
@@ -124,6 +131,8 @@ class ProgressWriter {
 
   const Terminal& terminal_;
   std::string last_;
+  double fraction_ = 0;
+  int64_t tries_ = 0;
   bool is_open_ = false;
 };
 

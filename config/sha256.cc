@@ -10,6 +10,11 @@
 #include "base/error.h"
 
 namespace pared {
+namespace {
+
+constexpr size_t kChunkBytes = size_t{1} << 20;
+
+}  // namespace
 
 namespace {
 
@@ -74,6 +79,16 @@ FileDigest Sha256OfFile(const std::filesystem::path& file) {
 
 bool IsSha256(const std::string& text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+void AddFile(const std::filesystem::path& file, Sha256& sha256) {
+  std::ifstream stream(file, std::ios::binary);
+  std::vector<char> chunk(kChunkBytes);
+  while (stream) {
+    stream.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
+    sha256.Update(std::as_bytes(std::span(chunk.data(), static_cast<size_t>(stream.gcount()))));
+  }
+  if (!stream.eof()) throw Error(ErrorCode::kNotFound, "cannot read the file", file.string());
 }
 
 }  // namespace pared

@@ -34,4 +34,7 @@ FileDigest Sha256OfFile(const std::filesystem::path& file);
 // Whether the text is 64 hexadecimal digits, 0 to f.
 bool IsSha256(const std::string& text);
 
+// Adds the bytes of a file. Throws kNotFound where it cannot be read.
+void AddFile(const std::filesystem::path& file, Sha256& sha256);
+
 }  // namespace pared

@@ -4,6 +4,7 @@
 
 #include <thread>
 
+#include "config/sha256.h"
 #include "tests/client/client_fixture.h"
 
 namespace pared {
@@ -155,6 +156,59 @@ TEST_F(PullTest, SaysThatARunMadeNoModel) {
   const Said said = Pare({"pull", "2"});
   EXPECT_EQ(said.code, kExitNotFound);
   EXPECT_THAT(said.err, HasSubstr("this run made no model"));
+}
+
+class PushTest : public ClientTest {
+ protected:
+  // A model whose 256 weights, 0 to 255, lie in m.onnx.data.
+  PushTest() {
+    std::string weights = "0";
+    for (int i = 1; i < 256; ++i) weights += ", " + std::to_string(i);
+    SaveOnnx(ParseText("<ir_version: 8, opset_import: [\"\" : 17]> "
+                       "g (float[N,256] x) => (float[N,256] y) <float[256] w = {" +
+                       weights + "}> { y = Mul(x, w) }"),
+             file_, {.message_bytes_max = 600, .external_bytes_min = 16});
+  }
+
+  static std::string DigestOf(const std::filesystem::path& file) {
+    Sha256 sha256;
+    AddFile(file, sha256);
+    return sha256.Finish();
+  }
+
+  const std::filesystem::path file_ = folder_ / "m.onnx";
+  const std::filesystem::path data_ = folder_ / "m.onnx.data";
+};
+
+TEST_F(PushTest, TakesTheExternalDataAlong) {
+  ASSERT_TRUE(std::filesystem::exists(data_));
+  const Said said = Pare({"push", file_.string(), "--json"});
+  ASSERT_EQ(said.code, kExitDone) << said.err;
+  EXPECT_EQ(ParseJson(said.out).at("name"), "m");
+  const OpenArtifact artifact = artifacts_.Open(store_.GetModel("m")->sha256);
+  const Tensor weights = LoadOnnx(artifact.model).graph.initializers.at("w").tensor;
+  ASSERT_EQ(weights.data<float>().size(), 256u);
+  EXPECT_EQ(weights.data<float>()[1], 1);
+  EXPECT_EQ(weights.data<float>()[255], 255);
+}
+
+TEST_F(PushTest, GoesOnWithWhatHadArrived) {
+  const std::string bytes = ReadFile(data_);
+  const HttpClient http(ParseUrl(Url()), {});
+  HttpRequest part = {.method = "PUT", .target = "/v1/uploads/" + DigestOf(data_)};
+  part.headers["content-range"] = "bytes 0-9/" + std::to_string(bytes.size());
+  part.body = bytes.substr(0, 10);
+  ASSERT_EQ(http.Send(part).header("upload-offset"), "10");
+  const Said said = Pare({"push", file_.string(), "--data", data_.string(), "--as", "again"});
+  EXPECT_EQ(said.code, kExitDone) << said.err;
+  EXPECT_TRUE(store_.GetModel("again").has_value());
+}
+
+TEST_F(PushTest, SaysThatItsDataIsMissing) {
+  std::filesystem::remove(data_);
+  const Said said = Pare({"push", file_.string()});
+  EXPECT_EQ(said.code, kExitRefused);
+  EXPECT_THAT(said.err, HasSubstr("m.onnx.data"));
 }
 
 }  // namespace

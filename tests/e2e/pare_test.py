@@ -7,12 +7,16 @@ Exits 77 (skipped) where the model or the digits are not on this machine.
 
 import ast
 import hashlib
+import http.server
 import json
 import os
 import pathlib
 import shutil
+import ssl
 import subprocess
 import sys
+import tempfile
+import threading
 import unittest
 
 import e2e_test
@@ -136,6 +140,67 @@ class PareTest(PareBase):
         done = subprocess.run(["bash", "-c", script, PARE], capture_output=True, text=True,
                               env=environment, timeout=30)
         self.assertEqual(done.stdout, "mnist\n", done.stderr)
+
+
+class TlsTest(unittest.TestCase):
+    """`pare` and a server with a certificate of its own making."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = b'{"passes": [{"name": "seen", "summary": "over TLS"}]}'
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    @classmethod
+    def setUpClass(cls):
+        if not shutil.which("openssl"):
+            raise unittest.SkipTest("no openssl")
+        cls.folder = tempfile.TemporaryDirectory(prefix="pared-tls-")
+        cls.certificate = f"{cls.folder.name}/cert.pem"
+        key = f"{cls.folder.name}/key.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                        "-addext", "subjectAltName=DNS:localhost", "-keyout", key,
+                        "-out", cls.certificate], check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cls.certificate, key)
+        cls.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), cls.Handler)
+        cls.server.socket = context.wrap_socket(cls.server.socket, server_side=True)
+        cls.thread = threading.Thread(target=cls.server.serve_forever)
+        cls.thread.start()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.shutdown()
+        cls.thread.join()
+        cls.server.server_close()
+        cls.folder.cleanup()
+
+    def passes(self, host, *arguments):
+        url = f"https://{host}:{self.server.server_address[1]}"
+        return subprocess.run([PARE, "--url", url, *arguments, "passes"], capture_output=True,
+                              text=True, timeout=60)
+
+    def test_a_trusted_certificate_is_taken(self):
+        done = self.passes("localhost", "--ca", self.certificate)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("over TLS", done.stdout)
+
+    def test_a_certificate_that_nobody_vouches_for_is_refused(self):
+        done = self.passes("localhost")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("certificate verify failed", done.stderr)
+
+    def test_a_certificate_of_another_host_is_refused(self):
+        done = self.passes("127.0.0.1", "--ca", self.certificate)
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("certificate verify failed", done.stderr)
 
 
 if __name__ == "__main__":
