@@ -3,7 +3,7 @@
 
 usage: make_int8_models.py FOLDER [--sparsity 0 0.8 0.9] [--models NAME ...] [--per-tensor]
 
-NAME: efficientnet_lite0, yolov8n, ocr_cls, mnist (from the model cache, see scripts/fetch_models),
+NAME: efficientnet_lite0, yolov8n, all_minilm_l6, ocr_cls, mnist (from the model cache, see scripts/fetch_models),
 resnet50 (the topology of ResNet-50 v1.5 with random weights; speed does not depend on them).
 Writes FOLDER/NAME_SPARSITY.onnx in QDQ form: uint8 activations, int8 symmetric weights, calibrated
 on random data. Pruning is by magnitude, unstructured, of each weight of 64 inputs or more but the
@@ -24,6 +24,7 @@ CACHE = os.environ.get("PARED_MODELS") or os.path.join(os.path.expanduser("~"), 
 SOURCES = {
     "efficientnet_lite0": ("made/efficientnet_lite0.onnx", [1, 3, 224, 224]),
     "yolov8n": ("yolov8n-nudenet/320n.onnx", [1, 3, 320, 320]),
+    "all_minilm_l6": ("made/all_minilm_l6_v2.onnx", [1, 128]),
     "ocr_cls": ("rapidocr/ch_ppocr_mobile_v2.0_cls_infer.onnx", [1, 3, 48, 192]),
     "mnist": ("mnist-conv/mnist-conv.onnx", [1, 1, 28, 28]),
     "resnet50": (None, [1, 3, 224, 224]),
@@ -84,8 +85,9 @@ def load(name):
         del model.graph.input[:]
         model.graph.input.extend(inputs)
         model.ir_version = 8
-    for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim, shape):
-        dim.dim_value = size
+    for value in model.graph.input:
+        for dim, size in zip(value.type.tensor_type.shape.dim, shape):
+            dim.dim_value = size
     return model, shape
 
 
@@ -106,9 +108,15 @@ def prune(model, sparsity):
 
 
 class RandomData(CalibrationDataReader):
-    def __init__(self, name, shape):
+    def __init__(self, inputs, shape):
         rng = np.random.default_rng(0)
-        self.samples = iter([{name: rng.standard_normal(shape).astype(np.float32)} for _ in range(3)])
+        self.samples = iter([{i.name: self.draw(rng, i, shape) for i in inputs} for _ in range(3)])
+
+    @staticmethod
+    def draw(rng, value, shape):
+        if value.type.tensor_type.elem_type == TensorProto.INT64:  # token ids, masks, segments
+            return rng.integers(1000, 20000, shape) if value.name == "input_ids" else rng.integers(0, 2, shape)
+        return rng.standard_normal(shape).astype(np.float32)
 
     def get_next(self):
         return next(self.samples, None)
@@ -126,7 +134,7 @@ def make(name, sparsity, per_channel, folder):
             prune(folded, sparsity)
             onnx.save(folded, ready)
         # Onnxruntime's quantizer fails on per-channel weights of mnist-conv's odd bias shapes.
-        quantize_static(ready, out, RandomData(model.graph.input[0].name, shape), quant_format=QuantFormat.QDQ,
+        quantize_static(ready, out, RandomData(model.graph.input, shape), quant_format=QuantFormat.QDQ,
                         per_channel=per_channel and name != "mnist", activation_type=QuantType.QUInt8,
                         weight_type=QuantType.QInt8)
     print(out, flush=True)
