@@ -89,6 +89,7 @@ Model FuseForExecution(Model model, const ExecutorOptions& options) {
     if (node.op_type == "QuantizeLinear" && node.domain.empty()) FuseInto(graph, tables, node);
   }
   FuseFloatResults(graph);
+  FuseDynamic(graph);
   return FuseFloat(graph.Finish());
 }
 

@@ -136,6 +136,9 @@ void MakeConverted(FuseGraph& graph, Node node, const Quantized& made, const Qua
 // Convolutions and matrix products with INT8 inputs whose result is read as float.
 void FuseFloatResults(FuseGraph& graph);
 
+// Integer products of dynamically quantized activations, with what scales them to float.
+void FuseDynamic(FuseGraph& graph);
+
 // Joins tables and sums to the convolutions before them, in a graph whose rules have been applied.
 void JoinToProducts(Graph& graph);
 

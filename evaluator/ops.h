@@ -72,6 +72,7 @@ struct OpContext {
   bool tune = false;
   int64_t seed = 0;
   std::vector<const Tensor*> constants;  // by input; null: not a constant
+  std::vector<bool> given;               // by input; false: an optional left out
   // Prepares a subgraph: a function from its inputs, then its captured names, to its outputs.
   std::function<Op(const GraphPtr&)> prepare_graph;
   // An INT8 op writes its kernel and density here when it is prepared. Null: nobody asks.

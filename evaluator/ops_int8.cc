@@ -231,7 +231,7 @@ void ForEachPiece(Scratch& scratch, int64_t count, size_t bytes,
 }
 
 std::span<const OpInfo> FusedOps() {
-  static const std::array<OpInfo, 17> kOps = {{
+  static const std::array<OpInfo, 19> kOps = {{
       {"QuantizeLinear", "pared", PrepareQuantize},
       {"DequantizeLinear", "pared", PrepareDequantize},
       {"FromOnnx", "pared", PrepareFromOnnx},
@@ -249,6 +249,8 @@ std::span<const OpInfo> FusedOps() {
       {"Concat", "pared", PrepareConcatInt8},
       {"Resize", "pared", PrepareResizeInt8},
       {"SplitPart", "pared", PrepareSplitPart},
+      {"ConvIntegerToFloat", "pared", PrepareConvIntegerToFloat},
+      {"MatMulIntegerToFloat", "pared", PrepareMatMulIntegerToFloat},
   }};
   return kOps;
 }

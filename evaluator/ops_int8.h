@@ -87,6 +87,8 @@ Op PreparePoolInt8(const Node& node, const OpContext& context);  // MaxPool, Ave
 Op PrepareGlobalAveragePoolInt8(const Node& node, const OpContext& context);
 Op PrepareConcatInt8(const Node& node, const OpContext& context);
 Op PrepareResizeInt8(const Node& node, const OpContext& context);
+Op PrepareConvIntegerToFloat(const Node& node, const OpContext& context);
+Op PrepareMatMulIntegerToFloat(const Node& node, const OpContext& context);
 Op PrepareSplitPart(const Node& node, const OpContext& context);
 
 }  // namespace pared

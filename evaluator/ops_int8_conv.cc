@@ -5,6 +5,9 @@
 //   anything else         for each tile of 64 output pixels and each group: gather [k][64],
 //   multiply
 //
+// Threads share the tiles. Where there are few (a 7x7 image is one), weights are packed in parts of
+// rows, and threads share tiles times parts.
+//
 // Plans hold what depends on the size of the image; the last one is kept, for images of one size
 // follow one another.
 
@@ -26,6 +29,22 @@ namespace {
 
 constexpr int64_t kHotBytes =
     131072;  // output that stays in cache until what follows is done to it
+
+constexpr int64_t kItemsPerThread = 8;  // pieces of work: the last to end leaves an eighth idle
+constexpr int64_t kPartRows = 48;  // fewer rows would load the operand too often; 8 panels of 6
+
+// How many parts of rows a product of `m` rows over `tiles` tiles is packed in.
+int64_t PartsFor(int64_t m, int64_t tiles, int64_t threads) {
+  const int64_t wanted = kItemsPerThread * threads;
+  if (threads == 1 || tiles >= wanted) return 1;
+  return std::clamp<int64_t>((wanted + tiles - 1) / tiles, 1, std::max<int64_t>(1, m / kPartRows));
+}
+
+// Rows [first, first + count) of one group's weights.
+struct RowPart {
+  int64_t first, count;
+  std::unique_ptr<PackedGemm> gemm;
+};
 
 struct Plan {
   Shape in, out;                               // [N,C,H,W] with N = 1, or [1,C,L]
@@ -57,6 +76,16 @@ class ConvInt8 {
   void ToFloat(const Call& call, Tensor& y) const;
   void RunGathered(const Call& call, int64_t image) const;
   void RunDepthwise(const Call& call, int64_t image) const;
+  // One group in parts of rows: tile t of `tiles` is multiplied with the operand `x` + t *
+  // `stride`, and has `columns` - 64 t columns in use.
+  struct Operand {
+    const uint8_t* x;
+    int64_t stride, tiles, columns;
+    std::byte* y;
+  };
+  void RunParts(const Call& call, const Operand& operand) const;
+  const uint8_t* GatherAll(const Call& call, int64_t image, int64_t stride) const;
+  void Pack(const OpContext& context);
   // What follows the convolution, on `bytes` bytes of the output at `y`.
   void Follow(const Call& call, std::byte* y, int64_t bytes) const;
   bool follows() const { return table_.has_value() || follow_.has_value(); }
@@ -73,7 +102,7 @@ class ConvInt8 {
   int64_t element_bytes_;
   std::optional<ByteTable> table_;
   std::optional<BinaryInt8> follow_;
-  std::vector<std::unique_ptr<PackedGemm>> gemms_;  // by group; empty: depthwise
+  std::vector<RowPart> parts_;  // one for each group, or several of the one group; empty: depthwise
   size_t gemm_scratch_ = 0;
   mutable std::mutex mutex_;
   mutable std::shared_ptr<const Plan> plan_;  // guarded by mutex_
@@ -98,20 +127,27 @@ ConvInt8::ConvInt8(const Node& node, const OpContext& context)
   for (const int64_t size : node.Ints("kernel_shape")) kernel *= size;
   depthwise_ = group_ > 1 && k_ == kernel;
   if (depthwise_) return;
-  const int64_t rows = m_ / group_;
-  const GemmEpilogue epilogue = EpilogueOf(node);
-  for (int64_t g = 0; g < group_; ++g) {
-    GemmWeights weights{.m = rows, .k = k_, .values = {}, .epilogue = epilogue};
-    const auto first = static_cast<size_t>(g * rows), count = static_cast<size_t>(rows);
-    const auto k = static_cast<size_t>(k_);
-    weights.values = w_.data<int8_t>().subspan(first * k, count * k);
-    weights.epilogue.bias.assign(epilogue.bias.begin() + g * rows,
-                                 epilogue.bias.begin() + (g + 1) * rows);
-    weights.epilogue.scale.assign(epilogue.scale.begin() + g * rows,
-                                  epilogue.scale.begin() + (g + 1) * rows);
-    const int64_t tiles = node.Int("tiles", 4);
-    gemms_.push_back(context.tune ? PackGemmTimed(weights, isa_, tiles) : PackGemm(weights, isa_));
-    gemm_scratch_ = std::max(gemm_scratch_, gemms_.back()->scratch_bytes());
+  Pack(context);
+}
+
+void ConvInt8::Pack(const OpContext& context) {
+  const int64_t tiles = node_.Int("tiles", 4);
+  const int64_t parts = group_ > 1 ? group_ : PartsFor(m_, tiles, context.threads);
+  const GemmEpilogue epilogue = EpilogueOf(node_);
+  // Whole panels in all parts but the last; groups are equal.
+  const int64_t panel = group_ > 1 ? 1 : 6;
+  const int64_t rows = (m_ / parts + panel - 1) / panel * panel;
+  for (int64_t begin = 0; begin < m_; begin += rows) {
+    const int64_t end = std::min(m_, begin + rows);
+    GemmWeights weights{.m = end - begin, .k = k_, .values = {}, .epilogue = epilogue};
+    weights.values = w_.data<int8_t>().subspan(static_cast<size_t>(begin * k_),
+                                               static_cast<size_t>((end - begin) * k_));
+    weights.epilogue.bias.assign(epilogue.bias.begin() + begin, epilogue.bias.begin() + end);
+    weights.epilogue.scale.assign(epilogue.scale.begin() + begin, epilogue.scale.begin() + end);
+    parts_.push_back(
+        {begin, end - begin,
+         context.tune ? PackGemmTimed(weights, isa_, tiles) : PackGemm(weights, isa_)});
+    gemm_scratch_ = std::max(gemm_scratch_, parts_.back().gemm->scratch_bytes());
   }
 }
 
@@ -155,6 +191,10 @@ void ConvInt8::Follow(const Call& call, std::byte* y, int64_t bytes) const {
 void ConvInt8::RunPointwise(const Call& call) const {
   const uint8_t* x = PlanarCodes(*call.x, *call.scratch);
   const int64_t tiles = call.images * call.out.tiles();
+  if (parts_.size() > 1) {
+    const int64_t used = call.images == 1 ? call.out.pixels : tiles * kTileColumns;
+    return RunParts(call, {x, k_ * kTileColumns, tiles, used, call.y});
+  }
   const int64_t tile_bytes = m_ * kTileColumns * element_bytes_;
   const int64_t step = follows() ? std::max<int64_t>(1, kHotBytes / tile_bytes) : tiles;
   // Only a single image knows which columns of its last tile are in use.
@@ -164,15 +204,59 @@ void ConvInt8::RunPointwise(const Call& call) const {
       const int64_t last = std::min(end, tile + step);
       const int64_t used = std::min(columns, last * kTileColumns) - tile * kTileColumns;
       std::byte* y = call.y + tile * tile_bytes;
-      gemms_[0]->RunColumns(x + tile * k_ * kTileColumns, used, y, memory);
+      parts_[0].gemm->RunColumns(x + tile * k_ * kTileColumns, used, y, memory);
       Follow(call, y, (last - tile) * tile_bytes);
     }
   };
   ForEachPiece(*call.scratch, tiles, gemm_scratch_, run);
 }
 
+void ConvInt8::RunParts(const Call& call, const Operand& operand) const {
+  // By part, then by tile: a thread stays with one part's weights as long as it can.
+  const auto run = [&](int64_t begin, int64_t end, std::byte* memory) {
+    for (int64_t item = begin; item < end; ++item) {
+      const RowPart& part = parts_[static_cast<size_t>(item / operand.tiles)];
+      const int64_t tile = item % operand.tiles;
+      std::byte* y = operand.y + (tile * m_ + part.first) * kTileColumns * element_bytes_;
+      part.gemm->RunColumns(operand.x + tile * operand.stride,
+                            std::min(kTileColumns, operand.columns - tile * kTileColumns), y,
+                            memory);
+      Follow(call, y, part.count * kTileColumns * element_bytes_);
+    }
+  };
+  ForEachPiece(*call.scratch, operand.tiles * static_cast<int64_t>(parts_.size()), gemm_scratch_,
+               run);
+}
+
+// All tiles of an image, gathered by all threads: each thread needs them all.
+const uint8_t* ConvInt8::GatherAll(const Call& call, int64_t image, int64_t stride) const {
+  const Im2col& im2col = *call.plan->im2col;
+  const PaddedImage padded = PadImage(*call.x, image, im2col, x_zero_point_, *call.scratch);
+  const int64_t tiles = call.out.tiles(), channels = im2col.geometry().channels;
+  auto* gathered =
+      reinterpret_cast<uint8_t*>(call.scratch->Temporary(static_cast<size_t>(stride * tiles)));
+  const int64_t window = k_ / channels;
+  // Every row is written whole and alone, so ranges of one tile may run at once.
+  call.scratch->ParallelFor(
+      tiles * channels, std::max<int64_t>(1, 64 / window), [&](int64_t begin, int64_t end) {
+        while (begin < end) {
+          const int64_t tile = begin / channels, first = begin % channels;
+          const int64_t last = std::min(channels, first + end - begin);
+          im2col.GatherChannels(padded.bytes, tile, first, last,
+                                gathered + tile * stride + first * window * kTileColumns);
+          begin += last - first;
+        }
+      });
+  return gathered;
+}
+
 void ConvInt8::RunGathered(const Call& call, int64_t image) const {
   const Im2col& im2col = *call.plan->im2col;
+  if (group_ == 1 && parts_.size() > 1) {
+    const auto stride = static_cast<int64_t>((im2col.tile_bytes() + 63) / 64 * 64);
+    const uint8_t* x = GatherAll(call, image, stride);
+    return RunParts(call, {x, stride, call.out.tiles(), call.out.pixels, TileOf(call, image, 0)});
+  }
   const PaddedImage padded = PadImage(*call.x, image, im2col, x_zero_point_, *call.scratch);
   const size_t tile_bytes = (im2col.tile_bytes() + 63) / 64 * 64;
   const int64_t rows = m_ / group_;
@@ -183,7 +267,7 @@ void ConvInt8::RunGathered(const Call& call, int64_t image) const {
       std::byte* y = TileOf(call, image, tile);
       for (int64_t g = 0; g < group_; ++g) {
         im2col.GatherTile(padded.bytes + padded.stride * static_cast<size_t>(g), tile, operand);
-        gemms_[static_cast<size_t>(g)]->RunColumns(
+        parts_[static_cast<size_t>(g)].gemm->RunColumns(
             operand, used, y + g * rows * kTileColumns * element_bytes_, memory + tile_bytes);
       }
       Follow(call, y, m_ * kTileColumns);
@@ -197,13 +281,18 @@ void ConvInt8::RunDepthwise(const Call& call, int64_t image) const {
   const PaddedImage padded =
       PadImage(*call.x, image, kernel.im2col(), x_zero_point_, *call.scratch);
   std::byte* y = TileOf(call, image, 0);
+  const int64_t tiles = call.out.tiles();
+  const int64_t parts = PartsFor(m_, tiles, call.scratch->threads());
   const auto run = [&](int64_t begin, int64_t end, std::byte* memory) {
-    for (int64_t tile = begin; tile < end; ++tile) {
-      kernel.Run(padded.bytes, {tile, 0, m_}, y, memory);
-      Follow(call, y + tile * m_ * kTileColumns, m_ * kTileColumns);
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t tile = item / parts, part = item % parts;
+      const int64_t first = m_ * part / parts, last = m_ * (part + 1) / parts;
+      kernel.Run(padded.bytes, {tile, first, last}, y, memory);
+      Follow(call, y + (tile * m_ + first) * kTileColumns * element_bytes_,
+             (last - first) * kTileColumns * element_bytes_);
     }
   };
-  ForEachPiece(*call.scratch, call.out.tiles(), kernel.scratch_bytes(), run);
+  ForEachPiece(*call.scratch, tiles * parts, kernel.scratch_bytes(), run);
 }
 
 void ConvInt8::Run(const Tensor& x, const Tensor* other, Tensor& y, Scratch& scratch) const {
@@ -251,7 +340,8 @@ void ConvInt8::Describe(LayerStats& stats) const {
   const std::span<const int8_t> w = w_.data<int8_t>();
   const auto zeros = static_cast<double>(std::count(w.begin(), w.end(), 0));
   stats.density = 1.0 - zeros / static_cast<double>(w.size());
-  stats.kernel = depthwise_ ? std::string("depthwise_") + IsaName(isa_) : gemms_[0]->kernel_name();
+  stats.kernel =
+      depthwise_ ? std::string("depthwise_") + IsaName(isa_) : parts_[0].gemm->kernel_name();
 }
 
 }  // namespace

@@ -1,12 +1,15 @@
 // Integer products as ONNX defines them, one by one: MatMulInteger, QLinearMatMul, ConvInteger and
-// QLinearConv. The fast forms are made by fuse.cc; these are exact and plain.
+// QLinearConv. Constant weights go to the packed kernels (integer_product.h); what does not fit
+// those is exact and plain here.
 //
 // Operands have their zero points taken off and become int16, whose products the compiler sums in
 // pairs; a convolution is a product of its weights with columns of its input.
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
+#include "evaluator/integer_product.h"
 #include "evaluator/op_checks.h"
 #include "evaluator/quantize.h"
 
@@ -158,11 +161,38 @@ const Tensor* Given(std::span<const Tensor* const> inputs, size_t i) {
   return i < inputs.size() ? inputs[i] : nullptr;
 }
 
-Op PrepareMatMulInteger(const Node& node, const OpContext&) {
+// The constant operands of a product; nothing where the zero point is no constant.
+std::optional<IntegerOperands> ConstantOperands(const OpContext& context, size_t w, size_t w_zero) {
+  const auto constant = [&](size_t i) {
+    return i < context.constants.size() ? context.constants[i] : nullptr;
+  };
+  const bool has_zero = w_zero < context.given.size() && context.given[w_zero];
+  if (has_zero && constant(w_zero) == nullptr) return {};
+  return IntegerOperands{.w = constant(w), .w_zero = constant(w_zero)};
+}
+
+bool IsByteTensor(const Tensor& x) {
+  return x.dtype() == DType::kUInt8 || x.dtype() == DType::kInt8;
+}
+
+// The packed product where there is one and x suits it.
+bool RunPacked(const IntegerProduct* packed, const QuantizedInputs& in, const IntegerResult& result,
+               Tensor& y, Scratch& scratch) {
+  if (packed == nullptr || !HasOneZeroPoint(in.a_zero) || !IsByteTensor(*in.a)) return false;
+  packed->Run(*in.a, in.a_zero, result, y, scratch);
+  return true;
+}
+
+Op PrepareMatMulInteger(const Node& node, const OpContext& context) {
   CheckInputCount(node, 2, 4);
-  return [label = NodeLabel(node)](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
-                                   Scratch& scratch) {
+  std::shared_ptr<const IntegerProduct> packed;
+  if (const auto operands = ConstantOperands(context, 1, 3)) {
+    packed = MakeIntegerMatMul(node, *operands, context);
+  }
+  return [packed, label = NodeLabel(node)](std::span<const Tensor* const> inputs,
+                                           std::span<Tensor> outputs, Scratch& scratch) {
     const QuantizedInputs in{inputs[0], Given(inputs, 2), inputs[1], Given(inputs, 3)};
+    if (RunPacked(packed.get(), in, {}, outputs[0], scratch)) return;
     MultiplyMatrices(in, outputs[0], scratch, label);
   };
 }
@@ -197,20 +227,50 @@ void Requantize(const Tensor& sums, const Tensor& zero_point, std::span<const fl
   }
 }
 
-Op PrepareQLinearMatMul(const Node& node, const OpContext&) {
+// x.scale * w.scale / y.scale, in the order in which ONNX Runtime computes it; one, or one for each
+// of `channels`.
+std::vector<float> ScalesOf(std::span<const Tensor* const> inputs, int64_t channels,
+                            const std::string& label) {
+  const int64_t count = inputs[4]->count();
+  if (count != 1 && count != channels) {
+    RefuseNode("needs one weight scale, or one for each of " + std::to_string(channels) +
+                   " channels, has " + std::to_string(count),
+               label);
+  }
+  std::vector<float> scales;
+  for (int64_t n = 0; n < count; ++n) {
+    scales.push_back(ScaleAt(*inputs[1], 0) * ScaleAt(*inputs[4], n) / ScaleAt(*inputs[6], 0));
+  }
+  return scales;
+}
+
+// Codes with the zero point and type that input 7 states.
+std::optional<IntegerResult> CodesAsked(std::span<const Tensor* const> inputs,
+                                        std::span<const float> scales) {
+  const Tensor& zero_point = *inputs[7];
+  if (!IsByteTensor(zero_point) || zero_point.count() != 1) return {};
+  const int32_t zero = zero_point.dtype() == DType::kInt8 ? zero_point.data<int8_t>()[0]
+                                                          : zero_point.data<uint8_t>()[0];
+  return IntegerResult{.dtype = zero_point.dtype(), .scale = scales, .zero_point = zero};
+}
+
+Op PrepareQLinearMatMul(const Node& node, const OpContext& context) {
   CheckInputCount(node, 8, 8);
-  return [label = NodeLabel(node)](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
-                                   Scratch& scratch) {
+  std::shared_ptr<const IntegerProduct> packed;
+  if (const auto operands = ConstantOperands(context, 3, 5)) {
+    packed = MakeIntegerMatMul(node, *operands, context);
+  }
+  return [packed, label = NodeLabel(node)](std::span<const Tensor* const> inputs,
+                                           std::span<Tensor> outputs, Scratch& scratch) {
     const QuantizedInputs in{inputs[0], inputs[2], inputs[3], inputs[5]};
+    if (packed != nullptr) {
+      const std::vector<float> scales = ScalesOf(inputs, in.b->shape()[1], label);
+      const std::optional<IntegerResult> result = CodesAsked(inputs, scales);
+      if (result && RunPacked(packed.get(), in, *result, outputs[0], scratch)) return;
+    }
     Tensor sums;
     const ProductShape p = MultiplyMatrices(in, sums, scratch, label);
-    std::vector<float> scales;  // of a column
-    for (int64_t n = 0; n < inputs[4]->count(); ++n) {
-      scales.push_back(ScaleAt(*inputs[1], 0) * ScaleAt(*inputs[4], n) / ScaleAt(*inputs[6], 0));
-    }
-    if (scales.size() != 1 && static_cast<int64_t>(scales.size()) != p.n) {
-      RefuseNode("needs one scale for each column", label);
-    }
+    const std::vector<float> scales = ScalesOf(inputs, p.n, label);
     Requantize(sums, *inputs[7], scales, 1, outputs[0], scratch, label);
   };
 }
@@ -336,20 +396,39 @@ int64_t Convolve(const Node& node, const QuantizedInputs& in, Tensor& sums, Scra
   return places;
 }
 
-Op PrepareConvInteger(const Node& node, const OpContext&) {
+Op PrepareConvInteger(const Node& node, const OpContext& context) {
   CheckInputCount(node, 2, 4);
-  return
-      [node](std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {
-        const QuantizedInputs in{inputs[0], Given(inputs, 2), inputs[1], Given(inputs, 3)};
-        Convolve(node, in, outputs[0], scratch);
-      };
+  std::shared_ptr<const IntegerProduct> packed;
+  if (const auto operands = ConstantOperands(context, 1, 3)) {
+    packed = MakeIntegerConv(node, *operands, context);
+  }
+  return [packed, node](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
+                        Scratch& scratch) {
+    const QuantizedInputs in{inputs[0], Given(inputs, 2), inputs[1], Given(inputs, 3)};
+    if (RunPacked(packed.get(), in, {}, outputs[0], scratch)) return;
+    Convolve(node, in, outputs[0], scratch);
+  };
 }
 
-Op PrepareQLinearConv(const Node& node, const OpContext&) {
+std::shared_ptr<const IntegerProduct> PackQLinearConv(const Node& node, const OpContext& context) {
+  std::optional<IntegerOperands> operands = ConstantOperands(context, 3, 5);
+  if (!operands) return nullptr;
+  const bool has_bias = context.given.size() > 8 && context.given[8];
+  operands->bias = has_bias ? context.constants[8] : nullptr;
+  if (has_bias && operands->bias == nullptr) return nullptr;
+  return MakeIntegerConv(node, *operands, context);
+}
+
+Op PrepareQLinearConv(const Node& node, const OpContext& context) {
   CheckInputCount(node, 8, 9);
-  return [node, label = NodeLabel(node)](std::span<const Tensor* const> inputs,
-                                         std::span<Tensor> outputs, Scratch& scratch) {
+  return [packed = PackQLinearConv(node, context), node, label = NodeLabel(node)](
+             std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {
     const QuantizedInputs in{inputs[0], inputs[2], inputs[3], inputs[5]};
+    if (packed != nullptr) {
+      const std::vector<float> own = ScalesOf(inputs, in.b->shape()[0], label);
+      const std::optional<IntegerResult> result = CodesAsked(inputs, own);
+      if (result && RunPacked(packed.get(), in, *result, outputs[0], scratch)) return;
+    }
     Tensor sums;
     const int64_t places = Convolve(node, in, sums, scratch);
     const int64_t channels = inputs[3]->shape()[0];
@@ -361,13 +440,7 @@ Op PrepareQLinearConv(const Node& node, const OpContext&) {
       for (size_t i = 0; i < y.size(); ++i) y[i] = x[i] + b[i / Sz(places) % b.size()];
       sums = std::move(with_bias);
     }
-    if (inputs[4]->count() != 1 && inputs[4]->count() != channels) {
-      RefuseNode("needs one weight scale for each channel", label);
-    }
-    std::vector<float> scales;
-    for (int64_t m = 0; m < inputs[4]->count(); ++m) {
-      scales.push_back(ScaleAt(*inputs[1], 0) * ScaleAt(*inputs[4], m) / ScaleAt(*inputs[6], 0));
-    }
+    const std::vector<float> scales = ScalesOf(inputs, channels, label);
     Requantize(sums, *inputs[7], scales, std::max<int64_t>(1, places), outputs[0], scratch, label);
   };
 }

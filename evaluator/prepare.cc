@@ -241,6 +241,7 @@ Op Builder::PrepareOp(const Node& node, const Scope& scope, PreparedStep& step) 
       constant = widened[i].get();
     }
     context.constants.push_back(constant);
+    context.given.push_back(step.inputs[i] != kNoValue);
   }
   Op op = info->prepare(node, context);
   return widens ? AroundHalfFloats(std::move(op), std::move(widened)) : op;
