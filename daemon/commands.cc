@@ -1,7 +1,5 @@
 #include "daemon/commands.h"
 
-#include <iomanip>
-#include <numeric>
 #include <ostream>
 #include <sstream>
 
@@ -11,7 +9,6 @@
 #include "evaluator/evaluate.h"
 #include "evaluator/executor.h"
 #include "evaluator/metrics.h"
-#include "kernels/cpu.h"
 #include "model/onnx.h"
 #include "passes/registry.h"
 
@@ -19,26 +16,6 @@ namespace pared {
 namespace {
 
 constexpr int64_t kRandomSamples = 16;
-
-struct BenchOptions {
-  std::string model;
-  std::string dataset;
-  int64_t runs = 20;
-  int64_t threads = 1;
-  bool fuse = true;
-  bool json = false;
-};
-
-void Fields(FieldVisitor& f, BenchOptions& o) {
-  f.Required();
-  f.Text("model", o.model, TextRule::kAny, "The ONNX file.");
-  f.Text("dataset", o.dataset, TextRule::kAny,
-         "A dataset's folder; its first sample is run. Random values where it is not given.");
-  f.Integer("runs", o.runs, {1, 100'000}, "Timed runs.");
-  f.Integer("threads", o.threads, {1, 1024}, "Threads of a run.");
-  f.Flag("fuse", o.fuse, "Fuse for INT8; false runs every node as ONNX defines it.");
-  f.Flag("json", o.json, "Write JSON in place of the table.");
-}
 
 struct EvaluateOptions {
   std::string model, dataset, reference, outputs;
@@ -59,33 +36,6 @@ void Fields(FieldVisitor& f, EvaluateOptions& o) {
   f.Integer("samples", o.samples, {0, 100'000'000}, "The first so many samples; 0 takes all.");
   f.Integer("runs", o.runs, {0, 100'000}, "Timed runs; 0 measures no latency.");
   f.Integer("threads", o.threads, {1, 1024}, "Threads of a timed run.");
-}
-
-Dataset OpenDataset(const std::string& folder, const Executor& executor) {
-  return folder.empty() ? Dataset::Random(executor.inputs(), kRandomSamples, 0)
-                        : Dataset::Open(folder);
-}
-
-Json LayerJson(const LayerStats& layer) {
-  return {{"node", layer.node},       {"op_type", layer.op_type}, {"kernel", layer.kernel},
-          {"density", layer.density}, {"macs", layer.macs},       {"time_ms", layer.time_ms}};
-}
-
-void WriteTable(const std::vector<LayerStats>& layers, double total_ms, std::ostream& out) {
-  out << std::left << std::setw(20) << "op" << std::setw(30) << "kernel" << std::right
-      << std::setw(9) << "density" << std::setw(14) << "macs" << std::setw(11) << "ms"
-      << std::setw(8) << "%" << std::setw(9) << "GMAC/s"
-      << "  node\n";
-  for (const LayerStats& layer : layers) {
-    const double share = total_ms == 0 ? 0 : 100 * layer.time_ms / total_ms;
-    const double rate =
-        layer.time_ms == 0 ? 0 : static_cast<double>(layer.macs) / layer.time_ms / 1e6;
-    out << std::left << std::setw(20) << layer.op_type << std::setw(30) << layer.kernel
-        << std::right << std::fixed << std::setprecision(2) << std::setw(9) << layer.density
-        << std::setw(14) << layer.macs << std::setprecision(4) << std::setw(11) << layer.time_ms
-        << std::setprecision(1) << std::setw(8) << share << std::setw(9) << rate << "  "
-        << layer.node << "\n";
-  }
 }
 
 // The first outputs of all samples as one array; their shapes must agree.
@@ -128,36 +78,9 @@ void DescribeOptions(const Json& fields, std::ostream& out) {
 
 }  // namespace
 
-void RunBench(const std::vector<std::string>& arguments, std::ostream& out) {
-  const auto options = ReadArguments<BenchOptions>(arguments);
-  ExecutorOptions executor_options;
-  executor_options.threads = options.threads;
-  executor_options.fuse = options.fuse;
-  const Executor executor(LoadOnnx(options.model), executor_options);
-  const Dataset dataset = OpenDataset(options.dataset, executor);
-  const std::vector<Tensor> inputs = dataset.Sample(0, executor.inputs());
-  executor.Profile(inputs, 2);  // caches and pages are warm from here on
-  const std::vector<LayerStats> layers = executor.Profile(inputs, options.runs);
-  const double total_ms =
-      std::accumulate(layers.begin(), layers.end(), 0.0,
-                      [](double sum, const LayerStats& layer) { return sum + layer.time_ms; });
-  if (options.json) {
-    Json list = Json::array();
-    for (const LayerStats& layer : layers) list.push_back(LayerJson(layer));
-    out << DumpJson({{"model", options.model},
-                     {"cpu", CpuName()},
-                     {"isa", IsaName(SelectedIsa())},
-                     {"threads", options.threads},
-                     {"runs", options.runs},
-                     {"total_ms", total_ms},
-                     {"layers", list}})
-        << "\n";
-    return;
-  }
-  WriteTable(layers, total_ms, out);
-  out << "total " << std::setprecision(4) << total_ms << " ms, " << IsaName(SelectedIsa()) << ", "
-      << options.threads << (options.threads == 1 ? " thread, " : " threads, ") << CpuName()
-      << "\n";
+Dataset OpenDataset(const std::string& folder, const Executor& executor) {
+  return folder.empty() ? Dataset::Random(executor.inputs(), kRandomSamples, 0)
+                        : Dataset::Open(folder);
 }
 
 void RunEvaluate(const std::vector<std::string>& arguments, std::ostream& out) {
@@ -195,8 +118,7 @@ void DescribePasses(std::ostream& out) {
 
 std::string CommandsHelp() {
   std::ostringstream out;
-  out << "\npared bench MODEL [flags]: where the time goes, layer by layer\n";
-  WriteFlagsHelp(DescribeFields<BenchOptions>(), out);
+  out << BenchHelp();
   out << "\npared evaluate MODEL [flags]: accuracy, size and latency of a model file\n";
   WriteFlagsHelp(DescribeFields<EvaluateOptions>(), out);
   out << OptimizeHelp() << PackHelp();

@@ -6,7 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "evaluator/dataset.h"
+#include "evaluator/executor.h"
+
 namespace pared {
+
+// The dataset in `folder`; random values for the executor's inputs where it is "".
+Dataset OpenDataset(const std::string& folder, const Executor& executor);
 
 // `pared bench MODEL`: where the time goes, layer by layer. Writes a table, or JSON.
 void RunBench(const std::vector<std::string>& arguments, std::ostream& out);
@@ -28,6 +34,7 @@ void DescribePasses(std::ostream& out);
 
 // What --help says of the subcommands.
 std::string CommandsHelp();
+std::string BenchHelp();
 std::string OptimizeHelp();
 std::string PackHelp();
 

@@ -73,7 +73,9 @@ std::vector<Tensor> PreparedGraph::Run(std::span<const Tensor* const> given, Buf
       step.op(step_inputs, step_outputs, scratch);
       if (hooks.clock) {
         const std::chrono::duration<double, std::milli> time = Clock::now() - begin;
-        hooks.clock(s, time.count(), scratch.macs());
+        const Tensor none;
+        hooks.clock(s,
+                    {time.count(), scratch.macs(), step_outputs.empty() ? none : step_outputs[0]});
       }
       for (size_t i = 0; i < step.outputs.size(); ++i) {
         if (step.outputs[i] >= 0) {
@@ -153,9 +155,10 @@ std::vector<LayerStats> Executor::Profile(const std::vector<Tensor>& inputs, int
   std::vector<LayerStats> all;
   for (const PreparedStep& step : steps) all.push_back(step.stats);
   PreparedGraph::Hooks hooks;
-  hooks.clock = [&](size_t step, double time_ms, int64_t macs) {
-    all[step].time_ms += time_ms / static_cast<double>(runs);
-    all[step].macs = macs;
+  hooks.clock = [&](size_t step, const PreparedGraph::Hooks::Tick& tick) {
+    all[step].time_ms += tick.time_ms / static_cast<double>(runs);
+    all[step].macs = tick.macs;
+    if (tick.output.defined()) all[step].shape = tick.output.shape();
   };
   for (int64_t run = 0; run < runs; ++run) prepared_->Run(inputs, hooks);
   std::vector<LayerStats> run_steps;

@@ -19,6 +19,7 @@ struct ExecutorOptions {
   Isa isa = SelectedIsa();
   int64_t threads = 1;  // of one Run; 0: all that TBB has
   bool fuse = true;     // false: every node as ONNX defines it, one by one (calibration, parity)
+  bool sparse = true;   // false: dense INT8 kernels only, to measure what sparse ones gain
   bool tune = false;    // time the candidates of each INT8 layer when preparing
   int64_t seed = 0;     // of RandomNormal and its like where the node has no seed
 };
@@ -29,8 +30,11 @@ using Observer = std::function<void(const std::string& value, const Tensor& tens
 
 // What one node of the prepared model is and cost.
 struct LayerStats {
-  std::string node, op_type, kernel;  // kernel: "sparse_1_avx512vnni"; empty: not an INT8 GEMM
+  std::string node, op_type, kernel;  // kernel: "sparse_1x1_avx512vnni"; empty: not an INT8 GEMM
+  std::string reason;                 // what the cost model said of the kernels; empty: no choice
+  Shape shape;                        // of the first output in the last Run
   double density = 1.0;               // of its weights
+  double predicted_gain = 1.0;        // of `kernel` over the dense one, by the cost model
   int64_t macs = 0;                   // of the last Run
   double time_ms = 0;                 // mean over the profiled runs
 };

@@ -70,6 +70,7 @@ struct OpContext {
   Isa isa = Isa::kReference;
   int64_t threads = 1;
   bool tune = false;
+  bool sparse = true;  // false: dense kernels only
   int64_t seed = 0;
   std::vector<const Tensor*> constants;  // by input; null: not a constant
   std::vector<bool> given;               // by input; false: an optional left out

@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstring>
 #include <string>
 
 #include "base/check.h"
+#include "evaluator/executor.h"
 
 namespace pared {
 namespace {
@@ -178,6 +180,26 @@ GemmWeights WeightsOf(const Node& node, const Tensor& w) {
                      .k = w.shape()[1],
                      .values = w.data<int8_t>(),
                      .epilogue = EpilogueOf(node)};
+}
+
+std::unique_ptr<PackedGemm> PackFor(const OpContext& context, const GemmWeights& weights,
+                                    int64_t tiles) {
+  if (!context.sparse) return PackDenseGemm(weights, context.isa);
+  return context.tune ? PackGemmTimed(weights, context.isa, tiles) : PackGemm(weights, context.isa);
+}
+
+void DescribeKernel(const char* kernel, const Tensor& w, LayerStats& stats) {
+  const std::span<const int8_t> values = w.data<int8_t>();
+  const auto zeros = static_cast<double>(std::count(values.begin(), values.end(), 0));
+  stats.density = 1.0 - zeros / static_cast<double>(values.size());
+  stats.kernel = kernel;
+  const GemmPrediction prediction =
+      PredictGemm({.m = w.shape()[0], .k = w.shape()[1], .values = values, .epilogue = {}});
+  stats.predicted_gain = prediction.GainOf(kernel);
+  std::array<char, 96> text{};
+  std::snprintf(text.data(), text.size(), "predicted over dense: 1x1 %.2f, 2x1 %.2f, 4x1 %.2f",
+                prediction.sparse_1x1, prediction.sparse_2x1, prediction.sparse_4x1);
+  stats.reason = text.data();
 }
 
 const uint8_t* Codes(const Tensor& tensor) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -22,6 +23,12 @@ ByteTable TableOf(const Tensor& tensor);
 // From attributes bias, scale and those of y; float where float_output is set.
 GemmEpilogue EpilogueOf(const Node& node);
 GemmWeights WeightsOf(const Node& node, const Tensor& w);
+
+// Packed as the context asks: dense only, by the cost model or by the clock.
+std::unique_ptr<PackedGemm> PackFor(const OpContext& context, const GemmWeights& weights,
+                                    int64_t tiles);
+// Kernel, density, and what the cost model says of the formats for weights [m][k].
+void DescribeKernel(const char* kernel, const Tensor& w, LayerStats& stats);
 
 const uint8_t* Codes(const Tensor& tensor);
 // [N,C,...]: the size of one image.

@@ -144,9 +144,7 @@ void ConvInt8::Pack(const OpContext& context) {
                                                static_cast<size_t>((end - begin) * k_));
     weights.epilogue.bias.assign(epilogue.bias.begin() + begin, epilogue.bias.begin() + end);
     weights.epilogue.scale.assign(epilogue.scale.begin() + begin, epilogue.scale.begin() + end);
-    parts_.push_back(
-        {begin, end - begin,
-         context.tune ? PackGemmTimed(weights, isa_, tiles) : PackGemm(weights, isa_)});
+    parts_.push_back({begin, end - begin, PackFor(context, weights, tiles)});
     gemm_scratch_ = std::max(gemm_scratch_, parts_.back().gemm->scratch_bytes());
   }
 }
@@ -337,11 +335,8 @@ void ConvInt8::ToFloat(const Call& call, Tensor& y) const {
 }
 
 void ConvInt8::Describe(LayerStats& stats) const {
-  const std::span<const int8_t> w = w_.data<int8_t>();
-  const auto zeros = static_cast<double>(std::count(w.begin(), w.end(), 0));
-  stats.density = 1.0 - zeros / static_cast<double>(w.size());
-  stats.kernel =
-      depthwise_ ? std::string("depthwise_") + IsaName(isa_) : parts_[0].gemm->kernel_name();
+  if (!depthwise_) return DescribeKernel(parts_[0].gemm->kernel_name(), w_, stats);
+  stats.kernel = std::string("depthwise_") + IsaName(isa_);
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ class MatMulInt8 {
       : label_(NodeLabel(node)),
         isa_(context.isa),
         tune_(context.tune),
+        sparse_(context.sparse),
         tiles_(node.Int("tiles", 4)),
         w_(*node.TensorOf("w")),
         epilogue_(EpilogueOf(node)) {
@@ -47,7 +48,11 @@ class MatMulInt8 {
   const PackedGemm& Tiles() const {
     const std::scoped_lock lock(mutex_);
     if (gemm_ == nullptr) {
-      gemm_ = tune_ ? PackGemmTimed(Weights(), isa_, tiles_) : PackGemm(Weights(), isa_);
+      OpContext context;
+      context.isa = isa_;
+      context.tune = tune_;
+      context.sparse = sparse_;
+      gemm_ = PackFor(context, Weights(), tiles_);
     }
     return *gemm_;
   }
@@ -61,7 +66,7 @@ class MatMulInt8 {
 
   std::string label_;
   Isa isa_;
-  bool tune_;
+  bool tune_, sparse_;
   int64_t tiles_;
   Tensor w_;
   GemmEpilogue epilogue_;
@@ -129,10 +134,7 @@ void MatMulInt8::Run(const Tensor& x, Tensor& y, Scratch& scratch) const {
 }
 
 void MatMulInt8::Describe(LayerStats& stats) const {
-  const std::span<const int8_t> w = w_.data<int8_t>();
-  const auto zeros = static_cast<double>(std::count(w.begin(), w.end(), 0));
-  stats.density = 1.0 - zeros / static_cast<double>(w.size());
-  stats.kernel = gemv_ != nullptr ? gemv_->kernel_name() : gemm_->kernel_name();
+  DescribeKernel(gemv_ != nullptr ? gemv_->kernel_name() : gemm_->kernel_name(), w_, stats);
 }
 
 }  // namespace

@@ -228,6 +228,7 @@ Op Builder::PrepareOp(const Node& node, const Scope& scope, PreparedStep& step) 
   context.isa = options.isa;
   context.threads = options.threads;
   context.tune = options.tune;
+  context.sparse = options.sparse;
   context.seed = options.seed + env_.random_nodes++;
   context.stats = &step.stats;
   context.prepare_graph = [&](const GraphPtr& graph) { return PrepareSubgraph(graph, scope); };

@@ -40,7 +40,12 @@ struct PreparedGraph {
   // Called around each step; null functions are not.
   struct Hooks {
     const Observer* observer = nullptr;
-    std::function<void(size_t step, double time_ms, int64_t macs)> clock;
+    struct Tick {
+      double time_ms;
+      int64_t macs;
+      const Tensor& output;  // the first
+    };
+    std::function<void(size_t step, const Tick& tick)> clock;
   };
   std::vector<Tensor> Run(std::span<const Tensor* const> inputs, BufferPool& pool, int64_t threads,
                           const Hooks& hooks) const;

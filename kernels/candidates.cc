@@ -80,4 +80,18 @@ constexpr std::array kCandidates = {
 
 std::span<const GemmCandidate> GemmCandidates() { return kCandidates; }
 
+double GemmPrediction::GainOf(std::string_view kernel_name) const {
+  if (kernel_name.starts_with("sparse_1x1")) return sparse_1x1;
+  if (kernel_name.starts_with("sparse_2x1")) return sparse_2x1;
+  if (kernel_name.starts_with("sparse_4x1")) return sparse_4x1;
+  return 1;
+}
+
+GemmPrediction PredictGemm(const GemmWeights& weights) {
+  const double dense = DenseCost(weights);
+  return {.sparse_1x1 = dense / SparseCost(weights, 1, kSparseStep1),
+          .sparse_2x1 = dense / SparseCost(weights, 2, kSparseStep2),
+          .sparse_4x1 = dense / SparseCost(weights, 4, kSparseStep4)};
+}
+
 }  // namespace pared

@@ -59,6 +59,15 @@ std::unique_ptr<PackedGemm> PackGemm(const GemmWeights& weights, Isa isa) {
   PARED_CHECK(false);  // the reference accepts everything
 }
 
+std::unique_ptr<PackedGemm> PackDenseGemm(const GemmWeights& weights, Isa isa) {
+  CheckedDensity(weights);
+  for (const GemmCandidate& candidate : GemmCandidates()) {
+    const bool is_sparse = std::string_view(candidate.name).starts_with("sparse");
+    if (!is_sparse && Includes(isa, candidate.isa)) return candidate.pack(weights);
+  }
+  PARED_CHECK(false);  // the reference accepts everything
+}
+
 std::unique_ptr<PackedGemm> PackGemmTimed(const GemmWeights& weights, Isa isa, int64_t tiles) {
   std::vector<Timed> packed = PackBestLevel(weights, CheckedDensity(weights), isa);
   if (packed.size() == 1) return std::move(packed.front().gemm);

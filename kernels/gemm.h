@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "kernels/cpu.h"
@@ -75,6 +76,18 @@ std::span<const GemmCandidate> GemmCandidates();
 
 // Packs for the first candidate that accepts.
 std::unique_ptr<PackedGemm> PackGemm(const GemmWeights& weights, Isa isa);
+
+// Packs for the dense kernel of the best level that `isa` includes.
+std::unique_ptr<PackedGemm> PackDenseGemm(const GemmWeights& weights, Isa isa);
+
+// What the cost model expects: how many times as fast as dense each sparse format is.
+struct GemmPrediction {
+  double sparse_1x1 = 0, sparse_2x1 = 0, sparse_4x1 = 0;
+
+  // Of the candidate `kernel_name`; 1 for dense ones.
+  double GainOf(std::string_view kernel_name) const;
+};
+GemmPrediction PredictGemm(const GemmWeights& weights);
 
 // The same choice confirmed by timing: every candidate that can run on `isa` and may win runs on
 // `tiles` tiles of synthetic activations, and the fastest is kept. The result's bits do not depend
