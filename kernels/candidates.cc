@@ -20,6 +20,7 @@ constexpr double kSparseStep1 = 8.4;  // an entry: see docs/kernels.md
 constexpr double kSparseStep2 = 9.5;
 constexpr double kSparseStep4 = 17.0;
 constexpr double kDenseRow = 8;    // bias, requantize, store
+constexpr double kWorthIt = 0.95;  // what is within the model's error of dense stays dense
 constexpr double kSparseRow = 11;  // the same, and the end of a short loop mispredicted
 
 double DenseCost(const GemmWeights& w) {
@@ -42,18 +43,18 @@ bool Always(const GemmWeights& /*weights*/, double /*density*/, Isa /*isa*/) { r
 
 // Each accepts where it beats what comes after it in the list.
 bool Sparse1x1Wins(const GemmWeights& w, double density, Isa /*isa*/) {
-  const double dense = DenseCost(w);
+  const double dense = kWorthIt * DenseCost(w);
   return LeastSparseCost(w, density) < dense && SparseCost(w, 1, kSparseStep1) < dense;
 }
 
 bool Sparse2x1Wins(const GemmWeights& w, double density, Isa /*isa*/) {
-  const double dense = DenseCost(w);
+  const double dense = kWorthIt * DenseCost(w);
   if (LeastSparseCost(w, density) >= dense) return false;
   return SparseCost(w, 2, kSparseStep2) < std::min(dense, SparseCost(w, 1, kSparseStep1));
 }
 
 bool Sparse4x1Wins(const GemmWeights& w, double density, Isa /*isa*/) {
-  const double dense = DenseCost(w);
+  const double dense = kWorthIt * DenseCost(w);
   if (LeastSparseCost(w, density) >= dense) return false;
   return SparseCost(w, 4, kSparseStep4) <
          std::min({dense, SparseCost(w, 1, kSparseStep1), SparseCost(w, 2, kSparseStep2)});
