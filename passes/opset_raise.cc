@@ -1,11 +1,14 @@
-// What changed between opset 7 and 13, operator by operator:
+// What changed between opset 7 and 21, operator by operator:
 //
 //   attribute became input   Slice 10, TopK 10, Pad 11, Clip 11, Dropout 12, Squeeze, Unsqueeze,
-//                            ReduceSum, Split 13
+//                            ReduceSum, Split 13, the other reductions 18, DFT 20
 //   replaced                 Upsample by Resize (10), Scatter by ScatterElements (11)
 //   other meaning            Softmax, LogSoftmax, Hardmax 13: one axis, no flattening to a matrix;
 //                            Resize 11: coordinates named, roi added
 //   attribute dropped        BatchNormalization 9: spatial
+//   attribute named anew     GridSample 20: the modes "bilinear" and "bicubic"
+//   must be said             Split 18: the number of parts, where their sizes are not given
+//   refused                  GroupNormalization 21 (scales by channel), DFT 20
 
 #include "passes/opset_raise.h"
 
@@ -22,8 +25,8 @@ namespace pared {
 namespace {
 
 constexpr int64_t kOldest = 7;
-constexpr int64_t kNewest = 13;
-constexpr int64_t kIrOfOpset13 = 7;
+constexpr int64_t kNewest = 21;
+constexpr int64_t kIrOfOpset13 = 7, kIrOfOpset21 = 10;
 constexpr int32_t kIntType = 2, kStringType = 3;  // AttributeProto.AttributeType
 
 [[noreturn]] void Refuse(const Node& node, const std::string& reason) {
@@ -41,7 +44,7 @@ class Raiser {
     for (auto& [domain, version] : model_.opsets) {
       if (domain.empty() || domain == "ai.onnx") version = to_;
     }
-    model_.ir_version = std::max(model_.ir_version, kIrOfOpset13);
+    model_.ir_version = std::max(model_.ir_version, to_ > 13 ? kIrOfOpset21 : kIrOfOpset13);
     std::vector<std::string> notes = {"opset " + std::to_string(from_) + " to " +
                                       std::to_string(to_)};
     for (const auto& [what, count] : counts_) {
@@ -75,6 +78,15 @@ class Raiser {
       if (Passes(13)) MoveInts(node, "axes");
     } else if (op == "Split") {
       if (Passes(13)) MoveInts(node, "split");
+      if (Passes(18)) NameParts(node);
+    } else if (op.starts_with("Reduce")) {
+      if (Passes(18)) MoveInts(node, "axes");
+    } else if (op == "GridSample") {
+      if (Passes(20)) RenameModes(node);
+    } else if (op == "GroupNormalization") {
+      if (Passes(21)) Refuse(node, "its scales are by channel since opset 21");
+    } else if (op == "DFT") {
+      if (Passes(20)) Refuse(node, "its axis is an input since opset 20");
     } else if (op == "Slice") {
       if (Passes(10)) RaiseSlice(node);
     } else if (op == "TopK") {
@@ -123,6 +135,20 @@ class Raiser {
     node.inputs[1] = AddInts(node.outputs[0] + "_" + attribute, node.Ints(attribute));
     Drop(node, {attribute});
     ++counts_[node.op_type + ": " + attribute + " became an input"];
+  }
+
+  void NameParts(Node& node) {
+    if (node.inputs.size() > 1 && !node.inputs[1].empty()) return;
+    node.attributes.set("num_outputs", {kIntType, std::ssize(node.outputs), "", ""});
+    ++counts_["Split: num_outputs said"];
+  }
+
+  void RenameModes(Node& node) {
+    const std::string mode = node.String("mode", "bilinear");
+    const bool is_cubic = mode == "bicubic";
+    if (mode != "bilinear" && !is_cubic) return;
+    node.attributes.set("mode", {kStringType, std::string(is_cubic ? "cubic" : "linear"), "", ""});
+    ++counts_["GridSample: mode named anew"];
   }
 
   void RaiseSlice(Node& node) {

@@ -9,14 +9,15 @@ extern const PassInfo kChannelPrune;
 extern const PassInfo kFoldBatchNorm;
 extern const PassInfo kMagnitudePrune;
 extern const PassInfo kQuantizeInt8;
+extern const PassInfo kQuantizeWeights;
 extern const PassInfo kSecondOrderPrune;
 
 namespace {
 
 // The table of contents: one line a pass, in the order the documentation lists them.
 const PassInfo* const kPasses[] = {
-    &kFoldBatchNorm, &kMagnitudePrune, &kSecondOrderPrune,
-    &kChannelPrune,  &kQuantizeInt8,   &kCastFp16,
+    &kFoldBatchNorm, &kMagnitudePrune,  &kSecondOrderPrune, &kChannelPrune,
+    &kQuantizeInt8,  &kQuantizeWeights, &kCastFp16,
 };
 
 }  // namespace

@@ -1,0 +1,103 @@
+#include <gmock/gmock.h>
+
+#include "evaluator/executor.h"
+#include "tests/passes/run_pass.h"
+
+namespace pared {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+PassResult Store(const Model& model, Json options = Json::object()) {
+  return RunPass("quantize_weights", std::move(options), model);
+}
+
+std::vector<float> Output(const Model& model, const Tensor& x) {
+  const Tensor y = Executor(model).Run({x})[0];
+  return {y.data<float>().begin(), y.data<float>().end()};
+}
+
+constexpr const char* kProduct = R"(g (float[1,4] x) => (float[1,2] y)
+  <float[4,2] w = {0,0,3,0,0,0,0,-2}> { y = MatMul(x, w) })";
+
+TEST(QuantizeWeights, HasAScaleForEachOutputChannelAndKeepsZeros) {
+  const PassResult out = Store(ModelFromText(kProduct));
+  EXPECT_THAT(Elements(out.model, "w_quantized"), ElementsAre(0, 0, 127, 0, 0, 0, 0, -127));
+  EXPECT_THAT(Elements(out.model, "w_scale"), ElementsAre(3.0f / 127, 2.0f / 127));
+  EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("DequantizeLinear", "MatMul"));
+  EXPECT_EQ(out.report.at("quantized_weight_share"), 1.0);
+}
+
+TEST(QuantizeWeights, FindsTheChannelsOfATransposedWeight) {
+  const PassResult out = Store(ModelFromText(R"(g (float[1,4] x) => (float[1,2] y)
+    <float[2,4] w = {0,3,0,0,0,0,0,-2}> { t = Transpose(w) y = MatMul(x, t) })"));
+  EXPECT_THAT(Elements(out.model, "w_scale"), ElementsAre(3.0f / 127, 2.0f / 127));
+  EXPECT_EQ(out.model.graph.nodes[0].Int("axis", -1), 0);
+}
+
+TEST(QuantizeWeights, TablesAreLookedUpAsCodes) {
+  const PassResult out = Store(ModelFromText(R"(g (int64[2] ids) => (float[2,4] y)
+    <float[3,4] table = {1,2,3,127, 254,-2,0,4, 0,0,0,0}> { y = Gather(table, ids) })"));
+  EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("Gather", "Gather", "Cast", "Mul"));
+  EXPECT_FALSE(out.model.graph.initializers.contains("table"));
+  EXPECT_THAT(Output(out.model, Tensor::Make<int64_t>({2}, {1, 2})),
+              ElementsAre(254, -2, 0, 4, 0, 0, 0, 0));
+}
+
+TEST(QuantizeWeights, ATiedTableStaysOneTensor) {
+  const PassResult out = Store(ModelFromText(R"(g (int64[1] ids) => (float[1,3] y)
+    <float[3,4] table = {1,2,3,127, 254,-2,0,4, 0,0,0,127}>
+    { e = Gather(table, ids) t = Transpose(table) y = MatMul(e, t) })"));
+  EXPECT_THAT(Elements(out.model, "table_scale"), ElementsAre(1, 2, 1));
+  EXPECT_EQ(out.model.graph.initializers.size(), 2u);
+  EXPECT_THAT(Output(out.model, Tensor::Make<int64_t>({1}, {0})), ElementsAre(16142, 758, 16129));
+}
+
+// Columns of 16, each a block. Where the largest is 7, the scale 1 makes no error.
+TEST(QuantizeWeights, FourBitsHaveAScaleForEachBlockAlongTheSum) {
+  const PassResult out = Store(ModelFromText(R"(g (float[1,16] x) => (float[1,2] y)
+    <float[16,2] w = {7,0, 6,0, 5,0, 4,0, 3,0, 2,0, 1,0, 0,0, -1,0, -2,0, -3,0, -4,0, -5,0, -6,0,
+                      -7,14, 0,-2}> { y = MatMul(x, w) })"),
+                               {{"bits", "4"}, {"block_size", 16}});
+  EXPECT_THAT(Elements(out.model, "w_scale"), ElementsAre(1, 2));
+  EXPECT_EQ(out.model.Opset(""), 21);
+  const Tensor x =
+      Tensor::Make<float>({1, 16}, {1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 100});
+  EXPECT_THAT(Output(out.model, x), ElementsAre(-63, -60));
+}
+
+TEST(QuantizeWeights, AWeightThatAnExcludedNodeSharesStaysFloat) {
+  const PassResult out = Store(ModelFromText(R"(g (float[1,4] x) => (float[1,4] z)
+    <float[4,4] w = {1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1}, float[4,4] v = {1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1}>
+    { [first] a = MatMul(x, w) [second] b = MatMul(a, w) [third] z = MatMul(b, v) })"),
+                               {{"exclude", {"second"}}});
+  EXPECT_TRUE(out.model.graph.initializers.contains("w"));
+  EXPECT_FALSE(out.model.graph.initializers.contains("v"));
+  EXPECT_THAT(SkippedReason(out.report, "first"), HasSubstr("shares its weight"));
+}
+
+TEST(QuantizeWeights, AModelWithNothingToStoreIsAnError) {
+  const Model in = ModelFromText("g (float[2] x) => (float[2] y) { y = Relu(x) }");
+  EXPECT_THAT([&] { Store(in); }, ThrowsError(ErrorCode::kInvalidArgument, ""));
+}
+
+TEST(QuantizeWeights, RaisingToFourBitsConvertsReductionsAndSplits) {
+  const PassResult out = Store(
+      ModelFromText(
+          R"(g (float[1,16] x) => (float[1,1] y)
+    <float[16,16] w = {)" +
+          [] {
+            std::string ones = "1";
+            for (int i = 1; i < 256; ++i) ones += ",1";
+            return ones;
+          }() +
+          R"(}> { p = MatMul(x, w) a, b = Split<axis = 1>(p) s = Add(a, b) y = ReduceMean<axes = [1]>(s) })"),
+      {{"bits", "4"}, {"block_size", 16}});
+  const Tensor x = Tensor::Make<float>({1, 16}, std::vector<float>(16, 0.5f));
+  EXPECT_THAT(Output(out.model, x), ElementsAre(testing::FloatNear(16, 1e-4f)));
+}
+
+}  // namespace
+}  // namespace pared
