@@ -124,8 +124,10 @@ class Quantizer {
     }
     Report();
     if (replacements.empty()) {
+      const Json& skipped = context_.report.at("skipped");
+      const std::string first = skipped.empty() ? "it has none" : skipped[0].dump();
       throw Error(ErrorCode::kInvalidArgument,
-                  "no weight of the model can be stored in fewer bits");
+                  "no weight of the model can be stored in fewer bits: " + first);
     }
     return Write(replacements);
   }

@@ -52,7 +52,7 @@ TEST(QuantizeWeights, ATiedTableStaysOneTensor) {
     { e = Gather(table, ids) t = Transpose(table) y = MatMul(e, t) })"));
   EXPECT_THAT(Elements(out.model, "table_scale"), ElementsAre(1, 2, 1));
   EXPECT_EQ(out.model.graph.initializers.size(), 2u);
-  EXPECT_THAT(Output(out.model, Tensor::Make<int64_t>({1}, {0})), ElementsAre(16142, 758, 16129));
+  EXPECT_THAT(Output(out.model, Tensor::Make<int64_t>({1}, {0})), ElementsAre(16143, 758, 16129));
 }
 
 // Columns of 16, each a block. Where the largest is 7, the scale 1 makes no error.
@@ -75,7 +75,26 @@ TEST(QuantizeWeights, AWeightThatAnExcludedNodeSharesStaysFloat) {
                                {{"exclude", {"second"}}});
   EXPECT_TRUE(out.model.graph.initializers.contains("w"));
   EXPECT_FALSE(out.model.graph.initializers.contains("v"));
-  EXPECT_THAT(SkippedReason(out.report, "first"), HasSubstr("shares its weight"));
+  EXPECT_THAT(SkippedReason(out.report, "MatMul first"), HasSubstr("shares its weight"));
+}
+
+TEST(QuantizeWeights, StoresWeightsThatSubgraphsCaptureOrHold) {
+  const PassResult out = Store(ModelFromText(R"(g (bool c, float[1,4] x) => (float[1,4] y)
+    <float[4,4] w = {127,0,0,0,0,127,0,0,0,0,127,0,0,0,0,127}> {
+      y = If (c) <then_branch = t () => (float[1,4] p) { p = MatMul(x, w) },
+                  else_branch = e () => (float[1,4] q)
+                    <float[4,4] v = {0,0,0,127,0,0,127,0,0,127,0,0,127,0,0,0}>
+                    { q = MatMul(x, v) }> })"));
+  EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("DequantizeLinear", "If"));
+  const Executor executor(out.model);
+  const Tensor x = Tensor::Make<float>({1, 4}, {1, 2, 3, 4});
+  const auto branch = [&](bool taken) {
+    const Tensor y = executor.Run({Tensor::Scalar<bool>(taken), x})[0];
+    return std::vector<float>(y.data<float>().begin(), y.data<float>().end());
+  };
+  EXPECT_THAT(branch(true), ElementsAre(127, 254, 381, 508));
+  EXPECT_THAT(branch(false), ElementsAre(508, 381, 254, 127));
+  EXPECT_EQ(out.report.at("quantized_weight_share"), 1.0);
 }
 
 TEST(QuantizeWeights, AModelWithNothingToStoreIsAnError) {
