@@ -122,6 +122,26 @@ Response WatchJob(const Service& service, const Request& request) {
       });
 }
 
+Response WatchBatch(const Service& service, const Request& request) {
+  const BatchId id = ExistingBatch(service, request).id;
+  const auto heart = std::make_shared<Told>();
+  const auto last = std::make_shared<std::string>();
+  const auto is_over = std::make_shared<bool>(false);
+  return StreamResponse(
+      [&store = service.store, id, heart, last, is_over]() -> std::optional<std::string> {
+        if (*is_over) return std::nullopt;
+        const std::optional<Batch> batch = store.GetBatch(id);
+        if (!batch) return std::nullopt;
+        *is_over = batch->finished_ms.has_value();
+        Json json = BatchJson(*batch);
+        json.erase("spec");
+        std::string text = "event: batch\ndata: " + DumpJson(json) + "\n\n";
+        if (text == *last) return heart->Heartbeat("");
+        *last = text;
+        return heart->Heartbeat(text);
+      });
+}
+
 Response WatchJobs(const Service& service, const Request&) {
   const auto watch = std::make_shared<Watch>(service.store);
   return StreamResponse([watch]() -> std::optional<std::string> { return watch->Next(); });

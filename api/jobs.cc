@@ -42,16 +42,16 @@ void CheckDataset(const Service& service, const std::string& name, const std::st
   Refuse(pointer, "there is no dataset \"" + name + "\"" + DidYouMean(name, DatasetNames(service)));
 }
 
-// The spec in its canonical form, each pass with all its options.
-Json Canonical(const Service& service, const Json& json) {
-  JobSpec spec = ReadJobSpec(json);
-  const PlanNode plan = MakePlan(spec);
-  ResolveModel(service, spec);
+void CheckDatasets(const Service& service, const JobSpec& spec) {
   CheckDataset(service, spec.calibration.dataset, "/calibration/dataset");
   CheckDataset(service, spec.evaluate.dataset, "/evaluate/dataset");
-  for (ChainSpec& chain : spec.chains) {
-    chain.passes = ChainSteps(plan, chain.name).get<std::vector<Json>>();
-  }
+}
+
+// The spec in its canonical form, each pass with all its options.
+Json Canonical(const Service& service, const Json& json) {
+  JobSpec spec = BindPasses(ReadJobSpec(json));
+  ResolveModel(service, spec);
+  CheckDatasets(service, spec);
   return WriteJobSpec(spec);
 }
 
@@ -77,6 +77,11 @@ Job Existing(const Service& service, JobId id) {
 }
 
 }  // namespace
+
+void CheckJobSpec(const Service& service, const JobSpec& spec) {
+  MakePlan(spec);
+  CheckDatasets(service, spec);
+}
 
 Response SubmitJob(const Service& service, const Request& request) {
   const Json spec = Canonical(service, ParseJson(request.body));

@@ -7,6 +7,7 @@
 
 #include "api/routes.h"
 #include "api/service.h"
+#include "config/batch_spec.h"
 #include "config/job_spec.h"
 
 namespace pared {
@@ -125,6 +126,7 @@ Response GetOpenApi(const Service& service, const Request&) {
                        {"components",
                         {{"schemas",
                           {{"job_spec", ObjectSchema(DescribeJobSpec())},
+                           {"batch_spec", ObjectSchema(DescribeBatchSpec())},
                            {"run_change", RunChangeSchema()},
                            {"problem", ProblemSchema()}}}}}});
 }

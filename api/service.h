@@ -27,6 +27,15 @@ Response ListJobs(const Service& service, const Request& request);
 Response GetJob(const Service& service, const Request& request);
 Response CancelJob(const Service& service, const Request& request);
 
+// batches.cc
+Response SubmitBatch(const Service& service, const Request& request);
+Response ListBatches(const Service& service, const Request& request);
+Response GetBatch(const Service& service, const Request& request);
+Response CancelBatch(const Service& service, const Request& request);
+
+// batch_report.cc
+Response GetBatchReport(const Service& service, const Request& request);
+
 // models.cc
 Response PutModel(const Service& service, const Request& request);
 Response ListModels(const Service& service, const Request& request);
@@ -41,6 +50,7 @@ Response DeleteUpload(const Service& service, const Request& request);
 // events.cc
 Response WatchJob(const Service& service, const Request& request);
 Response WatchJobs(const Service& service, const Request& request);
+Response WatchBatch(const Service& service, const Request& request);
 
 // query.cc
 Response ListRuns(const Service& service, const Request& request);
@@ -71,6 +81,12 @@ Response GetMetrics(const Service& service, const Request& request);
 
 // openapi.cc
 Response GetOpenApi(const Service& service, const Request& request);
+
+// Throws kInvalidArgument where the chains, or the datasets, of a spec are not there. Does not look
+// at its model.
+void CheckJobSpec(const Service& service, const JobSpec& spec);
+Batch ExistingBatch(const Service& service, const Request& request);  // of the {id}; kNotFound
+Json BatchJson(const Batch& batch);
 
 // Whether a spec may name this dataset.
 bool HasDataset(const Service& service, const std::string& name);

@@ -14,7 +14,9 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "config/settings.h"
+#include "daemon/batcher.h"
 #include "daemon/commands.h"
+#include "daemon/import_model.h"
 #include "daemon/runner.h"
 #include "daemon/worker.h"
 #include "kernels/cpu.h"
@@ -54,6 +56,7 @@ void Serve(const Settings& settings) {
                        .threads = settings.threads,
                        .jobs_max = settings.jobs_max,
                        .confine = settings.confine_workers});
+  const Batcher batcher(store, artifacts, settings);
   LogEvent(LogLevel::kInfo, "listening",
            {{"address", settings.address},
             {"port", static_cast<int64_t>(server.port())},
@@ -94,6 +97,7 @@ void RunCommand(std::vector<std::string> arguments) {
   const bool is_named = !command.starts_with("--");
   if (is_named && !arguments.empty()) arguments.erase(arguments.begin());
   if (command == "work") return WorkIn(arguments);
+  if (command == "import") return RunImport(arguments);
   if (command == "bench") return RunBench(arguments, std::cout);
   if (command == "optimize") return RunOptimize(arguments, std::cout);
   if (command == "pack") return RunPack(arguments, std::cout);
@@ -126,7 +130,8 @@ int Fail(const Error& error, bool is_worker) {
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
-  const bool is_worker = !arguments.empty() && arguments.front() == "work";
+  const bool is_worker =
+      !arguments.empty() && (arguments.front() == "work" || arguments.front() == "import");
   try {
     pared::RunCommand(arguments);
     return 0;

@@ -96,4 +96,12 @@ Json ChainSteps(const PlanNode& root, const std::string& chain) {
   return steps;
 }
 
+JobSpec BindPasses(JobSpec spec) {
+  const PlanNode plan = MakePlan(spec);
+  for (ChainSpec& chain : spec.chains) {
+    chain.passes = ChainSteps(plan, chain.name).get<std::vector<Json>>();
+  }
+  return spec;
+}
+
 }  // namespace pared

@@ -24,4 +24,7 @@ PlanNode MakePlan(const JobSpec& spec);
 // The steps of each chain with all options, as a run stores them: [{"pass", options...}, ...].
 Json ChainSteps(const PlanNode& root, const std::string& chain);
 
+// The spec with all options of all passes filled in. Throws as MakePlan.
+JobSpec BindPasses(JobSpec spec);
+
 }  // namespace pared

@@ -227,6 +227,12 @@ OpenArtifact Artifacts::Open(const std::string& sha256) const {
   return open;
 }
 
+int64_t Artifacts::Bytes(const std::string& sha256) const {
+  const OpenArtifact open = Open(sha256);
+  const uintmax_t bytes = fs::file_size(open.model) + (open.data ? fs::file_size(*open.data) : 0);
+  return static_cast<int64_t>(bytes);
+}
+
 SweptArtifacts Artifacts::Sweep(const std::set<std::string>& kept, std::chrono::seconds grace,
                                 bool is_dry) {
   SweptArtifacts swept;

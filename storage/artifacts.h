@@ -72,6 +72,8 @@ class Artifacts {
   // nullopt: it is not kept in the packed form. Throws kNotFound.
   std::optional<std::filesystem::path> PackedPath(const std::string& sha256) const;
 
+  int64_t Bytes(const std::string& sha256) const;  // of both
+
   // Removes the artifacts that are not in `kept` and that nobody has put for `grace`.
   SweptArtifacts Sweep(const std::set<std::string>& kept, std::chrono::seconds grace, bool is_dry);
 

@@ -159,6 +159,36 @@ CREATE TABLE metric_changes (
 ) STRICT;
 INSERT INTO metric_changes VALUES (1, 0);
 )sql",
+    R"sql(
+CREATE TABLE batches (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  dry INTEGER NOT NULL,
+  cancel INTEGER NOT NULL DEFAULT 0,
+  spec TEXT NOT NULL,
+  error TEXT,
+  created_ms INTEGER NOT NULL,
+  scanned_ms INTEGER
+) STRICT;
+CREATE INDEX batches_by_name ON batches (name, id);
+CREATE INDEX batches_to_scan ON batches (id) WHERE scanned_ms IS NULL;
+
+CREATE TABLE batch_items (
+  id INTEGER PRIMARY KEY,
+  batch INTEGER NOT NULL REFERENCES batches,
+  path TEXT NOT NULL,
+  model TEXT NOT NULL,
+  sha256 TEXT,
+  recipe TEXT,
+  decision TEXT NOT NULL
+    CHECK (decision IN ('run', 'shared', 'unchanged', 'excluded', 'refused')),
+  reason TEXT,
+  job INTEGER REFERENCES jobs,
+  UNIQUE (batch, path)
+) STRICT;
+CREATE INDEX batch_items_by_recipe ON batch_items (sha256, recipe, job);
+CREATE INDEX batch_items_by_job ON batch_items (job);
+)sql",
 };
 
 int64_t Pragma(Database& database, const std::string& name) {

@@ -84,8 +84,10 @@ int64_t PriorityOf(const Json& spec) {
   return priority != spec.end() && priority->is_number_integer() ? priority->get<int64_t>() : 0;
 }
 
-JobId Insert(Database& writer, const Json& spec, const std::optional<std::string>& key,
-             int64_t queued_max) {
+}  // namespace
+
+JobId InsertJob(Database& writer, const Json& spec, const std::optional<std::string>& key,
+                int64_t queued_max) {
   Statement insert(writer,
                    "INSERT INTO jobs (state, spec, priority, idempotency_key, created_ms) "
                    "SELECT 'queued', ?, ?, ?, ? "
@@ -100,7 +102,22 @@ JobId Insert(Database& writer, const Json& spec, const std::optional<std::string
   return id;
 }
 
-}  // namespace
+std::optional<Job> ReadJob(Database& database, JobId id) {
+  Statement select(database, "SELECT " + kJobColumns + " FROM jobs WHERE id = ?");
+  if (!select.Bind(id).Step()) return std::nullopt;
+  return JobOf(select);
+}
+
+bool MarkCancelled(Database& writer, JobId id) {
+  static_assert(IsLegal(JobState::kQueued, JobState::kCancelled));
+  Statement update(writer,
+                   "UPDATE jobs SET cancel = 1, "
+                   "finished_ms = CASE state WHEN 'queued' THEN ? END, "
+                   "state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END "
+                   "WHERE id = ? AND state IN ('queued', 'running')");
+  update.Bind(NowMs()).Bind(id).Run();
+  return writer.changes() != 0;
+}
 
 const char* JobStateName(JobState state) { return kStateNames[static_cast<size_t>(state)]; }
 
@@ -174,7 +191,7 @@ JobId Store::Submit(const Json& spec) {
   JobId id = 0;
   {
     std::lock_guard lock(impl_->mutex);
-    id = Insert(impl_->writer, spec, std::nullopt, impl_->limits.queued_max);
+    id = InsertJob(impl_->writer, spec, std::nullopt, impl_->limits.queued_max);
   }
   impl_->queued.notify_one();
   return id;
@@ -191,7 +208,7 @@ JobId Store::SubmitOnce(const Json& spec, const std::string& key) {
       throw Error(ErrorCode::kConflict, "this key has been used for another spec",
                   JobPointer(select.integer(0)));
     }
-    id = Insert(impl_->writer, spec, key, impl_->limits.queued_max);
+    id = InsertJob(impl_->writer, spec, key, impl_->limits.queued_max);
     transaction.Commit();
   }
   impl_->queued.notify_one();
@@ -211,9 +228,7 @@ std::optional<Job> Store::Claim(std::stop_token stop) {
 
 std::optional<Job> Store::GetJob(JobId id) const {
   Reader reader(impl_->readers);
-  Statement select(reader.database(), "SELECT " + kJobColumns + " FROM jobs WHERE id = ?");
-  if (!select.Bind(id).Step()) return std::nullopt;
-  return JobOf(select);
+  return ReadJob(reader.database(), id);
 }
 
 std::vector<Job> Store::Jobs(const JobQuery& query) const {
@@ -233,15 +248,8 @@ std::vector<Job> Store::Jobs(const JobQuery& query) const {
 }
 
 void Store::RequestCancel(JobId id) {
-  static_assert(IsLegal(JobState::kQueued, JobState::kCancelled));
   std::lock_guard lock(impl_->mutex);
-  Statement update(impl_->writer,
-                   "UPDATE jobs SET cancel = 1, "
-                   "finished_ms = CASE state WHEN 'queued' THEN ? END, "
-                   "state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END "
-                   "WHERE id = ? AND state IN ('queued', 'running')");
-  update.Bind(NowMs()).Bind(id).Run();
-  if (impl_->writer.changes() == 0) ThrowUnchanged(impl_->writer, id, "cancel");
+  if (!MarkCancelled(impl_->writer, id)) ThrowUnchanged(impl_->writer, id, "cancel");
 }
 
 bool Store::CancelRequested(JobId id) const {

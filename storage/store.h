@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "config/job_spec.h"
+#include "storage/batches.h"
 
 namespace pared {
 
@@ -206,6 +207,29 @@ class Store {
   void PutModel(const std::string& name, const std::string& sha256, int64_t bytes);
   std::optional<ModelRecord> GetModel(const std::string& name) const;
   std::vector<ModelRecord> Models() const;
+
+  BatchId SubmitBatch(const Json& spec);  // a canonical BatchSpec
+  // Waits for a batch that has not been scanned, the oldest. nullopt: stopped.
+  std::optional<Batch> NextBatch(std::stop_token stop);
+  std::optional<Batch> GetBatch(BatchId id) const;
+  std::vector<Batch> Batches(const BatchQuery& query) const;
+  // Earlier nights of the same series that were scanned, without dry ones, the latest first.
+  std::vector<BatchId> BatchesBefore(BatchId id, int64_t limit) const;
+  std::vector<BatchItem> BatchItems(BatchId id) const;  // by path
+  // Puts an item of a batch that is being scanned, in the place of an earlier one of its path.
+  // kConflict where it is not being scanned any more: cancelled.
+  void PutBatchItem(BatchId id, const BatchItem& item);
+  // The job whose results stand for the item's model, bytes and recipe: one that has not ended, or
+  // that succeeded and whose runs are still there, the latest. Jobs of batches only.
+  std::optional<Job> StandingJob(const BatchItem& item) const;
+  // Puts the job of an item into the queue. kUnavailable: the queue is full; kConflict as above.
+  JobId SubmitBatchJob(BatchId id, const std::string& path, const Json& spec);
+  // The scan has ended; with an error: in vain.
+  void EndScan(BatchId id, const Json& error);
+  // Ends the scan, and asks the jobs that are the batch's own to stop. kNotFound; kConflict: ended.
+  void CancelBatch(BatchId id);
+  // All runs of the jobs that stand for the batch's models, by id.
+  std::vector<Run> BatchRuns(BatchId id) const;
 
   StoreCounts Counts() const;
 

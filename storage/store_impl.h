@@ -75,8 +75,9 @@ struct Store::Impl {
   const StoreLimits limits;
   FileLock lock;
   std::mutex mutex;
-  Database writer;                     // guarded by mutex
-  std::condition_variable_any queued;  // with mutex: a job has come into the queue
+  Database writer;                      // guarded by mutex
+  std::condition_variable_any queued;   // with mutex: a job has come into the queue
+  std::condition_variable_any batched;  // with mutex: a batch has come
   ReaderPool readers;
   ColumnCache columns;
 };
@@ -86,6 +87,16 @@ int64_t NowMs();
 // JSON columns: NULL and JSON's null are the same.
 std::optional<std::string> JsonColumn(const Json& json);
 Json JsonOf(const Statement& statement, int column);
+
+// Puts a job into the queue; kUnavailable: it is full. `key`: storage/store.h, SubmitOnce.
+JobId InsertJob(Database& writer, const Json& spec, const std::optional<std::string>& key,
+                int64_t queued_max);
+
+// The job with this id.
+std::optional<Job> ReadJob(Database& database, JobId id);
+
+// Cancels a job that has not ended; whether there was one.
+bool MarkCancelled(Database& writer, JobId id);
 
 // The runs with these ids, in their order; those that are not there are left out.
 std::vector<Run> ReadRuns(Database& database, const std::vector<int64_t>& ids);

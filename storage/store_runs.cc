@@ -183,7 +183,9 @@ std::set<std::string> Store::ReferencedArtifacts() const {
                    "SELECT sha256 FROM models UNION "
                    "SELECT artifact FROM runs WHERE artifact IS NOT NULL UNION "
                    "SELECT json_extract(spec, '$.model_sha256') AS sha256 FROM jobs "
-                   "WHERE state IN ('queued', 'running') AND sha256 IS NOT NULL");
+                   "WHERE state IN ('queued', 'running') AND sha256 IS NOT NULL UNION "
+                   "SELECT sha256 FROM batch_items JOIN batches ON batches.id = batch "
+                   "WHERE scanned_ms IS NULL AND sha256 IS NOT NULL");
   std::set<std::string> artifacts;
   while (select.Step()) artifacts.insert(select.text(0));
   return artifacts;

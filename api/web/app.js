@@ -8,6 +8,7 @@ import { showHistory } from "./history.js";
 import { showPareto } from "./pareto.js";
 import { showRun } from "./run.js";
 import { showCompare } from "./compare.js";
+import { showNight, showNights } from "./nights.js";
 import { comparePinned, drawPins } from "./pins.js";
 
 // A view fills `view` from the address; `signal` aborts when another view takes its place.
@@ -19,6 +20,8 @@ const kViews = [
   [/^\/runs\/(\d+)$/, showRun],
   [/^\/pareto$/, showPareto],
   [/^\/compare$/, showCompare],
+  [/^\/nights$/, showNights],
+  [/^\/nights\/(\d+)$/, showNight],
 ];
 
 let leave = new AbortController();

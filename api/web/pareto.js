@@ -35,7 +35,7 @@ function pointsOf(answer) {
     const words = answer.objectives.map(({ name }) => `${name} ${metric(name, valueOf(answer, run, name))}`);
     return { x: valueOf(answer, run, x.name), y: valueOf(answer, run, y.name), kind, shape: run.knee ? "rectRot" : undefined, id: run.id, name: runName(run),
              r: 4 + 8 * (z?.direction === "min" ? 1 - share : share),
-             label: `run ${run.id} ${run.chain ? runName(run) : ""}: ${words.join(", ")}` };
+             label: `run ${run.id} ${runName(run)}: ${words.join(", ")}` };
   }).filter((point) => typeof point.x === "number" && typeof point.y === "number").sort((a, b) => a.x - b.x);
 }
 

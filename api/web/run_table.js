@@ -7,7 +7,7 @@ export const kMetricColumns = ["top1", "agreement", "sqnr_db", "size_bytes", "si
                                "latency_ms_p50", "latency_ratio"];
 
 export function runName(run) {
-  return `${run.model} ${run.chain}`;
+  return [run.model, run.chain].filter(Boolean).join(" ");  // what a front leaves out has neither
 }
 
 function verdict(run) {

@@ -223,6 +223,52 @@ class FourChains(EndToEnd):
         self.assertLessEqual({"magnitude_prune", "quantize_int8", "cast_fp16"}, names)
 
 
+class Nights(EndToEnd):
+    def run_night(self, daemon, **more):
+        spec = {"root": str(self.zoo), "calibration": {"dataset": "mnist-5k", "samples": 16},
+                "evaluate": {"dataset": "mnist-5k", "samples": 100, "runs": 1},
+                "chains": [{"name": "int8", "passes": [{"pass": "quantize_int8"}]}], **more}
+        status, body = daemon.curl("/v1/batches", "-d", json.dumps(spec))
+        self.assertEqual(status, 201, body)
+        batch = json.loads(body)["id"]
+        for _ in range(10):
+            night = daemon.get(f"/v1/batches/{batch}?wait=30")
+            if night["state"] in ("ended", "failed", "cancelled"):
+                break
+        self.assertEqual(night["state"], "ended", night)
+        return night, daemon.get(f"/v1/batches/{batch}/report")
+
+    def decisions(self, night):
+        return {item["model"]: item["decision"] for item in night["items"]}
+
+    def test_a_night_runs_what_has_changed_and_no_bad_model_stops_it(self):
+        self.zoo = self.folder / "zoo"
+        self.zoo.mkdir()
+        (self.zoo / "digits.onnx").write_bytes(MODEL.read_bytes())
+        (self.zoo / "broken.onnx").write_bytes(b"no model")
+        daemon = self.start(f"--model_roots={self.zoo}")
+        night, report = self.run_night(daemon)
+        self.assertEqual(self.decisions(night), {"digits": "run", "broken": "refused"})
+        self.assertEqual([entry["model"] for entry in report["failed_newly"]], ["broken"])
+
+        night, report = self.run_night(daemon)
+        self.assertEqual(self.decisions(night)["digits"], "unchanged")
+        self.assertEqual((report["verdict"], report["failed_newly"]), ("ok", []))
+        self.assertEqual([entry["model"] for entry in report["failed_still"]], ["broken"])
+
+        # Another recipe that halves the fidelity is run, and is worse.
+        harsh = [{"name": "int8", "passes": [{"pass": "magnitude_prune", "sparsity": 0.9, "reconstruct": "off"},
+                                             {"pass": "quantize_int8"}]}]
+        night, report = self.run_night(daemon, chains=harsh)
+        self.assertEqual(self.decisions(night)["digits"], "run")
+        self.assertEqual(report["verdict"], "worse")
+        worse = {entry["metric"] for entry in report["worse"]} | {entry["chain"] for entry in report["failed_newly"]}
+        self.assertTrue(worse & {"sqnr_db", "top1", "int8"}, report)
+        status, text = daemon.curl("/v1/batches/3/report?format=md")
+        self.assertEqual(status, 200)
+        self.assertIn(b"digits", text)
+
+
 class Faults(EndToEnd):
     def test_a_killed_worker_fails_its_job_only(self):
         daemon = self.start_with_model()

@@ -4,8 +4,9 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { models, registerModel, startDaemon } from "./daemon.mjs";
@@ -22,7 +23,7 @@ for (const needed of [chromium, join(root, ".web-test/node_modules/playwright-co
 }
 const playwright = createRequire(join(root, ".web-test/"))("playwright-core");
 
-let daemon, browser, page;
+let daemon, browser, page, zoo;
 const faults = [];  // what the page complained of
 const expected = /status of 40[014]/;
 
@@ -48,7 +49,10 @@ async function shoot(name, at = page) {
 
 before(async () => {
   mkdirSync(screenshots, { recursive: true });
-  daemon = await startDaemon(program);
+  zoo = mkdtempSync(join(tmpdir(), "pared-zoo-"));
+  copyFileSync(join(models, "mnist-conv/mnist-conv.onnx"), join(zoo, "digits.onnx"));
+  writeFileSync(join(zoo, "broken.onnx"), "no model");
+  daemon = await startDaemon(program, { model_roots: [zoo] });
   await registerModel(daemon.url, "mnist-conv");
   browser = await playwright.chromium.launch({ executablePath: chromium, args: ["--no-sandbox"] });
   page = await newPage();
@@ -57,6 +61,7 @@ before(async () => {
 after(async () => {
   await browser?.close();
   await daemon?.stop();
+  rmSync(zoo, { recursive: true, force: true });
   assert.deepEqual(faults, []);
 });
 
@@ -147,6 +152,20 @@ test("shows a run with its layers, keeps a note, hands out its file", async () =
   await shoot("run");
 });
 
+test("follows a night to its report", async () => {
+  const spec = { root: zoo, calibration: { dataset: "mnist-5k", samples: 16 }, evaluate: { dataset: "mnist-5k", samples: 50, runs: 1 },
+                 chains: [{ name: "int8", passes: [{ pass: "quantize_int8" }] }] };
+  const answer = await fetch(`${daemon.url}/v1/batches`, { method: "POST", body: JSON.stringify(spec) });
+  assert.equal(answer.status, 201, await answer.clone().text());
+  await open("#/nights", "Nights");
+  await page.getByRole("link", { name: "1", exact: true }).click();
+  await page.locator("h1", { hasText: "Night 1" }).waitFor();
+  await page.locator(".chip.state-succeeded").waitFor();
+  assert.deepEqual((await page.locator("tbody td:nth-child(2)").allInnerTexts()).sort(), ["refused", "run"]);
+  await page.locator("td", { hasText: "not an ONNX model" }).waitFor();
+  await shoot("night");
+});
+
 test("says that a page or a run is not there", async () => {
   await open("#/runs/999", "That did not work");
   await page.getByText("there is no run 999").waitFor();
@@ -157,7 +176,7 @@ test("needs no more than 400 pixels, in light and dark", async () => {
   for (const colorScheme of ["light", "dark"]) {
     const narrow = await newPage({ viewport: { width: 400, height: 800 }, colorScheme });
     for (const [hash, heading] of [["#/jobs", "Jobs"], ["#/jobs/1", "Job 1"], ["#/submit", "Submit"], ["#/runs", "History"],
-                                   ["#/pareto", "Fronts"], ["#/runs/3", "Run 3"], ["#/compare?runs=1,3", "Compare"]]) {
+                                   ["#/pareto", "Fronts"], ["#/runs/3", "Run 3"], ["#/compare?runs=1,3", "Compare"], ["#/nights", "Nights"], ["#/nights/1", "Night 1"]]) {
       await open(hash, heading, narrow);
       const width = await narrow.evaluate(() => document.scrollingElement.scrollWidth);
       assert.ok(width <= 400, `${hash} is ${width} pixels wide`);
