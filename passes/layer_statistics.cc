@@ -172,7 +172,7 @@ std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
       (ColumnsWanted(k) + stream.sample_count() - 1) / std::max<int64_t>(1, stream.sample_count());
   const Gatherer gatherer(site, request.group);
   std::vector<float> x0, x;  // [count][k]
-  for (int64_t sample = 0; sample < stream.sample_count(); ++sample) {
+  for (int64_t sample = request.fold; sample < stream.sample_count(); sample += request.folds) {
     const Tensor* original = stream.Original(sample, site.node->inputs[0]);
     const Tensor* edited = stream.Edited(sample, site.node->inputs[0]);
     if (original == nullptr || edited == nullptr) return std::nullopt;

@@ -35,6 +35,7 @@ struct StatisticsRequest {
   const WeightSite* site = nullptr;
   int64_t group = 0;
   bool is_centered = false;
+  int64_t folds = 1, fold = 0;  // only every folds-th sample, from `fold` on
 };
 // nullopt: the layer's input is constant or not float.
 std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "model/rewrite.h"
 #include "passes/calibrate.h"
+#include "passes/choose_damping.h"
 #include "passes/layer_statistics.h"
 #include "passes/least_squares.h"
 #include "passes/select_nodes.h"
@@ -166,7 +167,12 @@ class Rebuilder {
       const std::vector<float> original = GroupWeight(site, group);
       std::vector<bool> mask(original.size());
       ForEach(site, group, [&](size_t at, size_t in) { mask[at] = zero[in]; });
-      const std::vector<float> weight = SolveGroup({&*s, &original, method_.damping}, site, mask);
+      DampingChoice trust{.damping = method_.damping};
+      if (ChoosesDamping()) {
+        trust = ChooseDamping(stream, {&site, group, bias.has_value()}, original, mask);
+      }
+      const std::vector<float> weight =
+          SolveGroup({&*s, &original, trust.damping}, site, mask, trust);
       std::vector<float> masked = original;
       ForEach(site, group, [&](size_t at, size_t in) {
         if (zero[in]) masked[at] = 0;
@@ -176,7 +182,7 @@ class Rebuilder {
       for (const double square : s->y_square) signal += square;
       before += SquaredErrorOf(*s, masked);
       after += SquaredErrorOf(*s, weight);
-      if (bias) ShiftBias(*s, weight, group, bias->values);
+      if (bias && trust.shifts_bias) ShiftBias(*s, weight, group, bias->values);
     }
     notes_[&site]["output_sqnr_db_pruned"] = Decibels(signal, before);
     notes_[&site]["output_sqnr_db"] = Decibels(signal, after);
@@ -198,12 +204,13 @@ class Rebuilder {
 
   // The weight of one group; a second-order method also chooses the mask anew.
   std::vector<float> SolveGroup(const LeastSquares& problem, const WeightSite& site,
-                                std::vector<bool>& mask) {
+                                std::vector<bool>& mask, const DampingChoice& trust) {
     std::vector<float> start = *problem.original;
     for (size_t i = 0; i < start.size(); ++i) {
       if (mask[i]) start[i] = 0;
     }
-    if (method_.rebuild == Rebuild::kBias) return start;
+    if (ChoosesDamping()) NoteTrust(site, trust);
+    if (method_.rebuild == Rebuild::kBias || !trust.is_fitted) return start;
     const LayerChoice* choice = ChoiceOf(site);
     if (method_.is_second_order && choice != nullptr) {
       std::optional<Swept> swept = SweepColumns(problem, PatternOf(choice->pattern), mask);
@@ -219,6 +226,14 @@ class Rebuilder {
     const LayerStatistics& s = *problem.statistics;
     const double error = SquaredErrorOf(s, solved);
     return error <= SquaredErrorOf(s, start) ? solved : start;
+  }
+
+  bool ChoosesDamping() const { return method_.damping == 0 && method_.rebuild != Rebuild::kBias; }
+
+  // Of the last group, where a layer has several.
+  void NoteTrust(const WeightSite& site, const DampingChoice& trust) {
+    notes_[&site]["damping"] = trust.damping;
+    notes_[&site]["fitted"] = trust.is_fitted;
   }
 
   static void ShiftBias(const LayerStatistics& s, const std::vector<float>& weight, int64_t group,
@@ -285,9 +300,11 @@ class Rebuilder {
 }  // namespace
 
 void RebuildFields(FieldVisitor& f, PruneMethod& method) {
-  f.Number("damping", method.damping, {1e-6, 10},
+  f.Number("damping", method.damping, {0, 10},
            "Pull of reconstructed weights towards the original ones, against the mean square of "
-           "their inputs: more for few samples.");
+           "their inputs: more for few samples. 0: what does best for each layer where half of the "
+           "samples are fitted and the other half measured; layers for which nothing does are left "
+           "as they are.");
 }
 
 Model PruneChosen(const Model& model, const PruneRequest& request, const PruneMethod& method,

@@ -20,7 +20,7 @@ enum class Rebuild { kAuto, kOn, kBias, kOff };
 struct PruneMethod {
   Rebuild rebuild = Rebuild::kAuto;
   bool is_second_order = false;
-  double damping = 0.01;
+  double damping = 0;  // 0: each layer's own
 };
 
 void RebuildFields(FieldVisitor& f, PruneMethod& method);

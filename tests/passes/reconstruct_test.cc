@@ -40,11 +40,20 @@ constexpr const char* kMatMul =
 
 TEST_F(Reconstruct, FitsTheWeightsThatStayAsNumpyDoes) {
   const Dataset data = Data({3, 1, 4}, {1, 1, 0, 2, 2, 1, 1, 0, 0, 3, 1, 1});
-  const PassResult result =
-      RunPass("magnitude_prune", {{"sparsity", 0.5}}, ModelFromText(kMatMul), &data);
+  const PassResult result = RunPass("magnitude_prune", {{"sparsity", 0.5}, {"damping", 0.01}},
+                                    ModelFromText(kMatMul), &data);
   EXPECT_THAT(Elements(result.model, "w"),
               ElementsAre(FloatNear(0.939898f, 1e-4f), 0, FloatNear(3.151982f, 1e-4f), 0));
   EXPECT_EQ(result.report.at("reconstructed"), true);
+}
+
+// What makes up for the last input on the first sample makes it worse on the second.
+TEST_F(Reconstruct, LeavesWeightsAsTheyAreWhereTheOtherSamplesSayOtherwise) {
+  const Dataset data = Data({2, 1, 4}, {1, 0, 0, 1, 1, 0, 0, -1});
+  const PassResult result =
+      RunPass("magnitude_prune", {{"sparsity", 0.5}}, ModelFromText(kMatMul), &data);
+  EXPECT_THAT(Elements(result.model, "w"), ElementsAre(1, 0, 2, 0));
+  EXPECT_EQ(result.report.at("changed")[0].at("fitted"), false);
 }
 
 TEST_F(Reconstruct, LeavesWeightsAsTheyAreWhenTurnedOff) {

@@ -1,0 +1,61 @@
+#include "passes/choose_damping.h"
+
+#include <algorithm>
+#include <optional>
+
+namespace pared {
+namespace {
+
+constexpr double kDampings[] = {0.01, 0.1, 1, 10};
+
+// Squared error on `held`, where the bias takes up the mean difference seen on `fitted` (null: it
+// stays as it was).
+double HeldOutError(const LayerStatistics& held, const LayerStatistics* fitted,
+                    const std::vector<float>& weight) {
+  double error = SquaredErrorOf(held, weight);
+  for (int64_t row = 0; row < held.rows; ++row) {
+    const auto mean_error = [&](const LayerStatistics& s) {
+      double mean = s.y_mean[static_cast<size_t>(row)];
+      for (int64_t k = 0; k < s.k; ++k) {
+        mean -= weight[static_cast<size_t>(row * s.k + k)] * s.x_mean[static_cast<size_t>(k)];
+      }
+      return mean;
+    };
+    const double shift = mean_error(held) - (fitted == nullptr ? 0 : mean_error(*fitted));
+    error += static_cast<double>(held.count) * shift * shift;
+  }
+  return error;
+}
+
+}  // namespace
+
+DampingChoice ChooseDamping(const LayerStream& stream, const StatisticsRequest& request,
+                            const std::vector<float>& original, const std::vector<bool>& zero) {
+  DampingChoice best{.damping = kDampings[0]};
+  if (stream.sample_count() < 2) return best;
+  StatisticsRequest even = request, odd = request;
+  even.folds = odd.folds = 2;
+  odd.fold = 1;
+  const std::optional<LayerStatistics> fitted = TakeStatistics(stream, even);
+  const std::optional<LayerStatistics> held = TakeStatistics(stream, odd);
+  if (!fitted || !held) return best;
+  std::vector<float> masked = original;
+  for (size_t i = 0; i < masked.size(); ++i) {
+    if (zero[i]) masked[i] = 0;
+  }
+  const double plain = HeldOutError(*held, nullptr, masked);
+  double least = HeldOutError(*held, &*fitted, masked);
+  best = {.damping = kDampings[0], .is_fitted = false, .shifts_bias = least < plain};
+  least = std::min(least, plain);
+  for (const double damping : kDampings) {
+    const std::vector<float> weight = SolveMasked({&*fitted, &original, damping}, zero, masked);
+    const double error = HeldOutError(*held, &*fitted, weight);
+    if (error < least) {
+      least = error;
+      best = {.damping = damping};
+    }
+  }
+  return best;
+}
+
+}  // namespace pared

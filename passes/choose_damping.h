@@ -1,0 +1,26 @@
+// How far the calibration samples can be trusted: the damping of a layer's least squares.
+//
+// With fewer samples than inputs there are weights that fit every sample and nothing else. Half of
+// the samples are fitted with each damping, the other half tells which fitted best.
+
+#pragma once
+
+#include <vector>
+
+#include "passes/layer_statistics.h"
+#include "passes/least_squares.h"
+
+namespace pared {
+
+struct DampingChoice {
+  double damping = 0.01;
+  bool is_fitted = true;    // false: the weights that stay are best left as they are
+  bool shifts_bias = true;  // false: the bias too
+};
+
+// For the group's weights with `zero` elements at 0. With less than two samples: the least damping
+// that is tried.
+DampingChoice ChooseDamping(const LayerStream& stream, const StatisticsRequest& request,
+                            const std::vector<float>& original, const std::vector<bool>& zero);
+
+}  // namespace pared
