@@ -20,9 +20,14 @@ namespace {
 constexpr auto kHeartbeat = std::chrono::seconds(15);
 
 Json EventOf(const Job& job) {
-  return {{"id", job.id},       {"state", JobStateName(job.state)},
-          {"tries", job.tries}, {"progress", job.progress},
-          {"error", job.error}, {"cancel_requested", job.cancel_requested}};
+  return {{"id", job.id},
+          {"state", JobStateName(job.state)},
+          {"tries", job.tries},
+          {"progress", job.progress},
+          {"error", job.error},
+          {"cancel_requested", job.cancel_requested},
+          {"requeues", job.requeues},
+          {"requeue", job.requeue}};
 }
 
 // What one client has been told.

@@ -6,6 +6,7 @@
 #include "api/service.h"
 #include "config/job_spec.h"
 #include "passes/plan.h"
+#include "storage/job_logs.h"
 
 namespace pared {
 namespace {
@@ -42,6 +43,21 @@ void CheckDataset(const Service& service, const std::string& name, const std::st
   Refuse(pointer, "there is no dataset \"" + name + "\"" + DidYouMean(name, DatasetNames(service)));
 }
 
+// What the daemon would never grant is refused before the job waits for it.
+void CheckLimits(const Service& service, const LimitsSpec& limits) {
+  const int64_t memory_mb = service.settings.MemoryTotalMb();
+  if (limits.memory_mb > memory_mb) {
+    Refuse("/limits/memory_mb", "this daemon has " + std::to_string(memory_mb) +
+                                    " MB for all jobs (memory_total_mb), is " +
+                                    std::to_string(limits.memory_mb));
+  }
+  if (limits.time_s > service.settings.time_s_max) {
+    Refuse("/limits/time_s", "this daemon lets no job run longer than " +
+                                 std::to_string(service.settings.time_s_max) +
+                                 " s (time_s_max), is " + std::to_string(limits.time_s));
+  }
+}
+
 void CheckDatasets(const Service& service, const JobSpec& spec) {
   CheckDataset(service, spec.calibration.dataset, "/calibration/dataset");
   CheckDataset(service, spec.evaluate.dataset, "/evaluate/dataset");
@@ -50,6 +66,7 @@ void CheckDatasets(const Service& service, const JobSpec& spec) {
 // The spec in its canonical form, each pass with all its options.
 Json Canonical(const Service& service, const Json& json) {
   JobSpec spec = BindPasses(ReadJobSpec(json));
+  CheckLimits(service, spec.limits);
   ResolveModel(service, spec);
   CheckDatasets(service, spec);
   return WriteJobSpec(spec);
@@ -65,6 +82,8 @@ Json JobJson(const Job& job) {
           {"spec", job.spec},
           {"progress", job.progress},
           {"error", job.error},
+          {"requeues", job.requeues},
+          {"requeue", job.requeue},
           {"created_ms", job.created_ms},
           {"started_ms", TimeJson(job.started_ms)},
           {"finished_ms", TimeJson(job.finished_ms)}};
@@ -128,6 +147,17 @@ Response GetJob(const Service& service, const Request& request) {
   for (const Run& run : service.store.Runs(query)) json["runs"].push_back(RunJson(run));
   Response response = JsonResponse(json);
   response.pending = !HasEnded(job.state) && request.waited_ms < wait_s * 1000;
+  return response;
+}
+
+Response GetJobLog(const Service& service, const Request& request) {
+  const Job job = Existing(service, IdOf(request));
+  const int64_t after = QueryInteger(request, "after", {0}, 0);
+  const JobLogPart part = JobLogs(service.settings.LogsDir()).Read(job.id, after);
+  Response response;
+  response.type = "text/plain; charset=utf-8";
+  response.body = part.text;
+  response.headers["x-next-after"] = std::to_string(part.next);
   return response;
 }
 

@@ -125,14 +125,21 @@ Response PostGc(const Service& service, const Request& request) {
   const bool is_dry = QueryInteger(request, "dry", {0, 1}, 0) == 1;
   const int64_t run_days =
       QueryInteger(request, "run_days", {0, 36'500}, service.settings.run_days);
-  const Garbage garbage =
-      CollectGarbage(service.store, service.artifacts, {.run_days = run_days, .is_dry = is_dry});
+  const Garbage garbage = CollectGarbage(service.store, service.artifacts,
+                                         {.run_days = run_days,
+                                          .is_dry = is_dry,
+                                          .cache_dir = service.settings.CacheDir(),
+                                          .cache_bytes_max = service.settings.cache_mb << 20,
+                                          .logs_dir = service.settings.LogsDir()});
   const auto upload_age = std::chrono::hours(service.settings.upload_hours);
   const int64_t uploads = Uploads(service.settings.UploadsDir()).Sweep(upload_age, is_dry);
   return JsonResponse({{"runs", garbage.runs},
                        {"uploads", uploads},
                        {"artifacts", garbage.artifacts},
                        {"bytes", garbage.bytes},
+                       {"cache_entries", garbage.cache_entries},
+                       {"cache_bytes", garbage.cache_bytes},
+                       {"logs", garbage.logs},
                        {"dry", is_dry}});
 }
 

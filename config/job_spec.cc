@@ -56,6 +56,9 @@ void Fields(FieldVisitor& f, JobSpec& s) {
   f.Choice("artifact", s.artifact, {"onnx", "packed"},
            "How the models are kept: as ONNX files, or packed, which takes little room where most "
            "weights are zero and is expanded when they are fetched.");
+  f.Flag("cache", s.cache,
+         "Use what passes have made before of the same model with the same options; false runs "
+         "every pass.");
   f.Integer("seed", s.seed, {0, std::numeric_limits<int64_t>::max()},
             "Seeds everything random in the job.");
   f.Integer("priority", s.priority, {-100, 100},

@@ -49,6 +49,7 @@ struct JobSpec {
   EvaluateSpec evaluate;
   LimitsSpec limits;
   ArtifactForm artifact = ArtifactForm::kOnnx;
+  bool cache = true;     // false: every pass runs, whatever is kept of earlier jobs
   int64_t seed = 0;      // of everything random in the job
   int64_t priority = 0;  // -100 to 100; the greatest runs first
 };

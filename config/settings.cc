@@ -153,14 +153,24 @@ void Fields(FieldVisitor& f, Settings& s) {
          "Bearer tokens; without any, whoever reaches the address may do everything.");
   f.Integer("run_days", s.run_days, {0, 36'500},
             "Garbage collection deletes runs older than these days; 0 keeps all.");
+  f.Integer(
+      "cache_mb", s.cache_mb, {0, 1 << 24},
+      "Results of passes are kept in so much and used again, the least recently used go first; "
+      "0 keeps none.");
   f.Integer("memory_mb", s.memory_mb, {64, 1 << 24},
             "What a job may use where its spec says nothing.");
+  f.Integer(
+      "memory_total_mb", s.memory_total_mb, {0, 1 << 24},
+      "What all jobs that run at once may use together, a job that does not fit waits and one "
+      "that never will is refused; 0 is memory_mb times jobs_max.");
+  f.Integer("time_s_max", s.time_s_max, {1, 31'536'000},
+            "A job whose spec asks for a longer time is refused.");
   f.Integer("time_s", s.time_s, {1, 31'536'000},
             "How long a job may run where its spec says nothing.");
   f.Integer("threads", s.threads, {0, 1'024},
             "Threads of a job; 0 shares all that there are among jobs_max jobs.");
   f.Integer("tries_max", s.tries_max, {1, 100},
-            "A job that the daemon died on so many times is failed.");
+            "A job that the daemon or a worker has died on so many times is failed.");
   f.Integer("jobs_max", s.jobs_max, {1, 64},
             "Jobs that run at once; beyond 1 they share processors, and latencies suffer.");
   f.Flag("confine_workers", s.confine_workers,
@@ -186,6 +196,16 @@ std::filesystem::path Settings::UploadsDir() const {
 
 std::filesystem::path Settings::WorkDir() const { return std::filesystem::path(data_dir) / "work"; }
 
+std::filesystem::path Settings::CacheDir() const {
+  return std::filesystem::path(data_dir) / "cache";
+}
+
+std::filesystem::path Settings::LogsDir() const { return std::filesystem::path(data_dir) / "logs"; }
+
+int64_t Settings::MemoryTotalMb() const {
+  return memory_total_mb == 0 ? memory_mb * jobs_max : memory_total_mb;
+}
+
 namespace {
 
 // A digest that cannot be one would lock its owner out without a word.
@@ -205,6 +225,15 @@ Start ReadCommandLine(const std::vector<std::string>& arguments) {
   if (flags.config) ReadFields(ReadFile(*flags.config), "", start.settings);
   ReadFields(flags.values, "", start.settings);
   CheckTokens(start.settings);
+  if (start.settings.MemoryTotalMb() < start.settings.memory_mb) {
+    Refuse("/memory_total_mb", "must be at least memory_mb, " +
+                                   std::to_string(start.settings.memory_mb) + ", is " +
+                                   std::to_string(start.settings.memory_total_mb));
+  }
+  if (start.settings.time_s > start.settings.time_s_max) {
+    Refuse("/time_s", "must be at most time_s_max, " + std::to_string(start.settings.time_s_max) +
+                          ", is " + std::to_string(start.settings.time_s));
+  }
   return start;
 }
 

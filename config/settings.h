@@ -39,10 +39,13 @@ struct Settings {
   int64_t wait_s_max = 60;
   int64_t queued_max = 10'000;
   std::vector<TokenSetting> tokens;  // empty: everybody who reaches the address may do everything
+  int64_t cache_mb = 8'192;          // of results of passes; 0: none are kept
   int64_t run_days = 0;              // garbage collection deletes older runs; 0: none
 
   int64_t memory_mb = 8'192;
+  int64_t memory_total_mb = 0;  // of all jobs that run at once; 0: memory_mb * jobs_max
   int64_t time_s = 3'600;
+  int64_t time_s_max = 604'800;
   int64_t threads = 0;
   int64_t tries_max = 2;
   int64_t jobs_max = 1;         // at once
@@ -53,6 +56,9 @@ struct Settings {
   std::filesystem::path ArtifactsDir() const;
   std::filesystem::path UploadsDir() const;
   std::filesystem::path WorkDir() const;
+  std::filesystem::path CacheDir() const;
+  std::filesystem::path LogsDir() const;
+  int64_t MemoryTotalMb() const;
 };
 
 void Fields(FieldVisitor& f, TokenSetting& t);

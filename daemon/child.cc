@@ -106,21 +106,22 @@ Child::~Child() {
   CloseFd(stderr_);
 }
 
-bool Child::Wait(std::chrono::milliseconds timeout,
-                 const std::function<void(std::string_view line)>& on_line) {
+bool Child::Wait(std::chrono::milliseconds timeout, const LineSink& on_line,
+                 const LineSink& on_error_line) {
   PARED_CHECK(!exit_);
   std::array<pollfd, 2> fds = {{{stdout_, POLLIN, 0}, {stderr_, POLLIN, 0}}};
   ::poll(fds.data(), fds.size(), static_cast<int>(timeout.count()));
   // Reaped first: what it wrote before its end is then in the pipes and is read below.
   Reap(false);
-  const auto keep_tail = [this](std::string_view bytes) {
+  const auto keep_tail = [&](std::string_view bytes) {
+    TakeLines(error_line_, bytes, on_error_line);
     stderr_tail_ += bytes;
     if (stderr_tail_.size() > kStderrTailBytes) {
       stderr_tail_.erase(0, stderr_tail_.size() - kStderrTailBytes);
     }
   };
   const bool out_open =
-      ReadAll(stdout_, [&](std::string_view bytes) { TakeLines(bytes, on_line); });
+      ReadAll(stdout_, [&](std::string_view bytes) { TakeLines(line_, bytes, on_line); });
   const bool err_open = ReadAll(stderr_, keep_tail);
   // Both ends closed and no exit yet: the process is about to end, or hides; look again soon.
   if (!exit_ && !out_open && !err_open) ::usleep(1000);
@@ -145,16 +146,15 @@ bool Child::ReadAll(int& fd, const std::function<void(std::string_view bytes)>& 
   return false;
 }
 
-void Child::TakeLines(std::string_view bytes,
-                      const std::function<void(std::string_view line)>& on_line) {
+void Child::TakeLines(std::string& begun, std::string_view bytes, const LineSink& on_line) {
   for (size_t end = bytes.find('\n'); end != std::string_view::npos; end = bytes.find('\n')) {
-    line_ += bytes.substr(0, end);
+    begun += bytes.substr(0, end);
     bytes.remove_prefix(end + 1);
-    if (line_.size() <= kLineBytesMax) on_line(line_);
-    line_.clear();
+    if (begun.size() <= kLineBytesMax) on_line(begun);
+    begun.clear();
   }
   // Beyond the limit the rest is not kept: the line will be dropped at its end.
-  if (line_.size() <= kLineBytesMax) line_ += bytes;
+  if (begun.size() <= kLineBytesMax) begun += bytes;
 }
 
 void Child::Reap(bool wait) {

@@ -33,6 +33,8 @@ struct ChildExit {
   int signal = 0;  // that killed it; 0: it exited
 };
 
+using LineSink = std::function<void(std::string_view line)>;
+
 // Not thread-safe. The child gets SIGKILL when the daemon dies. Linux sends it when the thread that
 // made the child ends, so that thread must stay until the child has ended.
 class Child {
@@ -44,9 +46,11 @@ class Child {
   Child& operator=(const Child&) = delete;
 
   // Waits up to `timeout` for output or the end, hands each whole line of standard output to
-  // `on_line`, and keeps the last bytes of standard error. Returns whether the child has ended.
-  bool Wait(std::chrono::milliseconds timeout,
-            const std::function<void(std::string_view line)>& on_line);
+  // `on_line` and of standard error to `on_error_line`, and keeps the last bytes of the latter.
+  // Returns whether the child has ended.
+  bool Wait(
+      std::chrono::milliseconds timeout, const LineSink& on_line,
+      const LineSink& on_error_line = [](std::string_view) {});
 
   // Set once Wait has returned true.
   const std::optional<ChildExit>& exit() const { return exit_; }
@@ -61,12 +65,12 @@ class Child {
 
  private:
   bool ReadAll(int& fd, const std::function<void(std::string_view bytes)>& on_bytes);
-  void TakeLines(std::string_view bytes, const std::function<void(std::string_view line)>& on_line);
+  static void TakeLines(std::string& begun, std::string_view bytes, const LineSink& on_line);
   void Reap(bool wait);
 
   pid_t pid_ = -1;
   int stdout_ = -1, stderr_ = -1;
-  std::string line_;  // begun and not yet ended
+  std::string line_, error_line_;  // begun and not yet ended
   std::string stderr_tail_;
   std::optional<ChildExit> exit_;
 };

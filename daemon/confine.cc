@@ -85,7 +85,10 @@ bool AddPlaces(int ruleset, const Confinement& confinement, uint64_t handled) {
   for (const std::filesystem::path& place : confinement.readable) {
     if (!AllowBeneath(ruleset, place, kRead)) return false;
   }
-  return AllowBeneath(ruleset, confinement.writable, handled & ~LANDLOCK_ACCESS_FS_EXECUTE);
+  for (const std::filesystem::path& place : confinement.writable) {
+    if (!AllowBeneath(ruleset, place, handled & ~LANDLOCK_ACCESS_FS_EXECUTE)) return false;
+  }
+  return true;
 }
 
 // The ABI in force; 0: none.

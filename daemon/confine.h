@@ -11,7 +11,7 @@ namespace pared {
 
 struct Confinement {
   std::vector<std::filesystem::path> readable;  // files and folders, with all beneath
-  std::filesystem::path writable;               // a folder
+  std::vector<std::filesystem::path> writable;  // folders
 };
 
 // For this process, from here on and for good: no new privileges; no network, no other program, no

@@ -5,9 +5,11 @@
 
 #include <chrono>
 #include <new>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "base/log.h"
 #include "model/graph.h"
 
 namespace pared {
@@ -56,53 +58,115 @@ struct Flow::GraphState {
     });
   }
 
+  // A step, and where it stands.
+  struct Place {
+    Step step;
+    std::string label;  // as FlowContext::progress has it
+    std::vector<std::string> chains;
+    bool has_next = false;
+  };
+
   // One graph node for `plan`, fed by `from`, and those below it.
   void Add(const PlanNode& plan, tbb::flow::sender<Outcome>& from, const std::string& above) {
     std::string label = above;
     if (!plan.step.pass.empty()) label += (above.empty() ? "" : "+") + plan.step.pass;
     nodes.push_back(std::make_unique<StepNode>(
         *graph, tbb::flow::unlimited,
-        [this, label, step = plan.step, chains = plan.chains](const Outcome& in) {
-          return Visit(step, label, chains, in);
-        }));
+        [this, place = Place{plan.step, label, plan.chains, !plan.next.empty()}](
+            const Outcome& in) { return Visit(place, in); }));
     StepNode& node = *nodes.back();
     tbb::flow::make_edge(from, node);
     for (const PlanNode& next : plan.next) Add(next, node, label);
   }
 
-  Outcome Visit(const Step& step, const std::string& label, const std::vector<std::string>& chains,
-                const Outcome& in) const {
-    const bool has_step = !step.pass.empty();
-    Outcome out = has_step && in.error == nullptr ? RunStep(step, label, in) : in;
-    for (const std::string& chain : chains) Deliver(chain, out);
+  Outcome Visit(const Place& place, const Outcome& in) const {
+    const bool has_step = !place.step.pass.empty();
+    Outcome out = has_step && in.error == nullptr ? RunStep(place, in) : in;
+    for (const std::string& chain : place.chains) Deliver(chain, out);
     return out;
   }
 
   // The step boundary: whatever a pass throws ends its branch and nothing else.
-  Outcome RunStep(const Step& step, const std::string& label, const Outcome& in) const {
+  Outcome RunStep(const Place& place, const Outcome& in) const {
     Outcome out = in;
+    Json said = {{"pass", place.step.pass}, {"report", Json::object()}};
+    const auto begin = std::chrono::steady_clock::now();
+    try {
+      if (context.cancelled()) throw Error(ErrorCode::kCancelled, "the job was cancelled");
+      context.progress(place.label, 0);
+      LogEvent(LogLevel::kInfo, "step_begun", {{"step", place.label}});
+      out.model = std::make_shared<const Model>(FindOrMake(place, in, said));
+      out.digest = context.cache != nullptr && place.has_next ? ModelDigest(*out.model) : "";
+    } catch (const std::exception&) {
+      out = Failed(std::move(out), CurrentError(place.step.pass));
+    }
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
+    said["seconds"] = elapsed.count();
+    LogEvent(LogLevel::kInfo, "step_ended",
+             {{"step", place.label},
+              {"seconds", elapsed.count()},
+              {"cached", said.contains("cached")},
+              {"not_cached", said.value("not_cached", "")},
+              {"error", out.error == nullptr ? "" : out.error->what()}});
+    out.reports.push_back(std::move(said));
+    context.progress(place.label, 1);
+    return out;
+  }
+
+  Model FindOrMake(const Place& place, const Outcome& in, Json& said) const {
+    if (context.cache == nullptr) return Make(place, in, said);
+    const std::string key = context.cache->KeyOf(in.digest, place.step);
+    if (std::optional<StepResult> found = Find(key)) {
+      said["report"] = std::move(found->report);
+      said["cached"] = true;
+      return std::move(found->model);
+    }
+    Model model = Make(place, in, said);
+    Keep(key, model, said);
+    return model;
+  }
+
+  Model Make(const Place& place, const Outcome& in, Json& said) const {
     PassContext pass;
     pass.cancelled = context.cancelled;
-    pass.progress = [&](double fraction) { context.progress(label, fraction); };
+    pass.progress = [&](double fraction) { context.progress(place.label, fraction); };
     pass.calibration = context.calibration;
     pass.calibration_samples = context.calibration_samples;
     pass.seed = context.seed;
     pass.threads = context.threads;
-    const auto begin = std::chrono::steady_clock::now();
+    // What it has said until then is told of a pass that fails, too.
+    const auto tell = [&] { said["report"] = std::move(pass.report); };
     try {
-      if (context.cancelled()) throw Error(ErrorCode::kCancelled, "the job was cancelled");
-      context.progress(label, 0);
-      Model model = step.run(*in.model, pass);
+      Model model = place.step.run(*in.model, pass);
       Verify(model);
-      out.model = std::make_shared<const Model>(std::move(model));
+      tell();
+      return model;
     } catch (const std::exception&) {
-      out = Failed(std::move(out), CurrentError(step.pass));
+      tell();
+      throw;
     }
-    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
-    out.reports.push_back(
-        {{"pass", step.pass}, {"seconds", elapsed.count()}, {"report", pass.report}});
-    context.progress(label, 1);
-    return out;
+  }
+
+  // The cache saves time and is no reason to fail: where it cannot be read or written the step runs
+  // all the same.
+  std::optional<StepResult> Find(const std::string& key) const {
+    try {
+      std::optional<StepResult> found = context.cache->Find(key);
+      if (found) Verify(found->model);
+      return found;
+    } catch (const Error&) {
+      return std::nullopt;
+    }
+  }
+
+  void Keep(const std::string& key, const Model& model, Json& said) const {
+    try {
+      if (!context.cache->Put(key, model, said.at("report"))) {
+        said["not_cached"] = "is larger than the cache";
+      }
+    } catch (const std::exception& error) {
+      said["not_cached"] = error.what();
+    }
   }
 
   void Deliver(const std::string& chain, const Outcome& outcome) const {
@@ -131,6 +195,7 @@ Flow::~Flow() = default;
 
 void Flow::Run(Model model) {
   Outcome outcome;
+  if (state_->context.cache != nullptr) outcome.digest = ModelDigest(model);
   outcome.model = std::make_shared<const Model>(std::move(model));
   state_->arena.execute([&] {
     state_->entry->try_put(outcome);

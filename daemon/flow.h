@@ -10,6 +10,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "daemon/step_cache.h"
 #include "passes/plan.h"
 
 namespace pared {
@@ -17,7 +18,10 @@ namespace pared {
 struct Outcome {
   std::shared_ptr<const Model> model;  // null where there is an error
   std::shared_ptr<const Error> error;
-  Json reports = Json::array();  // [{"pass", "seconds", "report"}, ...] of the steps so far
+  // [{"pass", "seconds", "report"}, ...] of the steps so far; with "cached": true where the result
+  // was there already, and with "not_cached": why, where it could not be kept.
+  Json reports = Json::array();
+  std::string digest = {};  // ModelDigest, where there is a cache and a step follows
 };
 
 struct FlowContext {
@@ -25,7 +29,8 @@ struct FlowContext {
   const Dataset* calibration = nullptr;
   int64_t calibration_samples = 0;
   int64_t seed = 0;
-  int64_t threads = 1;  // of the graph and of every pass; 0: all that the machine has
+  const StepCache* cache = nullptr;  // null: every step runs
+  int64_t threads = 1;               // of the graph and of every pass; 0: all that the machine has
   // Called by any thread: a step has got this far; 0: it begins, 1: it has ended. `step` is the
   // passes from the model to the step, "magnitude_prune+quantize_int8".
   std::function<void(const std::string& step, double fraction)> progress = [](const std::string&,

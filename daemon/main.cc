@@ -51,10 +51,15 @@ void Serve(const Settings& settings) {
   const Runner runner(store, artifacts,
                       {.work_dir = settings.WorkDir(),
                        .datasets_dir = settings.Datasets(),
+                       .cache_dir = settings.CacheDir(),
+                       .cache_mb = settings.cache_mb,
+                       .logs_dir = settings.LogsDir(),
                        .memory_mb = settings.memory_mb,
                        .time_s = settings.time_s,
                        .threads = settings.threads,
                        .jobs_max = settings.jobs_max,
+                       .memory_total_mb = settings.MemoryTotalMb(),
+                       .tries_max = settings.tries_max,
                        .confine = settings.confine_workers});
   const Batcher batcher(store, artifacts, settings);
   LogEvent(LogLevel::kInfo, "listening",

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "config/job_spec.h"
 #include "daemon/arguments.h"
 #include "daemon/commands.h"
@@ -70,6 +71,7 @@ JobSpec SpecOf(const OptimizeOptions& options) {
 }  // namespace
 
 void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
+  SetLogLevel(LogLevel::kWarning);  // steps are told of in the answer
   const auto options = ReadArguments<OptimizeOptions>(arguments);
   const PlanNode plan = MakePlan(SpecOf(options));
   std::optional<Dataset> calibration;

@@ -19,6 +19,7 @@
 #include "daemon/child.h"
 #include "daemon/lineage.h"
 #include "daemon/verdict.h"
+#include "storage/pass_cache.h"
 
 namespace pared {
 namespace {
@@ -62,9 +63,10 @@ class Watch {
   Watch(const Store& store, JobId job, JobLimits limits, std::stop_token stop)
       : store_(store), job_(job), limits_(limits), stop_(std::move(stop)) {}
 
-  // Until the child has ended. Each progress line goes to `on_line`.
-  void Run(Child& child, const std::function<void(std::string_view)>& on_line) {
-    while (!child.Wait(kPollInterval, on_line)) {
+  // Until the child has ended. Each progress line goes to `on_line`, each line of its log to
+  // `on_error_line`.
+  void Run(Child& child, const LineSink& on_line, const LineSink& on_error_line) {
+    while (!child.Wait(kPollInterval, on_line, on_error_line)) {
       if (reason_ == EndReason::kNone) reason_ = FindReason(child);
       if (reason_ != EndReason::kNone) End(child);
     }
@@ -107,13 +109,15 @@ class Listener {
  public:
   Listener(Store& store, JobId job) : store_(store), job_(job) {}
 
-  void Take(std::string_view line) {
+  // Returns whether the line says that a step has ended.
+  bool Take(std::string_view line) {
     const Json json = ParseJson(line);
     if (json.contains("error")) {
       error_ = json.at("error");
-    } else {
-      store_.SetProgress(job_, json);
+      return false;
     }
+    store_.SetProgress(job_, json);
+    return json.value("fraction", 0.0) >= 1;
   }
 
   const Json& error() const { return error_; }
@@ -142,6 +146,10 @@ Json CrashError(const Child& child, const Json& said) {
   if (!child.stderr_tail().empty()) message += "; it last said: " + child.stderr_tail();
   return ErrorJson(Error(ErrorCode::kInternal, message, "worker"));
 }
+
+// From outside, by the system that is short of memory most likely. A worker that a fault of its own
+// ends, by SIGSEGV say, would do so again.
+bool WasKilled(const ChildExit& exit) { return exit.signal == SIGKILL || exit.signal == SIGTERM; }
 
 std::optional<WorkResult> ReadResult(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "result.json";
@@ -227,8 +235,7 @@ RunRecord Record(const ChainResult& chain, const std::filesystem::path& folder,
 // A job's share of the budget, for the scope.
 class Reservation {
  public:
-  Reservation(MemoryBudget& budget, int64_t memory_mb, std::stop_token stop)
-      : budget_(budget), held_(budget.Take(memory_mb, std::move(stop))) {}
+  Reservation(Budget& budget, std::optional<Resources> held) : budget_(budget), held_(held) {}
   ~Reservation() {
     if (held_) budget_.GiveBack(*held_);
   }
@@ -237,8 +244,8 @@ class Reservation {
   bool is_held() const { return held_.has_value(); }
 
  private:
-  MemoryBudget& budget_;
-  const std::optional<int64_t> held_;
+  Budget& budget_;
+  const std::optional<Resources> held_;
 };
 
 // Waits, unless stopped before.
@@ -268,34 +275,23 @@ RunnerSettings Completed(RunnerSettings settings) {
     settings.threads =
         std::max<int64_t>(1, std::thread::hardware_concurrency() / settings.jobs_max);
   }
+  if (settings.memory_total_mb == 0) {
+    settings.memory_total_mb = settings.memory_mb * settings.jobs_max;
+  }
   return settings;
 }
 
 }  // namespace
 
-std::optional<int64_t> MemoryBudget::Take(int64_t memory_mb, std::stop_token stop) {
-  const int64_t wanted = std::min(memory_mb, total_mb_);
-  std::unique_lock lock(mutex_);
-  if (!changed_.wait(lock, stop, [&] { return free_mb_ >= wanted; })) return std::nullopt;
-  free_mb_ -= wanted;
-  return wanted;
-}
-
-void MemoryBudget::GiveBack(int64_t memory_mb) {
-  {
-    const std::lock_guard lock(mutex_);
-    free_mb_ += memory_mb;
-  }
-  changed_.notify_all();
-}
-
 Runner::Runner(Store& store, Artifacts& artifacts, RunnerSettings settings)
     : store_(store),
       artifacts_(artifacts),
       settings_(Completed(std::move(settings))),
-      budget_(settings_.memory_mb * settings_.jobs_max) {
+      budget_({settings_.memory_total_mb, settings_.threads * settings_.jobs_max}),
+      logs_(settings_.logs_dir) {
   std::error_code absent;  // what a crash left behind
   std::filesystem::remove_all(settings_.work_dir, absent);
+  if (HasCache()) ClearPassCacheParts(settings_.cache_dir, "");
   for (int64_t i = 0; i < settings_.jobs_max; ++i) {
     threads_.emplace_back([this](std::stop_token stop) { Loop(stop); });
   }
@@ -323,7 +319,7 @@ void Runner::Loop(std::stop_token stop) {
 void Runner::RunGuarded(const Job& job, std::stop_token stop) {
   Json failure;
   try {
-    LogEvent(LogLevel::kInfo, "job_started", {{"job", job.id}, {"tries", job.tries}});
+    Tell(job.id, LogLevel::kInfo, "job_started", {{"tries", job.tries}});
     RunJob(job, stop);
   } catch (const Error& error) {
     failure = ErrorJson(error);
@@ -331,9 +327,21 @@ void Runner::RunGuarded(const Job& job, std::stop_token stop) {
     failure = ErrorJson(Error(ErrorCode::kInternal, error.what()));
   }
   if (failure.is_null()) return;
-  LogEvent(LogLevel::kWarning, "job_failed",
-           {{"job", job.id}, {"error", failure.at("message").get<std::string>()}});
-  store_.Finish(job.id, JobState::kFailed, failure, {});
+  Tell(job.id, LogLevel::kWarning, "job_failed", {{"error", failure}});
+  // As long as the disk is full the job cannot be told of; it is, as soon as there is room.
+  while (!FinishFailed(job.id, failure) && !stop.stop_requested()) Pause(stop);
+}
+
+// False: the store cannot be written for now.
+bool Runner::FinishFailed(JobId job, const Json& failure) {
+  try {
+    store_.Finish(job, JobState::kFailed, failure, {});
+    return true;
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kUnavailable) throw;
+    LogEvent(LogLevel::kError, "store_not_writable", {{"job", job}, {"error", error.what()}});
+    return false;
+  }
 }
 
 // A job is pinned to the bytes that its model's name stood for when it was submitted.
@@ -346,19 +354,42 @@ std::string Runner::ModelOf(const JobSpec& spec) const {
   return model->sha256;
 }
 
-WorkOrder Runner::OrderFor(const JobSpec& spec, const std::string& model) const {
+WorkOrder Runner::OrderFor(const JobSpec& spec, const OpenArtifact& model,
+                           const std::string& sha256) const {
   const auto folder_of = [&](const std::string& dataset) {
     return dataset.empty() ? std::string() : (settings_.datasets_dir / dataset).string();
   };
   WorkOrder order;
   order.spec = WriteJobSpec(spec);
-  const OpenArtifact opened = artifacts_.Open(model);
-  order.model = opened.model.string();
+  order.model = model.model.string();
   order.calibration = folder_of(spec.calibration.dataset);
   order.evaluation = folder_of(spec.evaluate.dataset);
+  if (HasCache() && spec.cache) {
+    const std::filesystem::path cache = settings_.cache_dir / sha256;
+    std::filesystem::create_directories(cache);  // there before the worker gives up its rights
+    order.cache = cache.string();
+    order.cache_mb = settings_.cache_mb;
+  }
   order.threads = settings_.threads;
   order.confine = settings_.confine;
   return order;
+}
+
+void Runner::TrimCache() const {
+  if (!HasCache()) return;
+  const TrimmedCache trimmed =
+      TrimPassCache(settings_.cache_dir, {.bytes_max = settings_.cache_mb << 20}, /*is_dry=*/false);
+  if (trimmed.count == 0) return;
+  LogEvent(
+      LogLevel::kInfo, "cache_trimmed",
+      {{"entries", trimmed.count}, {"bytes", trimmed.bytes}, {"kept_bytes", trimmed.kept_bytes}});
+}
+
+void Runner::Tell(JobId job, LogLevel level, const std::string& event, const Json& fields) const {
+  Json line = {{"event", event}, {"job", job}, {"time_ms", NowMs()}};
+  line.update(fields);
+  if (!settings_.logs_dir.empty()) logs_.Append(job, DumpJson(line), LogSource::kRunner);
+  LogEvent(level, event, {{"job", job}, {"details", DumpJson(fields)}});
 }
 
 void Runner::RunJob(const Job& job, std::stop_token stop) {
@@ -367,14 +398,17 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
   const JobLimits limits = {
       spec.limits.memory_mb == 0 ? settings_.memory_mb : spec.limits.memory_mb,
       spec.limits.time_s == 0 ? settings_.time_s : spec.limits.time_s};
-  const Reservation memory(budget_, limits.memory_mb, stop);
-  if (!memory.is_held()) return store_.Requeue(job.id);
+  const int64_t threads = std::max(settings_.threads, spec.evaluate.threads);
+  const Reservation share(budget_, budget_.Take({limits.memory_mb, threads}, stop, [&] {
+    store_.SetProgress(job.id, {{"step", "waits for memory or threads"}, {"fraction", 0}});
+  }));
+  if (!share.is_held()) return store_.Requeue(job.id);
   const JobFolder folder(settings_.work_dir / std::to_string(job.id));
   const std::filesystem::path order = folder.path() / "order.json";
-  WriteOrder(OrderFor(spec, model), order);
+  const OpenArtifact opened = artifacts_.Open(model);  // as long as the worker may read it
+  WriteOrder(OrderFor(spec, opened, model), order);
 
   // The system's limits stand behind the watch: they hold between two polls.
-  const int64_t threads = std::max(settings_.threads, spec.evaluate.threads);
   Child child({settings_.program,
                {"work", "--dir", folder.path().string()},
                order,
@@ -383,30 +417,54 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
                 .file_mb = kFileMb}});
   Listener listener(store_, job.id);
   Watch watch(store_, job.id, limits, stop);
-  watch.Run(child, [&](std::string_view line) { listener.Take(line); });
+  watch.Run(
+      child,
+      [&](std::string_view line) {
+        if (listener.Take(line)) TrimCache();  // a step has ended, and may have left its result
+      },
+      [&](std::string_view line) {
+        if (!settings_.logs_dir.empty()) logs_.Append(job.id, line, LogSource::kWorker);
+      });
+  if (HasCache()) ClearPassCacheParts(settings_.cache_dir, folder.path().filename().string());
 
   const WorkResult result = ReadResult(folder.path()).value_or(WorkResult{});
   const bool is_complete = result.is_complete && child.exit()->signal == 0;
   if (watch.reason() == EndReason::kStop && !is_complete) {
-    LogEvent(LogLevel::kInfo, "job_requeued", {{"job", job.id}});
-    store_.Requeue(job.id);
-    return;
+    Tell(job.id, LogLevel::kInfo, "job_requeued", {{"why", "the daemon stops"}});
+    return store_.Requeue(job.id);
   }
-  std::vector<RunRecord> runs;
-  for (const ChainResult& chain : result.runs) {
-    RunRecord record = Record(chain, folder.path(), artifacts_, spec.artifact);
-    record.experiment = spec.experiment;
-    record.model = spec.model;
-    record.machine = result.machine;
-    record.lineage = LineageOf(spec, model, chain.steps, result);
-    if (chain.chain == "baseline") record.artifact = model;
-    runs.push_back(std::move(record));
+  if (watch.reason() == EndReason::kNone && WasKilled(*child.exit()) &&
+      job.tries < settings_.tries_max) {
+    const Json why = CrashError(child, listener.error());
+    Tell(job.id, LogLevel::kWarning, "job_requeued", {{"why", why.at("message")}});
+    return store_.Retry(job.id, why);
   }
-  const Verdict verdict =
+  const std::vector<RunRecord> runs = RunsOf(result, {spec, model, folder.path()});
+  Verdict verdict =
       is_complete ? JudgeRuns(runs) : JudgeEnd(watch.reason(), limits, child, listener.error());
+  if (WasKilled(*child.exit()) && watch.reason() == EndReason::kNone) {
+    const std::string message = verdict.error.at("message");
+    verdict.error["message"] = message + "; " + std::to_string(job.tries) +
+                               " tries ended like that (tries_max): is there memory for this job?";
+  }
   if (is_complete) store_.SetProgress(job.id, FinalProgress(runs));
   store_.Finish(job.id, verdict.state, verdict.error, runs);
-  LogEvent(LogLevel::kInfo, "job_ended", {{"job", job.id}, {"state", JobStateName(verdict.state)}});
+  Tell(job.id, LogLevel::kInfo, "job_ended",
+       {{"state", JobStateName(verdict.state)}, {"error", verdict.error}});
+}
+
+std::vector<RunRecord> Runner::RunsOf(const WorkResult& result, const WorkPlace& place) {
+  std::vector<RunRecord> runs;
+  for (const ChainResult& chain : result.runs) {
+    RunRecord record = Record(chain, place.folder, artifacts_, place.spec.artifact);
+    record.experiment = place.spec.experiment;
+    record.model = place.spec.model;
+    record.machine = result.machine;
+    record.lineage = LineageOf(place.spec, place.model_sha256, chain.steps, result);
+    if (chain.chain == "baseline") record.artifact = place.model_sha256;
+    runs.push_back(std::move(record));
+  }
+  return runs;
 }
 
 }  // namespace pared

@@ -2,18 +2,18 @@
 
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <filesystem>
-#include <mutex>
-#include <optional>
 #include <stop_token>
 #include <thread>
 #include <vector>
 
+#include "base/log.h"
 #include "config/job_spec.h"
+#include "daemon/budget.h"
 #include "daemon/worker.h"
 #include "storage/artifacts.h"
+#include "storage/job_logs.h"
 #include "storage/store.h"
 
 namespace pared {
@@ -22,28 +22,16 @@ struct RunnerSettings {
   std::filesystem::path program = "/proc/self/exe";  // what is started with "work --dir FOLDER"
   std::filesystem::path work_dir;                    // a folder for each job, removed at its end
   std::filesystem::path datasets_dir;
-  int64_t memory_mb = 8'192;  // of a job whose spec says nothing
-  int64_t time_s = 3'600;     // likewise
-  int64_t threads = 0;        // of a job; 0: those of the machine, shared by jobs_max
-  int64_t jobs_max = 1;       // at once; together they get memory_mb * jobs_max
-  bool confine = true;        // daemon/confine.h
-};
-
-// Memory of the jobs that run at once.
-class MemoryBudget {
- public:
-  explicit MemoryBudget(int64_t total_mb) : total_mb_(total_mb), free_mb_(total_mb) {}
-
-  // Waits until there is so much; a job that wants more than there ever is runs alone. Returns
-  // what to give back; nullopt: stopped.
-  std::optional<int64_t> Take(int64_t memory_mb, std::stop_token stop);
-  void GiveBack(int64_t memory_mb);
-
- private:
-  const int64_t total_mb_;
-  std::mutex mutex_;
-  std::condition_variable_any changed_;
-  int64_t free_mb_;  // guarded by mutex_
+  std::filesystem::path cache_dir = {};  // storage/pass_cache.h; empty: none
+  int64_t cache_mb = 0;                  // 0: none
+  std::filesystem::path logs_dir = {};   // storage/job_logs.h
+  int64_t memory_mb = 8'192;             // of a job whose spec says nothing
+  int64_t time_s = 3'600;                // likewise
+  int64_t threads = 0;                   // of a job; 0: those of the machine, shared by jobs_max
+  int64_t jobs_max = 1;         // at once; together they get memory_total_mb and threads * jobs_max
+  int64_t memory_total_mb = 0;  // 0: memory_mb * jobs_max
+  int64_t tries_max = 2;        // a job that a worker was killed on so many times is failed
+  bool confine = true;          // daemon/confine.h
 };
 
 class Runner {
@@ -58,13 +46,26 @@ class Runner {
   void Loop(std::stop_token stop);
   void RunGuarded(const Job& job, std::stop_token stop);
   void RunJob(const Job& job, std::stop_token stop);
+  bool FinishFailed(JobId job, const Json& failure);
   std::string ModelOf(const JobSpec& spec) const;  // SHA-256
-  WorkOrder OrderFor(const JobSpec& spec, const std::string& model) const;
+  WorkOrder OrderFor(const JobSpec& spec, const OpenArtifact& model,
+                     const std::string& sha256) const;
+  bool HasCache() const { return !settings_.cache_dir.empty() && settings_.cache_mb > 0; }
+  void TrimCache() const;
+  // An event of the job, in its log and the daemon's own.
+  void Tell(JobId job, LogLevel level, const std::string& event, const Json& fields) const;
+  struct WorkPlace {
+    const JobSpec& spec;
+    const std::string& model_sha256;
+    const std::filesystem::path& folder;
+  };
+  std::vector<RunRecord> RunsOf(const WorkResult& result, const WorkPlace& place);
 
   Store& store_;
   Artifacts& artifacts_;
   const RunnerSettings settings_;
-  MemoryBudget budget_;
+  Budget budget_;
+  const JobLogs logs_;
   std::vector<std::jthread> threads_;  // last: they use the rest; each does one job at a time
 };
 

@@ -67,7 +67,7 @@ void WriteResult(const WorkResult& result, const std::filesystem::path& folder) 
 }
 
 // Read: the model's folder, for tensors that it keeps beside itself, and the datasets. Write: the
-// job's folder.
+// job's folder and the cache of this model's results.
 Json ConfineTo(const WorkOrder& order, const std::filesystem::path& folder) {
   if (!order.confine) return "off";
   Confinement confinement;
@@ -75,7 +75,8 @@ Json ConfineTo(const WorkOrder& order, const std::filesystem::path& folder) {
   for (const std::string& dataset : {order.calibration, order.evaluation}) {
     if (!dataset.empty()) confinement.readable.push_back(dataset);
   }
-  confinement.writable = folder;
+  confinement.writable.push_back(folder);
+  if (!order.cache.empty()) confinement.writable.push_back(order.cache);
   return Confine(confinement);
 }
 

@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "base/log.h"
 #include "config/job_spec.h"
 #include "daemon/flow.h"
 #include "daemon/judge.h"
@@ -128,12 +129,23 @@ class Session {
     Record(kBaseline, std::move(measured), begin);
   }
 
+  std::optional<StepCache> OpenCache() const {
+    if (order_.cache.empty()) return std::nullopt;
+    StepInputs inputs = {.calibration_samples = spec_.calibration.samples, .seed = spec_.seed};
+    if (calibration_) inputs.calibration_sha256 = data_.at("calibration").at("sha256");
+    return StepCache(
+        PassCache(order_.cache, context_.folder.filename().string(), order_.cache_mb << 20),
+        inputs);
+  }
+
   void RunChains() {
     FlowContext flow;
     flow.cancelled = context_.cancelled;
     flow.calibration = calibration_ ? &*calibration_ : nullptr;
     flow.calibration_samples = spec_.calibration.samples;
     flow.seed = spec_.seed;
+    const std::optional<StepCache> cache = OpenCache();
+    flow.cache = cache ? &*cache : nullptr;
     flow.threads = order_.threads;
     flow.progress = [this](const std::string& step, double fraction) { Report(step, fraction); };
     Flow(plan_, flow, [this](const std::string& chain, const Outcome& outcome) {
@@ -174,6 +186,11 @@ class Session {
           {{"pass", "evaluate"}, {"seconds", elapsed.count()}, {"report", EvaluationReport()}});
       result.error = Judge(chain, result.steps, measured.metrics);
     }
+    LogEvent(
+        LogLevel::kInfo, "chain_ended",
+        {{"chain", chain},
+         {"evaluate_seconds", elapsed.count()},
+         {"error", result.error.is_null() ? "" : result.error.at("message").get<std::string>()}});
     {
       const std::lock_guard lock(mutex_);
       measured_.emplace(chain, std::move(measured));
@@ -284,6 +301,8 @@ void Fields(FieldVisitor& f, WorkOrder& order) {
   f.Text("model", order.model, TextRule::kAny, "The ONNX file.");
   f.Text("calibration", order.calibration, TextRule::kAny, "The calibration dataset's folder.");
   f.Text("evaluation", order.evaluation, TextRule::kAny, "The evaluation dataset's folder.");
+  f.Text("cache", order.cache, TextRule::kAny, "Where results of passes are kept.");
+  f.Integer("cache_mb", order.cache_mb, {0, 1 << 24}, "A longer result is not kept.");
   f.Integer("threads", order.threads, {1, 1024}, "Threads of the flow graph and of passes.");
   f.Integer("memory_mb", order.memory_mb, {0, 1 << 24}, "The limit it runs under; 0: none.");
   f.Flag("confine", order.confine, "Give up all rights that the work does not need.");

@@ -27,6 +27,8 @@ struct WorkOrder {
   std::string model;        // the ONNX file
   std::string calibration;  // dataset folders; empty: none
   std::string evaluation;
+  std::string cache;     // a folder of storage/pass_cache.h that is there; empty: none
+  int64_t cache_mb = 0;  // a longer result is not kept
   int64_t threads = 1;
   int64_t memory_mb = 0;  // the limit that the process runs under; 0: none
   bool confine = true;    // daemon/confine.h
@@ -36,7 +38,7 @@ struct ChainResult {
   std::string chain;
   std::string file;  // in the folder; empty: none, or the baseline's own model
   Json steps = Json::array();
-  Json reports = Json::array();  // [{"pass", "seconds", "report"}, ...]; the last is "evaluate"
+  Json reports = Json::array();  // as Outcome has them; the last is "evaluate"
   Json metrics = Json::object();
   Json error;  // null: none
 };

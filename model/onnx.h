@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -35,6 +36,10 @@ struct SaveOptions {
 // Throws kUnavailable where the disk refuses, with nothing left behind.
 void SaveOnnx(const Model& model, const std::filesystem::path& path,
               const SaveOptions& options = {});
+
+// Hands the bytes of the one message that SaveOnnx writes, whatever their number, to `sink`, part
+// by part.
+void StreamOnnx(const Model& model, const std::function<void(std::span<const std::byte>)>& sink);
 
 // One message; throws kInvalidArgument where it would pass 2 GB.
 std::string SerializeOnnx(const Model& model);

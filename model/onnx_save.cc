@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 
 #include "model/onnx.h"
 #include "model/onnx_write.h"
@@ -78,22 +79,28 @@ class NewFile {
 // Tensors of half a gigabyte are written in parts, so that no more than a part is in memory.
 constexpr size_t kPartBytes = size_t{8} << 20;
 
-void WriteTensor(NewFile& file, const Tensor& tensor) {
+using Sink = std::function<void(std::span<const std::byte>)>;
+
+void WriteTensor(const Sink& sink, const Tensor& tensor) {
   const std::span<const std::byte> bytes = tensor.bytes();
   for (size_t begin = 0; begin < bytes.size(); begin += kPartBytes) {
-    file.Write(bytes.subspan(begin, std::min(kPartBytes, bytes.size() - begin)));
+    sink(bytes.subspan(begin, std::min(kPartBytes, bytes.size() - begin)));
     tensor.DropPages();
   }
 }
 
-void WriteMessage(NewFile& file, const WireText& message) {
+void WriteMessage(const Sink& sink, const WireText& message) {
   for (const WireText::Piece& piece : message.pieces()) {
     if (const std::string* text = std::get_if<std::string>(&piece)) {
-      file.Write(BytesOf(*text));
+      sink(BytesOf(*text));
     } else {
-      WriteTensor(file, std::get<Tensor>(piece));
+      WriteTensor(sink, std::get<Tensor>(piece));
     }
   }
+}
+
+Sink Into(NewFile& file) {
+  return [&file](std::span<const std::byte> bytes) { file.Write(bytes); };
 }
 
 std::optional<ExternalPlace> WithinMessage(const Tensor&) { return std::nullopt; }
@@ -119,7 +126,7 @@ class ExternalLayout {
   void Write(NewFile& file) const {
     for (const auto& [offset, tensor] : places_) {
       file.PadTo(offset);
-      WriteTensor(file, tensor);
+      WriteTensor(Into(file), tensor);
     }
   }
 
@@ -145,7 +152,7 @@ void SaveWithExternalData(const Model& model, const std::filesystem::path& path,
   NewFile data(data_path);
   layout.Write(data);
   NewFile file(path);
-  WriteMessage(file, message);
+  WriteMessage(Into(file), message);
   // The data first: a model whose data is missing cannot be read, data without a model harms
   // nobody.
   data.Rename();
@@ -161,8 +168,12 @@ void SaveOnnx(const Model& model, const std::filesystem::path& path, const SaveO
     return;
   }
   NewFile file(path);
-  WriteMessage(file, message);
+  WriteMessage(Into(file), message);
   file.Rename();
+}
+
+void StreamOnnx(const Model& model, const std::function<void(std::span<const std::byte>)>& sink) {
+  WriteMessage(sink, WriteModel(model, WithinMessage));
 }
 
 std::string SerializeOnnx(const Model& model) {

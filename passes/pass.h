@@ -31,6 +31,7 @@ struct Step {
   Json options;  // all of them, defaults filled in
   Pass run;
   bool needs_calibration = false;
+  int64_t version = 1;  // of the pass
 };
 
 struct PassInfo {
@@ -62,7 +63,7 @@ PassInfo DefinePass(
                         [options](Model model, PassContext& context) {
                           return Run(std::move(model), options, context);
                         },
-                        info.needs_calibration(written)};
+                        info.needs_calibration(written), info.version};
           },
           [] { return DescribeFields<Options>(); },
           needs_calibration,

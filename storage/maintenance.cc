@@ -5,6 +5,8 @@
 #include <system_error>
 
 #include "config/settings.h"
+#include "storage/job_logs.h"
+#include "storage/pass_cache.h"
 #include "storage/sqlite.h"
 #include "storage/store_impl.h"
 #include "storage/uploads.h"
@@ -17,6 +19,17 @@ namespace fs = std::filesystem;
 constexpr int64_t kDayMs = 86'400'000;
 constexpr std::chrono::hours kGrace(1);
 
+int64_t SweepLogs(const Store& store, const GarbageOptions& options) {
+  const int64_t before_ms = NowMs() - options.run_days * kDayMs;
+  const auto is_kept = [&](int64_t id) {
+    const std::optional<Job> job = store.GetJob(id);
+    if (!job) return false;
+    if (options.run_days == 0 || job->finished_ms.value_or(before_ms) >= before_ms) return true;
+    return store.CountRuns({.job = id}) > 0;  // kept by a tag
+  };
+  return JobLogs(options.logs_dir).Sweep(is_kept, options.is_dry);
+}
+
 }  // namespace
 
 Garbage CollectGarbage(Store& store, Artifacts& artifacts, const GarbageOptions& options) {
@@ -26,9 +39,17 @@ Garbage CollectGarbage(Store& store, Artifacts& artifacts, const GarbageOptions&
     garbage.runs =
         options.is_dry ? store.CountRunsBefore(before_ms) : store.DeleteRunsBefore(before_ms);
   }
-  const SweptArtifacts swept = artifacts.Sweep(store.ReferencedArtifacts(), kGrace, options.is_dry);
+  if (!options.logs_dir.empty()) garbage.logs = SweepLogs(store, options);
+  const std::set<std::string> referenced = store.ReferencedArtifacts();
+  const SweptArtifacts swept = artifacts.Sweep(referenced, kGrace, options.is_dry);
   garbage.artifacts = swept.count;
   garbage.bytes = swept.bytes;
+  if (options.cache_dir.empty()) return garbage;
+  const TrimmedCache trimmed =
+      TrimPassCache(options.cache_dir,
+                    {.bytes_max = options.cache_bytes_max, .models = &referenced}, options.is_dry);
+  garbage.cache_entries = trimmed.count;
+  garbage.cache_bytes = trimmed.bytes;
   return garbage;
 }
 
@@ -53,14 +74,21 @@ void RunGc(std::vector<std::string> arguments, std::ostream& out) {
   }
   Store store(settings.Database(), {});
   Artifacts artifacts(settings.ArtifactsDir());
-  const Garbage garbage =
-      CollectGarbage(store, artifacts, {.run_days = settings.run_days, .is_dry = is_dry});
+  const Garbage garbage = CollectGarbage(store, artifacts,
+                                         {.run_days = settings.run_days,
+                                          .is_dry = is_dry,
+                                          .cache_dir = settings.CacheDir(),
+                                          .cache_bytes_max = settings.cache_mb << 20,
+                                          .logs_dir = settings.LogsDir()});
   const int64_t uploads =
       Uploads(settings.UploadsDir()).Sweep(std::chrono::hours(settings.upload_hours), is_dry);
   out << DumpJson({{"runs", garbage.runs},
                    {"uploads", uploads},
                    {"artifacts", garbage.artifacts},
                    {"bytes", garbage.bytes},
+                   {"cache_entries", garbage.cache_entries},
+                   {"cache_bytes", garbage.cache_bytes},
+                   {"logs", garbage.logs},
                    {"dry", is_dry}})
       << "\n";
 }

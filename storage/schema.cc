@@ -189,6 +189,13 @@ CREATE TABLE batch_items (
 CREATE INDEX batch_items_by_recipe ON batch_items (sha256, recipe, job);
 CREATE INDEX batch_items_by_job ON batch_items (job);
 )sql",
+    R"sql(
+-- How often a job went back into the queue, why the last time, and when.
+ALTER TABLE jobs ADD COLUMN requeues INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN requeue TEXT;
+ALTER TABLE jobs ADD COLUMN requeued_ms INTEGER;
+CREATE INDEX jobs_by_requeue ON jobs (requeued_ms) WHERE requeued_ms IS NOT NULL;
+)sql",
 };
 
 int64_t Pragma(Database& database, const std::string& name) {
@@ -205,7 +212,7 @@ bool HasTables(Database& database) {
 
 int64_t SchemaVersion() { return static_cast<int64_t>(kMigrations.size()); }
 
-void Migrate(Database& database) {
+void Migrate(Database& database, int64_t target) {
   const int64_t application = Pragma(database, "application_id");
   const int64_t version = Pragma(database, "user_version");
   if (application != kApplicationId && (application != 0 || HasTables(database))) {
@@ -216,7 +223,7 @@ void Migrate(Database& database) {
                                                  "; this pared knows schemas up to " +
                                                  std::to_string(SchemaVersion()));
   }
-  for (int64_t next = version; next < SchemaVersion(); ++next) {
+  for (int64_t next = version; next < target; ++next) {
     Transaction transaction(database, DatabaseAccess::kWrite);
     database.Execute(kMigrations[static_cast<size_t>(next)]);
     database.Execute("PRAGMA application_id = " + std::to_string(kApplicationId));

@@ -6,11 +6,11 @@
 
 namespace pared {
 
-// Brings the database to the newest schema, one transaction a migration. Throws kInvalidArgument
-// where a newer pared, or no pared, wrote the file.
-void Migrate(Database& database);
-
 // How many migrations there are: the newest schema's version.
 int64_t SchemaVersion();
+
+// Brings the database to `target` of the schema, the newest by default, one transaction a
+// migration. Throws kInvalidArgument where a newer pared, or no pared, wrote the file.
+void Migrate(Database& database, int64_t target = SchemaVersion());
 
 }  // namespace pared

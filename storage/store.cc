@@ -24,7 +24,8 @@ constexpr int kReadersMax = 8;
 constexpr const char* kStateNames[] = {"queued", "running", "succeeded", "failed", "cancelled"};
 
 const std::string kJobColumns =
-    "id, state, tries, cancel, spec, progress, error, created_ms, started_ms, finished_ms";
+    "id, state, tries, cancel, spec, progress, error, created_ms, started_ms, "
+    "finished_ms, requeues, requeue";
 
 std::optional<int64_t> IntegerOf(const Statement& statement, int column) {
   if (statement.is_null(column)) return std::nullopt;
@@ -45,6 +46,8 @@ Job JobOf(const Statement& row) {
   job.created_ms = row.integer(7);
   job.started_ms = IntegerOf(row, 8);
   job.finished_ms = IntegerOf(row, 9);
+  job.requeues = row.integer(10);
+  job.requeue = JsonOf(row, 11);
   return job;
 }
 
@@ -288,51 +291,62 @@ void Store::Finish(JobId id, JobState state, const Json& error,
 }
 
 void Store::Requeue(JobId id) {
+  // The daemon's stop is not the job's fault: this try does not count.
+  impl_->PutBack(id, {{"code", "unavailable"}, {"message", "the daemon stopped"}, {"where", ""}},
+                 1);
+}
+
+void Store::Retry(JobId id, const Json& why) { impl_->PutBack(id, why, 0); }
+
+void Store::Impl::PutBack(JobId id, const Json& why, int64_t tries_forgiven) {
   static_assert(IsLegal(JobState::kRunning, JobState::kQueued));
   static_assert(IsLegal(JobState::kRunning, JobState::kCancelled));
   {
-    std::lock_guard lock(impl_->mutex);
-    // The daemon's stop is not the job's fault: this try does not count.
-    Statement update(impl_->writer,
-                     "UPDATE jobs SET tries = tries - 1, "
+    std::lock_guard guard(mutex);
+    Statement update(writer,
+                     "UPDATE jobs SET tries = tries - ?1, requeues = requeues + 1, "
+                     "requeue = ?2, requeued_ms = ?3, "
                      "state = CASE cancel WHEN 1 THEN 'cancelled' ELSE 'queued' END, "
-                     "finished_ms = CASE cancel WHEN 1 THEN ? END "
-                     "WHERE id = ? AND state = 'running'");
-    update.Bind(NowMs()).Bind(id).Run();
-    if (impl_->writer.changes() == 0) ThrowUnchanged(impl_->writer, id, "requeue");
+                     "finished_ms = CASE cancel WHEN 1 THEN ?3 END "
+                     "WHERE id = ?4 AND state = 'running'");
+    update.Bind(tries_forgiven).Bind(JsonColumn(why)).Bind(NowMs()).Bind(id).Run();
+    if (writer.changes() == 0) ThrowUnchanged(writer, id, "requeue");
   }
-  impl_->queued.notify_one();
+  queued.notify_one();
 }
 
 void Store::Recover(int64_t tries_max) {
   static_assert(IsLegal(JobState::kRunning, JobState::kFailed));
   {
     std::lock_guard lock(impl_->mutex);
+    const std::string died = "the daemon died while it ran this job";
+    const Json why = {{"code", "internal"}, {"message", died}, {"where", ""}};
     const Json error = {{"code", "internal"},
-                        {"message", "the daemon died while it ran this job, " +
-                                        std::to_string(tries_max) + " times"},
+                        {"message", died + ", " + std::to_string(tries_max) + " times"},
                         {"where", ""}};
     Statement update(impl_->writer,
                      "UPDATE jobs SET "
                      "error = CASE WHEN cancel = 0 AND tries >= ?1 THEN ?2 END, "
                      "finished_ms = CASE WHEN cancel = 1 OR tries >= ?1 THEN ?3 END, "
+                     "requeues = requeues + 1, requeue = ?4, requeued_ms = ?3, "
                      "state = CASE WHEN cancel = 1 THEN 'cancelled' "
                      "WHEN tries >= ?1 THEN 'failed' ELSE 'queued' END "
                      "WHERE state = 'running'");
-    update.Bind(tries_max).Bind(DumpJson(error)).Bind(NowMs()).Run();
+    update.Bind(tries_max).Bind(DumpJson(error)).Bind(NowMs()).Bind(DumpJson(why)).Run();
   }
   impl_->queued.notify_all();
 }
 
-std::vector<Job> Store::Watched(JobId after, int64_t ended_ms) const {
+std::vector<Job> Store::Watched(JobId after, int64_t since_ms) const {
   Reader reader(impl_->readers);
   Statement select(reader.database(),
                    "SELECT " + kJobColumns +
                        " FROM jobs WHERE id IN ("
                        "SELECT id FROM jobs WHERE state = 'running' UNION "
                        "SELECT id FROM jobs WHERE id > ? UNION "
-                       "SELECT id FROM jobs WHERE finished_ms >= ?) ORDER BY id");
-  select.Bind(after).Bind(ended_ms);
+                       "SELECT id FROM jobs WHERE finished_ms >= ? UNION "
+                       "SELECT id FROM jobs WHERE requeued_ms >= ?) ORDER BY id");
+  select.Bind(after).Bind(since_ms).Bind(since_ms);
   std::vector<Job> jobs;
   while (select.Step()) jobs.push_back(JobOf(select));
   return jobs;

@@ -19,6 +19,9 @@
 namespace pared {
 
 using JobId = int64_t;
+
+int64_t NowMs();  // since 1970, UTC
+
 enum class JobState { kQueued, kRunning, kSucceeded, kFailed, kCancelled };
 
 const char* JobStateName(JobState state);
@@ -34,7 +37,7 @@ constexpr JobTransition kJobTransitions[] = {
     {JobState::kRunning, JobState::kSucceeded},  // every chain has a run without an error
     {JobState::kRunning, JobState::kFailed},     // a chain failed, or too many tries
     {JobState::kRunning, JobState::kCancelled},  // cancelled while it ran
-    {JobState::kRunning, JobState::kQueued},     // the daemon stopped or died
+    {JobState::kRunning, JobState::kQueued},     // the daemon stopped or died, or the worker died
 };
 constexpr bool IsLegal(JobState from, JobState to) {
   for (const JobTransition& legal : kJobTransitions) {
@@ -56,6 +59,8 @@ struct Job {
   Json error;              // {"code", "message", "where"}; null: none
   int64_t created_ms = 0;  // since 1970, UTC
   std::optional<int64_t> started_ms, finished_ms;
+  int64_t requeues = 0;  // how often it went back into the queue
+  Json requeue;          // why the last time, as an error; null: never
 };
 
 struct RunRecord {
@@ -179,7 +184,9 @@ class Store {
   // Records the runs and ends the job in one transaction: running -> succeeded, failed or
   // cancelled. kConflict where it is not running.
   void Finish(JobId id, JobState state, const Json& error, const std::vector<RunRecord>& runs);
-  void Requeue(JobId id);  // running -> queued: the daemon stops
+  void Requeue(JobId id);  // running -> queued: the daemon stops; the try does not count
+  // running -> queued: the try was ended by what is no fault of the job's, as `why` says.
+  void Retry(JobId id, const Json& why);
   // At start: running -> queued, or failed where it has been tried `tries_max` times.
   void Recover(int64_t tries_max);
 
@@ -236,8 +243,8 @@ class Store {
   // Artifacts that a model, a run or a job that has not ended names.
   std::set<std::string> ReferencedArtifacts() const;
   // What has happened to jobs: those that run, those that came after job `after`, and those that
-  // ended at `ended_ms` or later. By id.
-  std::vector<Job> Watched(JobId after, int64_t ended_ms) const;
+  // ended or went back into the queue at `since_ms` or later. By id.
+  std::vector<Job> Watched(JobId after, int64_t since_ms) const;
   JobId LastJob() const;       // the greatest id; 0: none
   void CheckWritable() const;  // throws kUnavailable or kInternal
 

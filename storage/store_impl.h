@@ -72,6 +72,9 @@ class Reader {
 struct Store::Impl {
   Impl(const std::filesystem::path& file, StoreLimits store_limits);
 
+  // running -> queued, or cancelled where that was asked for.
+  void PutBack(JobId id, const Json& why, int64_t tries_forgiven);
+
   const StoreLimits limits;
   FileLock lock;
   std::mutex mutex;
@@ -81,8 +84,6 @@ struct Store::Impl {
   ReaderPool readers;
   ColumnCache columns;
 };
-
-int64_t NowMs();
 
 // JSON columns: NULL and JSON's null are the same.
 std::optional<std::string> JsonColumn(const Json& json);

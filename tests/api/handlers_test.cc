@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 
+#include "storage/job_logs.h"
 #include "tests/api/service_fixture.h"
 
 namespace pared {
@@ -62,6 +63,44 @@ TEST_F(ServiceTest, SubmitWithAKeyHappensOnce) {
   Json other = Spec();
   other["seed"] = 1;
   EXPECT_EQ(Post(other, {{"idempotency-key", "k"}}).status, 409);
+}
+
+TEST_F(ServiceTest, LimitsThatTheDaemonNeverGrantsAreRefusedAtTheirPlace) {
+  settings_.memory_total_mb = 10'000;
+  settings_.time_s_max = 100;
+  Json spec = Spec();
+  spec["limits"] = {{"memory_mb", 10'000}, {"time_s", 100}};
+  EXPECT_EQ(Post(spec).status, 201);
+  spec["limits"] = {{"memory_mb", 10'001}};
+  EXPECT_EQ(Post(spec).status, 400);
+  EXPECT_THAT(Post(spec).body, HasSubstr("/limits/memory_mb"));
+  EXPECT_THAT(Post(spec).body, HasSubstr("10000 MB"));
+  spec["limits"] = {{"time_s", 101}};
+  EXPECT_THAT(Post(spec).body, HasSubstr("/limits/time_s"));
+}
+
+TEST_F(ServiceTest, AJobsLogIsGivenFromAnOffsetOn) {
+  Post(Spec());
+  EXPECT_EQ(Ask(Verb::kGet, "/v1/jobs/1/log").body, "");
+  const JobLogs logs(settings_.LogsDir());
+  logs.Append(1, R"({"event":"a"})", LogSource::kRunner);
+  const Response first = Ask(Verb::kGet, "/v1/jobs/1/log");
+  EXPECT_EQ(first.body, "{\"event\":\"a\"}\n");
+  EXPECT_EQ(first.headers.at("x-next-after"), "14");
+  logs.Append(1, R"({"event":"b"})", LogSource::kRunner);
+  EXPECT_EQ(Ask(Verb::kGet, "/v1/jobs/1/log", "after=14").body, "{\"event\":\"b\"}\n");
+  EXPECT_EQ(Ask(Verb::kGet, "/v1/jobs/2/log").status, 404);
+}
+
+TEST_F(ServiceTest, AJobThatGoesBackIntoTheQueueIsAnEvent) {
+  Post(Spec());
+  const Response all = Ask(Verb::kGet, "/v1/events");
+  store_.Claim({});
+  EXPECT_THAT(*all.stream(), HasSubstr("running"));
+  store_.Retry(1, {{"code", "internal"}, {"message", "killed by signal 9"}, {"where", ""}});
+  EXPECT_THAT(*all.stream(), ::testing::AllOf(HasSubstr("\"state\":\"queued\""),
+                                              HasSubstr("\"requeues\":1"), HasSubstr("signal 9")));
+  EXPECT_EQ(*all.stream(), "");
 }
 
 TEST_F(ServiceTest, GetJobWaitsUntilItHasEndedOrTheTimeIsUp) {

@@ -23,7 +23,7 @@ auto RefusedAt(const std::string& where) { return ThrowsError(ErrorCode::kInvali
 TEST(JobSpec, FillsInDefaults) {
   EXPECT_EQ(WriteJobSpec(ReadJobSpec(ParseJson(kSmallest))), ParseJson(R"({
     "model": "m", "model_sha256": "", "experiment": "default", "priority": 0, "seed": 0,
-    "artifact": "onnx",
+    "artifact": "onnx", "cache": true,
     "calibration": {"dataset": "", "samples": 128},
     "chains": [{"name": "c", "passes": [{"pass": "p"}]}],
     "evaluate": {"dataset": "", "samples": 0, "runs": 50, "threads": 1,

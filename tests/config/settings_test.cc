@@ -75,5 +75,22 @@ TEST(Settings, HelpTellsRangeAndDefault) {
                                     "free. (0 to 65535, default 8080)"));
 }
 
+TEST(Settings, LimitsThatContradictEachOtherAreRefused) {
+  EXPECT_THAT(
+      [] {
+        ReadCommandLine({"--memory_mb=1000", "--memory_total_mb=999"});
+      },
+      ThrowsError(ErrorCode::kInvalidArgument, "/memory_total_mb"));
+  EXPECT_THAT(
+      [] {
+        ReadCommandLine({"--time_s=11", "--time_s_max=10"});
+      },
+      ThrowsError(ErrorCode::kInvalidArgument, "/time_s"));
+  EXPECT_EQ(ReadCommandLine({"--memory_mb=1000", "--jobs_max=3"}).settings.MemoryTotalMb(), 3'000);
+  EXPECT_EQ(
+      ReadCommandLine({"--memory_mb=1000", "--memory_total_mb=1000"}).settings.MemoryTotalMb(),
+      1'000);
+}
+
 }  // namespace
 }  // namespace pared

@@ -28,7 +28,7 @@ class ConfineTest : public testing::Test {
   int Confined(const std::function<int()>& act) const {
     const pid_t child = ::fork();
     if (child == 0) {
-      const Json report = Confine({{dir_ / "model"}, dir_ / "job"});
+      const Json report = Confine({{dir_ / "model"}, {dir_ / "job"}});
       ::_exit(report.at("seccomp") == true && report.at("no_new_privs") == true ? act() : 100);
     }
     int status = 0;
@@ -44,7 +44,7 @@ class ConfineTest : public testing::Test {
   // Whether this kernel has Landlock: without it the files stay open, and the report says so.
   bool HasLandlock() const {
     const pid_t child = ::fork();
-    if (child == 0) ::_exit(Confine({{}, dir_ / "job"}).at("landlock") > 0 ? 0 : 1);
+    if (child == 0) ::_exit(Confine({{}, {dir_ / "job"}}).at("landlock") > 0 ? 0 : 1);
     int status = 0;
     ::waitpid(child, &status, 0);
     return WEXITSTATUS(status) == 0;

@@ -163,7 +163,7 @@ TEST_F(RunnerTest, WhatEndedBeforeACrashIsKept) {
   const JobId id = store_.Submit(kSpec);
   const Runner runner(store_, artifacts_, Script(R"sh(
 echo '{"runs": [{"chain": "baseline", "metrics": {"top1": 0.9}}]}' > $FOLDER/result.json
-kill -KILL $$)sh"));
+kill -SEGV $$)sh"));
   EXPECT_EQ(WaitForEnd(id).state, JobState::kFailed);
   EXPECT_THAT(RunsOf(id), SizeIs(1));
 }
@@ -261,16 +261,89 @@ TEST_F(RunnerTest, RunsSeveralJobsAtOnceWhereItIsTold) {
   EXPECT_EQ(WaitForEnd(second).state, JobState::kSucceeded);
 }
 
-TEST(MemoryBudget, WaitsForMemoryAndLetsALargeJobRunAlone) {
-  MemoryBudget budget(100);
-  const std::optional<int64_t> all = budget.Take(1'000, {});
-  EXPECT_EQ(all, 100);
+// The second job wants more than the first leaves: it never sees the first's mark gone.
+TEST_F(RunnerTest, AJobThatDoesNotFitWaitsUntilTheOtherHasEnded) {
+  Json large = kSpec;
+  large["limits"] = {{"memory_mb", 600}};
+  const JobId first = store_.Submit(large);
+  const JobId second = store_.Submit(large);
+  RunnerSettings settings = Script(
+      "mkdir $FOLDER/../../alone || exit 3; echo '{\"step\": \"a\", \"fraction\": 0}'\n"
+      "while [ ! -e $FOLDER/../../go ]; do sleep 0.01; done; rmdir $FOLDER/../../alone" +
+      std::string(kGoodResult));
+  settings.jobs_max = 2;
+  settings.memory_total_mb = 1'000;
+  const Runner runner(store_, artifacts_, settings);
+  WaitUntil(second, [](const Job& job) {
+    return job.progress.is_object() && job.progress["step"] == "waits for memory or threads";
+  });
+  WriteFile(dir_ / "go", "");
+  EXPECT_EQ(WaitForEnd(first).state, JobState::kSucceeded);
+  EXPECT_EQ(WaitForEnd(second).state, JobState::kSucceeded);
+}
+
+TEST_F(RunnerTest, AKilledWorkersJobIsTriedAgainAndSaysSo) {
+  const JobId id = store_.Submit(kSpec);
+  const std::string seen = (dir_ / "seen").string();
+  RunnerSettings settings =
+      Script("[ -e " + seen + " ] || { touch " + seen + "; kill -KILL $$; }" + kGoodResult);
+  settings.logs_dir = dir_ / "logs";
+  const Runner runner(store_, artifacts_, settings);
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kSucceeded);
+  EXPECT_EQ(job.tries, 2);
+  EXPECT_EQ(job.requeues, 1);
+  EXPECT_THAT(job.requeue["message"].get<std::string>(), HasSubstr("signal 9"));
+  EXPECT_THAT(JobLogs(dir_ / "logs").Read(id, 0).text,
+              AllOf(HasSubstr("job_requeued"), HasSubstr("signal 9"), HasSubstr("job_ended")));
+}
+
+TEST_F(RunnerTest, AJobWhoseWorkerIsKilledEachTimeIsFailedAndTheNextOneRuns) {
+  const JobId poison = store_.Submit(kSpec);
+  Json sane = kSpec;
+  sane["experiment"] = "sane";
+  const JobId next = store_.Submit(sane);
+  RunnerSettings settings =
+      Script("grep -q sane $FOLDER/order.json || kill -KILL $$" + std::string(kGoodResult));
+  settings.tries_max = 3;
+  const Runner runner(store_, artifacts_, settings);
+  const Job job = WaitForEnd(poison);
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_EQ(job.tries, 3);
+  EXPECT_THAT(job.error["message"].get<std::string>(),
+              AllOf(HasSubstr("signal 9"), HasSubstr("3 tries"), HasSubstr("tries_max")));
+  EXPECT_EQ(WaitForEnd(next).state, JobState::kSucceeded);
+}
+
+TEST_F(RunnerTest, WhatTheWorkerLogsIsKeptWithTheJob) {
+  const JobId id = store_.Submit(kSpec);
+  RunnerSettings settings =
+      Script("echo '{\"event\": \"hello\"}' >&2; echo plain >&2" + std::string(kGoodResult));
+  settings.logs_dir = dir_ / "logs";
+  const Runner runner(store_, artifacts_, settings);
+  WaitForEnd(id);
+  WaitUntil(id, [&](const Job&) {
+    return JobLogs(dir_ / "logs").Read(id, 0).text.find("job_ended") != std::string::npos;
+  });
+  EXPECT_THAT(JobLogs(dir_ / "logs").Read(id, 0).text,
+              AllOf(HasSubstr("job_started"), HasSubstr("{\"event\": \"hello\"}\n"),
+                    HasSubstr("\"text\":\"plain\"")));
+}
+
+TEST(Budget, WaitsForWhatThereIsNotAndLetsALargeJobRunAlone) {
+  Budget budget({100, 4});
+  const std::optional<Resources> all = budget.Take({1'000, 1}, {});
+  EXPECT_EQ(all->memory_mb, 100);
   std::stop_source stopped;
   stopped.request_stop();
-  EXPECT_EQ(budget.Take(1, stopped.get_token()), std::nullopt);
+  bool has_waited = false;
+  EXPECT_FALSE(budget.Take({1, 1}, stopped.get_token(), [&] { has_waited = true; }));
+  EXPECT_TRUE(has_waited);
   budget.GiveBack(*all);
-  EXPECT_EQ(budget.Take(60, {}), 60);
-  EXPECT_EQ(budget.Take(50, stopped.get_token()), std::nullopt);
+  EXPECT_TRUE(budget.Take({60, 3}, {}));
+  EXPECT_FALSE(budget.Take({50, 1}, stopped.get_token()));
+  EXPECT_FALSE(budget.Take({40, 2}, stopped.get_token()));
+  EXPECT_TRUE(budget.Take({40, 1}, {}));
 }
 
 TEST_F(RunnerTest, AModelThatIsGoneFailsTheJob) {
@@ -290,6 +363,8 @@ class RealWorkerTest : public RunnerTest {
     return {.program = PARED_PROGRAM,
             .work_dir = dir_ / "work",
             .datasets_dir = dir_ / "datasets",
+            .cache_dir = dir_ / "cache",
+            .cache_mb = 64,
             .time_s = 60,
             .threads = 2};
   }
@@ -323,6 +398,40 @@ TEST_F(RealWorkerTest, MeasuresTheBaselineAndTheChain) {
   EXPECT_EQ(report["pass"], "evaluate");
   EXPECT_EQ(report["report"]["random_inputs"], true);
   EXPECT_EQ(LoadOnnx(artifacts_.Open(runs[1].record.artifact).model).graph.inputs.size(), 1u);
+}
+
+// The cache is the only folder beside its own that a confined worker may write.
+TEST_F(RealWorkerTest, TheSecondJobUsesWhatTheFirstHasMadeUnlessItIsToldNotTo) {
+  Json anew = kSpec;
+  anew["cache"] = false;
+  const JobId first = store_.Submit(kSpec);
+  const JobId second = store_.Submit(kSpec);
+  const JobId third = store_.Submit(anew);
+  const Runner runner(store_, artifacts_, Real());
+  for (const JobId id : {first, second, third}) ASSERT_EQ(WaitForEnd(id).error, Json());
+  const RunRecord made = RunsOf(first)[1].record;
+  const RunRecord found = RunsOf(second)[1].record;
+  EXPECT_FALSE(made.reports[0].contains("cached")) << made.reports;
+  EXPECT_FALSE(made.reports[0].contains("not_cached")) << made.reports;
+  EXPECT_EQ(found.reports[0].at("cached"), true);
+  EXPECT_EQ(found.artifact, made.artifact);
+  EXPECT_FALSE(RunsOf(third)[1].record.reports[0].contains("cached"));
+}
+
+TEST_F(RealWorkerTest, TheCacheStaysWithinItsBound) {
+  RunnerSettings settings = Real();
+  settings.cache_mb = 1;
+  const std::filesystem::path old = settings.cache_dir / "other" / "key";
+  std::filesystem::create_directories(old);
+  WriteFile(old / "model.onnx", std::string(size_t{1} << 20, 'x'));
+  std::filesystem::last_write_time(old, std::filesystem::file_time_type::clock::now() - 1h);
+  const JobId id = store_.Submit(kSpec);
+  const Runner runner(store_, artifacts_, settings);
+  WaitForEnd(id);
+  EXPECT_FALSE(std::filesystem::exists(old));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(settings.cache_dir / model_.sha256),
+                          std::filesystem::directory_iterator()),
+            1);
 }
 
 TEST_F(RealWorkerTest, AModelThatItCannotRunFailsTheJobByName) {

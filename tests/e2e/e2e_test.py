@@ -270,13 +270,17 @@ class Nights(EndToEnd):
 
 
 class Faults(EndToEnd):
-    def test_a_killed_worker_fails_its_job_only(self):
+    def test_a_worker_killed_again_and_again_fails_its_job_only(self):
         daemon = self.start_with_model()
         job = daemon.submit(LONG)
+        first = daemon.wait_for_worker(job)
+        os.kill(first, signal.SIGKILL)
+        daemon.wait(job, lambda j: j["tries"] == 2 and j["requeues"] == 1)
         os.kill(daemon.wait_for_worker(job), signal.SIGKILL)
         ended = daemon.wait_for_end(job)
         self.assertEqual(ended["state"], "failed")
         self.assertIn("signal 9", ended["error"]["message"])
+        self.assertIn("2 tries", ended["error"]["message"])
         after = daemon.submit(timed_spec(chains=1, runs=10))
         self.assertEqual(daemon.wait_for_end(after)["state"], "succeeded")
 
@@ -370,6 +374,67 @@ class Faults(EndToEnd):
         daemon = self.start()
         daemon.wait_for_worker(job)
         self.assertEqual(daemon.get(f"/v1/jobs/{job}")["state"], "running")
+
+
+class DiskFull(unittest.TestCase):
+    """The data folder on a file system of 96 MB that the test fills."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="pared-e2e-")
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "none", folder.name], capture_output=True)
+        if mounted.returncode != 0:
+            self.skipTest("a tmpfs cannot be mounted here: " + mounted.stderr.decode().strip())
+        self.addCleanup(subprocess.run, ["umount", folder.name], check=True)
+        self.daemon = Daemon(self.folder)
+        self.addCleanup(self.daemon.end, signal.SIGKILL)
+        self.daemon.upload()
+
+    def fill(self, left):
+        """Leaves so many bytes, rounded to pages."""
+        with open(self.folder / "filler", "wb", buffering=0) as filler:
+            for size in (1 << 20, 4096):
+                try:
+                    while filler.write(b"x" * size) == size:
+                        pass
+                except OSError:
+                    pass
+            filler.truncate(filler.tell() - left)
+
+    def artifacts(self):
+        return {path for path in (self.folder / "data" / "artifacts").rglob("*") if path.is_file()}
+
+    def test_a_job_fails_by_name_and_the_daemon_goes_on(self):
+        self.assertEqual(self.daemon.curl("/readyz")[0], 200)
+        self.fill(left=256 << 10)
+        status, body = self.daemon.curl("/readyz")
+        self.assertEqual(status, 503)
+        self.assertRegex(json.loads(body)["detail"], "the disk has 0 MB left")
+        # Its 60 models have 13 kB each.
+        ended = self.daemon.wait_for_end(self.daemon.submit(timed_spec(chains=60, runs=0)))
+        self.assertEqual(ended["state"], "failed")
+        self.assertRegex(ended["error"]["message"], "No space left on device|disk is full")
+        self.assertEqual(self.daemon.curl("/healthz")[0], 200)
+        (self.folder / "filler").unlink()
+        self.assertEqual(self.daemon.curl("/readyz")[0], 200)
+        after = self.daemon.submit(timed_spec(chains=1, runs=1))
+        self.assertEqual(self.daemon.wait_for_end(after)["state"], "succeeded")
+
+    def test_nothing_half_written_stays_where_there_is_no_room_at_all(self):
+        before = self.artifacts()
+        self.fill(left=0)
+        status, body = self.daemon.curl("/v1/models/other", "-T", str(MODEL))
+        self.assertEqual(status, 503, body)
+        status, body = self.daemon.curl("/v1/jobs", "-d", json.dumps(timed_spec(chains=1, runs=0)))
+        self.assertIn(status, (201, 503), body)  # the write-ahead log may have room for one
+        (self.folder / "filler").unlink()
+        if status == 201:
+            self.daemon.wait_for_end(json.loads(body)["id"])
+        self.assertEqual([m["name"] for m in self.daemon.get("/v1/models")["models"]], ["mnist-conv"])
+        self.assertLessEqual(before, self.artifacts())
+        for path in self.artifacts() - before:
+            self.assertEqual(path.name, "model.onnx")  # whole: of a job that found room in the end
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@
 namespace pared {
 namespace {
 
-constexpr int kWriters = 8;
-constexpr int kReaders = 16;
-constexpr int kJobsEach = 25;
+constexpr int kWriters = 16;
+constexpr int kReaders = 64;
+constexpr int kJobsEach = 15;
 
 TEST(StoreStorm, LosesNothingAndLocksNobodyOut) {
   TempDir folder;
