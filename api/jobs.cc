@@ -99,6 +99,7 @@ Job Existing(const Service& service, JobId id) {
 
 void CheckJobSpec(const Service& service, const JobSpec& spec) {
   MakePlan(spec);
+  CheckLimits(service, spec.limits);
   CheckDatasets(service, spec);
 }
 

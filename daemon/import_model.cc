@@ -87,7 +87,7 @@ void RunImport(const std::vector<std::string>& arguments) {
   // Jobs that are being timed come first.
   ::setpriority(PRIO_PROCESS, 0, 19);
   if (options.confine) {
-    Confine({.readable = {fs::path(options.model).parent_path()}, .writable = options.dir});
+    Confine({.readable = {fs::path(options.model).parent_path()}, .writable = {options.dir}});
   }
   SaveOnnx(LoadOnnx(options.model), fs::path(options.dir) / kFileName);
 }
