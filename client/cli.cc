@@ -39,12 +39,14 @@ class CommandLine {
   void AddSubmit();
   void AddSpecFields(CLI::App* submit);
   void AddJobs();
+  void AddBatch();
   void AddQueries();
   void AddRuns();
   void AddCompletion();
 
   SubmitOptions submit_;
   PushOptions push_;
+  BatchOptions batch_;
   ListOptions list_;
   HistoryOptions history_;
   ParetoOptions pareto_;
@@ -69,6 +71,7 @@ CommandLine::CommandLine() {
   AddGlobals();
   AddSubmit();
   AddJobs();
+  AddBatch();
   AddQueries();
   AddRuns();
   AddCompletion();
@@ -167,12 +170,28 @@ void CommandLine::AddJobs() {
       [this](const Context& c) { return Watch(c, id_); })
       ->add_option("job", id_, "The job's id")
       ->required();
+  Add("log", "Write a job's log", [this](const Context& c) { return Log(c, id_); })
+      ->add_option("job", id_, "The job's id")
+      ->required();
   Add("cancel", "Cancel jobs", [this](const Context& c) { return Cancel(c, ids_); })
       ->add_option("jobs", ids_, "Their ids")
       ->required();
   Add("passes", "List the passes, or the options of one", [this](const Context& c) {
     return ListPasses(c, text_);
   })->add_option("pass", text_, "Its name");
+}
+
+void CommandLine::AddBatch() {
+  CLI::App* batch = Add("batch", "Optimize a zoo and report; exits 13 where it got worse",
+                        [this](const Context& c) { return Batch(c, batch_); });
+  CLI::Option* spec = batch->add_option(
+      "spec", batch_.spec_file, "The batch as JSON (docs/batches.md); - reads standard input");
+  CLI::Option* id =
+      batch->add_option("--id", batch_.batch, "Wait for a batch that was begun before");
+  id->excludes(spec);
+  batch->add_flag("--dry", batch_.is_dry, "Decide, and submit nothing");
+  batch->add_flag("--force", batch_.has_force, "Run what has not changed, too");
+  batch->add_flag("--no-wait", batch_.has_no_wait, "Do not wait for its end");
 }
 
 void CommandLine::AddQueries() {

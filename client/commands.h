@@ -53,6 +53,21 @@ std::string NameOfFile(const std::string& file);
 Json RegisterFile(const Context& context, const PushOptions& options);
 int Push(const Context& context, const PushOptions& options);
 
+// A spec file, "-" for standard input. Throws kNotFound, kInvalidArgument.
+Json ReadSpec(const std::string& file);
+
+// batch.cc
+
+struct BatchOptions {
+  std::string spec_file;  // the body of POST /v1/batches
+  int64_t batch = 0;      // in place of a new one: one that was begun before
+  bool is_dry = false, has_force = false, has_no_wait = false;
+};
+// Until the batch has ended: kExitDone, kExitWorse or kExitFailed.
+int Batch(const Context& context, const BatchOptions& options);
+// A job's log as the daemon keeps it: a JSON object a line.
+int Log(const Context& context, int64_t job);
+
 // jobs.cc
 
 struct ListOptions {

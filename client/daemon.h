@@ -26,6 +26,7 @@ enum ExitCode {
   kExitJobFailed = 10,
   kExitJobCancelled = 11,
   kExitDiffers = 12,  // a run that was done again gave other bytes
+  kExitWorse = 13,    // a batch is worse than the one before
 };
 
 // An answer of 4xx or 5xx.

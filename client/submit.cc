@@ -27,20 +27,6 @@ std::vector<std::string> Split(const std::string& text, char separator) {
   return parts;
 }
 
-Json ReadSpec(const std::string& file) {
-  std::ostringstream text;
-  if (file == "-") {
-    text << std::cin.rdbuf();
-  } else {
-    std::ifstream stream(file, std::ios::binary);
-    if (!stream) throw Error(ErrorCode::kNotFound, "cannot read the spec", file);
-    text << stream.rdbuf();
-  }
-  Json spec = ParseJson(text.str());
-  if (!spec.is_object()) Refuse(file, "a spec is a JSON object (docs/job_spec.md)");
-  return spec;
-}
-
 // The type of a pass's option; empty where pared has no such option, which it will say better.
 std::string TypeOf(const Json& passes, const std::string& pass, const std::string& option) {
   for (const Json& entry : passes) {
@@ -108,6 +94,20 @@ Json ChainOfPasses(const std::vector<std::string>& texts, const Json& passes) {
 }
 
 }  // namespace
+
+Json ReadSpec(const std::string& file) {
+  std::ostringstream text;
+  if (file == "-") {
+    text << std::cin.rdbuf();
+  } else {
+    std::ifstream stream(file, std::ios::binary);
+    if (!stream) throw Error(ErrorCode::kNotFound, "cannot read the spec", file);
+    text << stream.rdbuf();
+  }
+  Json spec = ParseJson(text.str());
+  if (!spec.is_object()) Refuse(file, "a spec is a JSON object (docs/job_spec.md)");
+  return spec;
+}
 
 Json MakeSpec(const SubmitOptions& options, const Json& passes) {
   Json spec = options.spec_file.empty() ? Json::object() : ReadSpec(options.spec_file);

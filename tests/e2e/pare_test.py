@@ -126,6 +126,27 @@ class PareTest(PareBase):
         self.assertIn("/lineage/calibration", text)
         self.assertNotIn("/lineage/model", text)
 
+    def test_a_batch_reports_and_a_job_has_a_log(self):
+        zoo = self.folder / "zoo"
+        zoo.mkdir()
+        (zoo / "digits.onnx").write_bytes(MODEL.read_bytes())
+        self.daemon.end()
+        self.start(f"--datasets_dir={self.folder / 'datasets'}", f"--model_roots={zoo}")
+        spec = self.folder / "night.json"
+        spec.write_text(json.dumps({"root": str(zoo), "calibration": {"dataset": "digits", "samples": 16},
+                                    "evaluate": {"dataset": "digits", "runs": 0},
+                                    "chains": [{"name": "fp16", "passes": [{"pass": "cast_fp16"}]}]}))
+        self.assertIn("digits", self.pare("batch", str(spec), "--dry"))
+        text = self.pare("batch", str(spec))
+        self.assertIn("succeeded", text)
+        again = json.loads(self.pare("batch", str(spec), "--json"))
+        self.assertEqual([item["decision"] for item in again["batch"]["items"]], ["unchanged"])
+        log = [json.loads(line) for line in self.pare("log", "1").splitlines()]
+        self.assertTrue(any("cast_fp16" in json.dumps(line) for line in log), log)
+        (zoo / "broken.onnx").write_bytes(b"no model")
+        self.assertIn("broken", self.pare("batch", str(spec), code=13))
+        self.pare("batch", "--id", "99", code=5)
+
     def test_a_failed_job_is_an_exit_code(self):
         text = self.pare("submit", "-m", "mnist", "-d", "digits", "-c", "digits", "--runs", "0", "-w",
                          "--min-sqnr-db", "150", "--pass", "quantize_int8", code=10)
