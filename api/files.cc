@@ -45,30 +45,40 @@ std::optional<Range> RangeOf(std::string_view header, int64_t bytes) {
   return Range{*first, is_open ? bytes - 1 : std::min(*last, bytes - 1)};
 }
 
-// Of If-None-Match: a list of tags, weak ones included (RFC 9110, section 13.1.2).
-bool Names(const std::string& header, const std::string& quoted_tag) {
-  return header == "*" || header.find(quoted_tag) != std::string::npos;
+std::string Quoted(const std::string& tag) { return "\"" + tag + "\""; }
+
+Response TaggedResponse(const std::string& tag) {
+  Response response;
+  response.headers["etag"] = Quoted(tag);
+  response.headers["cache-control"] = "private, max-age=31536000, immutable";
+  response.headers["accept-ranges"] = "bytes";
+  return response;
 }
 
 }  // namespace
 
+bool NamesTag(const Request& request, const std::string& quoted_tag) {
+  const std::string header = HeaderOf(request, "if-none-match");
+  return header == "*" || header.find(quoted_tag) != std::string::npos;
+}
+
+std::optional<Response> NotModified(const Request& request, const std::string& tag) {
+  if (!NamesTag(request, Quoted(tag))) return std::nullopt;
+  Response response = TaggedResponse(tag);
+  response.status = 304;
+  return response;
+}
+
 Response FileResponse(const Request& request, const std::filesystem::path& file,
                       const std::string& tag, const std::string& name) {
-  Response response;
-  const std::string quoted_tag = "\"" + tag + "\"";
-  response.headers["etag"] = quoted_tag;
-  response.headers["cache-control"] = "private, max-age=31536000, immutable";
-  response.headers["accept-ranges"] = "bytes";
-  if (Names(HeaderOf(request, "if-none-match"), quoted_tag)) {
-    response.status = 304;
-    return response;
-  }
+  if (const std::optional<Response> known = NotModified(request, tag)) return *known;
+  Response response = TaggedResponse(tag);
   response.type = "application/octet-stream";
   response.headers["content-disposition"] = "attachment; filename=\"" + name + "\"";
   response.file = file;
   response.file_bytes = static_cast<int64_t>(std::filesystem::file_size(file));
   const std::string if_range = HeaderOf(request, "if-range");
-  if (!if_range.empty() && if_range != quoted_tag) return response;
+  if (!if_range.empty() && if_range != Quoted(tag)) return response;
   const std::optional<Range> range = RangeOf(HeaderOf(request, "range"), response.file_bytes);
   if (!range) return response;
   const std::string size = std::to_string(response.file_bytes);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "api/message.h"
@@ -13,6 +14,13 @@ namespace pared {
 // (Range, If-Range; of one range, several are answered by the whole file).
 Response FileResponse(const Request& request, const std::filesystem::path& file,
                       const std::string& tag, const std::string& name);
+
+// The answer to a client that has the file already; nullopt: it has not.
+std::optional<Response> NotModified(const Request& request, const std::string& tag);
+
+// Whether If-None-Match names this tag, which is in quotes: a list of tags, weak ones included
+// (RFC 9110, section 13.1.2).
+bool NamesTag(const Request& request, const std::string& quoted_tag);
 
 // Compares a body that came in a file with the header Content-Digest or Repr-Digest (RFC 9530).
 // Throws kInvalidArgument where it is another, or where the header has no sha-256.

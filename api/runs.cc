@@ -48,6 +48,18 @@ const std::string& ArtifactOf(const Run& run) {
   return run.record.artifact;
 }
 
+// What is kept packed is not expanded for a client that has it already.
+Response ModelResponse(const Service& service, const Request& request, const std::string& sha256,
+                       const std::string& name) {
+  if (service.artifacts.Has(sha256)) {
+    if (const std::optional<Response> known = NotModified(request, sha256)) return *known;
+  }
+  const OpenArtifact artifact = service.artifacts.Open(sha256);
+  Response response = FileResponse(request, artifact.model, sha256, name);
+  response.keeper = artifact.keeper;
+  return response;
+}
+
 Response DataResponse(const Service& service, const Request& request, const std::string& sha256) {
   const OpenArtifact artifact = service.artifacts.Open(sha256);
   if (!artifact.data) {
@@ -137,19 +149,13 @@ Response GetRunModel(const Service& service, const Request& request) {
   if (form != "onnx") {
     throw Error(ErrorCode::kInvalidArgument, "must be \"onnx\" or \"packed\"", "?form");
   }
-  const OpenArtifact artifact = service.artifacts.Open(sha256);
-  Response response = FileResponse(request, artifact.model, sha256, name + ".onnx");
-  response.keeper = artifact.keeper;
-  return response;
+  return ModelResponse(service, request, sha256, name + ".onnx");
 }
 
 // An artifact by its name, which a model, a run and a job's spec give.
 Response GetArtifact(const Service& service, const Request& request) {
   const std::string& sha256 = request.params.at("sha256");
-  const OpenArtifact artifact = service.artifacts.Open(sha256);
-  Response response = FileResponse(request, artifact.model, sha256, sha256 + ".onnx");
-  response.keeper = artifact.keeper;
-  return response;
+  return ModelResponse(service, request, sha256, sha256 + ".onnx");
 }
 
 Response GetArtifactData(const Service& service, const Request& request) {

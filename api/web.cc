@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
+#include "api/files.h"
 #include "base/error.h"
 #include "config/sha256.h"
 
@@ -14,22 +16,27 @@ constexpr const char* kContentSecurityPolicy =
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-std::string EntityTag(std::string_view bytes) {
-  Sha256 sha256;
-  sha256.Update(std::as_bytes(std::span(bytes)));
-  return '"' + sha256.Finish().substr(0, 32) + '"';
+// Of each file, in the order of WebFiles; hashed once.
+const std::vector<std::string>& EntityTags() {
+  static const std::vector<std::string> tags = [] {
+    std::vector<std::string> made;
+    for (const WebFile& file : WebFiles()) {
+      made.push_back('"' + Sha256Of(file.bytes).substr(0, 32) + '"');
+    }
+    return made;
+  }();
+  return tags;
 }
 
-Response Answer(const WebFile& file, const Request& request) {
+Response Answer(const WebFile& file, const std::string& tag, const Request& request) {
   Response response;
   response.type = std::string(file.type);
-  response.headers["etag"] = EntityTag(file.bytes);
+  response.headers["etag"] = tag;
   response.headers["cache-control"] = "no-cache";  // ask whether it has changed
   response.headers["content-security-policy"] = kContentSecurityPolicy;
   response.headers["x-content-type-options"] = "nosniff";
   response.headers["referrer-policy"] = "no-referrer";
-  const auto known = request.headers.find("if-none-match");
-  if (known != request.headers.end() && known->second == response.headers["etag"]) {
+  if (NamesTag(request, tag)) {
     response.status = 304;
   } else {
     response.body = std::string(file.bytes);
@@ -43,7 +50,7 @@ Response AnswerByName(const std::string& name, const Request& request) {
   if (file == files.end()) {
     throw Error(ErrorCode::kNotFound, "the page has no file \"" + name + "\"");
   }
-  return Answer(*file, request);
+  return Answer(*file, EntityTags()[static_cast<size_t>(file - files.begin())], request);
 }
 
 }  // namespace

@@ -14,10 +14,6 @@ namespace {
 
 constexpr size_t kChunkBytes = size_t{1} << 20;
 
-}  // namespace
-
-namespace {
-
 constexpr size_t kDigestBytes = 32;
 
 std::string HexOf(std::span<const unsigned char> digest) {
@@ -56,15 +52,15 @@ std::string Sha256::Finish() {
   return HexOf(digest);
 }
 
-FileDigest Sha256OfFile(const std::filesystem::path& file) {
-  std::ifstream stream(file, std::ios::binary);
+std::string Sha256Of(std::string_view text) {
   Sha256 sha256;
-  std::vector<char> chunk(size_t{1} << 20);
-  while (stream) {
-    stream.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
-    sha256.Update(std::as_bytes(std::span(chunk).first(static_cast<size_t>(stream.gcount()))));
-  }
-  if (!stream.eof()) throw Error(ErrorCode::kInternal, "cannot be read", file.string());
+  sha256.Update(std::as_bytes(std::span(text)));
+  return sha256.Finish();
+}
+
+FileDigest Sha256OfFile(const std::filesystem::path& file) {
+  Sha256 sha256;
+  if (!TryAddFile(file, sha256)) throw Error(ErrorCode::kInternal, "cannot be read", file.string());
   FileDigest digest;
   digest.hex = sha256.Finish();
   std::array<unsigned char, kDigestBytes> bytes = {};
@@ -81,14 +77,19 @@ bool IsSha256(const std::string& text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
-void AddFile(const std::filesystem::path& file, Sha256& sha256) {
+bool TryAddFile(const std::filesystem::path& file, Sha256& sha256) {
   std::ifstream stream(file, std::ios::binary);
   std::vector<char> chunk(kChunkBytes);
   while (stream) {
     stream.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
     sha256.Update(std::as_bytes(std::span(chunk.data(), static_cast<size_t>(stream.gcount()))));
   }
-  if (!stream.eof()) throw Error(ErrorCode::kNotFound, "cannot read the file", file.string());
+  return stream.eof();
+}
+
+void AddFile(const std::filesystem::path& file, Sha256& sha256) {
+  if (TryAddFile(file, sha256)) return;
+  throw Error(ErrorCode::kNotFound, "cannot read the file", file.string());
 }
 
 }  // namespace pared

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace pared {
 
@@ -23,6 +24,9 @@ class Sha256 {
   std::unique_ptr<State> state_;
 };
 
+// Of a text's bytes, as 64 hexadecimal digits.
+std::string Sha256Of(std::string_view text);
+
 // Of a file's bytes: as 64 hexadecimal digits, and as RFC 9530 writes it in Content-Digest.
 struct FileDigest {
   std::string hex, base64;
@@ -36,5 +40,7 @@ bool IsSha256(const std::string& text);
 
 // Adds the bytes of a file. Throws kNotFound where it cannot be read.
 void AddFile(const std::filesystem::path& file, Sha256& sha256);
+// The same; false: it cannot be read to its end.
+bool TryAddFile(const std::filesystem::path& file, Sha256& sha256);
 
 }  // namespace pared

@@ -28,6 +28,14 @@ struct Image {
 // CMYK; where = `name`.
 Image DecodeImage(std::span<const std::byte> bytes, const std::string& name, int64_t pixels_max);
 
+struct PictureSize {
+  int64_t height = 0, width = 0;
+};
+
+// From the file's header alone. Throws as DecodeImage does.
+PictureSize ReadPictureSize(std::span<const std::byte> bytes, const std::string& name,
+                            int64_t pixels_max);
+
 enum class ResizeFilter {
   kBilinear,  // Pillow's BILINEAR (torchvision, timm): a triangle as wide as the reduction, which
               // averages

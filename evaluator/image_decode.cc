@@ -23,10 +23,10 @@ namespace {
   throw Error(ErrorCode::kInvalidArgument, "is damaged: " + what, name);
 }
 
-void CheckSize(int64_t height, int64_t width, const std::string& name, int64_t pixels_max) {
-  if (height > 0 && width > 0 && height <= pixels_max / width) return;
+void CheckSize(PictureSize size, const std::string& name, int64_t pixels_max) {
+  if (size.height > 0 && size.width > 0 && size.height <= pixels_max / size.width) return;
   throw Error(ErrorCode::kInvalidArgument,
-              "has " + std::to_string(width) + " x " + std::to_string(height) +
+              "has " + std::to_string(size.width) + " x " + std::to_string(size.height) +
                   " pixels; at most " + std::to_string(pixels_max) + " are decoded",
               name);
 }
@@ -91,16 +91,21 @@ class JpegReader {
   std::span<const std::byte> bytes_;
 };
 
-Image DecodeJpeg(std::span<const std::byte> bytes, const std::string& name, int64_t pixels_max) {
-  JpegReader reader(bytes);
+PictureSize ReadHeader(JpegReader& reader, const std::string& name, int64_t pixels_max) {
   if (!reader.ReadHeader()) ThrowDamaged(name, reader.error());
   const J_COLOR_SPACE space = reader.info().jpeg_color_space;
   if (space != JCS_GRAYSCALE && space != JCS_YCbCr && space != JCS_RGB) {
     throw Error(ErrorCode::kUnsupported, "has colours of print (CMYK); convert it to RGB", name);
   }
-  const int64_t height = reader.info().image_height, width = reader.info().image_width;
-  CheckSize(height, width, name, pixels_max);
-  Image image(height, width);
+  const PictureSize size = {reader.info().image_height, reader.info().image_width};
+  CheckSize(size, name, pixels_max);
+  return size;
+}
+
+Image DecodeJpeg(std::span<const std::byte> bytes, const std::string& name, int64_t pixels_max) {
+  JpegReader reader(bytes);
+  const PictureSize size = ReadHeader(reader, name, pixels_max);
+  Image image(size.height, size.width);
   if (!reader.ReadInto(image)) ThrowDamaged(name, reader.error());
   return image;
 }
@@ -161,24 +166,47 @@ class PngReader {
   char error_[128] = "the rows have another length than the header says";
 };
 
+PictureSize ReadHeader(PngReader& reader, const std::string& name, int64_t pixels_max) {
+  if (!reader.ReadHeader()) ThrowDamaged(name, reader.error());
+  const PictureSize size = {reader.height(), reader.width()};
+  CheckSize(size, name, pixels_max);
+  return size;
+}
+
 Image DecodePng(std::span<const std::byte> bytes, const std::string& name, int64_t pixels_max) {
   PngReader reader(bytes);
-  if (!reader.ReadHeader()) ThrowDamaged(name, reader.error());
-  CheckSize(reader.height(), reader.width(), name, pixels_max);
-  Image image(reader.height(), reader.width());
+  const PictureSize size = ReadHeader(reader, name, pixels_max);
+  Image image(size.height, size.width);
   std::vector<png_bytep> rows(static_cast<size_t>(image.height));
   for (int64_t y = 0; y < image.height; ++y) rows[static_cast<size_t>(y)] = image.row(y);
   if (!reader.ReadInto(image, rows)) ThrowDamaged(name, reader.error());
   return image;
 }
 
+enum class Format { kJpeg, kPng };
+
+Format FormatOf(std::span<const std::byte> bytes, const std::string& name) {
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (text.starts_with("\xff\xd8\xff")) return Format::kJpeg;
+  if (text.starts_with("\x89PNG\r\n\x1a\n")) return Format::kPng;
+  throw Error(ErrorCode::kUnsupported, "is neither JPEG nor PNG", name);
+}
+
 }  // namespace
 
 Image DecodeImage(std::span<const std::byte> bytes, const std::string& name, int64_t pixels_max) {
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  if (text.starts_with("\xff\xd8\xff")) return DecodeJpeg(bytes, name, pixels_max);
-  if (text.starts_with("\x89PNG\r\n\x1a\n")) return DecodePng(bytes, name, pixels_max);
-  throw Error(ErrorCode::kUnsupported, "is neither JPEG nor PNG", name);
+  const auto decode = FormatOf(bytes, name) == Format::kJpeg ? DecodeJpeg : DecodePng;
+  return decode(bytes, name, pixels_max);
+}
+
+PictureSize ReadPictureSize(std::span<const std::byte> bytes, const std::string& name,
+                            int64_t pixels_max) {
+  if (FormatOf(bytes, name) == Format::kJpeg) {
+    JpegReader reader(bytes);
+    return ReadHeader(reader, name, pixels_max);
+  }
+  PngReader reader(bytes);
+  return ReadHeader(reader, name, pixels_max);
 }
 
 }  // namespace pared

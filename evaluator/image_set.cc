@@ -253,11 +253,9 @@ Tensor ImageSet::Prepare(int64_t sample) const {
 ImagePlacement ImageSet::Placement(int64_t sample) const {
   const fs::path path = this->path(sample);
   const auto file = MappedFile::Open(path);
-  const Image image = DecodeImage(file->bytes(), path.string(), kPixelsMax);
-  return PlacementOf(manifest_.image, image.height, image.width);
+  const PictureSize size = ReadPictureSize(file->bytes(), path.string(), kPixelsMax);
+  return PlacementOf(manifest_.image, size.height, size.width);
 }
-
-Json ImageSet::Describe() { return DescribeFields<Manifest>(); }
 
 std::string ImageSet::Settings() const { return DumpJson(WriteFields(manifest_)); }
 

@@ -44,11 +44,8 @@ class ImageSet {
 
   // Decodes and prepares. Throws naming the file.
   Tensor Prepare(int64_t sample) const;
-  // Where the input's pixels lie in the picture, which is decoded for it.
+  // Where the input's pixels lie in the picture; reads its header.
   ImagePlacement Placement(int64_t sample) const;
-
-  // Names of the fields that the manifest may have, as DescribeFields gives them.
-  static Json Describe();
 
   // The manifest with all defaults filled in, as JSON text.
   std::string Settings() const;

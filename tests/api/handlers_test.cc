@@ -181,6 +181,12 @@ TEST_F(ServiceTest, APackedModelIsServedInBothForms) {
     EXPECT_NE(model.headers.at("etag"), packed.headers.at("etag"));
   }
   EXPECT_TRUE(std::filesystem::is_empty(artifacts_.IncomingDir()));  // what was expanded has gone
+  Request again;
+  again.path = "/v1/runs/1/model";
+  again.headers["if-none-match"] = "\"" + run.artifact + "\"";
+  const Response known = router_.Answer(again);
+  EXPECT_EQ(known.status, 304);
+  EXPECT_EQ(known.keeper, nullptr);  // nothing was expanded for it
   EXPECT_EQ(Ask(Verb::kGet, "/v1/runs/1/model", "form=zip").status, 400);
 }
 
