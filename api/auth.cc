@@ -10,12 +10,6 @@
 namespace pared {
 namespace {
 
-std::string DigestOf(std::string_view text) {
-  Sha256 sha256;
-  sha256.Update(std::as_bytes(std::span(text)));
-  return sha256.Finish();
-}
-
 // In a time that does not tell how much of them is equal.
 bool AreEqual(std::string_view a, std::string_view b) {
   if (a.size() != b.size()) return false;
@@ -52,7 +46,7 @@ std::optional<Response> RefuseStranger(const Settings& settings, const Request& 
   if (IsWebPath(request.path)) return std::nullopt;
   const std::optional<std::string> bearer = BearerOf(request.headers);
   if (!bearer) return Unauthorized("Bearer", "needs the header \"Authorization: Bearer TOKEN\"");
-  const std::string digest = DigestOf(*bearer);
+  const std::string digest = Sha256Of(*bearer);
   const TokenSetting* found = nullptr;
   for (const TokenSetting& token : settings.tokens) {  // all of them, found or not
     if (AreEqual(token.sha256, digest)) found = &token;

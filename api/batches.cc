@@ -52,8 +52,6 @@ void CheckJob(const Service& service, const BatchSpec& spec, std::optional<size_
   }
 }
 
-Json TimeJson(const std::optional<int64_t>& time_ms) { return time_ms ? Json(*time_ms) : Json(); }
-
 Json ItemJson(const BatchItem& item) {
   return {{"path", item.path},
           {"model", item.model},

@@ -34,13 +34,14 @@ Json EventOf(const Job& job) {
 class Told {
  public:
   // The event, where it says something new.
-  std::string Tell(const Job& job) {
-    std::string data = DumpJson(EventOf(job));
-    std::string& last = last_[job.id];
+  std::string Tell(const std::string& event, int64_t id, const Json& json) {
+    std::string data = DumpJson(json);
+    std::string& last = last_[id];
     if (last == data) return "";
     last = data;
-    return "event: job\ndata: " + data + "\n\n";
+    return "event: " + event + "\ndata: " + data + "\n\n";
   }
+  std::string Tell(const Job& job) { return Tell("job", job.id, EventOf(job)); }
 
   // Of a job that will not change any more only the id is kept.
   bool HasEnded(JobId id) const { return ended_.contains(id); }
@@ -60,7 +61,7 @@ class Told {
   }
 
  private:
-  std::map<JobId, std::string> last_;
+  std::map<int64_t, std::string> last_;  // by the id of the job, or of the batch
   std::map<JobId, int64_t> ended_;
   std::chrono::steady_clock::time_point spoken_ = std::chrono::steady_clock::now();
 };
@@ -129,21 +130,17 @@ Response WatchJob(const Service& service, const Request& request) {
 
 Response WatchBatch(const Service& service, const Request& request) {
   const BatchId id = ExistingBatch(service, request).id;
-  const auto heart = std::make_shared<Told>();
-  const auto last = std::make_shared<std::string>();
+  const auto told = std::make_shared<Told>();
   const auto is_over = std::make_shared<bool>(false);
   return StreamResponse(
-      [&store = service.store, id, heart, last, is_over]() -> std::optional<std::string> {
+      [&store = service.store, id, told, is_over]() -> std::optional<std::string> {
         if (*is_over) return std::nullopt;
         const std::optional<Batch> batch = store.GetBatch(id);
         if (!batch) return std::nullopt;
         *is_over = batch->finished_ms.has_value();
         Json json = BatchJson(*batch);
         json.erase("spec");
-        std::string text = "event: batch\ndata: " + DumpJson(json) + "\n\n";
-        if (text == *last) return heart->Heartbeat("");
-        *last = text;
-        return heart->Heartbeat(text);
+        return told->Heartbeat(told->Tell("batch", id, json));
       });
 }
 

@@ -72,8 +72,6 @@ Json Canonical(const Service& service, const Json& json) {
   return WriteJobSpec(spec);
 }
 
-Json TimeJson(const std::optional<int64_t>& time_ms) { return time_ms ? Json(*time_ms) : Json(); }
-
 Json JobJson(const Job& job) {
   return {{"id", job.id},
           {"state", JobStateName(job.state)},

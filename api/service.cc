@@ -52,6 +52,8 @@ int64_t LimitOf(const Request& request) {
   return QueryInteger(request, "limit", {1, kPageMax}, 100);
 }
 
+Json TimeJson(const std::optional<int64_t>& time_ms) { return time_ms ? Json(*time_ms) : Json(); }
+
 Json Page(const char* name, Json items, int64_t limit) {
   const bool is_full = static_cast<int64_t>(items.size()) == limit;
   const Json next = is_full ? items.back().at("id") : Json();

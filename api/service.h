@@ -103,6 +103,9 @@ std::optional<std::string> QueryText(const Request& request, const std::string& 
 int64_t IdOf(const Request& request);
 int64_t LimitOf(const Request& request);  // ?limit=
 
+// A time that may not have come: null then.
+Json TimeJson(const std::optional<int64_t>& time_ms);
+
 // {NAME: items, "next": the last one's id where the page is full, else null}
 Json Page(const char* name, Json items, int64_t limit);
 

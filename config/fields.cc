@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <limits>
 #include <regex>
 #include <utility>
 
 #include "base/check.h"
 #include "base/error.h"
+#include "config/edit_distance.h"
 
 namespace pared {
 namespace {
@@ -102,25 +103,12 @@ void CheckName(std::string_view name, const std::string& where) {
              std::to_string(kNameBytesMax) + " long, is " + Shown(std::string(name)));
 }
 
-size_t EditDistance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = std::exchange(row[j], std::min({replaced, row[j] + 1, row[j - 1] + 1}));
-    }
-  }
-  return row.back();
-}
-
 std::string NearestName(std::string_view name, const std::vector<std::string>& names) {
   if (name.size() > kNameBytesMax) return "";
   std::string nearest;
   size_t best = std::max<size_t>(2, name.size() / 3) + 1;
   for (const std::string& candidate : names) {
-    const size_t distance = EditDistance(name, candidate);
+    const size_t distance = EditDistance<std::string_view>(name, candidate);
     if (distance < best && distance < candidate.size()) {
       best = distance;
       nearest = candidate;

@@ -125,9 +125,6 @@ bool IsName(std::string_view name);
 // Throws kInvalidArgument at `where` unless IsName(name).
 void CheckName(std::string_view name, const std::string& where);
 
-// Levenshtein's distance: insertions, removals and replacements of a character. O(a b).
-size_t EditDistance(std::string_view a, std::string_view b);
-
 // The one of `names` that `name` was probably meant to be; empty: none is near.
 std::string NearestName(std::string_view name, const std::vector<std::string>& names);
 

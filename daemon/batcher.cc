@@ -1,15 +1,13 @@
 #include "daemon/batcher.h"
 
 #include <algorithm>
-#include <chrono>
-#include <condition_variable>
-#include <mutex>
 #include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "config/glob.h"
 #include "config/sha256.h"
+#include "daemon/pause.h"
 #include "daemon/worker.h"
 #include "evaluator/dataset.h"
 #include "kernels/cpu.h"
@@ -20,21 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::chrono::seconds kRetryDelay{1};
 constexpr size_t kModelsMax = 100'000;
-
-// Waits, unless stopped before.
-void Pause(std::stop_token stop) {
-  std::mutex mutex;
-  std::unique_lock lock(mutex);
-  std::condition_variable_any().wait_for(lock, stop, kRetryDelay, [] { return false; });
-}
-
-std::string DigestOf(const std::string& text) {
-  Sha256 sha256;
-  sha256.Update(std::as_bytes(std::span(text)));
-  return sha256.Finish();
-}
 
 Json DatasetDigest(const std::string& name, const fs::path& datasets) {
   if (name.empty()) return nullptr;
@@ -125,7 +109,7 @@ Recipe RecipeOf(JobSpec spec, const fs::path& datasets) {
   json["calibration"]["sha256"] = DatasetDigest(recipe.spec.calibration.dataset, datasets);
   json["evaluate"]["sha256"] = DatasetDigest(recipe.spec.evaluate.dataset, datasets);
   json["made_by"] = {PARED_VERSION, CpuName(), IsaName(SelectedIsa())};
-  recipe.digest = DigestOf(DumpJson(json));
+  recipe.digest = Sha256Of(DumpJson(json));
   return recipe;
 }
 

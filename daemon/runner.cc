@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "daemon/child.h"
 #include "daemon/lineage.h"
+#include "daemon/pause.h"
 #include "daemon/verdict.h"
 #include "storage/pass_cache.h"
 
@@ -29,7 +30,6 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kPollInterval{50};
 // From SIGTERM to SIGKILL; with one poll it keeps a cancel within a second.
 constexpr std::chrono::milliseconds kGrace{500};
-constexpr std::chrono::seconds kRetryDelay{1};
 // Beyond the resident limit: heaps and stacks that are reserved and never touched.
 constexpr int64_t kReservedMb = 512;
 constexpr int64_t kReservedThreadMb = 16;
@@ -247,13 +247,6 @@ class Reservation {
   Budget& budget_;
   const std::optional<Resources> held_;
 };
-
-// Waits, unless stopped before.
-void Pause(std::stop_token stop) {
-  std::mutex mutex;
-  std::unique_lock lock(mutex);
-  std::condition_variable_any().wait_for(lock, stop, kRetryDelay, [] { return false; });
-}
 
 // Of a worker that did not get to its end.
 Verdict JudgeEnd(EndReason reason, const JobLimits& limits, const Child& child, const Json& said) {

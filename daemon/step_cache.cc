@@ -33,9 +33,7 @@ std::string StepCache::KeyOf(const std::string& model_digest, const Step& step) 
                                      {"seed", inputs_.seed},
                                      {"isa", IsaName(SelectedIsa())},
                                      {"version", PARED_VERSION}});
-  Sha256 sha256;
-  sha256.Update(std::as_bytes(std::span(text)));
-  return sha256.Finish();
+  return Sha256Of(text);
 }
 
 std::optional<StepResult> StepCache::Find(const std::string& key) const {

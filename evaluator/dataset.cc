@@ -1,14 +1,15 @@
 #include "evaluator/dataset.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <span>
+#include <string_view>
 
 #include "base/error.h"
 #include "config/fields.h"
+#include "config/sha256.h"
 #include "model/mapped_file.h"
 
 namespace pared {
@@ -242,45 +243,31 @@ Tensor RandomTensor(const ValueInfo& input, const Shape& shape, std::mt19937_64&
   }
 }
 
-struct DigestContext {
-  DigestContext() { PARED_CHECK(EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1); }
-  void Add(const void* bytes, size_t size) {
-    PARED_CHECK(EVP_DigestUpdate(context.get(), bytes, size) == 1);
-  }
+class Digester {
+ public:
   // The length goes before the bytes, so that no two lists of fields read as one stream.
-  void AddField(const void* bytes, size_t size) {
-    const uint64_t length = size;
-    Add(&length, sizeof(length));
-    Add(bytes, size);
+  void AddField(std::span<const std::byte> bytes) {
+    const uint64_t length = bytes.size();
+    sha256_.Update(std::as_bytes(std::span(&length, 1)));
+    sha256_.Update(bytes);
   }
+  void AddField(std::string_view text) { AddField(std::as_bytes(std::span(text))); }
   void AddTensor(const std::string& name, const Tensor& tensor) {
-    AddField(name.data(), name.size());
-    const std::string type = DTypeName(tensor.dtype()) + ShapeText(tensor.shape());
-    AddField(type.data(), type.size());
-    AddField(tensor.bytes().data(), tensor.bytes().size());
+    AddField(name);
+    AddField(DTypeName(tensor.dtype()) + ShapeText(tensor.shape()));
+    AddField(tensor.bytes());
   }
-  std::string Hex() {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned int size = 0;
-    PARED_CHECK(EVP_DigestFinal_ex(context.get(), digest, &size) == 1);
-    std::string hex;
-    for (unsigned int i = 0; i < size; ++i) {
-      hex += "0123456789abcdef"[digest[i] >> 4];
-      hex += "0123456789abcdef"[digest[i] & 15];
-    }
-    return hex;
-  }
+  std::string Hex() { return sha256_.Finish(); }
 
-  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context{EVP_MD_CTX_new(),
-                                                                  EVP_MD_CTX_free};
+ private:
+  Sha256 sha256_;
 };
 
-void AddImages(const ImageSet& images, DigestContext& digest) {
-  const std::string settings = images.Settings();
-  digest.AddField(settings.data(), settings.size());
+void AddImages(const ImageSet& images, Digester& digest) {
+  digest.AddField(images.Settings());
   for (int64_t sample = 0; sample < images.count(); ++sample) {
     const auto file = MappedFile::Open(images.path(sample));
-    digest.AddField(file->bytes().data(), file->bytes().size());
+    digest.AddField(file->bytes());
     std::string label = std::to_string(images.label(sample));
     for (const LabelledBox& box : images.boxes(sample)) {
       for (const double side : {box.left, box.top, box.width, box.height, box.area}) {
@@ -288,7 +275,7 @@ void AddImages(const ImageSet& images, DigestContext& digest) {
       }
       label += ' ' + std::to_string(box.category) + (box.is_crowd ? "c" : "");
     }
-    digest.AddField(label.data(), label.size());
+    digest.AddField(label);
   }
 }
 
@@ -426,7 +413,7 @@ std::optional<Tensor> Dataset::Find(int64_t sample, const std::string& input, bo
 }
 
 std::string Dataset::Digest() const {
-  DigestContext digest;
+  Digester digest;
   for (const auto& [name, array] : inputs_) digest.AddTensor(name, array);
   if (labels_) digest.AddTensor("/labels", *labels_);
   if (targets_) digest.AddTensor("/targets", *targets_);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "config/edit_distance.h"
 #include "evaluator/metrics.h"
 #include "evaluator/scores.h"
 
@@ -41,14 +42,33 @@ void AddInterval(const std::string& name, double hits, double count, Values& val
   values[name + "_high"] = interval.high;
 }
 
-class ClassificationScorer final : public Scorer {
+// What is kept of each sample until all are in.
+template <class Facts>
+class FactScorer : public Scorer {
  public:
-  ClassificationScorer(const Dataset& dataset, int64_t samples)
+  FactScorer(const Dataset& dataset, int64_t samples)
       : dataset_(dataset), facts_(static_cast<size_t>(samples)) {}
+
+ protected:
+  Facts& at(int64_t sample) { return facts_[static_cast<size_t>(sample)]; }
+
+  const Dataset& dataset_;
+  std::vector<Facts> facts_;
+};
+
+struct ClassFacts {
+  int64_t best = -1, classes = 0;
+  double kl = 0;
+  bool is_in_five = false;
+};
+
+class ClassificationScorer final : public FactScorer<ClassFacts> {
+ public:
+  using FactScorer::FactScorer;
 
   void Add(int64_t sample, const Tensor& reference, const Tensor& output) override {
     const std::vector<float> scores = ToFloats(output);
-    Facts& facts = facts_[static_cast<size_t>(sample)];
+    ClassFacts& facts = at(sample);
     facts.classes = std::ssize(scores);
     facts.best = ArgMax(scores);
     facts.kl = KlDivergence(ToFloats(reference), scores);
@@ -79,12 +99,6 @@ class ClassificationScorer final : public Scorer {
   }
 
  private:
-  struct Facts {
-    int64_t best = -1, classes = 0;
-    double kl = 0;
-    bool is_in_five = false;
-  };
-
   // Fewer than five score higher, or equal and stand before it.
   static bool IsInFive(const std::vector<float>& scores, int64_t label) {
     if (label < 0 || label >= std::ssize(scores)) return false;
@@ -96,15 +110,11 @@ class ClassificationScorer final : public Scorer {
     }
     return before < 5 && !std::isnan(own);
   }
-
-  const Dataset& dataset_;
-  std::vector<Facts> facts_;
 };
 
-class BinaryScorer final : public Scorer {
+class BinaryScorer final : public FactScorer<double> {
  public:
-  BinaryScorer(const Dataset& dataset, int64_t samples)
-      : dataset_(dataset), scores_(static_cast<size_t>(samples)) {}
+  using FactScorer::FactScorer;
 
   void Add(int64_t sample, const Tensor&, const Tensor& output) override {
     const std::vector<float> values = ToFloats(output);
@@ -114,38 +124,38 @@ class BinaryScorer final : public Scorer {
                       ShapeText(output.shape()),
                   "dataset " + dataset_.name());
     }
-    scores_[static_cast<size_t>(sample)] = values.back();
+    at(sample) = values.back();
   }
 
   Values Summarize() const override {
     std::vector<int64_t> labels, predictions;
     double hits = 0;
-    for (size_t i = 0; i < scores_.size(); ++i) {
+    for (size_t i = 0; i < facts_.size(); ++i) {
       labels.push_back(dataset_.label(static_cast<int64_t>(i)));
-      predictions.push_back(scores_[i] >= dataset_.task().threshold ? 1 : 0);
+      predictions.push_back(facts_[i] >= dataset_.task().threshold ? 1 : 0);
       hits += labels.back() == predictions.back() ? 1 : 0;
     }
-    const auto count = static_cast<double>(scores_.size());
+    const auto count = static_cast<double>(facts_.size());
     Values values = {{"accuracy", hits / count}, {"f1", BinaryF1(labels, predictions)}};
     AddInterval("accuracy", hits, count, values);
-    const double area = RocAuc(scores_, labels);
+    const double area = RocAuc(facts_, labels);
     if (std::isfinite(area)) values["roc_auc"] = area;
     return values;
   }
-
- private:
-  const Dataset& dataset_;
-  std::vector<double> scores_;
 };
 
-class DetectionScorer final : public Scorer {
+struct DetectionFacts {
+  int64_t wanted = 0, found = 0, kept = 0;
+  std::vector<Detection> detections;
+};
+
+class DetectionScorer final : public FactScorer<DetectionFacts> {
  public:
-  DetectionScorer(const Dataset& dataset, int64_t samples)
-      : dataset_(dataset), facts_(static_cast<size_t>(samples)) {}
+  using FactScorer::FactScorer;
 
   void Add(int64_t sample, const Tensor& reference, const Tensor& output) override {
     const DetectionOptions& options = dataset_.task().detection;
-    Facts& facts = facts_[static_cast<size_t>(sample)];
+    DetectionFacts& facts = at(sample);
     const auto wanted = DecodeYolo(reference, options, options.keep_score_min, false);
     const auto found = DecodeYolo(output, options, options.keep_score_min, false);
     facts.wanted = std::ssize(wanted);
@@ -183,22 +193,14 @@ class DetectionScorer final : public Scorer {
   }
 
  private:
-  struct Facts {
-    int64_t wanted = 0, found = 0, kept = 0;
-    std::vector<Detection> detections;
-  };
   bool HasBoxes() const { return dataset_.images() != nullptr && dataset_.images()->has_boxes(); }
-
-  const Dataset& dataset_;
-  std::vector<Facts> facts_;
 };
 
 // Peak signal to noise ratio: 10 log10(peak^2 / mean squared error), the mean over samples. Outputs
 // are clamped to [0, peak], as they are before they are looked at.
-class ImageScorer final : public Scorer {
+class ImageScorer final : public FactScorer<double> {
  public:
-  ImageScorer(const Dataset& dataset, int64_t samples)
-      : dataset_(dataset), psnr_(static_cast<size_t>(samples)) {}
+  using FactScorer::FactScorer;
 
   void Add(int64_t sample, const Tensor&, const Tensor& output) override {
     const std::vector<float> target = ToFloats(dataset_.target(sample)), values = ToFloats(output);
@@ -215,24 +217,23 @@ class ImageScorer final : public Scorer {
       squares += difference * difference;
     }
     const double mean = std::max(squares / static_cast<double>(target.size()), 1e-20 * peak * peak);
-    psnr_[static_cast<size_t>(sample)] = 10 * std::log10(peak * peak / mean);
+    at(sample) = 10 * std::log10(peak * peak / mean);
   }
 
   Values Summarize() const override {
     double sum = 0;
-    for (const double psnr : psnr_) sum += psnr;
-    return {{"psnr_db", sum / static_cast<double>(psnr_.size())}};
+    for (const double psnr : facts_) sum += psnr;
+    return {{"psnr_db", sum / static_cast<double>(facts_.size())}};
   }
-
- private:
-  const Dataset& dataset_;
-  std::vector<double> psnr_;
 };
 
-class CtcScorer final : public Scorer {
+struct CtcFacts {
+  int64_t errors = 0, characters = 0;
+};
+
+class CtcScorer final : public FactScorer<CtcFacts> {
  public:
-  CtcScorer(const Dataset& dataset, int64_t samples)
-      : dataset_(dataset), facts_(static_cast<size_t>(samples)) {}
+  using FactScorer::FactScorer;
 
   void Add(int64_t sample, const Tensor&, const Tensor& output) override {
     const Shape& shape = output.shape();
@@ -245,12 +246,12 @@ class CtcScorer final : public Scorer {
     auto text = CtcGreedy(ToFloats(output), shape.back(), dataset_.task().blank);
     std::erase(text, dataset_.task().ignored);
     const std::vector<int64_t> wanted = dataset_.label_text(sample);
-    facts_[static_cast<size_t>(sample)] = {SequenceDistance(text, wanted), std::ssize(wanted)};
+    at(sample) = {static_cast<int64_t>(EditDistance(text, wanted)), std::ssize(wanted)};
   }
 
   Values Summarize() const override {
     double errors = 0, characters = 0, whole = 0;
-    for (const Facts& facts : facts_) {
+    for (const CtcFacts& facts : facts_) {
       errors += static_cast<double>(facts.errors);
       characters += static_cast<double>(facts.characters);
       whole += facts.errors == 0 ? 1 : 0;
@@ -261,13 +262,6 @@ class CtcScorer final : public Scorer {
     if (characters > 0) values["cer"] = errors / characters;
     return values;
   }
-
- private:
-  struct Facts {
-    int64_t errors = 0, characters = 0;
-  };
-  const Dataset& dataset_;
-  std::vector<Facts> facts_;
 };
 
 }  // namespace

@@ -120,22 +120,6 @@ std::vector<int64_t> CtcGreedy(std::span<const float> scores, int64_t classes, i
   return text;
 }
 
-int64_t SequenceDistance(std::span<const int64_t> a, std::span<const int64_t> b) {
-  std::vector<int64_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), int64_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    int64_t diagonal = row[0];
-    row[0] = static_cast<int64_t>(i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const int64_t above = row[j];
-      const int64_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      row[j] = std::min({above + 1, row[j - 1] + 1, replaced});
-      diagonal = above;
-    }
-  }
-  return row.back();
-}
-
 double KlDivergence(std::span<const float> p, std::span<const float> q) {
   if (p.size() != q.size() || p.empty()) return std::numeric_limits<double>::infinity();
   const std::vector<double> a = Distribution(p), b = Distribution(q);

@@ -37,9 +37,6 @@ double BinaryF1(std::span<const int64_t> labels, std::span<const int64_t> predic
 // scores, repeats joined, `blank` left out.
 std::vector<int64_t> CtcGreedy(std::span<const float> scores, int64_t classes, int64_t blank);
 
-// Insertions, removals and replacements between two texts.
-int64_t SequenceDistance(std::span<const int64_t> a, std::span<const int64_t> b);
-
 // Kullback-Leibler divergence in nats of `q` from `p`. What is no distribution (negative, or not
 // summing to 1 within 1e-3) goes through a softmax first.
 double KlDivergence(std::span<const float> p, std::span<const float> q);

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "config/edit_distance.h"
 #include "config/fields.h"
 
 namespace pared {

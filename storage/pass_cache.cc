@@ -19,7 +19,6 @@ namespace fs = std::filesystem;
 
 constexpr const char* kEntryName = "entry.json";
 constexpr int64_t kEntryBytesMax = int64_t{64} << 20;
-constexpr size_t kChunkBytes = size_t{1} << 20;
 
 [[noreturn]] void Fail(const std::string& doing, const fs::path& path,
                        const std::error_code& error = {}) {
@@ -27,23 +26,10 @@ constexpr size_t kChunkBytes = size_t{1} << 20;
   throw Error(ErrorCode::kUnavailable, "cannot " + doing + why, path.string());
 }
 
-std::string DigestOfText(const std::string& text) {
-  Sha256 sha256;
-  sha256.Update(std::as_bytes(std::span(text)));
-  return sha256.Finish();
-}
-
 // nullopt: it cannot be read to its end.
 std::optional<std::string> DigestOfFile(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return std::nullopt;
   Sha256 sha256;
-  std::vector<char> buffer(kChunkBytes);
-  while (in) {
-    in.read(buffer.data(), std::ssize(buffer));
-    sha256.Update(std::as_bytes(std::span(buffer.data(), static_cast<size_t>(in.gcount()))));
-  }
-  return in.bad() ? std::nullopt : std::optional(sha256.Finish());
+  return TryAddFile(path, sha256) ? std::optional(sha256.Finish()) : std::nullopt;
 }
 
 // The body of entry.json where it is as it was written.
@@ -55,7 +41,7 @@ std::optional<Json> ReadBody(const fs::path& path) {
   const std::string text(std::istreambuf_iterator<char>(in), {});
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object() || !json.contains("body") || !json.contains("sha256")) return std::nullopt;
-  if (json["sha256"] != DigestOfText(DumpJson(json["body"]))) return std::nullopt;
+  if (json["sha256"] != Sha256Of(DumpJson(json["body"]))) return std::nullopt;
   return json["body"];
 }
 
@@ -86,7 +72,7 @@ void WriteEntry(const fs::path& folder, const Json& report) {
   }
   const Json body = {{"files", std::move(files)}, {"report", report}};
   std::ofstream out(folder / kEntryName, std::ios::binary | std::ios::trunc);
-  out << DumpJson({{"sha256", DigestOfText(DumpJson(body))}, {"body", body}});
+  out << DumpJson({{"sha256", Sha256Of(DumpJson(body))}, {"body", body}});
   out.close();
   if (!out) Fail("write", folder / kEntryName);
 }

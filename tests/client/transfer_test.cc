@@ -170,12 +170,6 @@ class PushTest : public ClientTest {
              file_, {.message_bytes_max = 600, .external_bytes_min = 16});
   }
 
-  static std::string DigestOf(const std::filesystem::path& file) {
-    Sha256 sha256;
-    AddFile(file, sha256);
-    return sha256.Finish();
-  }
-
   const std::filesystem::path file_ = folder_ / "m.onnx";
   const std::filesystem::path data_ = folder_ / "m.onnx.data";
 };
@@ -195,7 +189,7 @@ TEST_F(PushTest, TakesTheExternalDataAlong) {
 TEST_F(PushTest, GoesOnWithWhatHadArrived) {
   const std::string bytes = ReadFile(data_);
   const HttpClient http(ParseUrl(Url()), {});
-  HttpRequest part = {.method = "PUT", .target = "/v1/uploads/" + DigestOf(data_)};
+  HttpRequest part = {.method = "PUT", .target = "/v1/uploads/" + Sha256OfFile(data_).hex};
   part.headers["content-range"] = "bytes 0-9/" + std::to_string(bytes.size());
   part.body = bytes.substr(0, 10);
   ASSERT_EQ(http.Send(part).header("upload-offset"), "10");

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <fstream>
 
+#include "config/edit_distance.h"
 #include "config/fields.h"
 #include "evaluator/detection.h"
 #include "tests/testing/matchers.h"
@@ -103,11 +104,11 @@ TEST(CtcGreedy, JoinsRepeatsAndLeavesBlanksOut) {
   EXPECT_THAT(CtcGreedy(scores, 3, 0), ElementsAre(1, 1, 2));
 }
 
-TEST(SequenceDistance, CountsEdits) {
+TEST(EditDistance, CountsEditsOfSequences) {
   const std::vector<int64_t> kitten = {1, 2, 3, 3, 4, 5}, sitting = {6, 2, 3, 3, 2, 5, 7};
-  EXPECT_EQ(SequenceDistance(kitten, sitting), 3);
-  EXPECT_EQ(SequenceDistance({}, sitting), 7);
-  EXPECT_EQ(SequenceDistance(kitten, {}), 6);
+  EXPECT_EQ(EditDistance(kitten, sitting), 3);
+  EXPECT_EQ(EditDistance({}, sitting), 7);
+  EXPECT_EQ(EditDistance(kitten, {}), 6);
 }
 
 // Two candidates of class 1 on one place, one of class 0 there too, one elsewhere below the score.

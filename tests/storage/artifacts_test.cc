@@ -18,12 +18,6 @@ using ::testing::HasSubstr;
 // FIPS 180-2, appendix B.1.
 constexpr const char* kAbc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
-std::string ReadAll(const fs::path& path) {
-  std::ostringstream text;
-  text << std::ifstream(path, std::ios::binary).rdbuf();
-  return text.str();
-}
-
 int CountEntries(const fs::path& folder) {
   int count = 0;
   for ([[maybe_unused]] const auto& entry : fs::recursive_directory_iterator(folder)) ++count;
@@ -41,7 +35,7 @@ TEST_F(ArtifactsTest, AreNamedByTheirBytes) {
   const Artifact artifact = artifacts_.Put(folder_ / "x.onnx");
   EXPECT_EQ(artifact.sha256, kAbc);
   EXPECT_EQ(artifact.bytes, 3);
-  EXPECT_EQ(ReadAll(artifacts_.Open(kAbc).model), "abc");
+  EXPECT_EQ(ReadFile(artifacts_.Open(kAbc).model), "abc");
   EXPECT_EQ(artifacts_.Open(kAbc).data, std::nullopt);
 }
 
@@ -49,7 +43,7 @@ TEST_F(ArtifactsTest, OutliveTheFileTheyCameFrom) {
   WriteFile(folder_ / "x.onnx", "abc");
   artifacts_.Put(folder_ / "x.onnx");
   fs::remove(folder_ / "x.onnx");
-  EXPECT_EQ(ReadAll(artifacts_.Open(kAbc).model), "abc");
+  EXPECT_EQ(ReadFile(artifacts_.Open(kAbc).model), "abc");
 }
 
 TEST_F(ArtifactsTest, AreKeptOnce) {
@@ -67,10 +61,10 @@ TEST_F(ArtifactsTest, BringTheTensorsBesideTheModelAlong) {
   const Artifact artifact = artifacts_.Put(folder_ / "p80.onnx");
   EXPECT_EQ(artifact.sha256, kAbc);
   EXPECT_EQ(artifact.bytes, 3);
-  EXPECT_EQ(ReadAll(artifacts_.Open(kAbc).model), "ab");
+  EXPECT_EQ(ReadFile(artifacts_.Open(kAbc).model), "ab");
   ASSERT_TRUE(artifacts_.Open(kAbc).data.has_value());
   EXPECT_THAT(artifacts_.Open(kAbc).data->string(), EndsWith("/p80.onnx.data"));
-  EXPECT_EQ(ReadAll(*artifacts_.Open(kAbc).data), "c");
+  EXPECT_EQ(ReadFile(*artifacts_.Open(kAbc).data), "c");
 }
 
 TEST_F(ArtifactsTest, RefuseSymbolicLinks) {
@@ -118,8 +112,8 @@ TEST_F(ArtifactsTest, ExpandThePackedForm) {
   EXPECT_EQ(fs::file_size(*artifacts_.PackedPath(packed.sha256)), packed.packed_bytes);
   {
     const OpenArtifact open = artifacts_.Open(packed.sha256);
-    EXPECT_EQ(ReadAll(open.model), text);
-    EXPECT_EQ(ReadAll(*open.data), "abc");
+    EXPECT_EQ(ReadFile(open.model), text);
+    EXPECT_EQ(ReadFile(*open.data), "abc");
     EXPECT_EQ(open.data->filename(), "x.onnx.data");
   }
   EXPECT_TRUE(fs::is_empty(artifacts_.IncomingDir()));
@@ -134,7 +128,7 @@ TEST_F(ArtifactsTest, AreKeptInBothFormsWhereBothWereAskedFor) {
                   first == ArtifactForm::kOnnx ? ArtifactForm::kPacked : ArtifactForm::kOnnx);
     EXPECT_NE(artifacts.PackedPath(kAbc), std::nullopt);
     EXPECT_EQ(artifacts.Open(kAbc).keeper, nullptr);  // not unpacked
-    EXPECT_EQ(ReadAll(artifacts.Open(kAbc).model), "abc");
+    EXPECT_EQ(ReadFile(artifacts.Open(kAbc).model), "abc");
   }
 }
 

@@ -20,12 +20,6 @@ using ::testing::HasSubstr;
 
 constexpr int64_t kMuch = 1 << 30;
 
-std::string ReadAll(const fs::path& path) {
-  std::ostringstream text;
-  text << std::ifstream(path, std::ios::binary).rdbuf();
-  return text.str();
-}
-
 // Bytes of which a share is not `common`.
 std::string Sparse(size_t size, double share, char common) {
   std::mt19937 random(static_cast<uint32_t>(size));
@@ -53,14 +47,14 @@ class PackedTest : public ::testing::Test {
     fs::create_directory(out);
     std::string content;
     for (const fs::path& file : UnpackFiles(folder_ / "in.packed", out, kMuch))
-      content += ReadAll(file);
+      content += ReadFile(file);
     return content;
   }
 
   std::string Pack(const std::string& content) {
     WriteFile(folder_ / "x.onnx", content);
     PackFiles({folder_ / "x.onnx"}, folder_ / "x.packed");
-    return ReadAll(folder_ / "x.packed");
+    return ReadFile(folder_ / "x.packed");
   }
 
   TempDir folder_;
@@ -104,7 +98,7 @@ TEST_F(PackedTest, KeepsSeveralFilesByTheirNames) {
   fs::create_directory(folder_ / "out");
   const auto files = UnpackFiles(folder_ / "m.packed", folder_ / "out", 9);
   EXPECT_THAT(files, ElementsAre(folder_ / "out/m.onnx", folder_ / "out/m.onnx.data"));
-  EXPECT_EQ(ReadAll(files[1]), "data");
+  EXPECT_EQ(ReadFile(files[1]), "data");
 }
 
 TEST_F(PackedTest, RefusesMoreContentThanAllowedAndLeavesNothing) {
@@ -122,7 +116,7 @@ TEST_F(PackedTest, ReplacesNoFile) {
   PackFiles({folder_ / "a"}, folder_ / "p");
   EXPECT_THAT([&] { UnpackFiles(folder_ / "p", folder_.path(), kMuch); },
               ThrowsError(ErrorCode::kConflict, (folder_ / "a").string()));
-  EXPECT_EQ(ReadAll(folder_ / "a"), "old");
+  EXPECT_EQ(ReadFile(folder_ / "a"), "old");
 }
 
 TEST_F(PackedTest, NoticesDamageAnywhere) {
