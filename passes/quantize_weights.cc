@@ -24,8 +24,8 @@
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
+#include "passes/stored_weights.h"
 #include "passes/weight_codes.h"
-#include "passes/weights.h"
 
 namespace pared {
 namespace {
@@ -58,14 +58,6 @@ void Fields(FieldVisitor& f, Options& o) {
          "constants, and drop these inputs.");
 }
 
-// One stored tensor and the nodes that read it as a weight.
-struct Stored {
-  Tensor tensor;
-  std::vector<const WeightSite*> sites;
-  std::vector<const Node*> lookups;  // Gather along axis 0 of a matrix
-  std::string reason;                // why it stays float; empty: it does not
-};
-
 // What one graph gets in place of a constant.
 struct Replacement {
   Tensor codes, scales;
@@ -74,34 +66,12 @@ struct Replacement {
   DType dtype = DType::kFloat32;     // of the constant
 };
 
-bool Names(const std::vector<std::string>& list, const std::string& name) {
-  return std::ranges::find(list, name) != list.end();
-}
-
-bool IsLookup(const Node& node) {
-  return node.op_type == "Gather" && (node.domain.empty() || node.domain == "ai.onnx") &&
-         node.inputs.size() == 2;
-}
-
-// Whether the node hands its input on as it is, so that its readers are those of a weight.
-bool IsView(const Node& node) {
-  static const std::unordered_set<std::string> kViews = {
-      "Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"};
-  return kViews.contains(node.op_type);
-}
-
 class Quantizer {
  public:
   Quantizer(const Model& model, const Options& options, PassContext& context)
       : model_(model), options_(options), context_(context), scan_(FindWeights(model)) {
-    excluded_ = SelectNodes(model, options.exclude, "exclude");
-    for (const WeightSite& site : scan_.sites) {
-      Stored& stored = stored_[site.root];
-      stored.tensor = site.stored;
-      stored.sites.push_back(&site);
-    }
-    FindLookups(model.graph);
-    for (auto& [root, stored] : stored_) stored.reason = WhyFloat(root, stored);
+    stored_ = FindStoredWeights(model, scan_,
+                                {options.op_types, SelectNodes(model, options.exclude, "exclude")});
   }
 
   Model Run() {
@@ -122,7 +92,7 @@ class Quantizer {
       }
       replacements.emplace(root, std::move(made));
     }
-    Report();
+    context_.report.update(ReportStored(stored_, scan_));
     if (replacements.empty()) {
       const Json& skipped = context_.report.at("skipped");
       const std::string first = skipped.empty() ? "it has none" : skipped[0].dump();
@@ -133,42 +103,7 @@ class Quantizer {
   }
 
  private:
-  // Tables: constants of the graph itself or of one around it that a Gather reads.
-  void FindLookups(const Graph& graph) {
-    const GraphIndex index(graph);
-    for (const Node& node : graph.nodes) {
-      for (const auto& [name, attribute] : node.attributes) {
-        if (const GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) FindLookups(**one);
-      }
-      if (!IsLookup(node)) continue;
-      const Tensor* table = ConstantOf(graph, index, node.inputs[0], model_.ir_version);
-      if (table == nullptr || table->dtype() != DType::kFloat32) continue;
-      Stored& stored = stored_[{&graph, node.inputs[0]}];
-      stored.tensor = *table;
-      stored.lookups.push_back(&node);
-      if (table->rank() != 2 || node.Int("axis", 0) % 2 != 0) {
-        stored.reason = "only rows of a matrix are looked up as codes";
-      }
-    }
-  }
-
-  std::string WhyFloat(const ConstantRef& root, const Stored& stored) const {
-    if (!stored.reason.empty()) return stored.reason;
-    std::unordered_set<const Node*> known(stored.lookups.begin(), stored.lookups.end());
-    for (const WeightSite* site : stored.sites) known.insert(site->node);
-    for (const Node* node : known) {
-      if (excluded_.contains(node)) return "excluded, or shares its weight with an excluded node";
-      if (!Names(options_.op_types, node->op_type)) return node->op_type + " is not in op_types";
-    }
-    std::string reason;
-    ForEachNode(*root.first, [&](const Node& node) {
-      if (!Names(node.inputs, root.second) || known.contains(&node) || IsView(node)) return;
-      reason = "its weight is also read by " + NodeLabel(node) + ", as a value";
-    });
-    return reason;
-  }
-
-  Replacement Quantize(const Stored& stored) const {
+  Replacement Quantize(const StoredWeight& stored) const {
     Replacement made;
     made.dtype = stored.tensor.dtype();
     made.is_table = stored.sites.empty() && options_.bits == Bits::k8;
@@ -191,7 +126,7 @@ class Quantizer {
   }
 
   // The axis, as stored, of the output channels; of a table, its rows.
-  static std::optional<int64_t> ChannelAxisOf(const Stored& stored) {
+  static std::optional<int64_t> ChannelAxisOf(const StoredWeight& stored) {
     if (stored.sites.empty()) return 0;
     std::optional<int64_t> common = StoredChannelAxis(*stored.sites[0]);
     for (const WeightSite* site : stored.sites) {
@@ -200,7 +135,7 @@ class Quantizer {
     return common;
   }
 
-  static int64_t SummedAxis(const Stored& stored, std::optional<int64_t> channel) {
+  static int64_t SummedAxis(const StoredWeight& stored, std::optional<int64_t> channel) {
     const int64_t rank = stored.tensor.rank();
     if (!channel) return rank - 1;
     if (stored.sites.empty()) return 1;
@@ -213,63 +148,48 @@ class Quantizer {
     return rank - 1;  // recurrent
   }
 
-  void Report() {
-    Json& report = context_.report;
-    report["changed"] = Json::array();
-    report["skipped"] = Json::array();
-    int64_t all = 0, quantized = 0;
-    for (const auto& [root, stored] : stored_) {
-      all += stored.tensor.count();
-      if (stored.reason.empty()) quantized += stored.tensor.count();
-      std::vector<const Node*> readers = stored.lookups;
-      for (const WeightSite* site : stored.sites) readers.push_back(site->node);
-      for (const Node* node : readers) {
-        if (stored.reason.empty()) {
-          report["changed"].push_back({{"node", NodeLabel(*node)}, {"weight", root.second}});
-        } else {
-          report["skipped"].push_back({{"node", NodeLabel(*node)}, {"reason", stored.reason}});
-        }
-      }
-    }
-    for (const SkippedNode& skipped : scan_.skipped) {
-      report["skipped"].push_back({{"node", NodeLabel(*skipped.node)}, {"reason", skipped.reason}});
-    }
-    report["quantized_weight_share"] =
-        all == 0 ? 0.0 : static_cast<double>(quantized) / static_cast<double>(all);
-  }
+  using Replacements = std::map<ConstantRef, Replacement>;
 
-  Model Write(const std::map<ConstantRef, Replacement>& replacements) const {
+  Model Write(const Replacements& replacements) const {
     Model out = model_;
     FreshNames names(model_);
-    std::vector<const Graph*> originals = GraphsOf(model_.graph);
-    size_t at = 0;
-    EditGraphs(out.graph, [&](Graph& graph) {
-      const Graph* original = originals.at(at++);
-      for (auto it = replacements.lower_bound({original, ""});
-           it != replacements.end() && it->first.first == original; ++it) {
-        Put(graph, it->first.second, it->second, names);
+    std::unordered_map<const Node*, TableCodes> lookups;
+    EditBeside(out, model_.graph, [&](const Graph& original, Graph& graph) {
+      const auto each = [&](const auto& put) {
+        for (auto it = replacements.lower_bound({&original, ""});
+             it != replacements.end() && it->first.first == &original; ++it) {
+          put(it->first, it->second);
+        }
+      };
+      each([&](const ConstantRef& root, const Replacement& made) {
+        if (!made.is_table) return;
+        const TableCodes codes = PutTable(graph, root.second, made, names);
+        for (const Node* lookup : stored_.at(root).lookups) lookups[lookup] = codes;
+      });
+      std::vector<Node> nodes = std::move(graph.nodes);
+      graph.nodes.clear();
+      for (size_t i = 0; i < nodes.size(); ++i) {
+        const auto lookup = lookups.find(&original.nodes[i]);
+        if (lookup == lookups.end()) {
+          graph.nodes.push_back(std::move(nodes[i]));
+        } else {
+          AddLookup(std::move(nodes[i]), lookup->second, graph, names);
+        }
       }
+      each([&](const ConstantRef& root, const Replacement& made) {
+        if (!made.is_table) Put(graph, root.second, made, names);
+      });
     });
+    if (!lookups.empty()) EditGraphs(out.graph, EraseDead);
     return out;
   }
 
-  // In the order in which EditGraphs visits them.
-  static std::vector<const Graph*> GraphsOf(const Graph& graph) {
-    std::vector<const Graph*> graphs = {&graph};
-    for (const Node& node : graph.nodes) {
-      for (const auto& [name, attribute] : node.attributes) {
-        std::vector<GraphPtr> subgraphs;
-        if (const GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) subgraphs = {*one};
-        if (const auto* many = std::get_if<std::vector<GraphPtr>>(&attribute.value)) {
-          subgraphs = *many;
-        }
-        for (const GraphPtr& subgraph : subgraphs) {
-          const std::vector<const Graph*> inner = GraphsOf(*subgraph);
-          graphs.insert(graphs.end(), inner.begin(), inner.end());
-        }
-      }
-    }
-    return graphs;
+  static TableCodes PutTable(Graph& graph, const std::string& table, const Replacement& made,
+                             FreshNames& names) {
+    const TableCodes codes = {names.Make(table + "_quantized"), names.Make(table + "_scale")};
+    graph.initializers.set(codes.codes, {made.codes, ""});
+    graph.initializers.set(codes.scale, {made.scales.Reshaped({made.scales.count(), 1}), ""});
+    return codes;
   }
 
   static void Put(Graph& graph, const std::string& weight, const Replacement& made,
@@ -278,12 +198,6 @@ class Quantizer {
     const std::string scale = names.Make(weight + "_scale");
     graph.initializers.set(codes, {made.codes, ""});
     graph.initializers.set(scale, {made.scales, ""});
-    if (made.is_table) {
-      graph.initializers.find(scale)->tensor = made.scales.Reshaped({made.scales.count(), 1});
-      LookUpCodes(graph, weight, {codes, scale}, names);
-      EraseDead(graph);
-      return;
-    }
     Node node;
     node.name = names.Make(weight + "_dequantize");
     node.op_type = "DequantizeLinear";
@@ -304,51 +218,11 @@ class Quantizer {
     graph.nodes.insert(graph.nodes.begin(), front.begin(), front.end());
   }
 
-  static Node MakeCast(const std::string& from, const std::string& to, DType dtype,
-                       FreshNames& names) {
-    Node cast;
-    cast.name = names.Make(to + "_cast");
-    cast.op_type = "Cast";
-    cast.inputs = {from};
-    cast.outputs = {to};
-    cast.attributes.set("to", {kIntType, static_cast<int64_t>(dtype), "", ""});
-    return cast;
-  }
-
-  struct Table {
-    std::string codes, scale;
-  };
-  static void LookUpCodes(Graph& graph, const std::string& weight, const Table& table,
-                          FreshNames& names) {
-    std::vector<Node> nodes = std::move(graph.nodes);
-    graph.nodes.clear();
-    for (Node& node : nodes) {
-      if (!IsLookup(node) || node.inputs[0] != weight) {
-        graph.nodes.push_back(std::move(node));
-        continue;
-      }
-      const std::string output = node.outputs[0];
-      Node scale = node, product;
-      node.inputs[0] = table.codes;
-      node.outputs[0] = names.Make(output + "_codes");
-      scale.inputs[0] = table.scale;
-      scale.outputs[0] = names.Make(output + "_scales");
-      scale.name = names.Make(scale.outputs[0] + "_gather");
-      Node cast = MakeCast(node.outputs[0], names.Make(output + "_cast"), DType::kFloat32, names);
-      product.op_type = "Mul";
-      product.name = names.Make(output + "_dequantize");
-      product.inputs = {cast.outputs[0], scale.outputs[0]};
-      product.outputs = {output};
-      for (Node* made : {&node, &scale, &cast, &product}) graph.nodes.push_back(std::move(*made));
-    }
-  }
-
   const Model& model_;
   const Options& options_;
   PassContext& context_;
   WeightScan scan_;
-  std::unordered_set<const Node*> excluded_;
-  std::map<ConstantRef, Stored> stored_;
+  StoredWeights stored_;
 };
 
 Model Run(Model model, const Options& options, PassContext& context) {

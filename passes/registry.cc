@@ -8,6 +8,7 @@ extern const PassInfo kCastFp16;
 extern const PassInfo kChannelPrune;
 extern const PassInfo kFoldBatchNorm;
 extern const PassInfo kMagnitudePrune;
+extern const PassInfo kQuantizeDynamic;
 extern const PassInfo kQuantizeInt8;
 extern const PassInfo kQuantizeWeights;
 extern const PassInfo kSecondOrderPrune;
@@ -17,7 +18,7 @@ namespace {
 // The table of contents: one line a pass, in the order the documentation lists them.
 const PassInfo* const kPasses[] = {
     &kFoldBatchNorm, &kMagnitudePrune,  &kSecondOrderPrune, &kChannelPrune,
-    &kQuantizeInt8,  &kQuantizeWeights, &kCastFp16,
+    &kQuantizeInt8,  &kQuantizeDynamic, &kQuantizeWeights,  &kCastFp16,
 };
 
 }  // namespace

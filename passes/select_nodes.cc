@@ -26,12 +26,6 @@ size_t Distance(const std::string& sought, const std::string& name) {
   return holds ? edits : edits + 2 * kComparedLength;
 }
 
-std::vector<GraphPtr> Subgraphs(const Attribute& attribute) {
-  if (const GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) return {*one};
-  if (const auto* many = std::get_if<std::vector<GraphPtr>>(&attribute.value)) return *many;
-  return {};
-}
-
 GraphPtr EditCopy(const GraphPtr& graph, const std::function<void(Graph&)>& visit) {
   std::shared_ptr<Graph> copy = std::make_shared<Graph>(*graph);
   EditGraphs(*copy, visit);
@@ -83,12 +77,21 @@ std::vector<std::string> Alternatives(const Model& model, const std::string& ref
 
 }  // namespace
 
+std::vector<GraphPtr> SubgraphsOf(const Node& node) {
+  std::vector<GraphPtr> subgraphs;
+  for (const auto& [name, attribute] : node.attributes) {
+    if (const GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) subgraphs.push_back(*one);
+    if (const auto* many = std::get_if<std::vector<GraphPtr>>(&attribute.value)) {
+      subgraphs.insert(subgraphs.end(), many->begin(), many->end());
+    }
+  }
+  return subgraphs;
+}
+
 void ForEachNode(const Graph& graph, const std::function<void(const Node&)>& visit) {
   for (const Node& node : graph.nodes) {
     visit(node);
-    for (const auto& [name, attribute] : node.attributes) {
-      for (const GraphPtr& subgraph : Subgraphs(attribute)) ForEachNode(*subgraph, visit);
-    }
+    for (const GraphPtr& subgraph : SubgraphsOf(node)) ForEachNode(*subgraph, visit);
   }
 }
 

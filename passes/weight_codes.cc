@@ -11,7 +11,6 @@
 namespace pared {
 namespace {
 
-constexpr float kCodeMax8 = 127;
 constexpr float kCodeMin4 = -8, kCodeMax4 = 7;
 // Largest magnitude over scale. Above 7 the largest positive elements saturate and the rest is
 // finer; below 7 nothing gains.
@@ -81,7 +80,7 @@ float BestScale4(const Block& block) {
 
 }  // namespace
 
-WeightCodes CodeChannels(const Tensor& weight, std::optional<int64_t> axis) {
+WeightCodes CodeChannels(const Tensor& weight, std::optional<int64_t> axis, float code_max) {
   const Elements elements(weight);
   const std::span<const float> x = elements.get();
   const Around around = axis ? At(weight.shape(), *axis) : Around{1, 1, weight.count()};
@@ -97,12 +96,12 @@ WeightCodes CodeChannels(const Tensor& weight, std::optional<int64_t> axis) {
       scales[channel] = std::max(scales[channel], std::fabs(x[i]));
     }
   });
-  for (float& scale : scales) scale = ScaleFor(scale, kCodeMax8);
+  for (float& scale : scales) scale = ScaleFor(scale, code_max);
   std::vector<int8_t> codes(x.size());
   each_row([&](size_t channel, size_t begin) {
     for (size_t i = begin; i < begin + inner; ++i) {
       const float code = std::nearbyint(x[i] / scales[channel]);
-      codes[i] = static_cast<int8_t>(std::clamp(code, -kCodeMax8, kCodeMax8));
+      codes[i] = static_cast<int8_t>(std::clamp(code, -code_max, code_max));
     }
   });
   const Shape scale_shape = axis ? Shape{around.length} : Shape{};

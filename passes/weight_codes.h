@@ -17,8 +17,8 @@ struct WeightCodes {
   Tensor scales;  // float32
 };
 
-// int8, -127 to 127; one scale along `axis`, or one for all where there is none.
-WeightCodes CodeChannels(const Tensor& weight, std::optional<int64_t> axis);
+// int8, -code_max to code_max; one scale along `axis`, or one for all where there is none.
+WeightCodes CodeChannels(const Tensor& weight, std::optional<int64_t> axis, float code_max = 127);
 
 // int4, -8 to 7; `block_size` elements along `axis` share a scale, the last of an axis perhaps
 // fewer. Scales have the weight's shape with `axis` divided. Each is the one of a few candidates

@@ -1,0 +1,169 @@
+#include "passes/stored_weights.h"
+
+#include <algorithm>
+
+#include "passes/select_nodes.h"
+
+namespace pared {
+namespace {
+
+constexpr int32_t kIntType = 2;  // AttributeProto.AttributeType
+
+bool Names(const std::vector<std::string>& list, const std::string& name) {
+  return std::ranges::find(list, name) != list.end();
+}
+
+bool IsLookup(const Node& node) {
+  return node.op_type == "Gather" && (node.domain.empty() || node.domain == "ai.onnx") &&
+         node.inputs.size() == 2;
+}
+
+// Whether the node hands its input on as it is, so that its readers are those of a weight.
+bool IsView(const Node& node) {
+  static const std::unordered_set<std::string> kViews = {
+      "Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"};
+  return kViews.contains(node.op_type);
+}
+
+// The constants in sight of a graph: its own and those of the graphs around it.
+struct Scope {
+  const Graph* graph = nullptr;
+  GraphIndex index;
+  const Scope* outer = nullptr;
+};
+
+// The stored tensor that `name` means in this scope; null: none.
+const Tensor* ConstantIn(const Scope& scope, const std::string& name, int64_t ir_version,
+                         const Graph** owner) {
+  for (const Scope* at = &scope; at != nullptr; at = at->outer) {
+    *owner = at->graph;
+    const Tensor* constant = ConstantOf(*at->graph, at->index, name, ir_version);
+    if (constant != nullptr) return constant;
+    bool is_input = false;
+    for (const ValueInfo& input : at->graph->inputs) is_input = is_input || input.name == name;
+    if (is_input || at->index.producer(name) != nullptr) return nullptr;
+  }
+  return nullptr;
+}
+
+void FindLookups(const Graph& graph, const Scope* outer, int64_t ir_version,
+                 StoredWeights& weights) {
+  const Scope scope{&graph, GraphIndex(graph), outer};
+  for (const Node& node : graph.nodes) {
+    for (const GraphPtr& subgraph : SubgraphsOf(node)) {
+      FindLookups(*subgraph, &scope, ir_version, weights);
+    }
+    if (!IsLookup(node)) continue;
+    const Graph* owner = nullptr;
+    const Tensor* table = ConstantIn(scope, node.inputs[0], ir_version, &owner);
+    if (table == nullptr || table->dtype() != DType::kFloat32) continue;
+    StoredWeight& stored = weights[{owner, node.inputs[0]}];
+    stored.tensor = *table;
+    stored.lookups.push_back(&node);
+    if (table->rank() != 2 || node.Int("axis", 0) % 2 != 0) {
+      stored.reason = "only rows of a matrix are looked up as codes";
+    }
+  }
+}
+
+std::string WhyFloat(const ConstantRef& root, const StoredWeight& stored,
+                     const StoredChoice& choice) {
+  if (!stored.reason.empty()) return stored.reason;
+  std::unordered_set<const Node*> known(stored.lookups.begin(), stored.lookups.end());
+  for (const WeightSite* site : stored.sites) known.insert(site->node);
+  for (const Node* node : known) {
+    if (choice.excluded.contains(node)) {
+      return "excluded, or shares its weight with an excluded node";
+    }
+    if (!Names(choice.op_types, node->op_type)) return node->op_type + " is not in op_types";
+  }
+  std::string reason;
+  ForEachNode(*root.first, [&](const Node& node) {
+    if (!Names(node.inputs, root.second) || known.contains(&node) || IsView(node)) return;
+    reason = "its weight is also read by " + NodeLabel(node) + ", as a value";
+  });
+  return reason;
+}
+
+}  // namespace
+
+StoredWeights FindStoredWeights(const Model& model, const WeightScan& scan,
+                                const StoredChoice& choice) {
+  StoredWeights weights;
+  for (const WeightSite& site : scan.sites) {
+    StoredWeight& stored = weights[site.root];
+    stored.tensor = site.stored;
+    stored.sites.push_back(&site);
+  }
+  FindLookups(model.graph, nullptr, model.ir_version, weights);
+  for (auto& [root, stored] : weights) stored.reason = WhyFloat(root, stored, choice);
+  return weights;
+}
+
+Json ReportStored(const StoredWeights& weights, const WeightScan& scan) {
+  Json report = {{"changed", Json::array()}, {"skipped", Json::array()}};
+  int64_t all = 0, quantized = 0;
+  for (const auto& [root, stored] : weights) {
+    all += stored.tensor.count();
+    if (stored.reason.empty()) quantized += stored.tensor.count();
+    std::vector<const Node*> readers = stored.lookups;
+    for (const WeightSite* site : stored.sites) readers.push_back(site->node);
+    for (const Node* node : readers) {
+      if (stored.reason.empty()) {
+        report["changed"].push_back({{"node", NodeLabel(*node)}, {"weight", root.second}});
+      } else {
+        report["skipped"].push_back({{"node", NodeLabel(*node)}, {"reason", stored.reason}});
+      }
+    }
+  }
+  for (const SkippedNode& skipped : scan.skipped) {
+    report["skipped"].push_back({{"node", NodeLabel(*skipped.node)}, {"reason", skipped.reason}});
+  }
+  report["quantized_weight_share"] =
+      all == 0 ? 0.0 : static_cast<double>(quantized) / static_cast<double>(all);
+  return report;
+}
+
+void EditBeside(Model& model, const Graph& original,
+                const std::function<void(const Graph& original, Graph& graph)>& visit) {
+  std::vector<const Graph*> originals = {&original};
+  for (size_t i = 0; i < originals.size(); ++i) {
+    // In the order of EditGraphs: a graph, then the graphs of its nodes, each with those inside.
+    std::vector<const Graph*> inner;
+    for (const Node& node : originals[i]->nodes) {
+      for (const GraphPtr& subgraph : SubgraphsOf(node)) inner.push_back(subgraph.get());
+    }
+    originals.insert(originals.begin() + static_cast<std::ptrdiff_t>(i) + 1, inner.begin(),
+                     inner.end());
+  }
+  size_t at = 0;
+  EditGraphs(model.graph, [&](Graph& graph) { visit(*originals.at(at++), graph); });
+}
+
+Node MakeCast(const std::string& from, const std::string& to, DType dtype, FreshNames& names) {
+  Node cast;
+  cast.name = names.Make(to + "_cast");
+  cast.op_type = "Cast";
+  cast.inputs = {from};
+  cast.outputs = {to};
+  cast.attributes.set("to", {kIntType, static_cast<int64_t>(dtype), "", ""});
+  return cast;
+}
+
+void AddLookup(Node node, const TableCodes& table, Graph& graph, FreshNames& names) {
+  const std::string output = node.outputs[0];
+  Node scale = node, product;
+  node.inputs[0] = table.codes;
+  node.outputs[0] = names.Make(output + "_codes");
+  scale.inputs[0] = table.scale;
+  scale.outputs[0] = names.Make(output + "_scales");
+  scale.name = names.Make(scale.outputs[0] + "_gather");
+  Node cast = MakeCast(node.outputs[0], names.Make(output + "_cast"), DType::kFloat32, names);
+  product.op_type = "Mul";
+  product.name = names.Make(output + "_dequantize");
+  product.inputs = {cast.outputs[0], scale.outputs[0]};
+  product.outputs = {output};
+  for (Node* made : {&node, &scale, &cast, &product}) graph.nodes.push_back(std::move(*made));
+}
+
+}  // namespace pared

@@ -1,0 +1,53 @@
+// Weights as they are stored: each constant once, with all nodes that read it as a weight.
+
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "config/fields.h"
+#include "model/rewrite.h"
+#include "passes/weights.h"
+
+namespace pared {
+
+// One stored tensor and the nodes that read it as a weight.
+struct StoredWeight {
+  Tensor tensor;
+  std::vector<const WeightSite*> sites;
+  std::vector<const Node*> lookups;  // Gather along axis 0 of a matrix
+  std::string reason;                // why it stays float; empty: it does not
+};
+using StoredWeights = std::map<ConstantRef, StoredWeight>;
+
+// Which weights a pass was asked to store otherwise.
+struct StoredChoice {
+  std::vector<std::string> op_types;  // "Gather" for tables
+  std::unordered_set<const Node*> excluded;
+};
+
+// Every weight of the scan and every float table that a Gather reads, subgraphs included. A weight
+// stays float where one of its readers is not asked for, or is no weighted node.
+StoredWeights FindStoredWeights(const Model& model, const WeightScan& scan,
+                                const StoredChoice& choice);
+
+// {"changed": [...], "skipped": [...], "quantized_weight_share": of all elements}
+Json ReportStored(const StoredWeights& weights, const WeightScan& scan);
+
+// Calls `visit` for every graph of `model`, the outer before the inner, with the graph of
+// `original` that it is a copy of. Where it is called, their nodes are still the same, by place.
+void EditBeside(Model& model, const Graph& original,
+                const std::function<void(const Graph& original, Graph& graph)>& visit);
+
+// Adds nodes that do what the lookup `node` did, by codes and the scales of rows.
+struct TableCodes {
+  std::string codes, scale;  // initializers [rows, columns] and [rows, 1]
+};
+void AddLookup(Node node, const TableCodes& table, Graph& graph, FreshNames& names);
+
+Node MakeCast(const std::string& from, const std::string& to, DType dtype, FreshNames& names);
+
+}  // namespace pared
