@@ -23,6 +23,7 @@
 #include "passes/int8_smooth.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
+#include "passes/qoperator.h"
 #include "passes/select_nodes.h"
 
 namespace pared {
@@ -42,6 +43,8 @@ constexpr double kGainMinDb = 0.25;
 
 enum class Method { kAuto, kMinMax, kPercentile, kEntropy, kMse };
 enum class Smooth { kAuto, kOff };
+enum class Format { kQdq, kQOperator };
+enum class Target { kOnnxruntime, kOpenvino, kPared };
 
 struct Options {
   Granularity granularity = Granularity::kPerChannel;
@@ -53,6 +56,8 @@ struct Options {
   double min_sqnr_db = 0;
   int64_t max_nodes_float = 1000;
   bool sensitivity = false;
+  Format format = Format::kQdq;
+  Target target = Target::kOnnxruntime;
   std::vector<std::string> op_types = {"Conv", "ConvTranspose", "Gemm", "MatMul"};
   std::vector<std::string> exclude;
   bool freeze_inputs = false;
@@ -81,6 +86,13 @@ void Fields(FieldVisitor& f, Options& o) {
   f.Flag("sensitivity", o.sensitivity,
          "Report for each node the SQNR of the outputs where it alone is INT8; runs the model "
          "once for each node.");
+  f.Choice("format", o.format, {"qdq", "qoperator"},
+           "Float operators between QuantizeLinear and DequantizeLinear, or quantized operators "
+           "(QLinearConv) wherever there is one.");
+  f.Choice("target", o.target, {"onnxruntime", "openvino", "pared"},
+           "What will run the model. Format \"qoperator\" takes operators of com.microsoft too for "
+           "onnxruntime, those of ONNX only for pared, and is refused for openvino, which does not "
+           "load it by channel.");
   f.TextList("op_types", o.op_types, TextRule::kAny, "Operators with weights to quantize.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
              "Nodes that stay float; an entry that matches nothing is an error.");
@@ -410,6 +422,12 @@ class Search {
 };
 
 Model Quantize(Model model, const Options& options, PassContext& context) {
+  if (options.format == Format::kQOperator && options.target == Target::kOpenvino) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "openvino refuses QLinearConv with scales by channel and runs MatMulInteger in "
+                "float; format \"qdq\" it runs in INT8",
+                "format");
+  }
   const Exclusions exclusions(model, options.exclude);
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
   Prepare(model, exclusions, context.report);
@@ -424,6 +442,9 @@ Model Quantize(Model model, const Options& options, PassContext& context) {
                                      : NodeLabel(*skipped[0].node) + ": " + skipped[0].reason));
   }
   Model quantized = search.Run();
+  if (options.format == Format::kQOperator) {
+    context.report["qoperator"] = ToQOperators(quantized, options.target == Target::kOnnxruntime);
+  }
   context.progress(1);
   return quantized;
 }

