@@ -1,0 +1,70 @@
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "model/infer_shapes.h"
+#include "model/onnx.h"
+#include "model/text.h"
+#include "passes/registry.h"
+#include "tests/fuzz/targets.h"
+
+namespace pared {
+namespace {
+
+struct Choice {
+  const char *pass, *options;
+};
+
+constexpr Choice kChoices[] = {
+    {"fold_batch_norm", R"({})"},
+    {"magnitude_prune", R"({})"},
+    {"magnitude_prune", R"({"pattern": "2:4", "depthwise": true})"},
+    {"magnitude_prune", R"({"pattern": "4x1", "scope": "model", "freeze_inputs": true})"},
+    {"channel_prune", R"({"multiple_of": 1})"},
+    {"quantize_weights", R"({})"},
+    {"quantize_weights", R"({"bits": "4", "freeze_inputs": true})"},
+    {"cast_fp16", R"({})"},
+};
+
+Model Reread(const Model& model) {
+  const auto bytes = std::make_shared<const std::string>(SerializeOnnx(model));
+  return ParseOnnx(std::as_bytes(std::span(*bytes)), bytes);
+}
+
+// A model that a job could be given. Nothing: it is refused.
+std::optional<Model> Read(std::string_view text) {
+  try {
+    const Model model = Reread(ParseText(text));
+    InferShapes(model);
+    return model;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
+void FuzzPasses(FuzzInput input) {
+  if (input.empty()) return;
+  const Choice& choice = kChoices[input[0] % std::size(kChoices)];
+  const std::optional<Model> model = Read(TextOf(input).substr(1));
+  if (!model) return;
+  const PassInfo* pass = FindPass(choice.pass);
+  Json options = ParseJson(choice.options);
+  options["pass"] = choice.pass;
+  PassContext context;
+  std::optional<Model> out;
+  try {
+    out = pass->bind(*pass, options, "").run(*model, context);
+  } catch (const Error& error) {
+    PARED_CHECK(error.code() != ErrorCode::kInternal);
+    return;
+  }
+  // From here on an Error is the pass's fault.
+  Verify(*out);
+  InferShapes(Reread(*out));
+}
+
+}  // namespace pared
