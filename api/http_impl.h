@@ -10,6 +10,7 @@
 
 #pragma once
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <boost/asio/as_tuple.hpp>
@@ -34,6 +35,7 @@
 #include <thread>
 
 #include "api/http_server.h"
+#include "api/http_tls.h"
 #include "storage/artifacts.h"
 
 namespace pared {
@@ -55,13 +57,14 @@ using HeadParser = http::request_parser<http::empty_body>;
 
 struct Connection {
   explicit Connection(tcp::socket socket) : stream(std::move(socket)) {}
-  beast::tcp_stream stream;
+  HttpStream stream;
   beast::flat_buffer buffer;
   bool is_idle = true;  // between requests: may be closed at once
 };
 
 // One request on its way to its answer.
 struct Exchange {
+  std::shared_ptr<const Router> router;  // of the time that the request came
   Request request;
   const Route* route = nullptr;
   unsigned version = 11;
@@ -71,15 +74,23 @@ struct Exchange {
   std::shared_ptr<const void> upload_lock;  // of one that stays
 };
 
-// Whether the peer has closed the connection.
-inline bool HasGone(tcp::socket& socket) {
+// Whether the peer has closed the connection. Under TLS its last words lie unread before the end.
+inline bool HasGone(HttpStream& stream) {
+  const int socket = stream.socket().native_handle();
+  if (stream.is_tls()) {
+    pollfd asked = {.fd = socket, .events = POLLRDHUP, .revents = 0};
+    return poll(&asked, 1, 0) == 1;
+  }
   char byte = 0;
-  return recv(socket.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+  return recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
 struct HttpServer::Impl {
-  Impl(const Settings& the_settings, const Router& the_router, fs::path incoming_dir)
-      : settings(the_settings), router(the_router), incoming(std::move(incoming_dir)) {}
+  Impl(std::shared_ptr<const Settings> the_settings, std::shared_ptr<const Router> the_router,
+       fs::path incoming_dir)
+      : settings(std::move(the_settings)),
+        router(std::move(the_router)),
+        incoming(std::move(incoming_dir)) {}
 
   void MakeIncoming() const;
   void Listen();
@@ -89,6 +100,7 @@ struct HttpServer::Impl {
 
   asio::awaitable<void> Accept();
   asio::awaitable<void> Serve(Connection& connection);
+  asio::awaitable<bool> Handshake(Connection& connection);
   asio::awaitable<bool> ServeOne(Connection& connection);
   asio::awaitable<bool> Refuse(Connection& connection, Exchange& exchange,
                                const Response& response);
@@ -105,11 +117,15 @@ struct HttpServer::Impl {
   asio::awaitable<bool> SendStream(Connection& connection, const Exchange& exchange,
                                    const Response& response);
   asio::awaitable<void> Linger(Connection& connection);
+  asio::awaitable<void> EndTls(Connection& connection);
 
-  std::chrono::seconds idle_time() const { return std::chrono::seconds(settings.idle_s); }
+  std::chrono::seconds idle_time() const { return std::chrono::seconds(settings->idle_s); }
 
-  const Settings& settings;
-  const Router& router;
+  // Of the I/O thread alone, which may be given others.
+  std::shared_ptr<const Settings> settings;
+  std::shared_ptr<const Router> router;
+  std::shared_ptr<asio::ssl::context> tls;  // null: none
+
   const fs::path incoming;
   bool is_loopback = true;
   uint16_t port = 0;

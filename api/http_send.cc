@@ -85,7 +85,7 @@ asio::awaitable<bool> HttpServer::Impl::SendStream(Connection& connection, const
       co_await http::async_write_header(connection.stream, serializer, kAwait);
   if (head_error || exchange.is_head) co_return false;
   asio::steady_timer pause(io);
-  while (!is_stopping && !HasGone(connection.stream.socket())) {
+  while (!is_stopping && !HasGone(connection.stream)) {
     const auto ask = [&]() -> asio::awaitable<std::optional<std::string>> {
       co_return response.stream();
     };
@@ -108,7 +108,9 @@ asio::awaitable<bool> HttpServer::Impl::SendStream(Connection& connection, const
 // and could cost the peer the answer.
 asio::awaitable<void> HttpServer::Impl::Linger(Connection& connection) {
   error_code ignored;
-  connection.stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
+  if (!connection.stream.is_tls()) {
+    connection.stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
+  }
   std::vector<char> chunk(kChunkBytes);
   connection.stream.expires_after(kLingerTime);
   for (size_t taken = 0; taken < kLingerBytesMax;) {
@@ -116,6 +118,14 @@ asio::awaitable<void> HttpServer::Impl::Linger(Connection& connection) {
     if (error) break;
     taken += count;
   }
+}
+
+// Tells the peer that nothing is missing from what it got: the end of a stream is else no different
+// from a connection that somebody has cut.
+asio::awaitable<void> HttpServer::Impl::EndTls(Connection& connection) {
+  if (!connection.stream.is_tls() || !connection.stream.socket().is_open()) co_return;
+  connection.stream.expires_after(kLingerTime);
+  co_await connection.stream.tls().async_shutdown(kAwait);  // a peer that has gone: no matter
 }
 
 }  // namespace pared

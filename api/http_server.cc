@@ -25,21 +25,21 @@ void HttpServer::Impl::MakeIncoming() const {
 
 void HttpServer::Impl::Listen() {
   error_code error;
-  const asio::ip::address address = asio::ip::make_address(settings.address, error);
+  const asio::ip::address address = asio::ip::make_address(settings->address, error);
   if (error) {
     throw Error(ErrorCode::kInvalidArgument,
-                "must be an IP address such as 127.0.0.1, is \"" + settings.address + "\"",
+                "must be an IP address such as 127.0.0.1, is \"" + settings->address + "\"",
                 "/address");
   }
   is_loopback = address.is_loopback();
-  const tcp::endpoint endpoint(address, static_cast<uint16_t>(settings.port));
+  const tcp::endpoint endpoint(address, static_cast<uint16_t>(settings->port));
   acceptor.open(endpoint.protocol(), error);
   if (!error) acceptor.set_option(asio::socket_base::reuse_address(true), error);
   if (!error) acceptor.bind(endpoint, error);
   if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
   if (error) {
-    throw Error(ErrorCode::kUnavailable, "cannot listen on " + settings.address + ":" +
-                                             std::to_string(settings.port) + ": " +
+    throw Error(ErrorCode::kUnavailable, "cannot listen on " + settings->address + ":" +
+                                             std::to_string(settings->port) + ": " +
                                              error.message());
   }
   port = acceptor.local_endpoint().port();
@@ -57,7 +57,7 @@ asio::awaitable<void> HttpServer::Impl::Accept() {
       co_await pause.async_wait(kAwait);
       continue;
     }
-    if (connections.size() >= static_cast<size_t>(settings.connections_max)) continue;
+    if (connections.size() >= static_cast<size_t>(settings->connections_max)) continue;
     socket.set_option(tcp::no_delay(true), error);
     auto connection = std::make_shared<Connection>(std::move(socket));
     connections.insert(connection.get());
@@ -95,13 +95,33 @@ void HttpServer::Impl::Drain() {
   });
 }
 
+void CheckCertificate(const Settings& settings) { MakeTlsContext(settings); }
+
+// Pointers that own nothing: both outlive the server.
 HttpServer::HttpServer(const Settings& settings, const Router& router, fs::path incoming)
-    : impl_(std::make_unique<Impl>(settings, router, std::move(incoming))) {
+    : HttpServer({std::shared_ptr<void>(), &settings}, {std::shared_ptr<void>(), &router},
+                 std::move(incoming)) {}
+
+HttpServer::HttpServer(std::shared_ptr<const Settings> settings,
+                       std::shared_ptr<const Router> router, fs::path incoming)
+    : impl_(std::make_unique<Impl>(std::move(settings), std::move(router), std::move(incoming))) {
+  impl_->tls = MakeTlsContext(*impl_->settings);
   impl_->MakeIncoming();
   impl_->Listen();
 }
 
 HttpServer::~HttpServer() { Stop(); }
+
+void HttpServer::Replace(std::shared_ptr<const Settings> settings,
+                         std::shared_ptr<const Router> router) {
+  std::shared_ptr<asio::ssl::context> tls = MakeTlsContext(*settings);
+  asio::post(impl_->io, [this, settings = std::move(settings), router = std::move(router),
+                         tls = std::move(tls)]() mutable {
+    impl_->settings = std::move(settings);
+    impl_->router = std::move(router);
+    impl_->tls = std::move(tls);
+  });
+}
 
 uint16_t HttpServer::port() const { return impl_->port; }
 

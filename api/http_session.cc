@@ -72,7 +72,7 @@ std::string HostOf(std::string_view authority) {
 
 // A page of another site, open in the browser of somebody who may reach this daemon, must not: it
 // comes with an Origin of its own, or with a name of its own that it has made point here.
-std::optional<Response> RefuseForeign(const Headers& headers, bool is_loopback) {
+std::optional<Response> RefuseForeign(const Headers& headers, bool is_loopback, bool is_tls) {
   const auto host = headers.find("host");
   if (host == headers.end()) return std::nullopt;  // no browser: they all send it
   const std::string name = HostOf(host->second);
@@ -80,7 +80,10 @@ std::optional<Response> RefuseForeign(const Headers& headers, bool is_loopback) 
     return Problem(403, "forbidden", "a loopback address is not \"" + name + "\"");
   }
   const auto origin = headers.find("origin");
-  if (origin == headers.end() || origin->second == "http://" + host->second) return std::nullopt;
+  if (origin == headers.end()) return std::nullopt;
+  // With https a proxy before a daemon without TLS may have passed it on.
+  if (origin->second == "https://" + host->second) return std::nullopt;
+  if (!is_tls && origin->second == "http://" + host->second) return std::nullopt;
   return Problem(403, "forbidden", "requests of other sites are not served");
 }
 
@@ -89,13 +92,36 @@ std::optional<Response> RefuseForeign(const Headers& headers, bool is_loopback) 
 // The connection boundary: a fault of the server in between requests ends this connection alone.
 asio::awaitable<void> HttpServer::Impl::Serve(Connection& connection) {
   try {
-    bool is_open = true;
+    bool is_open = co_await Handshake(connection);
     while (is_open && !is_stopping) is_open = co_await ServeOne(connection);
+    co_await EndTls(connection);
   } catch (const std::exception& error) {
     LogEvent(LogLevel::kError, "connection_failed", {{"error", error.what()}});
   }
   error_code ignored;
   connection.stream.socket().shutdown(tcp::socket::shutdown_both, ignored);
+}
+
+// TLS where the server has it. False: the connection ends here.
+asio::awaitable<bool> HttpServer::Impl::Handshake(Connection& connection) {
+  if (!tls) co_return true;
+  connection.stream.StartTls(tls);
+  connection.is_idle = true;
+  connection.stream.expires_after(idle_time());
+  auto [error] =
+      co_await connection.stream.tls().async_handshake(asio::ssl::stream_base::server, kAwait);
+  if (!error) co_return true;
+  connection.stream.EndTls();
+  const bool is_plain =
+      error == error_code(static_cast<int>(ERR_PACK(ERR_LIB_SSL, 0, SSL_R_HTTP_REQUEST)),
+                          asio::error::get_ssl_category());
+  if (is_plain) {
+    Exchange exchange;
+    co_return co_await Refuse(connection, exchange,
+                              Problem(400, "bad request", "this port speaks TLS: ask https://"));
+  }
+  LogEvent(LogLevel::kDebug, "tls_handshake_failed", {{"error", error.message()}});
+  co_return false;
 }
 
 // One request and its answer. False: the connection ends here.
@@ -131,10 +157,12 @@ asio::awaitable<bool> HttpServer::Impl::ServeOne(Connection& connection) {
   exchange.request.verb = *verb;
   exchange.request.path = target.substr(0, question);
   if (question != std::string::npos) exchange.request.query_text = target.substr(question + 1);
-  exchange.route = router.Match(exchange.request);
+  exchange.router = router;
+  exchange.route = exchange.router->Match(exchange.request);
 
-  std::optional<Response> refusal = RefuseForeign(exchange.request.headers, is_loopback);
-  if (!refusal) refusal = RefuseStranger(settings, exchange.request, NowMs());
+  std::optional<Response> refusal =
+      RefuseForeign(exchange.request.headers, is_loopback, connection.stream.is_tls());
+  if (!refusal) refusal = RefuseStranger(*settings, exchange.request, NowMs());
   if (!refusal) refusal = co_await ReadBody(connection, exchange, head);
   if (refusal) co_return co_await Refuse(connection, exchange, *refusal);
   const Response response = co_await Answer(connection, exchange);
@@ -158,7 +186,7 @@ asio::awaitable<std::optional<Response>> HttpServer::Impl::ReadBody(Connection& 
                                                                     HeadParser& head) {
   const bool is_upload = exchange.route != nullptr && exchange.route->body == Body::kUpload;
   const auto limit =
-      static_cast<uint64_t>(is_upload ? settings.model_bytes_max : settings.body_bytes_max);
+      static_cast<uint64_t>(is_upload ? settings->model_bytes_max : settings->body_bytes_max);
   const auto length = head.content_length();
   if (length && *length > limit) co_return AnswerTo(http::error::body_limit);
   if (is_upload) {
@@ -198,7 +226,7 @@ std::optional<Response> HttpServer::Impl::PlaceUpload(Exchange& exchange) {
     exchange.request.upload = exchange.folder->path() / "upload.onnx";
     return std::nullopt;
   }
-  Response response = router.Place(*exchange.route, exchange.request);
+  Response response = exchange.router->Place(*exchange.route, exchange.request);
   if (response.file.empty()) return response;
   exchange.request.upload = response.file;
   exchange.upload_lock = response.keeper;
@@ -234,11 +262,11 @@ asio::awaitable<Response> HttpServer::Impl::Answer(Connection& connection, Excha
   const auto start = std::chrono::steady_clock::now();
   while (true) {
     const auto handle = [&]() -> asio::awaitable<Response> {
-      co_return router.Handle(exchange.route, exchange.request);
+      co_return exchange.router->Handle(exchange.route, exchange.request);
     };
     Response response =
         co_await asio::co_spawn(is_upload ? uploads : handlers, handle, asio::use_awaitable);
-    if (!response.pending || is_stopping || HasGone(connection.stream.socket())) {
+    if (!response.pending || is_stopping || HasGone(connection.stream)) {
       co_return response;
     }
     pause.expires_after(kPollInterval);

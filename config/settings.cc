@@ -1,6 +1,7 @@
 #include "config/settings.h"
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <limits>
 #include <optional>
@@ -132,6 +133,10 @@ void Fields(FieldVisitor& f, TokenSetting& t) {
 void Fields(FieldVisitor& f, Settings& s) {
   f.Text("address", s.address, TextRule::kAny, "The address to listen on.");
   f.Integer("port", s.port, {0, 65'535}, "The port to listen on; 0 takes any that is free.");
+  f.Text("tls_certificate", s.tls_certificate, TextRule::kAny,
+         "PEM file with the certificate and those between it and its authority; with it the daemon "
+         "speaks TLS 1.2 and later, and nothing else.");
+  f.Text("tls_key", s.tls_key, TextRule::kAny, "PEM file with the certificate's private key.");
   f.Text("data_dir", s.data_dir, TextRule::kAny, "Holds the database, artifacts and work folders.");
   f.Text("datasets_dir", s.datasets_dir, TextRule::kAny,
          "Holds a folder for each dataset; datasets/ below data_dir where it is not given.");
@@ -175,6 +180,8 @@ void Fields(FieldVisitor& f, Settings& s) {
             "Jobs that run at once; beyond 1 they share processors, and latencies suffer.");
   f.Flag("confine_workers", s.confine_workers,
          "Workers give up network, other programs and all files but the job's own.");
+  f.Choice("log_level", s.log_level, {"debug", "info", "warning", "error"},
+           "Events below it are not logged.");
 }
 
 std::filesystem::path Settings::Datasets() const {
@@ -216,7 +223,46 @@ void CheckTokens(const Settings& settings) {
   }
 }
 
+// Fields that are read once, at the start: what is open, or was counted, stays as it is.
+constexpr std::array<const char*, 7> kFixed = {
+    "address", "port", "data_dir", "datasets_dir", "threads", "jobs_max", "confine_workers"};
+
+void CheckTlsPaths(const Settings& settings) {
+  if (settings.tls_certificate.empty() == settings.tls_key.empty()) return;
+  Refuse(settings.tls_key.empty() ? "/tls_key" : "/tls_certificate",
+         "must be given too: TLS takes a certificate and its key");
+}
+
+// What no single field can tell.
+void CheckSettings(const Settings& settings) {
+  CheckTokens(settings);
+  CheckTlsPaths(settings);
+  if (settings.MemoryTotalMb() < settings.memory_mb) {
+    Refuse("/memory_total_mb", "must be at least memory_mb, " + std::to_string(settings.memory_mb) +
+                                   ", is " + std::to_string(settings.memory_total_mb));
+  }
+  if (settings.time_s > settings.time_s_max) {
+    Refuse("/time_s", "must be at most time_s_max, " + std::to_string(settings.time_s_max) +
+                          ", is " + std::to_string(settings.time_s));
+  }
+}
+
 }  // namespace
+
+SettingsChange MergeSettings(const Settings& now, const Settings& read) {
+  const Json old_fields = WriteFields(now);
+  Json fields = WriteFields(read);
+  SettingsChange change;
+  for (auto& [name, value] : fields.items()) {
+    if (value == old_fields.at(name)) continue;
+    const bool is_fixed = std::ranges::find(kFixed, name) != kFixed.end();
+    (is_fixed ? change.fixed : change.changed).push_back(name);
+    if (is_fixed) value = old_fields.at(name);
+  }
+  ReadFields(fields, "", change.settings);
+  CheckSettings(change.settings);
+  return change;
+}
 
 Start ReadCommandLine(const std::vector<std::string>& arguments) {
   const Flags flags = FlagReader(arguments).Read();
@@ -224,16 +270,8 @@ Start ReadCommandLine(const std::vector<std::string>& arguments) {
   start.action = flags.action;
   if (flags.config) ReadFields(ReadFile(*flags.config), "", start.settings);
   ReadFields(flags.values, "", start.settings);
-  CheckTokens(start.settings);
-  if (start.settings.MemoryTotalMb() < start.settings.memory_mb) {
-    Refuse("/memory_total_mb", "must be at least memory_mb, " +
-                                   std::to_string(start.settings.memory_mb) + ", is " +
-                                   std::to_string(start.settings.memory_total_mb));
-  }
-  if (start.settings.time_s > start.settings.time_s_max) {
-    Refuse("/time_s", "must be at most time_s_max, " + std::to_string(start.settings.time_s_max) +
-                          ", is " + std::to_string(start.settings.time_s));
-  }
+  start.has_file = flags.config.has_value();
+  CheckSettings(start.settings);
   return start;
 }
 

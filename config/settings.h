@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/log.h"
 #include "config/fields.h"
 
 namespace pared {
@@ -27,6 +28,7 @@ constexpr size_t kTokensMax = 1'000;
 struct Settings {
   std::string address = "127.0.0.1";
   int64_t port = 8080;                   // 0: any free one
+  std::string tls_certificate, tls_key;  // PEM files; both empty: no TLS
   std::string data_dir = "pared-data";   // database, artifacts, work folders
   std::string datasets_dir;              // empty: datasets/ below data_dir
   std::vector<std::string> model_roots;  // folders whose models may be registered by path
@@ -50,6 +52,7 @@ struct Settings {
   int64_t tries_max = 2;
   int64_t jobs_max = 1;         // at once
   bool confine_workers = true;  // off: for a kernel or a debugger that cannot do with it
+  LogLevel log_level = LogLevel::kInfo;
 
   std::filesystem::path Datasets() const;  // where datasets lie
   std::filesystem::path Database() const;  // files and folders below data_dir
@@ -69,6 +72,7 @@ enum class StartAction { kServe, kHelp, kVersion, kCheckConfig };
 struct Start {
   StartAction action = StartAction::kServe;
   Settings settings;
+  bool has_file = false;  // --config was given
 };
 
 // Reads the arguments after the program's name. Flags are the fields of Settings, --name=value or
@@ -76,6 +80,16 @@ struct Start {
 // kInvalidArgument at the flag or at the JSON Pointer in the file, kNotFound: the file is not
 // there.
 Start ReadCommandLine(const std::vector<std::string>& arguments);
+
+struct SettingsChange {
+  Settings settings;                 // what holds from now on
+  std::vector<std::string> changed;  // fields that hold at once
+  std::vector<std::string> fixed;    // fields that were changed and hold after a restart only
+};
+
+// What becomes of a daemon that runs with `now` when its command line and file say `read`. Throws
+// kInvalidArgument where what holds would contradict what needs a restart.
+SettingsChange MergeSettings(const Settings& now, const Settings& read);
 
 // What --help prints: every flag, its range and default.
 std::string HelpText();

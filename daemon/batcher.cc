@@ -121,8 +121,11 @@ class Batcher::Scan {
   Scan(const Batcher& batcher, const Batch& batch, std::stop_token stop)
       : store_(batcher.store_),
         artifacts_(batcher.artifacts_),
-        settings_(batcher.settings_),
-        import_(batcher.import_),
+        settings_(batcher.CopySettings()),
+        import_({.program = batcher.program_,
+                 .memory_mb = settings_.memory_mb,
+                 .time_s = settings_.time_s,
+                 .confine = settings_.confine_workers}),
         stop_(std::move(stop)),
         batch_(batch),
         spec_(ReadBatchSpec(batch.spec)) {
@@ -221,8 +224,8 @@ class Batcher::Scan {
 
   Store& store_;
   Artifacts& artifacts_;
-  const Settings& settings_;
-  const ImportSettings& import_;
+  const Settings settings_;
+  const ImportSettings import_;
   const std::stop_token stop_;
   const Batch& batch_;
   const BatchSpec spec_;
@@ -230,15 +233,22 @@ class Batcher::Scan {
   std::map<std::optional<size_t>, Recipe> recipes_;  // by rule
 };
 
-Batcher::Batcher(Store& store, Artifacts& artifacts, const Settings& settings, fs::path program)
+Batcher::Batcher(Store& store, Artifacts& artifacts, Settings settings, fs::path program)
     : store_(store),
       artifacts_(artifacts),
-      settings_(settings),
-      import_({.program = std::move(program),
-               .memory_mb = settings.memory_mb,
-               .time_s = settings.time_s,
-               .confine = settings.confine_workers}),
+      program_(std::move(program)),
+      settings_(std::move(settings)),
       thread_([this](std::stop_token stop) { Loop(std::move(stop)); }) {}
+
+Settings Batcher::CopySettings() const {
+  const std::lock_guard lock(mutex_);
+  return settings_;
+}
+
+void Batcher::SetSettings(Settings settings) {
+  const std::lock_guard lock(mutex_);
+  settings_ = std::move(settings);
+}
 
 void Batcher::Loop(std::stop_token stop) {
   while (!stop.stop_requested()) {

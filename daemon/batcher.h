@@ -8,6 +8,7 @@
 
 #include <filesystem>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <stop_token>
@@ -41,22 +42,25 @@ std::vector<BatchItem> FindModels(const BatchSpec& spec);
 
 class Batcher {
  public:
-  // Starts at once. Store, artifacts and settings must outlive it. `program` is started with
-  // "import ...".
-  Batcher(Store& store, Artifacts& artifacts, const Settings& settings,
+  // Starts at once. Store and artifacts must outlive it. `program` is started with "import ...".
+  Batcher(Store& store, Artifacts& artifacts, Settings settings,
           std::filesystem::path program = "/proc/self/exe");
   ~Batcher() = default;  // stops; what is not scanned goes on at the next start
+
+  void SetSettings(Settings settings);  // of the batches whose scan begins from now on
 
  private:
   class Scan;
 
+  Settings CopySettings() const;
   void Loop(std::stop_token stop);
   void ScanGuarded(const Batch& batch, std::stop_token stop);
 
   Store& store_;
   Artifacts& artifacts_;
-  const Settings& settings_;
-  const ImportSettings import_;
+  const std::filesystem::path program_;
+  mutable std::mutex mutex_;
+  Settings settings_;    // guarded by mutex_
   std::jthread thread_;  // last: it uses the rest
 };
 

@@ -7,10 +7,11 @@ namespace pared {
 
 std::optional<Resources> Budget::Take(Resources wanted, std::stop_token stop,
                                       const std::function<void()>& on_wait) {
-  wanted.memory_mb = std::min(wanted.memory_mb, total_.memory_mb);
-  wanted.threads = std::min(wanted.threads, total_.threads);
+  Resources taken;
   const auto fits = [&] {
-    return free_.memory_mb >= wanted.memory_mb && free_.threads >= wanted.threads;
+    taken = {std::min(wanted.memory_mb, total_.memory_mb),
+             std::min(wanted.threads, total_.threads)};
+    return free_.memory_mb >= taken.memory_mb && free_.threads >= taken.threads;
   };
   std::unique_lock lock(mutex_);
   if (!fits()) {
@@ -19,9 +20,9 @@ std::optional<Resources> Budget::Take(Resources wanted, std::stop_token stop,
     lock.lock();
   }
   if (!changed_.wait(lock, stop, fits)) return std::nullopt;
-  free_.memory_mb -= wanted.memory_mb;
-  free_.threads -= wanted.threads;
-  return wanted;
+  free_.memory_mb -= taken.memory_mb;
+  free_.threads -= taken.threads;
+  return taken;
 }
 
 void Budget::GiveBack(Resources taken) {
@@ -29,6 +30,16 @@ void Budget::GiveBack(Resources taken) {
     const std::lock_guard lock(mutex_);
     free_.memory_mb += taken.memory_mb;
     free_.threads += taken.threads;
+  }
+  changed_.notify_all();
+}
+
+void Budget::SetTotal(Resources total) {
+  {
+    const std::lock_guard lock(mutex_);
+    free_.memory_mb += total.memory_mb - total_.memory_mb;
+    free_.threads += total.threads - total_.threads;
+    total_ = total;
   }
   changed_.notify_all();
 }

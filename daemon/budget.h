@@ -26,12 +26,13 @@ class Budget {
   std::optional<Resources> Take(
       Resources wanted, std::stop_token stop, const std::function<void()>& on_wait = [] {});
   void GiveBack(Resources taken);
+  // From now on there is so much. Where jobs have more than that, others wait until they end.
+  void SetTotal(Resources total);
 
  private:
-  const Resources total_;
   std::mutex mutex_;
   std::condition_variable_any changed_;
-  Resources free_;  // guarded by mutex_
+  Resources total_, free_;  // guarded by mutex_; less than nothing is free after a cut
 };
 
 }  // namespace pared

@@ -1,82 +1,27 @@
 // The program: the daemon, the worker that it starts, and the commands. The process boundary for
 // errors.
 
-#include <signal.h>
-
-#include <filesystem>
 #include <iostream>
 #include <string>
 #include <vector>
 
 #include "api/http_server.h"
-#include "api/routes.h"
-#include "api/service.h"
 #include "base/error.h"
-#include "base/log.h"
 #include "config/settings.h"
-#include "daemon/batcher.h"
 #include "daemon/commands.h"
 #include "daemon/import_model.h"
-#include "daemon/runner.h"
+#include "daemon/serve.h"
 #include "daemon/worker.h"
-#include "kernels/cpu.h"
-#include "storage/artifacts.h"
 #include "storage/maintenance.h"
-#include "storage/store.h"
 
 namespace pared {
 namespace {
-
-// Blocks the signals that end the daemon, in this thread and those it starts.
-sigset_t BlockEndSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  signal(SIGPIPE, SIG_IGN);
-  return signals;
-}
-
-void Serve(const Settings& settings) {
-  const sigset_t signals = BlockEndSignals();
-  std::filesystem::create_directories(settings.data_dir);
-  std::filesystem::create_directories(settings.Datasets());
-  Store store(settings.Database(), {.queued_max = settings.queued_max});
-  store.Recover(settings.tries_max);
-  Artifacts artifacts(settings.ArtifactsDir());
-  const Service service = {store, artifacts, settings};
-  const Router router(MakeRoutes(service));
-  const HttpServer server(settings, router, std::filesystem::path(settings.data_dir) / "incoming");
-  const Runner runner(store, artifacts,
-                      {.work_dir = settings.WorkDir(),
-                       .datasets_dir = settings.Datasets(),
-                       .cache_dir = settings.CacheDir(),
-                       .cache_mb = settings.cache_mb,
-                       .logs_dir = settings.LogsDir(),
-                       .memory_mb = settings.memory_mb,
-                       .time_s = settings.time_s,
-                       .threads = settings.threads,
-                       .jobs_max = settings.jobs_max,
-                       .memory_total_mb = settings.MemoryTotalMb(),
-                       .tries_max = settings.tries_max,
-                       .confine = settings.confine_workers});
-  const Batcher batcher(store, artifacts, settings);
-  LogEvent(LogLevel::kInfo, "listening",
-           {{"address", settings.address},
-            {"port", static_cast<int64_t>(server.port())},
-            {"isa", std::string(IsaName(SelectedIsa()))},
-            {"version", std::string(PARED_VERSION)}});
-  int signal = 0;
-  sigwait(&signals, &signal);
-  LogEvent(LogLevel::kInfo, "stopping", {{"signal", static_cast<int64_t>(signal)}});
-}
 
 void StartDaemon(const std::vector<std::string>& arguments) {
   const Start start = ReadCommandLine(arguments);
   switch (start.action) {
     case StartAction::kServe:
-      Serve(start.settings);
+      Serve(arguments);
       break;
     case StartAction::kHelp:
       std::cout << HelpText() << CommandsHelp();
@@ -85,6 +30,7 @@ void StartDaemon(const std::vector<std::string>& arguments) {
       std::cout << "pared " << PARED_VERSION << "\n";
       break;
     case StartAction::kCheckConfig:
+      CheckCertificate(start.settings);
       std::cout << WriteFields(start.settings).dump(2) << "\n";
       break;
   }

@@ -268,10 +268,13 @@ RunnerSettings Completed(RunnerSettings settings) {
     settings.threads =
         std::max<int64_t>(1, std::thread::hardware_concurrency() / settings.jobs_max);
   }
-  if (settings.memory_total_mb == 0) {
-    settings.memory_total_mb = settings.memory_mb * settings.jobs_max;
-  }
   return settings;
+}
+
+Resources TotalOf(const RunnerSettings& settings, const RunnerLimits& limits) {
+  const int64_t memory_mb =
+      limits.memory_total_mb == 0 ? limits.memory_mb * settings.jobs_max : limits.memory_total_mb;
+  return {memory_mb, settings.threads * settings.jobs_max};
 }
 
 }  // namespace
@@ -280,7 +283,8 @@ Runner::Runner(Store& store, Artifacts& artifacts, RunnerSettings settings)
     : store_(store),
       artifacts_(artifacts),
       settings_(Completed(std::move(settings))),
-      budget_({settings_.memory_total_mb, settings_.threads * settings_.jobs_max}),
+      limits_(settings_.limits),
+      budget_(TotalOf(settings_, limits_)),
       logs_(settings_.logs_dir) {
   std::error_code absent;  // what a crash left behind
   std::filesystem::remove_all(settings_.work_dir, absent);
@@ -293,6 +297,19 @@ Runner::Runner(Store& store, Artifacts& artifacts, RunnerSettings settings)
 // Asks all before it waits for the first: they stop together.
 Runner::~Runner() {
   for (std::jthread& thread : threads_) thread.request_stop();
+}
+
+RunnerLimits Runner::Limits() const {
+  const std::lock_guard lock(mutex_);
+  return limits_;
+}
+
+void Runner::SetLimits(RunnerLimits limits) {
+  {
+    const std::lock_guard lock(mutex_);
+    limits_ = limits;
+  }
+  budget_.SetTotal(TotalOf(settings_, limits));
 }
 
 void Runner::Loop(std::stop_token stop) {
@@ -361,7 +378,7 @@ WorkOrder Runner::OrderFor(const JobSpec& spec, const OpenArtifact& model,
     const std::filesystem::path cache = settings_.cache_dir / sha256;
     std::filesystem::create_directories(cache);  // there before the worker gives up its rights
     order.cache = cache.string();
-    order.cache_mb = settings_.cache_mb;
+    order.cache_mb = Limits().cache_mb;
   }
   order.threads = settings_.threads;
   order.confine = settings_.confine;
@@ -371,7 +388,7 @@ WorkOrder Runner::OrderFor(const JobSpec& spec, const OpenArtifact& model,
 void Runner::TrimCache() const {
   if (!HasCache()) return;
   const TrimmedCache trimmed =
-      TrimPassCache(settings_.cache_dir, {.bytes_max = settings_.cache_mb << 20}, /*is_dry=*/false);
+      TrimPassCache(settings_.cache_dir, {.bytes_max = Limits().cache_mb << 20}, /*is_dry=*/false);
   if (trimmed.count == 0) return;
   LogEvent(
       LogLevel::kInfo, "cache_trimmed",
@@ -388,9 +405,9 @@ void Runner::Tell(JobId job, LogLevel level, const std::string& event, const Jso
 void Runner::RunJob(const Job& job, std::stop_token stop) {
   const JobSpec spec = ReadJobSpec(job.spec);
   const std::string model = ModelOf(spec);
-  const JobLimits limits = {
-      spec.limits.memory_mb == 0 ? settings_.memory_mb : spec.limits.memory_mb,
-      spec.limits.time_s == 0 ? settings_.time_s : spec.limits.time_s};
+  const RunnerLimits now = Limits();
+  const JobLimits limits = {spec.limits.memory_mb == 0 ? now.memory_mb : spec.limits.memory_mb,
+                            spec.limits.time_s == 0 ? now.time_s : spec.limits.time_s};
   const int64_t threads = std::max(settings_.threads, spec.evaluate.threads);
   const Reservation share(budget_, budget_.Take({limits.memory_mb, threads}, stop, [&] {
     store_.SetProgress(job.id, {{"step", "waits for memory or threads"}, {"fraction", 0}});
@@ -426,8 +443,7 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
     Tell(job.id, LogLevel::kInfo, "job_requeued", {{"why", "the daemon stops"}});
     return store_.Requeue(job.id);
   }
-  if (watch.reason() == EndReason::kNone && WasKilled(*child.exit()) &&
-      job.tries < settings_.tries_max) {
+  if (watch.reason() == EndReason::kNone && WasKilled(*child.exit()) && job.tries < now.tries_max) {
     const Json why = CrashError(child, listener.error());
     Tell(job.id, LogLevel::kWarning, "job_requeued", {{"why", why.at("message")}});
     return store_.Retry(job.id, why);

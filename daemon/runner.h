@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <mutex>
 #include <stop_token>
 #include <thread>
 #include <vector>
@@ -18,20 +19,25 @@
 
 namespace pared {
 
+// What may change while jobs run; a job has the limits of the time it began.
+struct RunnerLimits {
+  int64_t cache_mb = 0;         // 0: no cache
+  int64_t memory_mb = 8'192;    // of a job whose spec says nothing
+  int64_t time_s = 3'600;       // likewise
+  int64_t memory_total_mb = 0;  // of all jobs that run at once; 0: memory_mb * jobs_max
+  int64_t tries_max = 2;        // a job that a worker was killed on so many times is failed
+};
+
 struct RunnerSettings {
   std::filesystem::path program = "/proc/self/exe";  // what is started with "work --dir FOLDER"
   std::filesystem::path work_dir;                    // a folder for each job, removed at its end
   std::filesystem::path datasets_dir;
   std::filesystem::path cache_dir = {};  // storage/pass_cache.h; empty: none
-  int64_t cache_mb = 0;                  // 0: none
   std::filesystem::path logs_dir = {};   // storage/job_logs.h
-  int64_t memory_mb = 8'192;             // of a job whose spec says nothing
-  int64_t time_s = 3'600;                // likewise
   int64_t threads = 0;                   // of a job; 0: those of the machine, shared by jobs_max
-  int64_t jobs_max = 1;         // at once; together they get memory_total_mb and threads * jobs_max
-  int64_t memory_total_mb = 0;  // 0: memory_mb * jobs_max
-  int64_t tries_max = 2;        // a job that a worker was killed on so many times is failed
-  bool confine = true;          // daemon/confine.h
+  int64_t jobs_max = 1;  // at once; together they get memory_total_mb and threads * jobs_max
+  bool confine = true;   // daemon/confine.h
+  RunnerLimits limits = {};
 };
 
 class Runner {
@@ -42,6 +48,8 @@ class Runner {
   // Stops: a job that is running is put back into the queue.
   ~Runner();
 
+  void SetLimits(RunnerLimits limits);  // of the jobs that begin from now on
+
  private:
   void Loop(std::stop_token stop);
   void RunGuarded(const Job& job, std::stop_token stop);
@@ -50,7 +58,8 @@ class Runner {
   std::string ModelOf(const JobSpec& spec) const;  // SHA-256
   WorkOrder OrderFor(const JobSpec& spec, const OpenArtifact& model,
                      const std::string& sha256) const;
-  bool HasCache() const { return !settings_.cache_dir.empty() && settings_.cache_mb > 0; }
+  RunnerLimits Limits() const;
+  bool HasCache() const { return !settings_.cache_dir.empty() && Limits().cache_mb > 0; }
   void TrimCache() const;
   // An event of the job, in its log and the daemon's own.
   void Tell(JobId job, LogLevel level, const std::string& event, const Json& fields) const;
@@ -64,6 +73,8 @@ class Runner {
   Store& store_;
   Artifacts& artifacts_;
   const RunnerSettings settings_;
+  mutable std::mutex mutex_;
+  RunnerLimits limits_;  // guarded by mutex_
   Budget budget_;
   const JobLogs logs_;
   std::vector<std::jthread> threads_;  // last: they use the rest; each does one job at a time

@@ -190,6 +190,11 @@ Store::Store(const std::filesystem::path& file, StoreLimits limits)
 
 Store::~Store() = default;
 
+void Store::SetLimits(StoreLimits limits) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->limits = limits;
+}
+
 JobId Store::Submit(const Json& spec) {
   JobId id = 0;
   {

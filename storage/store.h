@@ -168,6 +168,8 @@ class Store {
   Store(const std::filesystem::path& file, StoreLimits limits);
   ~Store();
 
+  void SetLimits(StoreLimits limits);  // from now on; what is queued beyond them stays
+
   JobId Submit(const Json& spec);  // kUnavailable: the queue is full
   // The same at most once a key: submitting again gives the first job's id, and kConflict where the
   // spec is another.

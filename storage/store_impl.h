@@ -75,7 +75,7 @@ struct Store::Impl {
   // running -> queued, or cancelled where that was asked for.
   void PutBack(JobId id, const Json& why, int64_t tries_forgiven);
 
-  const StoreLimits limits;
+  StoreLimits limits;  // guarded by the mutex
   FileLock lock;
   std::mutex mutex;
   Database writer;                      // guarded by mutex

@@ -12,6 +12,8 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
 
 auto RefusedAt(const std::string& where, const std::string& message) {
   return ThrowsError(ErrorCode::kInvalidArgument, where, HasSubstr(message));
@@ -90,6 +92,40 @@ TEST(Settings, LimitsThatContradictEachOtherAreRefused) {
   EXPECT_EQ(
       ReadCommandLine({"--memory_mb=1000", "--memory_total_mb=1000"}).settings.MemoryTotalMb(),
       1'000);
+}
+
+TEST(Settings, TakeACertificateWithItsKeyOnly) {
+  EXPECT_THAT([] { ReadCommandLine({"--tls_certificate=a.pem"}); },
+              RefusedAt("/tls_key", "must be given too"));
+  EXPECT_THAT([] { ReadCommandLine({"--tls_key=a.key"}); },
+              RefusedAt("/tls_certificate", "must be given too"));
+}
+
+TEST(Settings, MergeWhatMayChangeAndKeepWhatNeedsARestart) {
+  Settings now;
+  now.jobs_max = 2;
+  now.memory_mb = 100;
+  Settings read = now;
+  EXPECT_THAT(MergeSettings(now, read).changed, IsEmpty());
+  read.port = 9'000;
+  read.data_dir = "/elsewhere";
+  read.run_days = 30;
+  read.log_level = LogLevel::kDebug;
+  read.tokens = {{.name = "ci", .sha256 = std::string(64, 'a')}};
+  const SettingsChange change = MergeSettings(now, read);
+  EXPECT_THAT(change.changed, UnorderedElementsAre("run_days", "log_level", "tokens"));
+  EXPECT_THAT(change.fixed, UnorderedElementsAre("port", "data_dir"));
+  EXPECT_EQ(change.settings.port, 8080);
+  EXPECT_EQ(change.settings.data_dir, "pared-data");
+  EXPECT_EQ(change.settings.run_days, 30);
+  EXPECT_EQ(change.settings.log_level, LogLevel::kDebug);
+  EXPECT_EQ(change.settings.tokens.at(0).name, "ci");
+}
+
+TEST(Settings, MergeRefusesWhatContradictsTheRest) {
+  Settings read;
+  read.time_s = read.time_s_max + 1;
+  EXPECT_THAT([&] { MergeSettings({}, read); }, RefusedAt("/time_s", "must be at most time_s_max"));
 }
 
 }  // namespace

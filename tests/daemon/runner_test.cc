@@ -51,8 +51,8 @@ class RunnerTest : public testing::Test {
     return {.program = program,
             .work_dir = dir_ / "work",
             .datasets_dir = dir_ / "datasets",
-            .time_s = 60,
-            .threads = 1};
+            .threads = 1,
+            .limits = {.time_s = 60}};
   }
 
   Job WaitUntil(JobId id, const std::function<bool(const Job&)>& holds) const {
@@ -272,7 +272,7 @@ TEST_F(RunnerTest, AJobThatDoesNotFitWaitsUntilTheOtherHasEnded) {
       "while [ ! -e $FOLDER/../../go ]; do sleep 0.01; done; rmdir $FOLDER/../../alone" +
       std::string(kGoodResult));
   settings.jobs_max = 2;
-  settings.memory_total_mb = 1'000;
+  settings.limits.memory_total_mb = 1'000;
   const Runner runner(store_, artifacts_, settings);
   // Which of the two comes first is open: both were claimed at once.
   const auto waits = [&](JobId id) {
@@ -308,7 +308,7 @@ TEST_F(RunnerTest, AJobWhoseWorkerIsKilledEachTimeIsFailedAndTheNextOneRuns) {
   const JobId next = store_.Submit(sane);
   RunnerSettings settings =
       Script("grep -q sane $FOLDER/order.json || kill -KILL $$" + std::string(kGoodResult));
-  settings.tries_max = 3;
+  settings.limits.tries_max = 3;
   const Runner runner(store_, artifacts_, settings);
   const Job job = WaitForEnd(poison);
   EXPECT_EQ(job.state, JobState::kFailed);
@@ -367,9 +367,8 @@ class RealWorkerTest : public RunnerTest {
             .work_dir = dir_ / "work",
             .datasets_dir = dir_ / "datasets",
             .cache_dir = dir_ / "cache",
-            .cache_mb = 64,
-            .time_s = 60,
-            .threads = 2};
+            .threads = 2,
+            .limits = {.cache_mb = 64, .time_s = 60}};
   }
 
   // "ones": two samples of [1, 1] for the only input.
@@ -423,7 +422,7 @@ TEST_F(RealWorkerTest, TheSecondJobUsesWhatTheFirstHasMadeUnlessItIsToldNotTo) {
 
 TEST_F(RealWorkerTest, TheCacheStaysWithinItsBound) {
   RunnerSettings settings = Real();
-  settings.cache_mb = 1;
+  settings.limits.cache_mb = 1;
   const std::filesystem::path old = settings.cache_dir / "other" / "key";
   std::filesystem::create_directories(old);
   WriteFile(old / "model.onnx", std::string(size_t{1} << 20, 'x'));
