@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "evaluator/ops.h"
 #include "kernels/elementwise.h"
+#include "kernels/fixed_sum.h"
 #include "kernels/gemm.h"
 #include "model/graph.h"
 
@@ -68,7 +70,7 @@ class BinaryInt8 {
   void Run(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const;
   // Byte by byte; y may be a.
   void RunFlat(std::span<const uint8_t> a, const uint8_t* b, uint8_t* y) const {
-    kernel_(a, b, params_, y, isa_);
+    fixed_ ? AddFixedAvx512Vnni(a, b, *fixed_, y) : kernel_(a, b, params_, y, isa_);
   }
 
  private:
@@ -80,6 +82,7 @@ class BinaryInt8 {
   void RunBroadcast(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const;
 
   AddParams params_;
+  std::optional<FixedSum> fixed_;  // of a sum or difference
   Kernel kernel_;
   Isa isa_;
   bool commutes_;

@@ -80,13 +80,13 @@ BinaryInt8::BinaryInt8(const std::string& op_type, const Node& node, const std::
       label_(NodeLabel(node)) {
   // a - b = a + (-b): the sign goes into the scale.
   if (op_type == "Sub") params_.b.scale = -params_.b.scale;
+  if (op_type != "Mul") fixed_ = FindFixedSum(params_, isa);
 }
 
 void BinaryInt8::RunSame(const Tensor& a, const Tensor& b, uint8_t* y, Scratch& scratch) const {
   const auto count = static_cast<int64_t>(a.bytes().size());
   scratch.ParallelFor(count, kGrainBytes, [&](int64_t begin, int64_t end) {
-    kernel_({Codes(a) + begin, static_cast<size_t>(end - begin)}, Codes(b) + begin, params_,
-            y + begin, isa_);
+    RunFlat({Codes(a) + begin, static_cast<size_t>(end - begin)}, Codes(b) + begin, y + begin);
   });
 }
 
@@ -105,7 +105,7 @@ void BinaryInt8::RunByChannel(const Tensor& a, const Tensor& b, uint8_t* y,
     scratch.ParallelFor(image.tiles(), grain, [&](int64_t begin, int64_t end) {
       for (int64_t tile = begin; tile < end; ++tile) {
         const int64_t at = first + tile * image.channels * 64;
-        kernel_({Codes(a) + at, row_bytes}, rows, params_, y + at, isa_);
+        RunFlat({Codes(a) + at, row_bytes}, rows, y + at);
       }
     });
   }
@@ -122,13 +122,17 @@ void BinaryInt8::RunBroadcast(const Tensor& a, const Tensor& b, Tensor& y, Scrat
     return static_cast<const uint8_t*>(all);
   };
   const uint8_t* left = expanded(a);
-  kernel_({left, out.size()}, expanded(b), params_, out.data(), isa_);
+  RunFlat({left, out.size()}, expanded(b), out.data());
 }
 
 void BinaryInt8::Run(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const {
   if (commutes_ && IsByChannel(b, a) && a.shape() != b.shape()) {
     BinaryInt8 swapped = *this;
     std::swap(swapped.params_.a, swapped.params_.b);
+    if (swapped.fixed_) {
+      std::swap(swapped.fixed_->high_a, swapped.fixed_->high_b);
+      std::swap(swapped.fixed_->low_a, swapped.fixed_->low_b);
+    }
     return swapped.Run(b, a, y, scratch);
   }
   const bool same = a.shape() == b.shape() && a.layout() == b.layout();

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "kernels/avx512vnni.h"
+#include "kernels/dense_tail_avx512vnni.h"
 #include "kernels/kernels.h"
 
 #pragma GCC push_options
@@ -148,59 +149,14 @@ void Panel(const uint8_t* x, const int8_t* w, int64_t k, const EpilogueView& e, 
   }
 }
 
-template <int U, int... r>
-[[gnu::always_inline]] inline void NarrowStep(__m512i* sums, const uint8_t* const (&rows)[4],
-                                              const int8_t* w, std::integer_sequence<int, r...>) {
-  const __m512i q = Interleave16(rows[0], rows[1], rows[2], rows[3]);
-  (Dot(sums[r * U], q, BroadcastWeights(w + 4 * r)), ...);
-}
-
-// The same for columns [0, 16 U) of a tile.
-template <int R, int U>
-void NarrowPanel(const uint8_t* x, const int8_t* w, int64_t k, const EpilogueView& e, int64_t row,
-                 void* y) noexcept {
-  constexpr std::make_integer_sequence<int, R> kRows;
-  __m512i sums[R * U];
-#pragma GCC unroll 12
-  for (int i = 0; i < R * U; ++i) sums[i] = _mm512_set1_epi32(e.bias[row + i / U]);
-  for (int64_t i = 0; i < k; i += 4, w += 4 * R) {
-    const uint8_t* rows[4];
-    for (int64_t j = 0; j < 4; ++j) rows[j] = x + std::min(i + j, k - 1) * 64;
-    NarrowStep<U>(sums, rows, w, kRows);
-    if constexpr (U == 2) {
-      for (const uint8_t*& p : rows) p += 16;
-      NarrowStep<U>(sums + 1, rows, w, kRows);
-    }
-  }
-  std::byte* out = static_cast<std::byte*>(y);
-#pragma GCC unroll 12
-  for (int i = 0; i < R * U; ++i) {
-    StoreRow16(e, row + i / U, out + 16 * (i % U) * OutputBytes(e.output), sums[i]);
-  }
-}
-
 using PanelFn = void (*)(const uint8_t*, const int8_t*, int64_t, const EpilogueView&, int64_t,
                          void*) noexcept;
-// The kernels of R = 6, 4, 2, 1 rows for one width. Every number of rows is a sum of them.
-struct Width {
-  PanelFn six, four, two, one;
-
-  struct Choice {
-    PanelFn panel;
-    int64_t rows;
-  };
-  Choice ForRows(int64_t rows) const {
-    if (rows >= 6) return {six, 6};
-    if (rows >= 4) return {four, 4};
-    if (rows >= 2) return {two, 2};
-    return {one, 1};
-  }
+// Every number of rows is a sum of 6, 4, 2 and 1.
+struct Height {
+  int64_t rows;
+  PanelFn panel;
 };
-constexpr Width kColumns16 = {NarrowPanel<6, 1>, NarrowPanel<4, 1>, NarrowPanel<2, 1>,
-                              NarrowPanel<1, 1>};
-constexpr Width kColumns32 = {NarrowPanel<6, 2>, NarrowPanel<4, 2>, NarrowPanel<2, 2>,
-                              NarrowPanel<1, 2>};
-constexpr Width kColumns64 = {Panel<6>, Panel<4>, Panel<2>, Panel<1>};
+constexpr Height kHeights[] = {{6, Panel<6>}, {4, Panel<4>}, {2, Panel<2>}, {1, Panel<1>}};
 
 class DenseAvx512Vnni final : public PackedGemm {
  public:
@@ -211,26 +167,41 @@ class DenseAvx512Vnni final : public PackedGemm {
         epilogue_(weights.epilogue, weights.m) {}
 
   void RunColumns(const uint8_t* x, int64_t columns, void* y,
-                  std::byte* /*scratch*/) const noexcept override {
-    const EpilogueView e = epilogue_.view();
-    const int64_t y_tile_bytes = m_ * kTileColumns * OutputBytes(e.output);
-    const int64_t k_padded = (k_ + 3) / 4 * 4;
-    for (int64_t n = 0; n < columns; n += kTileColumns) {
-      const int64_t tile = n / kTileColumns, rest = columns - n;
-      const Width& width = rest <= 16 ? kColumns16 : rest <= 32 ? kColumns32 : kColumns64;
-      for (int64_t row = 0; row < m_;) {
-        const Width::Choice choice = width.ForRows(m_ - row);
-        choice.panel(x + tile * k_ * kTileColumns, values_.data() + row * k_padded, k_, e, row,
-                     static_cast<std::byte*>(y) + tile * y_tile_bytes);
-        row += choice.rows;
-      }
+                  std::byte* scratch) const noexcept override {
+    const int64_t x_bytes = k_ * kTileColumns;
+    const int64_t y_bytes = m_ * kTileColumns * OutputBytes(epilogue_.view().output);
+    auto* out = static_cast<std::byte*>(y);
+    for (; columns > 0; columns -= kTileColumns, x += x_bytes, out += y_bytes) {
+      if (columns < kTileColumns && RunTail(x, columns, out, scratch)) return;
+      RunTile(x, out);
     }
   }
-  size_t scratch_bytes() const override { return 0; }
+  size_t scratch_bytes() const override { return DenseTailScratch(k_); }
   size_t weight_bytes() const override { return values_.size_bytes() + epilogue_.size_bytes(); }
   const char* kernel_name() const override { return "dense_avx512vnni"; }
 
  private:
+  void RunTile(const uint8_t* x, void* y) const noexcept {
+    const EpilogueView e = epilogue_.view();
+    const int64_t k_padded = (k_ + 3) / 4 * 4;
+    for (int64_t row = 0; row < m_;) {
+      const Height& height = *std::find_if(std::begin(kHeights), std::end(kHeights),
+                                           [&](const Height& h) { return h.rows <= m_ - row; });
+      height.panel(x, values_.data() + row * k_padded, k_, e, row, y);
+      row += height.rows;
+    }
+  }
+  bool RunTail(const uint8_t* x, int64_t columns, void* y, std::byte* scratch) const noexcept {
+    const DenseTail tail{.x = x,
+                         .columns = columns,
+                         .w = values_.data(),
+                         .m = m_,
+                         .k = k_,
+                         .y = y,
+                         .scratch = scratch};
+    return RunDenseTailAvx512Vnni(tail, epilogue_.view());
+  }
+
   int64_t m_, k_;
   AlignedBuffer<int8_t> values_;
   PackedEpilogue epilogue_;

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "kernels/fixed_sum.h"
+
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,bmi2")
 
@@ -73,6 +75,58 @@ void AddQuantizedAvx512(std::span<const uint8_t> a, const uint8_t* b, const AddP
 void MulQuantizedAvx512(std::span<const uint8_t> a, const uint8_t* b, const AddParams& params,
                         uint8_t* y) noexcept {
   Combine<true>(a, b, params, y);
+}
+
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,bmi2")
+
+namespace {
+
+// The constants of a FixedSum, each of a and b as a pair of words.
+struct FixedConstants {
+  explicit FixedConstants(const FixedSum& s)
+      : high(Pair(s.high_a, s.high_b)),
+        low(Pair(s.low_a, s.low_b)),
+        high_c(_mm512_set1_epi32(s.high_c)),
+        low_c(_mm512_set1_epi32(s.low_c)),
+        shift(_mm_cvtsi32_si128(s.shift)) {}
+  static __m512i Pair(int32_t a, int32_t b) {
+    return _mm512_set1_epi32((a & 0xffff) | static_cast<int32_t>(static_cast<uint32_t>(b) << 16));
+  }
+  __m512i high, low, high_c, low_c;
+  __m128i shift;
+};
+
+// 16 pairs of words (a, b) -> 16 sums.
+[[gnu::always_inline]] inline __m512i SumFixed(__m512i pairs, const FixedConstants& c) {
+  const __m512i low = _mm512_srai_epi32(_mm512_dpwssd_epi32(c.low_c, pairs, c.low), 15);
+  const __m512i sum = _mm512_dpwssd_epi32(_mm512_add_epi32(low, c.high_c), pairs, c.high);
+  return _mm512_sra_epi32(sum, c.shift);
+}
+
+}  // namespace
+
+void AddFixedAvx512Vnni(std::span<const uint8_t> a, const uint8_t* b, const FixedSum& sum,
+                        uint8_t* y) noexcept {
+  const FixedConstants constants(sum);
+  const __m512i zero = _mm512_setzero_si512();
+  const __m512i least = _mm512_set1_epi8(static_cast<char>(sum.low));
+  const __m512i most = _mm512_set1_epi8(static_cast<char>(sum.high));
+  for (size_t i = 0; i < a.size(); i += 64) {
+    const unsigned left = static_cast<unsigned>(std::min<size_t>(64, a.size() - i));
+    const __mmask64 mask = _bzhi_u64(~uint64_t{0}, left);
+    const __m512i va = _mm512_maskz_loadu_epi8(mask, a.data() + i);
+    const __m512i vb = _mm512_maskz_loadu_epi8(mask, b + i);
+    // Unpacks and packs undo each other's order.
+    const __m512i front = _mm512_unpacklo_epi8(va, vb), back = _mm512_unpackhi_epi8(va, vb);
+    const __m512i p = _mm512_packs_epi32(SumFixed(_mm512_unpacklo_epi8(front, zero), constants),
+                                         SumFixed(_mm512_unpackhi_epi8(front, zero), constants));
+    const __m512i q = _mm512_packs_epi32(SumFixed(_mm512_unpacklo_epi8(back, zero), constants),
+                                         SumFixed(_mm512_unpackhi_epi8(back, zero), constants));
+    const __m512i codes = _mm512_packus_epi16(p, q);
+    _mm512_mask_storeu_epi8(y + i, mask, _mm512_min_epu8(_mm512_max_epu8(codes, least), most));
+  }
 }
 
 #pragma GCC pop_options
