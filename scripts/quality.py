@@ -88,16 +88,20 @@ def by_nncf(model, calibration, out):
     onnx.save(nncf.quantize(onnx.load(model), nncf.Dataset(calibration)), out)
 
 
+def save_dataset(samples, folder):
+    os.mkdir(folder)
+    manifest = {"inputs": {}}
+    for i, name in enumerate(samples[0]):
+        np.save(os.path.join(folder, f"{i}.npy"), np.stack([x[name] for x in samples]))
+        manifest["inputs"][name] = f"{i}.npy"
+    with open(os.path.join(folder, "dataset.json"), "w", encoding="utf-8") as f:
+        json.dump(manifest, f)
+
+
 def by_pared(pared, model, calibration, out):
     with tempfile.TemporaryDirectory() as folder:
         data = os.path.join(folder, "calibration")
-        os.mkdir(data)
-        manifest = {"inputs": {}}
-        for i, name in enumerate(calibration[0]):
-            np.save(os.path.join(data, f"{i}.npy"), np.stack([x[name] for x in calibration]))
-            manifest["inputs"][name] = f"{i}.npy"
-        with open(os.path.join(data, "dataset.json"), "w", encoding="utf-8") as f:
-            json.dump(manifest, f)
+        save_dataset(calibration, data)
         subprocess.run([pared, "optimize", model, "--pass", "quantize_int8", "--calibration", data, "--out", out],
                        check=True, stdout=subprocess.DEVNULL)
 
