@@ -8,8 +8,24 @@ namespace {
 
 constexpr double kDampings[] = {0.01, 0.1, 1, 10};
 
-// Squared error on `held`, where the bias takes up the mean difference seen on `fitted` (null: it
-// stays as it was).
+struct Halves {
+  LayerStatistics fitted, held;
+};
+
+// nullopt: less than two samples, or no statistics.
+std::optional<Halves> TakeHalves(const LayerStream& stream, const StatisticsRequest& request) {
+  if (stream.sample_count() < 2) return std::nullopt;
+  StatisticsRequest even = request, odd = request;
+  even.folds = odd.folds = 2;
+  odd.fold = 1;
+  std::optional<LayerStatistics> fitted = TakeStatistics(stream, even);
+  std::optional<LayerStatistics> held = TakeStatistics(stream, odd);
+  if (!fitted || !held) return std::nullopt;
+  return Halves{std::move(*fitted), std::move(*held)};
+}
+
+}  // namespace
+
 double HeldOutError(const LayerStatistics& held, const LayerStatistics* fitted,
                     const std::vector<float>& weight) {
   double error = SquaredErrorOf(held, weight);
@@ -27,35 +43,43 @@ double HeldOutError(const LayerStatistics& held, const LayerStatistics* fitted,
   return error;
 }
 
-}  // namespace
-
-DampingChoice ChooseDamping(const LayerStream& stream, const StatisticsRequest& request,
+DampingChoice ChooseDamping(const LayerStatistics& fitted, const LayerStatistics& held,
                             const std::vector<float>& original, const std::vector<bool>& zero) {
-  DampingChoice best{.damping = kDampings[0]};
-  if (stream.sample_count() < 2) return best;
-  StatisticsRequest even = request, odd = request;
-  even.folds = odd.folds = 2;
-  odd.fold = 1;
-  const std::optional<LayerStatistics> fitted = TakeStatistics(stream, even);
-  const std::optional<LayerStatistics> held = TakeStatistics(stream, odd);
-  if (!fitted || !held) return best;
   std::vector<float> masked = original;
   for (size_t i = 0; i < masked.size(); ++i) {
     if (zero[i]) masked[i] = 0;
   }
-  const double plain = HeldOutError(*held, nullptr, masked);
-  double least = HeldOutError(*held, &*fitted, masked);
-  best = {.damping = kDampings[0], .is_fitted = false, .shifts_bias = least < plain};
+  const double plain = HeldOutError(held, nullptr, masked);
+  double least = HeldOutError(held, &fitted, masked);
+  DampingChoice best{.damping = kDampings[0], .is_fitted = false, .shifts_bias = least < plain};
   least = std::min(least, plain);
   for (const double damping : kDampings) {
-    const std::vector<float> weight = SolveMasked({&*fitted, &original, damping}, zero, masked);
-    const double error = HeldOutError(*held, &*fitted, weight);
+    const std::vector<float> weight = SolveMasked({&fitted, &original, damping}, zero, masked);
+    const double error = HeldOutError(held, &fitted, weight);
     if (error < least) {
       least = error;
       best = {.damping = damping};
     }
   }
   return best;
+}
+
+DampingChoice ChooseDamping(const LayerStream& stream, const StatisticsRequest& request,
+                            const std::vector<float>& original, const std::vector<bool>& zero) {
+  const std::optional<Halves> halves = TakeHalves(stream, request);
+  if (!halves) return {.damping = kDampings[0]};
+  return ChooseDamping(halves->fitted, halves->held, original, zero);
+}
+
+bool BiasHelps(const LayerStream& stream, const StatisticsRequest& request,
+               const std::vector<float>& masked) {
+  const std::optional<Halves> halves = TakeHalves(stream, request);
+  if (!halves) return true;
+  // Both ways round: with few samples one half alone may mislead.
+  const auto gain = [&](const LayerStatistics& fitted, const LayerStatistics& held) {
+    return HeldOutError(held, nullptr, masked) - HeldOutError(held, &fitted, masked);
+  };
+  return gain(halves->fitted, halves->held) + gain(halves->held, halves->fitted) > 0;
 }
 
 }  // namespace pared

@@ -18,9 +18,21 @@ struct DampingChoice {
   bool shifts_bias = true;  // false: the bias too
 };
 
+// Squared error on `held`, where the bias takes up the mean difference seen on `fitted` (null: it
+// stays as it was).
+double HeldOutError(const LayerStatistics& held, const LayerStatistics* fitted,
+                    const std::vector<float>& weight);
+
 // For the group's weights with `zero` elements at 0. With less than two samples: the least damping
 // that is tried.
+DampingChoice ChooseDamping(const LayerStatistics& fitted, const LayerStatistics& held,
+                            const std::vector<float>& original, const std::vector<bool>& zero);
 DampingChoice ChooseDamping(const LayerStream& stream, const StatisticsRequest& request,
                             const std::vector<float>& original, const std::vector<bool>& zero);
+
+// Whether the bias comes nearer to held-out samples where it takes up the mean difference of the
+// others, in both directions together. With less than two samples: true.
+bool BiasHelps(const LayerStream& stream, const StatisticsRequest& request,
+               const std::vector<float>& masked);
 
 }  // namespace pared

@@ -20,18 +20,26 @@ void Fields(FieldVisitor& f, LayerOverride& o) {
 void PruneFields(FieldVisitor& f, PruneOptions& o) {
   f.Number("sparsity", o.sparsity, {0, 0.99},
            "Fraction of the weights set to zero. N:M patterns zero what they say instead.");
-  f.Choice("scope", o.scope, {"layer", "model"},
-           "Rank magnitudes within each layer, or over all layers of the model.");
+  f.Choice(
+      "scope", o.scope, {"layer", "model", "sensitivity"},
+      "Rank weights within each layer, or over all layers of the model; or give each layer the "
+      "sparsity that the model's outputs, measured on the calibration data, bear best.");
+  f.Choice(
+      "budget", o.budget, {"weights", "macs", "latency"},
+      "Under scope \"sensitivity\": what \"sparsity\" is the saved fraction of, over all layers "
+      "together. latency: as the cost model of the INT8 kernels predicts it.");
   PatternField(f, "pattern", o.pattern,
                "Where zeros stand: anywhere, in blocks of ROWSxCOLUMNS (output channels by "
                "consecutive inputs) kept or zeroed as one, or N:M, which keeps N of each M.");
   f.List("overrides", o.overrides, 256,
-         "Other values for some nodes; the last that matches holds. Under scope \"model\" these "
-         "nodes are ranked by themselves.");
+         "Other values for some nodes; the last that matches holds. Under the scopes \"model\" and "
+         "\"sensitivity\" these nodes stand by themselves.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
              "Nodes that keep all their weights; an entry that matches nothing is an error.");
-  f.Number("keep_min", o.keep_min, {0, 1},
-           "Under scope \"model\", each layer keeps at least this fraction of its weights.");
+  f.Number(
+      "keep_min", o.keep_min, {0, 1},
+      "Under the scopes \"model\" and \"sensitivity\", each layer keeps at least this fraction of "
+      "its weights.");
   f.Flag("ends", o.ends, "Under scope \"model\", prune the first and the last layer too.");
   f.Flag("depthwise", o.depthwise,
          "Prune depthwise convolutions too: they are small, and losing their weights costs most.");
@@ -48,6 +56,7 @@ struct Layer {
   double sparsity = 0;
   PatternName pattern = PatternName::kUnstructured;
   bool is_overridden = false;
+  std::vector<float> importance;  // for PruneUnits
 };
 
 class Chooser {
@@ -61,6 +70,7 @@ class Chooser {
   std::vector<LayerChoice> Run() {
     for (const SkippedNode& node : scan_.skipped) Skip(*node.node, node.reason);
     std::vector<Layer> layers = ChooseLayers();
+    if (ChoosesByData(options_)) LookAtData(layers);
     std::vector<Layer> ranked_together;
     for (const Layer& layer : layers) {
       const bool together = options_.scope == PruneScope::kModel && !layer.is_overridden &&
@@ -119,10 +129,10 @@ class Chooser {
 
   Layer ChooseLayer(const WeightSite& site,
                     const std::vector<std::unordered_set<const Node*>>& overrides) const {
-    Layer layer{&site, options_.sparsity, options_.pattern, false};
+    Layer layer{&site, options_.sparsity, options_.pattern, false, {}};
     for (size_t i = 0; i < overrides.size(); ++i) {
       if (!overrides[i].contains(site.node)) continue;
-      layer = {&site, options_.overrides[i].sparsity, options_.overrides[i].pattern, true};
+      layer = {&site, options_.overrides[i].sparsity, options_.overrides[i].pattern, true, {}};
     }
     return layer;
   }
@@ -143,16 +153,60 @@ class Chooser {
     return "";
   }
 
+  // Importance by inputs, and the sparsity of each layer.
+  void LookAtData(std::vector<Layer>& layers) {
+    if (context_.calibration == nullptr) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "scope \"sensitivity\" and importance \"wanda\" need calibration data",
+                  "calibration");
+    }
+    const LossRequest request{.importance = options_.importance,
+                              .with_points = options_.scope == PruneScope::kSensitivity,
+                              .is_fitted = options_.is_fitted,
+                              .budget = options_.budget,
+                              .sparsity_max = 1 - options_.keep_min};
+    std::vector<LayerLoss> losses;
+    for (const Layer& layer : layers) {
+      LayerLoss& loss = losses.emplace_back();
+      loss.site = layer.site;
+      loss.pattern = PatternOf(layer.pattern);
+    }
+    MeasureLosses(model_, request, context_, losses);
+    for (size_t i = 0; i < layers.size(); ++i) {
+      layers[i].importance = losses[i].importance;
+      if (losses[i].why_not.empty()) continue;
+      layers[i].is_overridden =
+          true;  // its magnitudes cannot be ranked with the others' importance
+      context_.report["chosen_by_magnitude"].push_back(
+          {{"node", NodeLabel(*layers[i].site->node)}, {"reason", losses[i].why_not}});
+    }
+    if (request.with_points) Allocate(losses, layers);
+  }
+
+  void Allocate(const std::vector<LayerLoss>& losses, std::vector<Layer>& layers) {
+    std::vector<std::vector<SparsityPoint>> points(layers.size());
+    double size = 0;
+    for (size_t i = 0; i < layers.size(); ++i) {
+      if (layers[i].is_overridden || losses[i].pattern.of != 0) continue;
+      points[i] = losses[i].points;
+      size += losses[i].size;
+    }
+    const double wanted = options_.sparsity * size;
+    const Allocation allocation = AllocateSparsity(points, wanted);
+    for (size_t i = 0; i < layers.size(); ++i) {
+      if (!points[i].empty()) layers[i].sparsity = allocation.sparsities[i];
+    }
+    context_.report["budget"] = {{"wanted", options_.sparsity},
+                                 {"saved", size > 0 ? allocation.saved / size : 0.0}};
+  }
+
   void PruneAlone(const Layer& layer) {
     const Pattern pattern = PatternOf(layer.pattern);
     if (pattern.of != 0) {
-      Apply(layer, ZeroesOfGroups(*layer.site, pattern));
+      Apply(layer, ZeroesOfGroups(*layer.site, pattern, layer.importance));
       return;
     }
-    const PruneUnits units(*layer.site, pattern);
-    const int64_t count = std::llround(layer.sparsity * static_cast<double>(units.scores().size()));
-    Threshold threshold = SelectSmallest({units.scores()}, count);
-    Apply(layer, units.Below(threshold.magnitude, threshold.ties));
+    Apply(layer, LeastUnits(*layer.site, pattern, layer.importance, layer.sparsity));
   }
 
   // One threshold over all layers. A layer that would fall below keep_min is cut to just that, by
@@ -161,7 +215,7 @@ class Chooser {
     std::vector<PruneUnits> units;
     double wanted = 0;
     for (const Layer& layer : layers) {
-      units.emplace_back(*layer.site, PatternOf(layer.pattern));
+      units.emplace_back(*layer.site, PatternOf(layer.pattern), layer.importance);
       wanted += options_.sparsity * static_cast<double>(units.back().scores().size());
     }
     std::vector<bool> at_floor(layers.size(), false);
@@ -233,8 +287,12 @@ class Chooser {
 
 }  // namespace
 
-std::vector<LayerChoice> ChooseByMagnitude(const Model& model, const WeightScan& scan,
-                                           const PruneOptions& options, PassContext& context) {
+bool ChoosesByData(const PruneOptions& options) {
+  return options.scope == PruneScope::kSensitivity || options.importance == Importance::kWanda;
+}
+
+std::vector<LayerChoice> ChooseZeros(const Model& model, const WeightScan& scan,
+                                     const PruneOptions& options, PassContext& context) {
   return Chooser(model, scan, options, context).Run();
 }
 

@@ -179,6 +179,10 @@ class Rebuilder {
         zero[in] = mask[at];
         stored[in] = weight[at];
       });
+      if (method_.rebuild == Rebuild::kBias) {
+        trust.shifts_bias = BiasHelps(stream, {&site, group, bias.has_value()}, masked);
+        notes_[&site]["fitted"] = trust.shifts_bias;
+      }
       for (const double square : s->y_square) signal += square;
       before += SquaredErrorOf(*s, masked);
       after += SquaredErrorOf(*s, weight);
@@ -315,8 +319,10 @@ Model PruneChosen(const Model& model, const PruneRequest& request, const PruneMe
 Model PruneLayers(Model model, const PruneOptions& options, const PruneMethod& method,
                   PassContext& context) {
   if (options.freeze_inputs) DropInitializerInputs(model);
+  PruneOptions chosen = options;
+  chosen.is_fitted = method.rebuild == Rebuild::kAuto || method.rebuild == Rebuild::kOn;
   const auto choose = [&](const Model& of, const WeightScan& scan) {
-    return ChooseByMagnitude(of, scan, options, context);
+    return ChooseZeros(of, scan, chosen, context);
   };
   return PruneChosen(model, {choose, options.exclude}, method, context);
 }

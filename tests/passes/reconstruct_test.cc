@@ -91,19 +91,102 @@ TEST_F(Reconstruct, LeavesASharedWeightToItsMask) {
             "other nodes read its weight too");
 }
 
+constexpr const char* kDepthwise =
+    "<ir_version: 8, opset_import: [\"\" : 17]> g (float[1,2,1,2] x) => (float[1,2,1,1] y) "
+    "<float[2,1,1,2] w = {1, 0.5, 0.25, 2}> { y = Conv<group = 2, kernel_shape = [1, 2]>(x, w) }";
+const Json kBiasOnly = {{"sparsity", 0.5}, {"depthwise", true}, {"reconstruct", "bias"}};
+
 TEST_F(Reconstruct, KeepsTheMeanOfEachGroupOfAConvolution) {
-  const Dataset data = Data({2, 2, 1, 2}, {1, 3, 2, 2, 5, 1, 0, 4});
-  const Model model = ModelFromText(
-      "<ir_version: 8, opset_import: [\"\" : 17]> g (float[1,2,1,2] x) => (float[1,2,1,1] y) "
-      "<float[2,1,1,2] w = {1, 0.5, 0.25, 2}> { y = Conv<group = 2, kernel_shape = [1, 2]>(x, w) "
-      "}");
-  const PassResult result =
-      RunPass("magnitude_prune", {{"sparsity", 0.5}, {"depthwise", true}, {"reconstruct", "bias"}},
-              model, &data);
+  const Dataset data = Data({2, 2, 1, 2}, {1, 3, 2, 2, 5, 1, 1, 4});
+  const PassResult result = RunPass("magnitude_prune", kBiasOnly, ModelFromText(kDepthwise), &data);
   EXPECT_THAT(Elements(result.model, "w"), ElementsAre(1, 0, 0, 2));
-  // Means of what was zeroed: 0.5 * (3 + 1) / 2 and 0.25 * (2 + 0) / 2.
+  // Means of what was zeroed: 0.5 * (3 + 1) / 2 and 0.25 * (2 + 1) / 2.
   EXPECT_THAT(Elements(result.model, result.model.graph.nodes[0].inputs[2]),
-              ElementsAre(FloatNear(1.0f, 1e-6f), FloatNear(0.25f, 1e-6f)));
+              ElementsAre(FloatNear(1.0f, 1e-6f), FloatNear(0.375f, 1e-6f)));
+}
+
+// What the second channel loses is 0.5 on the first sample and 0 on the other: its mean is farther
+// from both, held out, than no change is.
+TEST_F(Reconstruct, LeavesABiasThatWouldNotHoldOnOtherSamples) {
+  const Dataset data = Data({2, 2, 1, 2}, {1, 3, 2, 2, 5, 1, 0, 4});
+  const PassResult result = RunPass("magnitude_prune", kBiasOnly, ModelFromText(kDepthwise), &data);
+  EXPECT_THAT(Elements(result.model, result.model.graph.nodes[0].inputs[2]),
+              ElementsAre(FloatNear(1.0f, 1e-6f), 0));
+  EXPECT_EQ(result.report.at("changed")[0].at("fitted"), false);
+}
+
+// Norms of the inputs: sqrt(2), sqrt(20), sqrt(2), sqrt(200); times the weights 1, 0.5, 2, 0.25:
+// 1.41, 2.24, 2.83, 3.54.
+TEST_F(Reconstruct, RanksByMagnitudeTimesInputWhereAsked) {
+  const Dataset data = Data({2, 1, 4}, {1, 2, 1, 10, 1, -4, 1, 10});
+  const PassResult result = RunPass(
+      "magnitude_prune", {{"sparsity", 0.5}, {"importance", "wanda"}, {"reconstruct", "off"}},
+      ModelFromText(kMatMul), &data);
+  EXPECT_THAT(Elements(result.model, "w"), ElementsAre(0, 0, 2, 0.25));
+}
+
+TEST_F(Reconstruct, RanksNofMByMagnitudeTimesInput) {
+  const Dataset data = Data({2, 1, 4}, {1, 2, 1, 10, 1, -4, 1, 10});
+  const PassResult result = RunPass(
+      "magnitude_prune", {{"pattern", "1:2"}, {"importance", "wanda"}, {"reconstruct", "off"}},
+      ModelFromText(kMatMul), &data);
+  EXPECT_THAT(Elements(result.model, "w"), ElementsAre(0, 0.5, 0, 0.25));
+}
+
+TEST_F(Reconstruct, SaysWhichWeightsNoInputCanRank) {
+  const Dataset data = Data({2, 1, 2}, {1, 2, 3, 1});
+  const Model model = ModelFromText(
+      "<ir_version: 8, opset_import: [\"\" : 17]> g (float[1,2] x) => (float[2,2] y) "
+      "<float[2,1] w = {1, 0.5}> { y = MatMul(w, x) }");
+  const PassResult result =
+      RunPass("magnitude_prune", {{"importance", "wanda"}, {"reconstruct", "off"}}, model, &data);
+  EXPECT_EQ(result.report.at("chosen_by_magnitude")[0].at("reason"),
+            "its weight is the left operand");
+  EXPECT_THAT(Elements(result.model, "w"), ElementsAre(1, 0));
+}
+
+// Two layers of equal weights; what the second makes is worth a thousandth.
+constexpr const char* kUnequal =
+    "<ir_version: 8, opset_import: [\"\" : 17]> g (float[1,4] x) => (float[1,2] y) "
+    "<float[4,2] a = {1, 2, 3, 4, 5, 6, 7, 8}, float[4,2] b = {1, 2, 3, 4, 5, 6, 7, 8}, "
+    "float little = {0.001}> { p = MatMul(x, a) q = MatMul(x, b) r = Mul(q, little) y = Add(p, r) "
+    "}";
+
+TEST_F(Reconstruct, SparesTheLayerThatTheOutputsDependOn) {
+  const Dataset data = Data({4, 1, 4}, {1, 2, 1, 1, 1, -4, 1, 2, 3, 1, -1, 2, -2, 1, 4, 1});
+  const PassResult result = RunPass(
+      "magnitude_prune",
+      {{"sparsity", 0.45}, {"scope", "sensitivity"}, {"keep_min", 0.1}, {"reconstruct", "off"}},
+      ModelFromText(kUnequal), &data);
+  EXPECT_EQ(std::ranges::count(Elements(result.model, "a"), 0.0f), 0);
+  EXPECT_EQ(std::ranges::count(Elements(result.model, "b"), 0.0f), 7);  // 0.9 of 8
+  EXPECT_NEAR(result.report.at("budget").at("saved").get<double>(), 0.45, 1e-9);
+}
+
+// One of the layers runs at four positions: its weights count four times.
+TEST_F(Reconstruct, SavesTheShareOfMultiplicationsThatIsAsked) {
+  const Dataset data = Data({2, 4, 2}, {1, 2, 1, 1, 1, -4, 1, 2, 3, 1, -1, 2, -2, 1, 4, 1});
+  const Model model = ModelFromText(
+      "<ir_version: 8, opset_import: [\"\" : 17]> g (float[4,2] x) => (float[1,5] y) "
+      "<float[2,5] a = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, float[1,4] ones = {1, 1, 1, 1}, "
+      "float[5,5] b = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, "
+      "22, 23, 24, 25}> { p = MatMul(x, a) q = MatMul(ones, p) y = MatMul(q, b) }");
+  const PassResult result = RunPass(
+      "magnitude_prune",
+      {{"sparsity", 0.4}, {"scope", "sensitivity"}, {"budget", "macs"}, {"reconstruct", "off"}},
+      model, &data);
+  const double zeros =
+      4.0 * static_cast<double>(std::ranges::count(Elements(result.model, "a"), 0)) +
+      static_cast<double>(std::ranges::count(Elements(result.model, "b"), 0));
+  EXPECT_NEAR(zeros / 65, 0.4, 0.05);  // within one weight of a and one of b
+}
+
+TEST_F(Reconstruct, NeedsDataToAllocateASparsity) {
+  EXPECT_THAT(
+      [] {
+        RunPass("magnitude_prune", {{"scope", "sensitivity"}}, ModelFromText(kUnequal));
+      },
+      ThrowsError(ErrorCode::kInvalidArgument, "calibration"));
 }
 
 }  // namespace
