@@ -9,6 +9,7 @@
 #include "evaluator/attention.h"
 #include "evaluator/einsum.h"
 #include "evaluator/float_gemm.h"
+#include "evaluator/matmul_nbits.h"
 #include "evaluator/op_checks.h"
 #include "evaluator/ops.h"
 
@@ -310,6 +311,7 @@ constexpr std::array kOps = {
     OpInfo{"Einsum", "", PrepareEinsum},
     OpInfo{"FusedMatMul", "com.microsoft", PrepareMatMul},
     OpInfo{"FusedGemm", "com.microsoft", PrepareGemm},
+    OpInfo{"MatMulNBits", "com.microsoft", PrepareMatMulNBits},
     OpInfo{"FloatMatMul", "pared", PrepareMatMul},
 };
 

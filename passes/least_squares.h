@@ -29,6 +29,11 @@ std::vector<float> SolveMasked(const LeastSquares& problem, const std::vector<bo
 // Squared error of `weight` on the calibration columns, over all rows.
 double SquaredErrorOf(const LayerStatistics& statistics, const std::vector<float>& weight);
 
+// U, upper triangular, [k][k], of (h + damping * mean(diag(h)))^-1 = U^T U. nullopt: h so damped
+// has no Cholesky factors.
+std::optional<std::vector<double>> FactorOfInverse(const LayerStatistics& statistics,
+                                                   double damping);
+
 // Chooses the zeros by the optimal brain surgeon: columns in blocks, each time those whose loss,
 // after all later columns made up for it, costs least. Zeroes as many units as `chosen` does.
 // nullopt: the damped h has no Cholesky factors, however much damping is added.

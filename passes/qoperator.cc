@@ -39,10 +39,7 @@ class Converter {
         std::ranges::any_of(out_, [](const Node& node) { return node.domain == kMicrosoft; });
     model_.graph.nodes = std::move(out_);
     EraseDead(model_.graph);
-    if (uses_contributed && model_.Opset(kMicrosoft) == 0) {
-      model_.opsets.emplace_back(kMicrosoft, 1);
-      if (!model_.opset_unknown.empty()) model_.opset_unknown.emplace_back();
-    }
+    if (uses_contributed) ImportDomain(model_, kMicrosoft, 1);
     return {{"changed", std::move(changed_)}, {"kept_qdq", std::move(kept_)}};
   }
 

@@ -1,16 +1,19 @@
-// Stores weights in 8 or 4 bits and computes in float, without calibration data.
+// Stores weights in 8 or 4 bits and computes in float.
 //
 // Before:  y = MatMul(x, w)                      e = Gather(table, ids)
 // After:   w = DQ(w_quantized, w_scale)          c = Gather(table_quantized, ids)
 //          y = MatMul(x, w)                      s = Gather(table_scale, ids)  e = Cast(c) * s
+// or:      y = MatMulNBits(x, w_quantized, w_scale, w_zero_point)
 //
-// 8 bits: one scale an output channel. 4 bits: one scale a block along the summed axis
-// (DequantizeLinear with block_size, opset 21). Symmetric, so that pruned weights stay zero. The
-// dequantized value has the weight's old name: every reader, through a Transpose or from within a
-// subgraph, sees the same elements, and a tied weight stays one tensor. Tables are looked up as
-// codes, so that a lookup does not expand the table.
+// 8 bits: one scale an output channel. 4 bits: one scale and zero point a block along the summed
+// axis (DequantizeLinear with block_size, opset 21). Zeros have a code, so that pruned weights stay
+// zero. A dequantized value has the weight's old name: every reader, through a Transpose or from
+// within a subgraph, sees the same elements, and a tied weight stays one tensor. Tables are looked
+// up as codes, so that a lookup does not expand the table.
+// Needs no data; where there is some, the blocks of products are rounded by it (round_layers.h).
 // Declines, with a report: weights that a node reads which stays float, that are computed, or that
-// would not get smaller. Where no weight is left, it is an error. One tensor is held at a time.
+// would not get smaller. Where no weight is left, it is an error. Without data one tensor is held
+// at a time.
 
 #include <algorithm>
 #include <cmath>
@@ -23,6 +26,7 @@
 #include "passes/int8_params.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
+#include "passes/round_layers.h"
 #include "passes/select_nodes.h"
 #include "passes/stored_weights.h"
 #include "passes/weight_codes.h"
@@ -33,11 +37,20 @@ namespace {
 constexpr int64_t kOpsetOfChannelScales = 13, kOpsetOfBlocks = 21;
 constexpr int32_t kIntType = 2;  // AttributeProto.AttributeType
 
+constexpr const char* kMicrosoft = "com.microsoft";
+
 enum class Bits { k8, k4 };
+enum class Format { kDequantize, kMatMulNBits };
+enum class Scheme { kAsymmetric, kSymmetric };
+enum class Rounding { kAuto, kNearest };
 
 struct Options {
   Bits bits = Bits::k8;
+  Format format = Format::kDequantize;
   int64_t block_size = 32;
+  Scheme scheme = Scheme::kAsymmetric;
+  Rounding rounding = Rounding::kAuto;
+  double damping = 0.01;
   std::vector<std::string> op_types = {"Conv",   "ConvTranspose", "Gemm", "MatMul",
                                        "Gather", "LSTM",          "GRU",  "RNN"};
   std::vector<std::string> exclude;
@@ -48,8 +61,20 @@ void Fields(FieldVisitor& f, Options& o) {
   f.Choice(
       "bits", o.bits, {"8", "4"},
       "Size of a stored weight. 8: a scale for each output channel; 4: a scale for each block.");
+  f.Choice("format", o.format, {"dequantize", "matmulnbits"},
+           "DequantizeLinear before the nodes, or MatMul and Gemm as MatMulNBits of com.microsoft, "
+           "in blocks for 8 bits too, with tables in 8 bits.");
   f.Integer("block_size", o.block_size, {16, 4096},
-            "For 4 bits: so many weights along the summed axis share a scale.");
+            "Of blocks: so many weights along the summed axis share a scale. A power of two for "
+            "\"matmulnbits\".");
+  f.Choice("scheme", o.scheme, {"asymmetric", "symmetric"},
+           "Whether each block has a zero point. Zeros stay zeros under both.");
+  f.Choice("rounding", o.rounding, {"auto", "nearest"},
+           "\"auto\": where there is calibration data, the products' blocks are rounded one column "
+           "after the other, the later ones making up for the error (second order).");
+  f.Number("damping", o.damping, {0.000001, 10},
+           "Of the second order: what is added to the second moments of the inputs, against their "
+           "mean.");
   f.TextList("op_types", o.op_types, TextRule::kAny, "Operators whose weights are stored so.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
              "Nodes whose weights stay float; an entry that matches nothing is an error.");
@@ -60,9 +85,11 @@ void Fields(FieldVisitor& f, Options& o) {
 
 // What one graph gets in place of a constant.
 struct Replacement {
-  Tensor codes, scales;
+  enum class Kind { kDequantize, kTable, kProduct };  // table: lookups read the codes
+
+  Kind kind = Kind::kDequantize;
+  WeightCodes codes;
   int64_t axis = 0, block_size = 0;  // of scales; axis -1: one scale for all
-  bool is_table = false;             // read by lookups only, which read the codes
   DType dtype = DType::kFloat32;     // of the constant
 };
 
@@ -75,16 +102,19 @@ class Quantizer {
   }
 
   Model Run() {
-    std::map<ConstantRef, Replacement> replacements;
+    if (HasBlocks() && options_.rounding == Rounding::kAuto && context_.calibration != nullptr) {
+      rounded_ = RoundLayers(model_, ProductsToRound(), {Form(), options_.damping}, context_);
+    }
+    Replacements replacements;
     int64_t done = 0;
     for (auto& [root, stored] : stored_) {
       if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while quantizing");
       context_.progress(static_cast<double>(done++) / static_cast<double>(stored_.size()));
       if (!stored.reason.empty()) continue;
       CheckFinite(stored.tensor, root.second);
-      Replacement made = Quantize(stored);
-      const int64_t bytes = PackedBytes(made.codes.dtype(), made.codes.shape()) +
-                            PackedBytes(DType::kFloat32, made.scales.shape());
+      Replacement made = Quantize(root, stored);
+      const int64_t bytes = PackedBytes(made.codes.codes.dtype(), made.codes.codes.shape()) +
+                            PackedBytes(DType::kFloat32, made.codes.scales.shape());
       stored.tensor.DropPages();
       if (bytes >= PackedBytes(stored.tensor.dtype(), stored.tensor.shape())) {
         stored.reason = "its weight would not get smaller";
@@ -103,25 +133,66 @@ class Quantizer {
   }
 
  private:
-  Replacement Quantize(const StoredWeight& stored) const {
+  using Replacements = std::map<ConstantRef, Replacement>;
+
+  bool IsMatMulNBits() const { return options_.format == Format::kMatMulNBits; }
+  bool HasBlocks() const { return options_.bits == Bits::k4 || IsMatMulNBits(); }
+  BlockForm Form() const {
+    return {options_.bits == Bits::k4 ? 4 : 8, options_.block_size,
+            options_.scheme == Scheme::kSymmetric};
+  }
+
+  // Whether all nodes that read the weight can be MatMulNBits, which takes it as [rows][k].
+  static bool IsProduct(const StoredWeight& stored) {
+    if (stored.sites.empty() || !stored.lookups.empty() || stored.tensor.rank() != 2) return false;
+    if (stored.tensor.dtype() != DType::kFloat32 || !ChannelAxisOf(stored)) return false;
+    return std::ranges::all_of(stored.sites, [](const WeightSite* site) {
+      const Node& node = *site->node;
+      const bool is_plain = node.op_type == "Gemm" && node.Int("transA", 0) == 0 &&
+                            node.Float("alpha", 1) == 1 && node.Float("beta", 1) == 1;
+      return site->input == 1 && site->shape.size() == 2 && (node.op_type == "MatMul" || is_plain);
+    });
+  }
+
+  // What the second order can round: products in blocks with a weight of their own, in node order.
+  std::vector<const WeightSite*> ProductsToRound() const {
+    std::vector<const WeightSite*> sites;
+    for (const WeightSite& site : scan_.sites) {
+      const StoredWeight& stored = stored_.at(site.root);
+      const bool is_alone = stored.sites.size() == 1 && site.graph == &model_.graph &&
+                            site.root.first == &model_.graph;
+      if (!stored.reason.empty() || !is_alone || !IsProduct(stored)) continue;
+      if (site.layout.k >= options_.block_size && WhyNoStatistics(site).empty()) {
+        sites.push_back(&site);
+      }
+    }
+    return sites;
+  }
+
+  Replacement Quantize(const ConstantRef& root, const StoredWeight& stored) const {
     Replacement made;
     made.dtype = stored.tensor.dtype();
-    made.is_table = stored.sites.empty() && options_.bits == Bits::k8;
     const std::optional<int64_t> channel = ChannelAxisOf(stored);
     const Shape& shape = stored.tensor.shape();
-    WeightCodes codes;
     const int64_t summed = SummedAxis(stored, channel);
+    const bool is_product = IsMatMulNBits() && IsProduct(stored);
+    const bool is_table = stored.sites.empty() && (options_.bits == Bits::k8 || IsMatMulNBits());
     // The few input channels of a first convolution make no block.
-    if (options_.bits == Bits::k4 && shape[static_cast<size_t>(summed)] >= options_.block_size) {
-      made.axis = summed;
-      made.block_size = options_.block_size;
-      codes = CodeBlocks(stored.tensor, summed, options_.block_size);
-    } else {
+    const bool is_long = shape[static_cast<size_t>(summed)] >= options_.block_size;
+    const bool has_blocks = is_product || (options_.bits == Bits::k4 && !is_table && is_long);
+    if (!has_blocks) {
+      if (is_table) made.kind = Replacement::Kind::kTable;
       made.axis = channel.value_or(-1);
-      codes = CodeChannels(stored.tensor, channel);
+      made.codes = CodeChannels(stored.tensor, channel);
+      return made;
     }
-    made.codes = std::move(codes.codes);
-    made.scales = std::move(codes.scales);
+    const auto rounded = rounded_.find(root);
+    const BlockMatrix matrix =
+        rounded != rounded_.end() ? rounded->second : RoundAlong(stored.tensor, summed, Form());
+    made.axis = summed;
+    made.block_size = options_.block_size;
+    if (is_product) made.kind = Replacement::Kind::kProduct;
+    made.codes = is_product ? PackForMatMulNBits(matrix) : PackBlocks(matrix, shape, summed);
     return made;
   }
 
@@ -148,74 +219,127 @@ class Quantizer {
     return rank - 1;  // recurrent
   }
 
-  using Replacements = std::map<ConstantRef, Replacement>;
+  // The initializers in place of a constant.
+  struct Names {
+    std::string codes, scale, zero_point;  // zero_point "": none
+  };
+
+  // What takes the place of a node: of a lookup, or of a product.
+  struct NewNode {
+    Names names;
+    const WeightSite* site = nullptr;  // null: a lookup
+  };
 
   Model Write(const Replacements& replacements) const {
     Model out = model_;
     FreshNames names(model_);
-    std::unordered_map<const Node*, TableCodes> lookups;
+    std::unordered_map<const Node*, NewNode> new_nodes;
     EditBeside(out, model_.graph, [&](const Graph& original, Graph& graph) {
-      const auto each = [&](const auto& put) {
-        for (auto it = replacements.lower_bound({&original, ""});
-             it != replacements.end() && it->first.first == &original; ++it) {
-          put(it->first, it->second);
+      std::vector<Node> front;
+      for (auto it = replacements.lower_bound({&original, ""});
+           it != replacements.end() && it->first.first == &original; ++it) {
+        const Names put = PutCodes(graph, it->first.second, it->second, names);
+        const StoredWeight& stored = stored_.at(it->first);
+        if (it->second.kind == Replacement::Kind::kDequantize) {
+          Dequantize(graph, it->first.second, it->second, put, names, front);
         }
-      };
-      each([&](const ConstantRef& root, const Replacement& made) {
-        if (!made.is_table) return;
-        const TableCodes codes = PutTable(graph, root.second, made, names);
-        for (const Node* lookup : stored_.at(root).lookups) lookups[lookup] = codes;
-      });
-      std::vector<Node> nodes = std::move(graph.nodes);
-      graph.nodes.clear();
-      for (size_t i = 0; i < nodes.size(); ++i) {
-        const auto lookup = lookups.find(&original.nodes[i]);
-        if (lookup == lookups.end()) {
-          graph.nodes.push_back(std::move(nodes[i]));
-        } else {
-          AddLookup(std::move(nodes[i]), lookup->second, graph, names);
+        if (it->second.kind == Replacement::Kind::kTable) {
+          for (const Node* lookup : stored.lookups) new_nodes[lookup] = {put};
+        }
+        if (it->second.kind == Replacement::Kind::kProduct) {
+          for (const WeightSite* site : stored.sites) new_nodes[site->node] = {put, site};
         }
       }
-      each([&](const ConstantRef& root, const Replacement& made) {
-        if (!made.is_table) Put(graph, root.second, made, names);
-      });
+      Rewrite(original, new_nodes, std::move(front), graph, names);
     });
-    if (!lookups.empty()) EditGraphs(out.graph, EraseDead);
+    if (!new_nodes.empty()) EditGraphs(out.graph, EraseDead);
+    const auto is_contributed = [](const auto& entry) { return entry.second.site != nullptr; };
+    if (std::ranges::any_of(new_nodes, is_contributed)) ImportDomain(out, kMicrosoft, 1);
     return out;
   }
 
-  static TableCodes PutTable(Graph& graph, const std::string& table, const Replacement& made,
-                             FreshNames& names) {
-    const TableCodes codes = {names.Make(table + "_quantized"), names.Make(table + "_scale")};
-    graph.initializers.set(codes.codes, {made.codes, ""});
-    graph.initializers.set(codes.scale, {made.scales.Reshaped({made.scales.count(), 1}), ""});
-    return codes;
+  static Names PutCodes(Graph& graph, const std::string& weight, const Replacement& made,
+                        FreshNames& names) {
+    Names put = {names.Make(weight + "_quantized"), names.Make(weight + "_scale"), ""};
+    const bool is_table = made.kind == Replacement::Kind::kTable;
+    const Tensor& scales = made.codes.scales;
+    graph.initializers.set(put.codes, {made.codes.codes, ""});
+    graph.initializers.set(put.scale,
+                           {is_table ? scales.Reshaped({scales.count(), 1}) : scales, ""});
+    if (made.codes.zero_points) {
+      put.zero_point = names.Make(weight + "_zero_point");
+      graph.initializers.set(put.zero_point, {*made.codes.zero_points, ""});
+    }
+    return put;
   }
 
-  static void Put(Graph& graph, const std::string& weight, const Replacement& made,
-                  FreshNames& names) {
-    const std::string codes = names.Make(weight + "_quantized");
-    const std::string scale = names.Make(weight + "_scale");
-    graph.initializers.set(codes, {made.codes, ""});
-    graph.initializers.set(scale, {made.scales, ""});
+  // Adds to `front` the nodes that make the value `weight`, whose constant goes.
+  static void Dequantize(Graph& graph, const std::string& weight, const Replacement& made,
+                         const Names& put, FreshNames& names, std::vector<Node>& front) {
     Node node;
     node.name = names.Make(weight + "_dequantize");
     node.op_type = "DequantizeLinear";
-    node.inputs = {codes, scale};
+    node.inputs = {put.codes, put.scale};
+    if (!put.zero_point.empty()) node.inputs.push_back(put.zero_point);
     node.outputs = {weight};
     if (made.axis >= 0) node.attributes.set("axis", {kIntType, made.axis, "", ""});
     if (made.block_size > 0) node.attributes.set("block_size", {kIntType, made.block_size, "", ""});
-    std::vector<Node> front = {std::move(node)};
+    front.push_back(std::move(node));
     if (made.dtype != DType::kFloat32) {  // scales are float32 whatever the weight is
-      front[0].outputs[0] = names.Make(weight + "_dequantized");
-      front.push_back(MakeCast(front[0].outputs[0], weight, made.dtype, names));
+      front.back().outputs[0] = names.Make(weight + "_dequantized");
+      front.push_back(MakeCast(front.back().outputs[0], weight, made.dtype, names));
     }
     graph.initializers.erase_if(
         [&](const std::string& name, const auto&) { return name == weight; });
-    std::erase_if(graph.nodes, [&](const Node& old) {
-      return old.op_type == "Constant" && old.outputs[0] == weight;
-    });
-    graph.nodes.insert(graph.nodes.begin(), front.begin(), front.end());
+  }
+
+  void Rewrite(const Graph& original, const std::unordered_map<const Node*, NewNode>& new_nodes,
+               std::vector<Node> front, Graph& graph, FreshNames& names) const {
+    std::unordered_set<std::string> made;
+    for (const Node& node : front) made.insert(node.outputs[0]);
+    std::vector<Node> nodes = std::move(graph.nodes);
+    graph.nodes = std::move(front);
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      const auto found = new_nodes.find(&original.nodes[i]);
+      if (found == new_nodes.end()) {
+        const bool is_old = nodes[i].op_type == "Constant" && made.contains(nodes[i].outputs[0]);
+        if (!is_old) graph.nodes.push_back(std::move(nodes[i]));
+      } else if (found->second.site == nullptr) {
+        const Names& put = found->second.names;
+        AddLookup(std::move(nodes[i]), {put.codes, put.scale}, graph, names);
+      } else {
+        AddProduct(std::move(nodes[i]), found->second, graph, names);
+      }
+    }
+  }
+
+  void AddProduct(Node node, const NewNode& made, Graph& graph, FreshNames& names) const {
+    const MatrixLayout& layout = made.site->layout;
+    const std::string bias =
+        node.op_type == "Gemm" && node.inputs.size() > 2 ? node.inputs[2] : std::string();
+    const std::string output = node.outputs[0];
+    node.op_type = "MatMulNBits";
+    node.domain = kMicrosoft;
+    node.inputs = {node.inputs[0], made.names.codes, made.names.scale};
+    if (!made.names.zero_point.empty()) node.inputs.push_back(made.names.zero_point);
+    node.attributes = {};
+    const auto set = [&](const char* name, int64_t value) {
+      node.attributes.set(name, {kIntType, value, "", ""});
+    };
+    set("K", layout.k);
+    set("N", layout.rows);
+    set("bits", Form().bits);
+    set("block_size", options_.block_size);
+    if (!bias.empty()) node.outputs[0] = names.Make(output + "_product");
+    const std::string product = node.outputs[0];
+    graph.nodes.push_back(std::move(node));
+    if (bias.empty()) return;
+    Node add;
+    add.op_type = "Add";
+    add.name = names.Make(output + "_bias");
+    add.inputs = {product, bias};
+    add.outputs = {output};
+    graph.nodes.push_back(std::move(add));
   }
 
   const Model& model_;
@@ -223,10 +347,18 @@ class Quantizer {
   PassContext& context_;
   WeightScan scan_;
   StoredWeights stored_;
+  RoundedLayers rounded_;  // by the second order
 };
 
 Model Run(Model model, const Options& options, PassContext& context) {
   if (options.freeze_inputs) DropInitializerInputs(model);
+  const bool is_contributed = options.format == Format::kMatMulNBits;
+  if (is_contributed && (options.block_size & (options.block_size - 1)) != 0) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "MatMulNBits has blocks of a power of two, not " + std::to_string(options.block_size),
+        "block_size");
+  }
   const bool has_blocks = options.bits == Bits::k4;
   Json raised = RaiseOpset(model, has_blocks ? kOpsetOfBlocks : kOpsetOfChannelScales);
   Model out = Quantizer(model, options, context).Run();
@@ -239,6 +371,7 @@ Model Run(Model model, const Options& options, PassContext& context) {
 extern const PassInfo kQuantizeWeights;
 const PassInfo kQuantizeWeights = DefinePass<Options, Run>(
     "quantize_weights",
-    "Stores weights in 8 bits a channel or 4 bits a block and computes in float; needs no data.");
+    "Stores weights in 8 bits a channel or 4 bits a block and computes in float; needs no data.",
+    [](const Json&) { return false; }, 2);
 
 }  // namespace pared

@@ -140,6 +140,12 @@ void EditBeside(Model& model, const Graph& original,
   EditGraphs(model.graph, [&](Graph& graph) { visit(*originals.at(at++), graph); });
 }
 
+void ImportDomain(Model& model, const std::string& domain, int64_t version) {
+  if (model.Opset(domain) != 0) return;
+  model.opsets.emplace_back(domain, version);
+  if (!model.opset_unknown.empty()) model.opset_unknown.emplace_back();
+}
+
 Node MakeCast(const std::string& from, const std::string& to, DType dtype, FreshNames& names) {
   Node cast;
   cast.name = names.Make(to + "_cast");

@@ -48,6 +48,9 @@ struct TableCodes {
 };
 void AddLookup(Node node, const TableCodes& table, Graph& graph, FreshNames& names);
 
+// Has the model import version `version` of the domain where it imports none.
+void ImportDomain(Model& model, const std::string& domain, int64_t version);
+
 Node MakeCast(const std::string& from, const std::string& to, DType dtype, FreshNames& names);
 
 }  // namespace pared

@@ -20,27 +20,15 @@ using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowM
 constexpr int64_t kBlockColumns = 128;  // a multiple of every pattern's columns
 constexpr int kDampingTries = 6;
 
-// Upper factor of the inverse of h + damping * mean(diag(h)).
-std::optional<Matrix> FactorOfInverse(const LayerStatistics& s, double damping) {
-  Matrix h(s.k, s.k);
-  for (int64_t i = 0; i < s.k * s.k; ++i) h.data()[i] = s.h[static_cast<size_t>(i)];
-  const double mean = h.trace() / static_cast<double>(s.k);
-  if (!std::isfinite(mean)) return std::nullopt;
-  h.diagonal().array() += mean > 0 ? damping * mean : 1;
-  const Eigen::LLT<Matrix> factor(h);
-  if (factor.info() != Eigen::Success) return std::nullopt;
-  const Matrix inverse = factor.solve(Matrix::Identity(s.k, s.k));
-  const Eigen::LLT<Matrix> second(inverse);
-  if (second.info() != Eigen::Success) return std::nullopt;
-  Matrix upper = second.matrixU();
-  if (!upper.allFinite()) return std::nullopt;
-  return upper;
-}
-
 class Sweeper {
  public:
-  Sweeper(const LayerStatistics& s, Pattern pattern, const Matrix& upper, std::vector<float> weight)
-      : s_(s), pattern_(pattern), upper_(upper), w_(s.rows, s.k), zero_(weight.size(), false) {
+  Sweeper(const LayerStatistics& s, Pattern pattern, const std::vector<double>& upper,
+          std::vector<float> weight)
+      : s_(s),
+        pattern_(pattern),
+        upper_(upper.data(), s.k, s.k),
+        w_(s.rows, s.k),
+        zero_(weight.size(), false) {
     for (size_t i = 0; i < weight.size(); ++i) w_.data()[i] = weight[i];
   }
 
@@ -157,18 +145,34 @@ class Sweeper {
 
   const LayerStatistics& s_;
   Pattern pattern_;
-  const Matrix& upper_;
+  Eigen::Map<const Matrix> upper_;
   Matrix w_;
   std::vector<bool> zero_;
 };
 
 }  // namespace
 
+std::optional<std::vector<double>> FactorOfInverse(const LayerStatistics& s, double damping) {
+  Matrix h(s.k, s.k);
+  for (int64_t i = 0; i < s.k * s.k; ++i) h.data()[i] = s.h[static_cast<size_t>(i)];
+  const double mean = h.trace() / static_cast<double>(s.k);
+  if (!std::isfinite(mean)) return std::nullopt;
+  h.diagonal().array() += mean > 0 ? damping * mean : 1;
+  const Eigen::LLT<Matrix> factor(h);
+  if (factor.info() != Eigen::Success) return std::nullopt;
+  const Matrix inverse = factor.solve(Matrix::Identity(s.k, s.k));
+  const Eigen::LLT<Matrix> second(inverse);
+  if (second.info() != Eigen::Success) return std::nullopt;
+  const Matrix upper = second.matrixU();
+  if (!upper.allFinite()) return std::nullopt;
+  return std::vector<double>(upper.data(), upper.data() + upper.size());
+}
+
 std::optional<Swept> SweepColumns(const LeastSquares& problem, Pattern pattern,
                                   const std::vector<bool>& chosen) {
   double damping = problem.damping;
   for (int tried = 0; tried < kDampingTries; ++tried, damping *= 10) {
-    const std::optional<Matrix> upper = FactorOfInverse(*problem.statistics, damping);
+    const std::optional<std::vector<double>> upper = FactorOfInverse(*problem.statistics, damping);
     if (!upper) continue;
     // Starts from what is best without zeros: it makes up for the layers before.
     const std::vector<bool> dense(chosen.size(), false);

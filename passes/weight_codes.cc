@@ -11,11 +11,6 @@
 namespace pared {
 namespace {
 
-constexpr float kCodeMin4 = -8, kCodeMax4 = 7;
-// Largest magnitude over scale. Above 7 the largest positive elements saturate and the rest is
-// finer; below 7 nothing gains.
-constexpr float kDivisors[] = {7, 7.5f, 8, 8.5f, 9, 10};
-
 // The elements of a float32 tensor where they lie, of others converted.
 class Elements {
  public:
@@ -46,37 +41,29 @@ float ScaleFor(float largest, float divisor) {
   return largest < kLeast ? 1.0f : largest / divisor;
 }
 
-float Code4(float value, float scale) {
-  return std::clamp(std::nearbyint(value / scale), kCodeMin4, kCodeMax4);
-}
+// Packs `bits` of each code, low bits first, from the front of each row of `row` codes.
+class CodePacker {
+ public:
+  CodePacker(int64_t rows, int64_t row, int64_t bits)
+      : row_(row),
+        row_bytes_((row * bits + 7) / 8),
+        bits_(bits),
+        bytes_(std::make_shared<std::vector<std::byte>>(static_cast<size_t>(rows * row_bytes_))) {}
 
-struct Block {
-  const float* begin;
-  int64_t count, stride;
+  void Put(int64_t at, int64_t code) {
+    const int64_t bit = at % row_ * bits_;
+    (*bytes_)[static_cast<size_t>(at / row_ * row_bytes_ + bit / 8)] |=
+        static_cast<std::byte>((code & ((1 << bits_) - 1)) << bit % 8);
+  }
+  Tensor Take(DType dtype, const Shape& shape) const {
+    return Tensor::View(dtype, shape, *bytes_, bytes_);
+  }
+  int64_t row_bytes() const { return row_bytes_; }
+
+ private:
+  int64_t row_, row_bytes_, bits_;
+  std::shared_ptr<std::vector<std::byte>> bytes_;
 };
-
-float BestScale4(const Block& block) {
-  float largest = 0;
-  for (int64_t i = 0; i < block.count; ++i) {
-    largest = std::max(largest, std::fabs(block.begin[i * block.stride]));
-  }
-  float best = 1;
-  double best_error = -1;
-  for (const float divisor : kDivisors) {
-    const float scale = ScaleFor(largest, divisor);
-    double error = 0;
-    for (int64_t i = 0; i < block.count; ++i) {
-      const float value = block.begin[i * block.stride];
-      const double off =
-          static_cast<double>(value) - static_cast<double>(Code4(value, scale) * scale);
-      error += off * off;
-    }
-    if (best_error >= 0 && error >= best_error) continue;
-    best_error = error;
-    best = scale;
-  }
-  return best;
-}
 
 }  // namespace
 
@@ -109,31 +96,62 @@ WeightCodes CodeChannels(const Tensor& weight, std::optional<int64_t> axis, floa
           Tensor::Make<float>(scale_shape, std::move(scales))};
 }
 
-WeightCodes CodeBlocks(const Tensor& weight, int64_t axis, int64_t block_size) {
+BlockMatrix RoundAlong(const Tensor& weight, int64_t axis, const BlockForm& form) {
   const Elements elements(weight);
-  const std::span<const float> x = elements.get();
   const Around around = At(weight.shape(), axis);
-  const int64_t blocks = (around.length + block_size - 1) / block_size;
-  std::vector<float> scales(static_cast<size_t>(around.outer * blocks * around.inner));
-  const auto packed = std::make_shared<std::vector<std::byte>>((x.size() + 1) / 2, std::byte{0});
-  for (int64_t at = 0; at < std::ssize(scales); ++at) {
-    const int64_t inner = at % around.inner, block = at / around.inner % blocks;
-    const int64_t outer = at / around.inner / blocks;
-    const int64_t begin = (outer * around.length + block * block_size) * around.inner + inner;
-    const int64_t count = std::min(block_size, around.length - block * block_size);
-    const float scale = BestScale4({x.data() + begin, count, around.inner});
-    scales[static_cast<size_t>(at)] = scale;
-    for (int64_t i = 0; i < count; ++i) {
-      const size_t element = static_cast<size_t>(begin + i * around.inner);
-      const int code = static_cast<int>(Code4(x[element], scale)) & 0xF;
-      (*packed)[element / 2] |=
-          static_cast<std::byte>(code << (element % 2 * 4));  // low half first
-    }
+  return RoundToNearest({elements.get(), around.length, around.inner}, form);
+}
+
+WeightCodes CodeBlocks(const Tensor& weight, int64_t axis, const BlockForm& form) {
+  return PackBlocks(RoundAlong(weight, axis, form), weight.shape(), axis);
+}
+
+WeightCodes PackBlocks(const BlockMatrix& matrix, const Shape& shape, int64_t axis) {
+  const Around around = At(shape, axis);
+  const int32_t middle = 1 << (matrix.form.bits - 1);  // signed codes are less by it
+  CodePacker codes(1, ElementCount(shape), matrix.form.bits);
+  const AxisRows elements{{}, around.length, around.inner};
+  for (int64_t at = 0; at < matrix.rows * matrix.k; ++at) {
+    codes.Put(elements.Index(at / matrix.k, at % matrix.k),
+              matrix.codes[static_cast<size_t>(at)] - middle);
   }
-  Shape scale_shape = weight.shape();
+  const int64_t blocks = matrix.blocks();
+  const AxisRows places{{}, blocks, around.inner};
+  std::vector<float> scales(matrix.scales.size());
+  CodePacker zeros(1, std::ssize(scales), matrix.form.bits);
+  for (int64_t at = 0; at < std::ssize(scales); ++at) {
+    const int64_t place = places.Index(at / blocks, at % blocks);
+    const BlockScale& scale = matrix.scales[static_cast<size_t>(at)];
+    scales[static_cast<size_t>(place)] = scale.scale;
+    zeros.Put(place, scale.zero_point - middle);
+  }
+  Shape scale_shape = shape;
   scale_shape[static_cast<size_t>(axis)] = blocks;
-  return {Tensor::View(DType::kInt4, weight.shape(), *packed, packed),
-          Tensor::Make<float>(scale_shape, std::move(scales))};
+  WeightCodes made{codes.Take(DType::kInt4, shape),
+                   Tensor::Make<float>(scale_shape, std::move(scales))};
+  if (!matrix.form.is_symmetric) made.zero_points = zeros.Take(DType::kInt4, scale_shape);
+  return made;
+}
+
+WeightCodes PackForMatMulNBits(const BlockMatrix& matrix) {
+  const int64_t blocks = matrix.blocks(), size = matrix.form.block_size;
+  CodePacker codes(matrix.rows, blocks * size, matrix.form.bits);
+  CodePacker zeros(matrix.rows, blocks, matrix.form.bits);
+  for (int64_t at = 0; at < matrix.rows * matrix.k; ++at) {
+    codes.Put(at / matrix.k * blocks * size + at % matrix.k, matrix.codes[static_cast<size_t>(at)]);
+  }
+  std::vector<float> scales;
+  for (int64_t at = 0; at < matrix.rows * blocks; ++at) {
+    const BlockScale& scale = matrix.scales[static_cast<size_t>(at)];
+    scales.push_back(scale.scale);
+    zeros.Put(at, scale.zero_point);
+  }
+  WeightCodes made{codes.Take(DType::kUInt8, {matrix.rows, blocks, size * matrix.form.bits / 8}),
+                   Tensor::Make<float>({matrix.rows, blocks}, std::move(scales))};
+  if (!matrix.form.is_symmetric) {
+    made.zero_points = zeros.Take(DType::kUInt8, {matrix.rows, zeros.row_bytes()});
+  }
+  return made;
 }
 
 std::optional<int64_t> StoredChannelAxis(const WeightSite& site) {

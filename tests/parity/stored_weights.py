@@ -2,6 +2,7 @@
 
 python stored_weights.py RUN_PASS
 """
+import json
 import subprocess
 import sys
 import tempfile
@@ -42,10 +43,12 @@ def main():
     want = (kernel[:, :, 0, 0] @ c).reshape(1, 24, 2, 8)
     # Roundings of about 43 dB each (8 bits, by channel) or 20 dB (4 bits, by block) add up. In blocks of
     # 32 the convolution has too few input channels and keeps 8 bits.
-    for bits, size, least_db in [("8", 32, 34), ("4", 16, 12), ("4", 32, 12)]:
+    cases = [(bits, size, {**form, **scheme}, least_db) for bits, size, least_db in [("8", 32, 34), ("4", 16, 12), ("4", 32, 12)]
+             for form in ({}, {"format": "matmulnbits"}) for scheme in ({}, {"scheme": "symmetric"})]
+    for bits, size, more, least_db in cases:
         with tempfile.TemporaryDirectory() as folder:
             onnx.save(model(table, left, right, kernel), folder + "/in.onnx")
-            passes = f'[{{"pass": "quantize_weights", "bits": "{bits}", "block_size": {size}}}]'
+            passes = json.dumps([{"pass": "quantize_weights", "bits": bits, "block_size": size, **more}])
             subprocess.run([sys.argv[1], folder + "/in.onnx", folder + "/out.onnx", passes, "random", "1"], check=True,
                            stdout=subprocess.DEVNULL)
             onnx.checker.check_model(folder + "/out.onnx", full_check=True)
@@ -54,7 +57,7 @@ def main():
         # onnxruntime turns blocks into operators of its own, which once misread those along axis 0.
         np.testing.assert_allclose(got, plain, rtol=0, atol=1e-4 * np.abs(plain).max())
         sqnr_db = 10 * np.log10((want ** 2).sum() / ((want - got) ** 2).sum())
-        print(f"{bits} bits, blocks of {size}: {sqnr_db:.1f} dB")
+        print(f"{bits} bits, blocks of {size} {more}: {sqnr_db:.1f} dB")
         if sqnr_db < least_db:
             sys.exit(f"less than {least_db} dB")
 

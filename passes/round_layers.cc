@@ -1,0 +1,77 @@
+#include "passes/round_layers.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/error.h"
+#include "passes/calibrate.h"
+#include "passes/layer_statistics.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kSamplesMax = 128;
+
+double Decibels(const LayerStatistics& s, double error) {
+  const double signal = std::accumulate(s.y_square.begin(), s.y_square.end(), 0.0);
+  constexpr double kMost = 200;
+  return error > 0 && signal > 0 ? std::min(kMost, 10 * std::log10(signal / error)) : kMost;
+}
+
+// The stored constant with the elements that `weight` [rows][k] stands for.
+Tensor Restored(const WeightSite& site, const std::vector<float>& weight) {
+  std::vector<float> stored(weight.size());
+  for (int64_t at = 0; at < std::ssize(weight); ++at) {
+    const int64_t viewed = site.layout.Index(0, at / site.layout.k, at % site.layout.k);
+    stored[static_cast<size_t>(site.StoredIndex(viewed))] = weight[static_cast<size_t>(at)];
+  }
+  return Tensor::Make<float>(site.stored.shape(), std::move(stored));
+}
+
+// What to round: weights that make up for the layers rounded before. Pulled to the original ones as
+// hard as the samples pull the other way, for the next samples are others.
+std::vector<float> StartOf(const LayerStatistics& s, const std::vector<float>& weight) {
+  constexpr double kPull = 1;
+  std::vector<bool> zero(weight.size());
+  for (size_t i = 0; i < weight.size(); ++i) zero[i] = weight[i] == 0;
+  return SolveMasked({&s, &weight, kPull}, zero, weight);
+}
+
+}  // namespace
+
+RoundedLayers RoundLayers(const Model& model, const std::vector<const WeightSite*>& sites,
+                          const LayerRounding& rounding, PassContext& context) {
+  RoundedLayers rounded;
+  Json& report = context.report["rounded"] = Json::array();
+  Model edited = model;
+  LayerStream stream(model, context, std::min(CalibrationCount(context), kSamplesMax));
+  for (const WeightSite* site : sites) {
+    if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while rounding");
+    stream.AdvanceTo(static_cast<size_t>(site->node - model.graph.nodes.data()), edited);
+    CheckFinite(site->stored, site->root.second);
+    const std::vector<float> weight = GroupWeight(*site, 0);
+    BlockMatrix made = RoundToNearest({weight, site->layout.k, 1}, rounding.form);
+    const std::optional<LayerStatistics> s = TakeStatistics(stream, {site, 0, false});
+    if (s) {
+      const double nearest = SquaredErrorOf(*s, made.Decoded());
+      const std::vector<float> start = StartOf(*s, weight);
+      std::optional<BlockMatrix> better =
+          RoundSecondOrder({&*s, &start, rounding.damping}, rounding.form);
+      const double error = better ? SquaredErrorOf(*s, better->Decoded()) : nearest;
+      report.push_back({{"node", NodeLabel(*site->node)},
+                        {"output_sqnr_db_nearest", Decibels(*s, nearest)},
+                        {"output_sqnr_db", Decibels(*s, std::min(error, nearest))}});
+      if (error < nearest) {
+        made = std::move(*better);
+        rounded[site->root] = made;
+      }
+    }
+    ReplaceConstants(edited,
+                     {{{&edited.graph, site->root.second}, Restored(*site, made.Decoded())}});
+    context.progress(static_cast<double>(std::ssize(report)) / static_cast<double>(sites.size()));
+  }
+  return rounded;
+}
+
+}  // namespace pared
