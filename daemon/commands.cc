@@ -9,6 +9,7 @@
 #include "evaluator/evaluate.h"
 #include "evaluator/executor.h"
 #include "evaluator/metrics.h"
+#include "evaluator/npy.h"
 #include "model/onnx.h"
 #include "passes/registry.h"
 

@@ -1,6 +1,7 @@
 #include "daemon/judge.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <iomanip>
 #include <sstream>
@@ -12,6 +13,9 @@ namespace {
 
 constexpr double kRangeRatioMax = 4;
 constexpr int64_t kRangeSamples = 64;
+// Integers too: tokens of another vocabulary, bytes that are no pixels.
+constexpr std::array kRanged = {DType::kFloat32, DType::kFloat16, DType::kFloat64, DType::kInt64,
+                                DType::kInt32,   DType::kInt8,    DType::kUInt8};
 
 // Four digits: enough to judge by, few enough to read.
 std::string Number(double value) {
@@ -28,12 +32,14 @@ std::optional<double> Find(const Metrics& metrics, const std::string& name) {
 // Largest magnitude of each input.
 std::vector<double> Magnitudes(const Dataset& dataset, const std::vector<ValueInfo>& inputs) {
   std::vector<double> largest(inputs.size(), 0);
-  for (int64_t sample = 0; sample < std::min(dataset.sample_count(), kRangeSamples); ++sample) {
-    const std::vector<Tensor> tensors = dataset.Sample(sample, inputs);
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      if (inputs[i].dtype != DType::kFloat32) continue;
-      for (const float value : tensors[i].data<float>()) {
-        largest[i] = std::max(largest[i], std::abs(static_cast<double>(value)));
+  const int64_t count = std::min(dataset.sample_count(), kRangeSamples);
+  for (int64_t i = 0; i < count; ++i) {
+    // From all over: a recording begins with silence.
+    const std::vector<Tensor> tensors = dataset.Sample(i * dataset.sample_count() / count, inputs);
+    for (size_t input = 0; input < inputs.size(); ++input) {
+      if (!std::ranges::count(kRanged, inputs[input].dtype)) continue;
+      for (const float value : ToFloats(tensors[input])) {
+        largest[input] = std::max(largest[input], std::abs(static_cast<double>(value)));
       }
     }
   }

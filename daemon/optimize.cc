@@ -17,6 +17,7 @@
 #include "daemon/flow.h"
 #include "evaluator/dataset.h"
 #include "evaluator/evaluate.h"
+#include "evaluator/run_samples.h"
 #include "model/onnx.h"
 #include "passes/plan.h"
 
@@ -74,8 +75,12 @@ void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
   SetLogLevel(LogLevel::kWarning);  // steps are told of in the answer
   const auto options = ReadArguments<OptimizeOptions>(arguments);
   const PlanNode plan = MakePlan(SpecOf(options));
+  Model model = LoadOnnx(options.model);
   std::optional<Dataset> calibration;
-  if (!options.calibration.empty()) calibration = Dataset::Open(options.calibration);
+  if (!options.calibration.empty()) {
+    calibration = Dataset::Open(options.calibration);
+    RecordStates(model, *calibration, [] { return false; });
+  }
   FlowContext context;
   context.calibration = calibration ? &*calibration : nullptr;
   context.calibration_samples = options.samples;
@@ -87,7 +92,7 @@ void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
   Outcome outcome;
   Flow(plan, context, [&](const std::string& chain, const Outcome& ended) {
     if (chain == kChain) outcome = ended;
-  }).Run(LoadOnnx(options.model));
+  }).Run(std::move(model));
   if (outcome.error != nullptr) throw *outcome.error;
   SaveOnnx(*outcome.model, options.out);
   const auto bytes_of = [](const std::string& path) { return EvaluateSize(path).at("size_bytes"); };

@@ -15,6 +15,7 @@
 #include "evaluator/dataset.h"
 #include "evaluator/evaluate.h"
 #include "evaluator/executor.h"
+#include "evaluator/run_samples.h"
 #include "kernels/cpu.h"
 #include "model/onnx.h"
 #include "passes/plan.h"
@@ -51,6 +52,7 @@ class Session {
 
   WorkResult Run() {
     data_ = DescribeData();
+    if (calibration_) RecordStates(model_, *calibration_, context_.cancelled);
     MeasureReference();
     RunChains();
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "the job was cancelled");
@@ -207,7 +209,9 @@ class Session {
           "quantize_int8 left every weight in float; its report names what it skipped", chain));
     }
     if (chain == kBaseline) return nullptr;
-    const auto collapse = FindCollapse(metrics, spec_.evaluate, evaluation_.has_labels());
+    const bool has_classes =
+        evaluation_.has_labels() && evaluation_.task().task != Task::kRetrieval;
+    const auto collapse = FindCollapse(metrics, spec_.evaluate, has_classes);
     if (!collapse) return nullptr;
     metrics["degraded"] = 1;
     return {{"code", kDegraded}, {"message", *collapse}, {"where", chain}};
@@ -282,7 +286,7 @@ class Session {
   const JobSpec spec_;
   const PlanNode plan_;
   const Model model_;
-  const std::optional<Dataset> calibration_;
+  std::optional<Dataset> calibration_;
   const Dataset evaluation_;
   std::vector<std::string> warnings_;  // of the data
   Json data_;

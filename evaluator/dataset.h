@@ -1,11 +1,10 @@
 // Named inputs and labels, read sample by sample.
 //
-// A dataset is a folder with `dataset.json` and NumPy .npy files:
+// A dataset is a folder with `dataset.json` and the files that it names (docs/data.md): arrays
 //   {"inputs": {"Input3": "images.npy"}, "labels": "labels.npy"}
-// Each array's first axis counts samples. The name "*" stands for the model's only input. Or with
-// pictures, which are decoded sample by sample (image_set.h), and arrays beside them for further
-// inputs:
-//   {"images": {"folder": "val", "preset": "torchvision"}}
+// whose first axis counts samples, "*" standing for the model's only input; an archive of them
+// (dataset_arrays.h); pictures (image_set.h), sound (audio_set.h) or tokens, prepared sample by
+// sample, and arrays or numbers beside them for further inputs.
 
 #pragma once
 
@@ -17,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "evaluator/audio_set.h"
 #include "evaluator/image_set.h"
 #include "evaluator/task.h"
 #include "model/graph.h"
@@ -38,9 +38,10 @@ class Dataset {
   int64_t sample_count() const { return sample_count_; }
   // What accuracy is measured; kAuto: none, there is nothing to measure it by.
   const TaskSpec& task() const { return task_; }
-  // Whether there is a class for each sample (tasks classification and binary).
+  // Whether there is a class for each sample (tasks classification, binary and retrieval).
   bool has_labels() const {
-    return task_.task == Task::kClassification || task_.task == Task::kBinary;
+    return task_.task == Task::kClassification || task_.task == Task::kBinary ||
+           task_.task == Task::kRetrieval;
   }
   int64_t label(int64_t sample) const;
   std::vector<int64_t> label_text(int64_t sample) const;  // task ctc
@@ -52,6 +53,14 @@ class Dataset {
   // Numbers are widened to the input's type (bytes to float, int32 to int64).
   std::vector<Tensor> Sample(int64_t sample, const std::vector<ValueInfo>& inputs) const;
 
+  // Inputs that a model remembers in, and the outputs that give them for the sample after; each
+  // sequence starts with zeros (evaluator/run_samples.h).
+  const std::map<std::string, std::string>& state() const { return state_; }
+  // The first sample of each sequence, rising from 0: a file of sound, else all samples.
+  std::vector<int64_t> sequence_starts() const;
+  // What Sample() gives for such an input in place of zeros, [samples, ...]. Not in the digest.
+  void SetStates(const std::string& input, Tensor states);
+
   // The pictures, where the dataset has any.
   const ImageSet* images() const { return images_.get(); }
 
@@ -61,22 +70,27 @@ class Dataset {
  private:
   std::string name_;
   int64_t sample_count_ = 0;
+  // Throws kInvalidArgument at `where` unless there are as many `what` as of what came before.
+  void SettleCount(int64_t count, const std::string& where, const std::string& what);
+  void AddArrays(const std::map<std::string, Tensor>& arrays);
+  // Cuts the samples of these arrays to their lengths.
+  void Pad(const std::optional<Tensor>& lengths, const std::map<std::string, Tensor>& arrays);
   // Settles the task by what there is. Throws kInvalidArgument where it lacks what it needs.
   void SettleTask();
+  Tensor Prepare(int64_t sample, const ValueInfo& input, bool is_only) const;
   // The array or picture of one sample for an input; nullopt: there is none.
   std::optional<Tensor> Find(int64_t sample, const std::string& input, bool is_only) const;
 
   std::map<std::string, Tensor> inputs_;
+  std::map<std::string, Tensor> lengths_;  // of inputs that have one: int64, [samples]
+  std::map<std::string, double> constants_;
+  std::map<std::string, std::string> state_;
+  std::map<std::string, Tensor> states_;
   std::shared_ptr<const ImageSet> images_;
+  std::shared_ptr<const AudioSet> audio_;
   std::optional<Tensor> labels_;   // int64, [samples], or [samples, characters] of texts
   std::optional<Tensor> targets_;  // [samples, ...]
   TaskSpec task_;
 };
-
-// A NumPy array file, format versions 1 to 3, C order, mapped. Throws kInvalidArgument.
-Tensor LoadNpy(const std::filesystem::path& path);
-
-// The same format, version 1. Throws kUnsupported where NumPy lacks the type; kUnavailable.
-void SaveNpy(const Tensor& tensor, const std::filesystem::path& path);
 
 }  // namespace pared

@@ -5,12 +5,12 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <chrono>
 #include <fstream>
 
 #include "base/error.h"
 #include "evaluator/metrics.h"
+#include "evaluator/run_samples.h"
 #include "evaluator/scorer.h"
 #include "model/onnx.h"
 
@@ -23,22 +23,27 @@ void ThrowIfCancelled(const EvaluateContext& context) {
   if (context.cancelled()) throw Error(ErrorCode::kCancelled, "the evaluation was cancelled");
 }
 
-// Runs the samples on TBB's threads, one thread a sample, and hands each first output to
-// `visit(sample, output)`. Results do not depend on the number of threads where `visit` writes to
-// places of its sample only.
-template <class Visit>
-void RunSamples(const Executor& executor, const EvaluateContext& context, const Visit& visit) {
-  const int64_t count = SampleCount(context);
-  const int64_t step = std::max<int64_t>(1, count / 100);
-  std::atomic<int64_t> done = 0;
-  tbb::parallel_for(int64_t{0}, count, [&](int64_t sample) {
-    ThrowIfCancelled(context);
-    std::vector<Tensor> outputs = executor.Run(context.dataset->Sample(sample, executor.inputs()));
-    PARED_CHECK(!outputs.empty());
-    visit(sample, std::move(outputs.front()));
-    const int64_t now = ++done;
-    if (now % step == 0) context.progress(static_cast<double>(now) / static_cast<double>(count));
-  });
+// The place among the model's outputs of the one that the dataset's task measures.
+size_t MeasuredOutput(const Executor& executor, const Dataset& dataset) {
+  const std::vector<std::string>& names = dataset.task().output;
+  if (names.empty()) return 0;
+  for (const std::string& name : names) {
+    const auto found = std::ranges::find(executor.outputs(), name, &ValueInfo::name);
+    if (found == executor.outputs().end()) continue;
+    return static_cast<size_t>(found - executor.outputs().begin());
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              "dataset " + dataset.name() + " measures \"" + names.front() +
+                  "\", which is no output of the model",
+              "/output");
+}
+
+// Hands the measured output of each sample to `visit`, as RunSamples does.
+void RunMeasured(const Executor& executor, const EvaluateContext& context,
+                 const std::function<void(int64_t sample, const Tensor& output)>& visit) {
+  const size_t output = MeasuredOutput(executor, *context.dataset);
+  RunSamples(executor, {context.dataset, SampleCount(context), context.cancelled, context.progress},
+             [&](const SampleRun& run) { visit(run.sample, run.outputs[output]); });
 }
 
 void AddWeightMetrics(const Model& model, Metrics& metrics) {
@@ -72,12 +77,10 @@ struct SampleResult {
   bool agrees = false;
 };
 
-SampleResult Compare(const Tensor& reference, const Tensor& output) {
-  const std::vector<float> expected = ToFloats(reference);
-  const std::vector<float> actual = ToFloats(output);
+SampleResult Compare(const Tensor& reference, const Tensor& output, Pooling pooling) {
   SampleResult result;
-  result.sums.Add(expected, actual);
-  result.agrees = ArgMax(actual) == ArgMax(expected);
+  result.sums.Add(ToFloats(reference), ToFloats(output));
+  result.agrees = ArgMax(Pooled(output, pooling)) == ArgMax(Pooled(reference, pooling));
   return result;
 }
 
@@ -150,8 +153,8 @@ Reference RunReference(const Model& model, const EvaluateContext& context) {
   const Executor executor(model);
   Reference reference;
   reference.outputs.resize(static_cast<size_t>(SampleCount(context)));
-  RunSamples(executor, context, [&](int64_t sample, Tensor output) {
-    reference.outputs[static_cast<size_t>(sample)] = {std::move(output)};
+  RunMeasured(executor, context, [&](int64_t sample, const Tensor& output) {
+    reference.outputs[static_cast<size_t>(sample)] = {output};
   });
   return reference;
 }
@@ -163,7 +166,7 @@ Metrics EvaluateReference(const Model& model, const Reference& reference,
   tbb::parallel_for(size_t{0}, results.size(), [&](size_t i) {
     ThrowIfCancelled(context);
     const Tensor& output = reference.outputs[i].front();
-    results[i] = Compare(output, output);
+    results[i] = Compare(output, output, context.dataset->task().pooling);
     if (scorer) scorer->Add(static_cast<int64_t>(i), output, output);
   });
   Metrics metrics = Summarize(results, scorer.get());
@@ -178,10 +181,10 @@ Metrics EvaluateAccuracy(const Model& model, const Reference& reference,
   const auto scorer = MakeScorer(*context.dataset, SampleCount(context));
   std::vector<SampleResult> results(static_cast<size_t>(SampleCount(context)));
   PARED_CHECK(results.size() == reference.outputs.size());
-  RunSamples(executor, context, [&](int64_t sample, const Tensor& output) {
+  RunMeasured(executor, context, [&](int64_t sample, const Tensor& output) {
     const size_t i = static_cast<size_t>(sample);
     const Tensor& expected = reference.outputs[i].front();
-    results[i] = Compare(expected, output);
+    results[i] = Compare(expected, output, context.dataset->task().pooling);
     if (scorer) scorer->Add(sample, expected, output);
   });
   Metrics metrics = Summarize(results, scorer.get());

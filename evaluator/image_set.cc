@@ -1,9 +1,7 @@
 #include "evaluator/image_set.h"
 
 #include <algorithm>
-#include <fstream>
 #include <map>
-#include <sstream>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -40,7 +38,7 @@ namespace {
 
 // 100 megapixels: more than any camera of our users', less than memory.
 constexpr int64_t kPixelsMax = 100'000'000;
-constexpr size_t kLineBytesMax = 4096;
+constexpr std::string_view kExtensions[] = {".jpg", ".jpeg", ".png"};
 
 [[noreturn]] void Refuse(const std::string& where, const std::string& what) {
   throw Error(ErrorCode::kInvalidArgument, what, where);
@@ -65,31 +63,6 @@ void ReadNumbers(const Json& json, const std::string& pointer, size_t channels, 
                         std::to_string(values.size()));
   }
   if (is_divisor && std::ranges::count(values, 0.0) > 0) Refuse(pointer, "must not be 0");
-}
-
-// A path that stays below where it starts.
-void CheckBelow(const fs::path& path, const std::string& where) {
-  const bool climbs = std::ranges::find(path, fs::path("..")) != path.end();
-  if (path.empty() || path.is_absolute() || climbs) {
-    Refuse(where, "must be a path below the dataset's folder, is \"" + path.string() + "\"");
-  }
-}
-
-bool IsPicture(const fs::path& path) {
-  std::string extension = path.extension();
-  std::ranges::transform(extension, extension.begin(),
-                         [](unsigned char c) { return std::tolower(c); });
-  return extension == ".jpg" || extension == ".jpeg" || extension == ".png";
-}
-
-std::vector<fs::path> SortedEntries(const fs::path& folder) {
-  std::vector<fs::path> entries;
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error))
-    entries.push_back(entry.path());
-  if (error) throw Error(ErrorCode::kNotFound, "is no folder that can be read", folder.string());
-  std::ranges::sort(entries);
-  return entries;
 }
 
 template <class T>
@@ -151,59 +124,20 @@ ImageSet ImageSet::Open(const Json& json, const fs::path& folder) {
     Refuse("/images/coco", "cannot stand beside \"list\"");
   if (!manifest.list.empty()) {
     CheckBelow(manifest.list, "/images/list");
-    set.ReadList(folder / manifest.list);
+    set.Take(ReadFileList(folder / manifest.list));
   } else if (!manifest.coco.empty()) {
     CheckBelow(manifest.coco, "/images/coco");
     set.ReadCoco(folder / manifest.coco);
   } else {
-    set.ReadFolders();
+    set.Take(ReadFolders(set.folder_, kExtensions));
   }
   if (set.files_.empty()) Refuse(set.folder_.string(), "holds no .jpg, .jpeg or .png file");
   return set;
 }
 
-void ImageSet::ReadFolders() {
-  int64_t label = 0;
-  for (const fs::path& entry : SortedEntries(folder_)) {
-    if (!fs::is_directory(entry)) {
-      if (IsPicture(entry)) files_.push_back({entry.filename(), -1, {}});
-      continue;
-    }
-    has_labels_ = true;
-    for (const fs::path& picture : SortedEntries(entry)) {
-      if (IsPicture(picture)) files_.push_back({entry.filename() / picture.filename(), label, {}});
-    }
-    ++label;
-  }
-  const bool has_loose =
-      std::ranges::any_of(files_, [](const File& file) { return file.label < 0; });
-  if (has_labels_ && has_loose) {
-    Refuse(folder_.string(), "holds pictures beside folders of classes: which class do they have?");
-  }
-}
-
-void ImageSet::ReadList(const fs::path& path) {
-  std::ifstream in(path);
-  if (!in) throw Error(ErrorCode::kNotFound, "cannot be read", path.string());
-  std::string line;
-  for (int64_t number = 1; std::getline(in, line); ++number) {
-    const std::string where = path.string() + ":" + std::to_string(number);
-    if (line.size() > kLineBytesMax) Refuse(where, "is longer than a path");
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (line.empty()) continue;
-    // The class is what follows the last blank, if that is a number: paths may hold blanks.
-    const size_t blank = line.find_last_of(" \t,");
-    const std::string last = blank == std::string::npos ? "" : line.substr(blank + 1);
-    const bool is_labelled = !last.empty() && last.size() < 10 &&
-                             last.find_first_not_of("0123456789") == std::string::npos;
-    File file = {
-        is_labelled ? line.substr(0, blank) : line, is_labelled ? std::stoll(last) : -1, {}};
-    CheckBelow(file.path, where);
-    if (files_.empty()) has_labels_ = is_labelled;
-    if (has_labels_ != is_labelled)
-      Refuse(where, "has a class where other lines have none, or none where they have");
-    files_.push_back(std::move(file));
-  }
+void ImageSet::Take(FileList list) {
+  has_labels_ = list.has_labels;
+  for (ListedFile& file : list.files) files_.push_back({std::move(file.path), file.label, {}});
 }
 
 void ImageSet::ReadCoco(const fs::path& path) {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "config/fields.h"
+#include "evaluator/file_list.h"
 #include "evaluator/image_input.h"
 
 namespace pared {
@@ -64,8 +65,7 @@ class ImageSet {
     std::vector<LabelledBox> boxes;
   };
   const File& file(int64_t sample) const;
-  void ReadFolders();
-  void ReadList(const std::filesystem::path& path);
+  void Take(FileList list);
   void ReadCoco(const std::filesystem::path& path);
 
   Manifest manifest_;

@@ -3,6 +3,8 @@
 //   "\x93NUMPY" major minor | header bytes (u16 for version 1, u32 after) | header | elements
 //   {'descr': '<f4', 'fortran_order': False, 'shape': (5000, 1, 28, 28), }
 
+#include "evaluator/npy.h"
+
 #include <array>
 #include <charconv>
 #include <fstream>
@@ -10,7 +12,6 @@
 #include <string_view>
 
 #include "base/error.h"
-#include "evaluator/dataset.h"
 #include "model/mapped_file.h"
 
 namespace pared {
@@ -19,8 +20,8 @@ namespace {
 constexpr std::string_view kMagic = "\x93NUMPY";
 constexpr size_t kHeaderBytesMax = 64 * 1024;
 
-[[noreturn]] void Reject(const std::filesystem::path& path, const std::string& message) {
-  throw Error(ErrorCode::kInvalidArgument, message, path.string());
+[[noreturn]] void Reject(const std::string& where, const std::string& message) {
+  throw Error(ErrorCode::kInvalidArgument, message, where);
 }
 
 // What follows `'key':` in the dict literal, blanks skipped.
@@ -62,27 +63,27 @@ std::optional<DType> DTypeOfDescr(std::string_view descr) {
   return std::nullopt;
 }
 
-DType ParseDescr(std::string_view header, const std::filesystem::path& path) {
+DType ParseDescr(std::string_view header, const std::string& where) {
   const std::optional<std::string_view> value = FindValue(header, "descr");
-  if (!value || value->empty()) Reject(path, "the .npy header has no 'descr'");
+  if (!value || value->empty()) Reject(where, "the .npy header has no 'descr'");
   const size_t end = value->find(value->front(), 1);
-  if (end == std::string_view::npos) Reject(path, "the .npy header's 'descr' is no simple type");
+  if (end == std::string_view::npos) Reject(where, "the .npy header's 'descr' is no simple type");
   const std::string_view descr = value->substr(1, end - 1);
   const std::optional<DType> dtype = DTypeOfDescr(descr);
   if (!dtype) {
-    Reject(path, "element type '" + std::string(descr) +
-                     "' is not one of little-endian f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1");
+    Reject(where, "element type '" + std::string(descr) +
+                      "' is not one of little-endian f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1");
   }
   return *dtype;
 }
 
-Shape ParseShape(std::string_view header, const std::filesystem::path& path) {
+Shape ParseShape(std::string_view header, const std::string& where) {
   const std::optional<std::string_view> value = FindValue(header, "shape");
   if (!value || value->empty() || value->front() != '(') {
-    Reject(path, "the .npy header has no 'shape'");
+    Reject(where, "the .npy header has no 'shape'");
   }
   const size_t end = value->find(')');
-  if (end == std::string_view::npos) Reject(path, "the .npy header's 'shape' does not end");
+  if (end == std::string_view::npos) Reject(where, "the .npy header's 'shape' does not end");
   Shape shape;
   std::string_view rest = value->substr(1, end - 1);
   while (true) {
@@ -91,7 +92,8 @@ Shape ParseShape(std::string_view header, const std::filesystem::path& path) {
     rest.remove_prefix(begin);
     int64_t size = -1;
     const auto [next, fault] = std::from_chars(rest.data(), rest.data() + rest.size(), size);
-    if (fault != std::errc() || size < 0) Reject(path, "the .npy header's 'shape' is not integers");
+    if (fault != std::errc() || size < 0)
+      Reject(where, "the .npy header's 'shape' is not integers");
     shape.push_back(size);
     rest.remove_prefix(static_cast<size_t>(next - rest.data()));
   }
@@ -99,21 +101,21 @@ Shape ParseShape(std::string_view header, const std::filesystem::path& path) {
 
 // Offset of the elements; `header` is set to the dict literal.
 size_t ParsePreamble(std::span<const std::byte> bytes, std::string_view& header,
-                     const std::filesystem::path& path) {
+                     const std::string& where) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  if (text.size() < 12 || !text.starts_with(kMagic)) Reject(path, "not a .npy file");
+  if (text.size() < 12 || !text.starts_with(kMagic)) Reject(where, "not a .npy file");
   const auto byte = [&](size_t i) {
     return static_cast<size_t>(std::to_integer<uint8_t>(bytes[i]));
   };
   const size_t major = byte(6);
   if (major < 1 || major > 3) {
-    Reject(path, ".npy format version " + std::to_string(major) + " is not 1, 2 or 3");
+    Reject(where, ".npy format version " + std::to_string(major) + " is not 1, 2 or 3");
   }
   const size_t preamble = major == 1 ? 10 : 12;
   size_t header_bytes = byte(8) | byte(9) << 8;
   if (major > 1) header_bytes |= byte(10) << 16 | byte(11) << 24;
   if (header_bytes > kHeaderBytesMax || preamble + header_bytes > text.size()) {
-    Reject(path, "the .npy header is truncated or too long");
+    Reject(where, "the .npy header is truncated or too long");
   }
   header = text.substr(preamble, header_bytes);
   return preamble + header_bytes;
@@ -121,24 +123,28 @@ size_t ParsePreamble(std::span<const std::byte> bytes, std::string_view& header,
 
 }  // namespace
 
-Tensor LoadNpy(const std::filesystem::path& path) {
-  const std::shared_ptr<const MappedFile> file = MappedFile::Open(path);
-  const std::span<const std::byte> bytes = file->bytes();
+Tensor ParseNpy(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
+                const std::string& where) {
   std::string_view header;
-  const size_t offset = ParsePreamble(bytes, header, path);
-  const DType dtype = ParseDescr(header, path);
-  const Shape shape = ParseShape(header, path);
+  const size_t offset = ParsePreamble(bytes, header, where);
+  const DType dtype = ParseDescr(header, where);
+  const Shape shape = ParseShape(header, where);
   const std::optional<std::string_view> order = FindValue(header, "fortran_order");
   if (!order || !order->starts_with("False")) {
-    Reject(path, "must be in C order ('fortran_order': False)");
+    Reject(where, "must be in C order ('fortran_order': False)");
   }
   const int64_t needed = PackedBytes(dtype, shape);
   const size_t present = bytes.size() - offset;
   if (static_cast<uint64_t>(needed) != present) {
-    Reject(path, "shape " + ShapeText(shape) + " needs " + std::to_string(needed) +
-                     " bytes of elements, the file has " + std::to_string(present));
+    Reject(where, "shape " + ShapeText(shape) + " needs " + std::to_string(needed) +
+                      " bytes of elements, the file has " + std::to_string(present));
   }
-  return Tensor::View(dtype, shape, bytes.subspan(offset), file);
+  return Tensor::View(dtype, shape, bytes.subspan(offset), std::move(owner));
+}
+
+Tensor LoadNpy(const std::filesystem::path& path) {
+  const std::shared_ptr<const MappedFile> file = MappedFile::Open(path);
+  return ParseNpy(file->bytes(), file, path.string());
 }
 
 void SaveNpy(const Tensor& tensor, const std::filesystem::path& path) {

@@ -12,10 +12,18 @@
 namespace pared {
 
 void Fields(FieldVisitor& f, TaskSpec& t) {
-  f.Choice("task", t.task, {"auto", "classification", "binary", "detection", "image", "ctc"},
+  f.Choice("task", t.task,
+           {"auto", "classification", "binary", "detection", "image", "ctc", "retrieval"},
            "What the labels mean; auto: classes, boxes or targets, as there are.");
+  f.TextList("output", t.output, TextRule::kAny,
+             "What is measured: the first of these that the model has; none: its first output.");
+  f.Choice("pooling", t.pooling, {"none", "mean"},
+           "classification, retrieval: the mean over the output's axes before the last one.");
+  f.Integer(
+      "gallery", t.gallery, {1, 10'000'000},
+      "retrieval: so many samples, the first, are searched for the nearest to each other one.");
   f.Choice("head", t.detection.head, {"auto", "yolov5", "yolov8", "end"},
-           "detection: the form of the model's first output.");
+           "detection: the form of the output.");
   f.Number("iou_max", t.detection.iou_max, {0, 1},
            "detection: non-maximum suppression beyond this overlap.");
   f.Number("score_min", t.detection.score_min, {0, 1},
@@ -67,11 +75,12 @@ class ClassificationScorer final : public FactScorer<ClassFacts> {
   using FactScorer::FactScorer;
 
   void Add(int64_t sample, const Tensor& reference, const Tensor& output) override {
-    const std::vector<float> scores = ToFloats(output);
+    const Pooling pooling = dataset_.task().pooling;
+    const std::vector<float> scores = Pooled(output, pooling);
     ClassFacts& facts = at(sample);
     facts.classes = std::ssize(scores);
     facts.best = ArgMax(scores);
-    facts.kl = KlDivergence(ToFloats(reference), scores);
+    facts.kl = KlDivergence(Pooled(reference, pooling), scores);
     facts.is_in_five = IsInFive(scores, dataset_.label(sample));
   }
 
@@ -93,7 +102,12 @@ class ClassificationScorer final : public FactScorer<ClassFacts> {
                      {"mean_class_accuracy", scores.mean_class_accuracy},
                      {"f1_macro", scores.f1_macro}};
     AddInterval("top1", hits, count, values);
-    if (classes > 5) values["top5"] = in_five / count;
+    values["mean_class_accuracy_low"] = scores.mean_class_interval.low;
+    values["mean_class_accuracy_high"] = scores.mean_class_interval.high;
+    if (classes > 5) {
+      values["top5"] = in_five / count;
+      AddInterval("top5", in_five, count, values);
+    }
     if (std::isfinite(kl)) values["kl"] = kl / count;
     return values;
   }
@@ -120,7 +134,7 @@ class BinaryScorer final : public FactScorer<double> {
     const std::vector<float> values = ToFloats(output);
     if (values.size() != 1 && values.size() != 2) {
       throw Error(ErrorCode::kInvalidArgument,
-                  "task binary wants a first output of 1 or 2 elements, it has the shape " +
+                  "task binary wants a output of 1 or 2 elements, it has the shape " +
                       ShapeText(output.shape()),
                   "dataset " + dataset_.name());
     }
@@ -196,8 +210,7 @@ class DetectionScorer final : public FactScorer<DetectionFacts> {
   bool HasBoxes() const { return dataset_.images() != nullptr && dataset_.images()->has_boxes(); }
 };
 
-// Peak signal to noise ratio: 10 log10(peak^2 / mean squared error), the mean over samples. Outputs
-// are clamped to [0, peak], as they are before they are looked at.
+// The mean over samples of the peak signal to noise ratio.
 class ImageScorer final : public FactScorer<double> {
  public:
   using FactScorer::FactScorer;
@@ -207,17 +220,10 @@ class ImageScorer final : public FactScorer<double> {
     if (target.size() != values.size()) {
       throw Error(ErrorCode::kInvalidArgument,
                   "a target has " + std::to_string(target.size()) +
-                      " elements, the first output the shape " + ShapeText(output.shape()),
+                      " elements, the output the shape " + ShapeText(output.shape()),
                   "dataset " + dataset_.name());
     }
-    const double peak = dataset_.task().peak;
-    double squares = 0;
-    for (size_t i = 0; i < target.size(); ++i) {
-      const double difference = std::clamp<double>(values[i], 0, peak) - target[i];
-      squares += difference * difference;
-    }
-    const double mean = std::max(squares / static_cast<double>(target.size()), 1e-20 * peak * peak);
-    at(sample) = 10 * std::log10(peak * peak / mean);
+    at(sample) = PsnrDb(target, values, dataset_.task().peak);
   }
 
   Values Summarize() const override {
@@ -240,7 +246,7 @@ class CtcScorer final : public FactScorer<CtcFacts> {
     if (shape.size() < 2 || shape.back() < 1) {
       throw Error(
           ErrorCode::kInvalidArgument,
-          "task ctc wants a first output [1, steps, classes], it has the shape " + ShapeText(shape),
+          "task ctc wants a output [1, steps, classes], it has the shape " + ShapeText(shape),
           "dataset " + dataset_.name());
     }
     auto text = CtcGreedy(ToFloats(output), shape.back(), dataset_.task().blank);
@@ -264,7 +270,57 @@ class CtcScorer final : public FactScorer<CtcFacts> {
   }
 };
 
+// Of each sample after the gallery, whether the nearest of the gallery has its class.
+class RetrievalScorer final : public FactScorer<std::vector<float>> {
+ public:
+  using FactScorer::FactScorer;
+
+  void Add(int64_t sample, const Tensor&, const Tensor& output) override {
+    at(sample) = Pooled(output, dataset_.task().pooling);
+  }
+
+  Values Summarize() const override {
+    const auto gallery = static_cast<size_t>(dataset_.task().gallery);
+    if (facts_.size() <= gallery) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "task retrieval wants more samples than the " + std::to_string(gallery) +
+                      " that are searched, there are " + std::to_string(facts_.size()),
+                  "dataset " + dataset_.name());
+    }
+    for (const std::vector<float>& facts : facts_) {
+      if (facts.size() == facts_.front().size()) continue;
+      throw Error(ErrorCode::kInvalidArgument,
+                  "task retrieval wants outputs of one length; \"pooling\": \"mean\" gives them",
+                  "dataset " + dataset_.name());
+    }
+    const std::span<const std::vector<float>> all = facts_;
+    const std::vector<int64_t> nearest =
+        NearestByCosine(all.subspan(0, gallery), all.subspan(gallery));
+    double hits = 0;
+    for (size_t i = 0; i < nearest.size(); ++i) {
+      const auto query = static_cast<int64_t>(gallery + i);
+      hits += dataset_.label(nearest[i]) == dataset_.label(query) ? 1 : 0;
+    }
+    const auto count = static_cast<double>(nearest.size());
+    Values values = {{"top1", hits / count}};
+    AddInterval("top1", hits, count, values);
+    return values;
+  }
+};
+
 }  // namespace
+
+std::vector<float> Pooled(const Tensor& output, Pooling pooling) {
+  std::vector<float> values = ToFloats(output);
+  if (pooling == Pooling::kNone || output.rank() < 2 || values.empty()) return values;
+  const auto columns = static_cast<size_t>(output.shape().back());
+  std::vector<double> sums(columns, 0.0);
+  for (size_t i = 0; i < values.size(); ++i) sums[i % columns] += values[i];
+  const double rows = static_cast<double>(values.size() / columns);
+  std::vector<float> means;
+  for (const double sum : sums) means.push_back(static_cast<float>(sum / rows));
+  return means;
+}
 
 std::unique_ptr<Scorer> MakeScorer(const Dataset& dataset, int64_t samples) {
   switch (dataset.task().task) {
@@ -278,6 +334,8 @@ std::unique_ptr<Scorer> MakeScorer(const Dataset& dataset, int64_t samples) {
       return std::make_unique<ImageScorer>(dataset, samples);
     case Task::kCtc:
       return std::make_unique<CtcScorer>(dataset, samples);
+    case Task::kRetrieval:
+      return std::make_unique<RetrievalScorer>(dataset, samples);
     case Task::kAuto:
       break;
   }

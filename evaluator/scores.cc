@@ -1,5 +1,7 @@
 #include "evaluator/scores.h"
 
+#include <tbb/parallel_for.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -62,24 +64,35 @@ Interval WilsonInterval(double hits, double count) {
 ClassScores ScoreClasses(std::span<const int64_t> labels, std::span<const int64_t> predictions) {
   const std::map<int64_t, Counts> counts = CountClasses(labels, predictions);
   ClassScores scores;
-  double classes = 0, sampled = 0, hits = 0;
+  double classes = 0, sampled = 0, hits = 0, below = 0, above = 0;
   for (const auto& [name, c] : counts) {
     hits += c.hits;
     scores.f1_macro += F1Of(c);
     ++classes;
     if (c.samples == 0) continue;
-    scores.mean_class_accuracy += c.hits / c.samples;
+    const double recall = c.hits / c.samples;
+    const Interval interval = WilsonInterval(c.hits, c.samples);
+    below += (recall - interval.low) * (recall - interval.low);
+    above += (interval.high - recall) * (interval.high - recall);
+    scores.mean_class_accuracy += recall;
     ++sampled;
   }
   if (sampled == 0) return scores;
   scores.accuracy = hits / static_cast<double>(labels.size());
   scores.f1_macro /= classes;
   scores.mean_class_accuracy /= sampled;
+  scores.mean_class_interval = {scores.mean_class_accuracy - std::sqrt(below) / sampled,
+                                scores.mean_class_accuracy + std::sqrt(above) / sampled};
   return scores;
 }
 
-double RocAuc(std::span<const double> scores, std::span<const int64_t> labels) {
-  PARED_CHECK(labels.size() == scores.size());
+double RocAuc(std::span<const double> given, std::span<const int64_t> labels) {
+  PARED_CHECK(labels.size() == given.size());
+  // A score that is no number is the least sure of all; nor could one sort by it.
+  std::vector<double> scores(given.begin(), given.end());
+  std::ranges::replace_if(
+      scores, [](double score) { return std::isnan(score); },
+      -std::numeric_limits<double>::infinity());
   std::vector<size_t> order(scores.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::ranges::sort(order, {}, [&](size_t i) { return scores[i]; });
@@ -94,7 +107,7 @@ double RocAuc(std::span<const double> scores, std::span<const int64_t> labels) {
     const double rank = (static_cast<double>(begin) + 1 + static_cast<double>(end)) / 2;
     rank_sum += rank * positives_here;
     positives += positives_here;
-    begin = std::max(end, begin + 1);  // NaN equals nothing, not even itself
+    begin = end;
   }
   const double negatives = static_cast<double>(scores.size()) - positives;
   if (positives == 0 || negatives == 0) return std::numeric_limits<double>::quiet_NaN();
@@ -118,6 +131,42 @@ std::vector<int64_t> CtcGreedy(std::span<const float> scores, int64_t classes, i
     previous = best;
   }
   return text;
+}
+
+std::vector<int64_t> NearestByCosine(std::span<const std::vector<float>> gallery,
+                                     std::span<const std::vector<float>> queries) {
+  const auto dot = [](const std::vector<float>& a, const std::vector<float>& b) {
+    PARED_CHECK(a.size() == b.size());
+    double sum = 0;
+    for (size_t i = 0; i < a.size(); ++i) sum += double{a[i]} * double{b[i]};
+    return sum;
+  };
+  std::vector<double> lengths;
+  for (const std::vector<float>& vector : gallery)
+    lengths.push_back(std::sqrt(dot(vector, vector)));
+  std::vector<int64_t> nearest(queries.size(), 0);
+  tbb::parallel_for(size_t{0}, queries.size(), [&](size_t q) {
+    double best = -std::numeric_limits<double>::infinity();
+    for (size_t g = 0; g < gallery.size(); ++g) {
+      // The query's own length divides all alike, and so changes no order.
+      const double cosine = lengths[g] > 0 ? dot(queries[q], gallery[g]) / lengths[g] : 0;
+      if (!(cosine > best)) continue;
+      best = cosine;
+      nearest[q] = static_cast<int64_t>(g);
+    }
+  });
+  return nearest;
+}
+
+double PsnrDb(std::span<const float> target, std::span<const float> values, double peak) {
+  PARED_CHECK(target.size() == values.size());
+  double squares = 0;
+  for (size_t i = 0; i < target.size(); ++i) {
+    const double difference = std::clamp<double>(values[i], 0, peak) - target[i];
+    squares += difference * difference;
+  }
+  const double mean = std::max(squares / static_cast<double>(target.size()), 1e-20 * peak * peak);
+  return 10 * std::log10(peak * peak / mean);
 }
 
 double KlDivergence(std::span<const float> p, std::span<const float> q) {

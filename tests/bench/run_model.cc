@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "evaluator/dataset.h"
 #include "evaluator/executor.h"
+#include "evaluator/npy.h"
 #include "model/onnx.h"
 
 namespace pared {

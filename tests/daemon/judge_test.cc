@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "evaluator/npy.h"
 #include "tests/testing/temp_dir.h"
 
 namespace pared {

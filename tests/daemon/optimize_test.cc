@@ -6,6 +6,7 @@
 #include "config/fields.h"
 #include "daemon/commands.h"
 #include "evaluator/dataset.h"
+#include "evaluator/npy.h"
 #include "model/onnx.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "evaluator/dataset.h"
+#include "evaluator/npy.h"
 #include "model/onnx.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string>
 
+#include "evaluator/npy.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
 #include "tests/testing/temp_dir.h"

@@ -1,5 +1,5 @@
-// Against the answers of scikit-learn, SciPy and pycocotools in scores.json, which make_scores.py
-// writes.
+// Against the answers of scikit-learn, SciPy, pycocotools, OpenCV and rapidfuzz in scores.json,
+// which make_scores.py writes.
 
 #include "evaluator/scores.h"
 
@@ -12,6 +12,7 @@
 #include "config/edit_distance.h"
 #include "config/fields.h"
 #include "evaluator/detection.h"
+#include "evaluator/metrics.h"
 #include "tests/testing/matchers.h"
 
 namespace pared {
@@ -167,6 +168,95 @@ TEST(CountKept, WantsTheSameClassAndHalfTheArea) {
   EXPECT_EQ(CountKept(reference, std::vector<Detection>{{0, 0, 10, 6, 0.9, 1}}), 1);  // serves once
   EXPECT_EQ(CountKept(reference, std::vector<Detection>{{0, 0, 10, 4, 0.9, 1}}), 0);
   EXPECT_EQ(CountKept(reference, std::vector<Detection>{{20, 20, 30, 30, 0.9, 1}}), 0);
+}
+
+TEST(ScoreClasses, MeanOfClassesHasTheIntervalOfItsParts) {
+  const Json answers = Answers("mean_intervals"), classes = Answers("classes");
+  for (size_t i = 0; i < answers.size(); ++i) {
+    const auto labels = classes[i].at("labels").get<std::vector<int64_t>>();
+    const auto predictions = classes[i].at("predictions").get<std::vector<int64_t>>();
+    const Interval interval = ScoreClasses(labels, predictions).mean_class_interval;
+    EXPECT_NEAR(interval.low, answers[i].at("low").get<double>(), 1e-9);
+    EXPECT_NEAR(interval.high, answers[i].at("high").get<double>(), 1e-9);
+  }
+}
+
+TEST(RocAuc, TakesWhatIsNoNumberForTheLeastSure) {
+  const double nan = std::nan("");
+  EXPECT_EQ(RocAuc(std::vector{0.1, nan, 0.9, nan}, std::vector<int64_t>{0, 0, 1, 1}), 0.625);
+}
+
+TEST(EditDistance, IsRapidfuzzs) {
+  for (const Json& answer : Answers("texts")) {
+    const auto wanted = answer.at("wanted").get<std::vector<int64_t>>();
+    EXPECT_EQ(EditDistance(answer.at("read").get<std::vector<int64_t>>(), wanted),
+              answer.at("errors").get<size_t>());
+  }
+}
+
+TEST(PsnrDb, IsOpenCvs) {
+  for (const Json& answer : Answers("pictures")) {
+    const auto target = answer.at("target").get<std::vector<float>>();
+    const auto values = answer.at("values").get<std::vector<float>>();
+    EXPECT_NEAR(PsnrDb(target, values, answer.at("peak").get<double>()),
+                answer.at("psnr_db").get<double>(), 1e-5);
+  }
+  EXPECT_EQ(PsnrDb(std::vector<float>{1, 0}, std::vector<float>{1.5, -1}, 1), 200);
+}
+
+TEST(FidelitySums, AreScikitLearns) {
+  for (const Json& answer : Answers("fidelity")) {
+    FidelitySums sums;
+    double agreeing = 0;
+    for (size_t row = 0; row < 5; ++row) {
+      const auto reference = answer.at("reference")[row].get<std::vector<float>>();
+      const auto output = answer.at("output")[row].get<std::vector<float>>();
+      sums.Add(reference, output);
+      agreeing += ArgMax(reference) == ArgMax(output) ? 1 : 0;
+    }
+    EXPECT_NEAR(sums.SqnrDb(), answer.at("sqnr_db").get<double>(), 1e-4);
+    EXPECT_NEAR(sums.Cosine(), answer.at("cosine").get<double>(), 1e-7);
+    EXPECT_DOUBLE_EQ(agreeing / 5, answer.at("agreement").get<double>());
+  }
+}
+
+TEST(NearestByCosine, IsScikitLearns) {
+  for (const Json& answer : Answers("retrieval")) {
+    const auto gallery = answer.at("gallery").get<std::vector<std::vector<float>>>();
+    const auto queries = answer.at("queries").get<std::vector<std::vector<float>>>();
+    EXPECT_EQ(NearestByCosine(gallery, queries), answer.at("nearest").get<std::vector<int64_t>>());
+  }
+  const std::vector<std::vector<float>> gallery = {{0, 0}, {2, 0}, {1, 0}}, query = {{1, 0}};
+  EXPECT_THAT(NearestByCosine(gallery, query), ElementsAre(1));  // the first of equals
+}
+
+TEST(DecodeYolo, KeepsTheBoxesThatOpenCvKeeps) {
+  for (const Json& answer : Answers("heads")) {
+    const auto rows = answer.at("rows").get<std::vector<std::vector<float>>>();
+    const auto boxes = static_cast<int64_t>(rows.size());
+    const auto fields = static_cast<int64_t>(rows.front().size());
+    std::vector<float> by_box, by_field;
+    for (const auto& row : rows) by_box.insert(by_box.end(), row.begin(), row.end());
+    for (size_t field = 0; field < rows.front().size(); ++field) {
+      for (const auto& row : rows) by_field.push_back(row[field]);
+    }
+    const Tensor head = answer.at("has_objectness").get<bool>()
+                            ? Tensor::Make<float>({1, boxes, fields}, std::move(by_box))
+                            : Tensor::Make<float>({1, fields, boxes}, std::move(by_field));
+    DetectionOptions options;
+    options.iou_max = 0.45;
+    const std::vector<Detection> found = DecodeYolo(head, options, 0.25, false);
+    const Json& kept = answer.at("kept");
+    ASSERT_EQ(found.size(), kept.size());
+    for (size_t i = 0; i < found.size(); ++i) {
+      EXPECT_NEAR(found[i].score, kept[i].at("score").get<double>(), 1e-6);
+      EXPECT_EQ(found[i].category, kept[i].at("category").get<int64_t>());
+      EXPECT_NEAR(found[i].left, kept[i].at("left").get<double>(), 1e-4);
+      EXPECT_NEAR(found[i].top, kept[i].at("top").get<double>(), 1e-4);
+      EXPECT_NEAR(found[i].right, kept[i].at("right").get<double>(), 1e-4);
+      EXPECT_NEAR(found[i].bottom, kept[i].at("bottom").get<double>(), 1e-4);
+    }
+  }
 }
 
 }  // namespace

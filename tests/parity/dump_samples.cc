@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "evaluator/dataset.h"
+#include "evaluator/npy.h"
 
 int main(int argc, char** argv) {
   if (argc != 3) return 2;

@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "evaluator/dataset.h"
+#include "evaluator/npy.h"
 #include "tests/passes/run_pass.h"
 
 namespace pared {

@@ -1,0 +1,162 @@
+#include "evaluator/sample_tensor.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "base/error.h"
+
+namespace pared {
+namespace {
+
+// Calls visit(elements) with the elements of a numeric tensor. False: no type that widens.
+template <class Visit>
+bool VisitNumbers(const Tensor& tensor, const Visit& visit) {
+  switch (tensor.dtype()) {
+    case DType::kFloat32:
+      visit(tensor.data<float>());
+      return true;
+    case DType::kFloat64:
+      visit(tensor.data<double>());
+      return true;
+    case DType::kUInt8:
+      visit(tensor.data<uint8_t>());
+      return true;
+    case DType::kInt8:
+      visit(tensor.data<int8_t>());
+      return true;
+    case DType::kUInt16:
+      visit(tensor.data<uint16_t>());
+      return true;
+    case DType::kInt16:
+      visit(tensor.data<int16_t>());
+      return true;
+    case DType::kInt32:
+      visit(tensor.data<int32_t>());
+      return true;
+    case DType::kInt64:
+      visit(tensor.data<int64_t>());
+      return true;
+    default:
+      return false;
+  }
+}
+
+template <class To>
+Tensor Converted(const Tensor& from) {
+  std::vector<To> values;
+  values.reserve(static_cast<size_t>(from.count()));
+  const bool numeric = VisitNumbers(from, [&](auto elements) {
+    for (const auto element : elements) values.push_back(static_cast<To>(element));
+  });
+  PARED_CHECK(numeric);
+  return Tensor::Make<To>(from.shape(), std::move(values));
+}
+
+}  // namespace
+
+bool IsFloat(DType dtype) { return dtype == DType::kFloat32 || dtype == DType::kFloat64; }
+
+bool IsNumber(DType dtype) {
+  return IsFloat(dtype) || (dtype >= DType::kUInt8 && dtype <= DType::kInt64);
+}
+
+Tensor ToInt64(const Tensor& array) {
+  PARED_CHECK(!IsFloat(array.dtype()));
+  return Converted<int64_t>(array);
+}
+
+Tensor Widened(Tensor tensor, DType dtype, const std::string& input) {
+  const DType from = tensor.dtype();
+  if (from == dtype || dtype == DType::kUndefined) return tensor;
+  if (IsNumber(from) && dtype == DType::kFloat32) return Converted<float>(tensor);
+  if (IsNumber(from) && dtype == DType::kFloat64) return Converted<double>(tensor);
+  const bool is_integer = IsNumber(from) && !IsFloat(from);
+  if (is_integer && dtype == DType::kInt64) return Converted<int64_t>(tensor);
+  if (is_integer && from != DType::kInt64 && dtype == DType::kInt32) {
+    return Converted<int32_t>(tensor);
+  }
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      std::string("the dataset has ") + DTypeName(from) + ", the model wants " + DTypeName(dtype),
+      "input " + input);
+}
+
+Tensor Slice(const Tensor& array, int64_t sample) {
+  Shape shape(array.shape().begin() + 1, array.shape().end());
+  const size_t bytes = array.bytes().size() / static_cast<size_t>(array.shape()[0]);
+  const auto owner = std::make_shared<const Tensor>(array);
+  return Tensor::View(array.dtype(), std::move(shape),
+                      array.bytes().subspan(static_cast<size_t>(sample) * bytes, bytes), owner);
+}
+
+Shape BatchShape(const Shape& sample, const ValueInfo& input) {
+  Shape shape = sample;
+  if (!input.shape || input.shape->size() == sample.size() + 1) shape.insert(shape.begin(), 1);
+  if (!input.shape) return shape;
+  const std::vector<Dim>& wanted = *input.shape;
+  if (wanted.size() != shape.size()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "a sample has the shape " + ShapeText(sample) + ", the model wants rank " +
+                    std::to_string(wanted.size()),
+                "input " + input.name);
+  }
+  for (size_t axis = 0; axis < shape.size(); ++axis) {
+    if (wanted[axis].value >= 0 && wanted[axis].value != shape[axis]) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "axis " + std::to_string(axis) + ": the dataset has " +
+                      std::to_string(shape[axis]) + ", the model wants " +
+                      std::to_string(wanted[axis].value),
+                  "input " + input.name);
+    }
+  }
+  return shape;
+}
+
+Tensor CutLastAxis(const Tensor& sample, int64_t length) {
+  PARED_CHECK(sample.rank() >= 1);
+  Shape shape = sample.shape();
+  PARED_CHECK(length >= 0 && length <= shape.back());
+  if (length == shape.back()) return sample;
+  const auto rows = static_cast<size_t>(sample.count() / std::max<int64_t>(1, shape.back()));
+  const size_t row_bytes = sample.bytes().size() / std::max<size_t>(1, rows);
+  const size_t kept_bytes =
+      row_bytes / static_cast<size_t>(shape.back()) * static_cast<size_t>(length);
+  auto bytes = std::make_shared<std::vector<std::byte>>(rows * kept_bytes);
+  for (size_t row = 0; row < rows && kept_bytes > 0; ++row) {
+    std::memcpy(bytes->data() + row * kept_bytes, sample.bytes().data() + row * row_bytes,
+                kept_bytes);
+  }
+  shape.back() = length;
+  return Tensor::View(sample.dtype(), std::move(shape), *bytes, bytes);
+}
+
+Tensor ConstantFor(const ValueInfo& input, double value) {
+  Shape shape;
+  if (input.shape) {
+    for (const Dim& dim : *input.shape) shape.push_back(std::max<int64_t>(dim.value, 1));
+  }
+  for (size_t axis = 0; input.shape && axis < shape.size(); ++axis) {
+    if ((*input.shape)[axis].value == 0) shape[axis] = 0;
+  }
+  const auto count = static_cast<size_t>(ElementCount(shape));
+  const auto whole = static_cast<int64_t>(value);
+  const bool is_whole = static_cast<double>(whole) == value;
+  if (input.dtype == DType::kFloat32)
+    return Tensor::Make<float>(shape, std::vector<float>(count, static_cast<float>(value)));
+  if (input.dtype == DType::kInt64 && is_whole)
+    return Tensor::Make<int64_t>(shape, std::vector<int64_t>(count, whole));
+  if (input.dtype == DType::kInt32 && is_whole && std::abs(value) < 2147483648.0)
+    return Tensor::Make<int32_t>(shape, std::vector<int32_t>(count, static_cast<int32_t>(whole)));
+  if (input.dtype == DType::kBool && (value == 0 || value == 1))
+    return Tensor::Make<bool>(shape, std::vector<bool>(count, value != 0));
+  throw Error(ErrorCode::kInvalidArgument,
+              std::string("a number of the dataset is no value of ") + DTypeName(input.dtype),
+              "input " + input.name);
+}
+
+}  // namespace pared
