@@ -23,6 +23,7 @@
 #include "evaluator/ops_int8.h"
 #include "kernels/depthwise.h"
 #include "kernels/im2col.h"
+#include "kernels/planar_gather.h"
 
 namespace pared {
 namespace {
@@ -48,7 +49,9 @@ struct RowPart {
 
 struct Plan {
   Shape in, out;                               // [N,C,H,W] with N = 1, or [1,C,L]
-  std::unique_ptr<Im2col> im2col;              // of one group; null: pointwise
+  bool is_planar;                              // of x
+  std::unique_ptr<Im2col> im2col;              // of one group; null: not needed
+  std::unique_ptr<PlanarGather> gather;        // likewise, instead of it
   std::unique_ptr<PackedDepthwise> depthwise;  // null: not depthwise
 };
 
@@ -70,8 +73,8 @@ class ConvInt8 {
     int64_t images;
     ImageSize in, out;
   };
-  std::shared_ptr<const Plan> PlanFor(const Shape& x) const;
-  std::shared_ptr<const Plan> MakePlan(const Shape& x) const;
+  std::shared_ptr<const Plan> PlanFor(const Tensor& x) const;
+  std::shared_ptr<const Plan> MakePlan(const Shape& x, bool is_planar) const;
   void RunPointwise(const Call& call) const;
   void ToFloat(const Call& call, Tensor& y) const;
   void RunGathered(const Call& call, int64_t image) const;
@@ -85,6 +88,18 @@ class ConvInt8 {
   };
   void RunParts(const Call& call, const Operand& operand) const;
   const uint8_t* GatherAll(const Call& call, int64_t image, int64_t stride) const;
+  // What one image is gathered from: the planar image itself or a padded copy, by groups `stride`
+  // bytes apart.
+  struct Source {
+    const Plan* plan;
+    const uint8_t* bytes;
+    size_t stride;
+  };
+  struct GatherRange {
+    int64_t tile, begin, end;  // channels of the group
+  };
+  Source SourceOf(const Call& call, int64_t image) const;
+  void Gather(const Source& source, int64_t group, const GatherRange& range, uint8_t* out) const;
   void Pack(const OpContext& context);
   // What follows the convolution, on `bytes` bytes of the output at `y`.
   void Follow(const Call& call, std::byte* y, int64_t bytes) const;
@@ -97,6 +112,7 @@ class ConvInt8 {
   Tensor w_;
   Isa isa_;
   int64_t group_, m_, k_;
+  int64_t window_ = 1;  // kernel positions
   uint8_t x_zero_point_;
   bool float_output_, depthwise_;
   int64_t element_bytes_;
@@ -123,9 +139,8 @@ ConvInt8::ConvInt8(const Node& node, const OpContext& context)
   if (const std::string then = node.String("then", ""); !then.empty()) {
     follow_.emplace(then, node, "then_", isa_);
   }
-  int64_t kernel = 1;
-  for (const int64_t size : node.Ints("kernel_shape")) kernel *= size;
-  depthwise_ = group_ > 1 && k_ == kernel;
+  for (const int64_t size : node.Ints("kernel_shape")) window_ *= size;
+  depthwise_ = group_ > 1 && k_ == window_;
   if (depthwise_) return;
   Pack(context);
 }
@@ -149,7 +164,7 @@ void ConvInt8::Pack(const OpContext& context) {
   }
 }
 
-std::shared_ptr<const Plan> ConvInt8::MakePlan(const Shape& x) const {
+std::shared_ptr<const Plan> ConvInt8::MakePlan(const Shape& x, bool is_planar) const {
   ConvGeometry g = GeometryOf(node_, x);
   g.channels = x[1] / group_;
   if (x[1] % group_ != 0 || g.k() != k_) {
@@ -159,6 +174,7 @@ std::shared_ptr<const Plan> ConvInt8::MakePlan(const Shape& x) const {
   }
   auto plan = std::make_shared<Plan>();
   plan->in = x;
+  plan->is_planar = is_planar;
   plan->out = OutputShape(g, x, m_);
   if (depthwise_) {
     g.channels = x[1];
@@ -168,14 +184,20 @@ std::shared_ptr<const Plan> ConvInt8::MakePlan(const Shape& x) const {
                                      .epilogue = EpilogueOf(node_)},
                                     isa_);
   } else if (!g.is_pointwise() || group_ > 1) {
-    plan->im2col = std::make_unique<Im2col>(g, isa_);
+    if (is_planar && PlanarGather::Supports(isa_)) {
+      plan->gather = std::make_unique<PlanarGather>(g, x[1]);
+    } else {
+      plan->im2col = std::make_unique<Im2col>(g, isa_);
+    }
   }
   return plan;
 }
 
-std::shared_ptr<const Plan> ConvInt8::PlanFor(const Shape& x) const {
+std::shared_ptr<const Plan> ConvInt8::PlanFor(const Tensor& x) const {
   const std::scoped_lock lock(mutex_);
-  if (plan_ == nullptr || plan_->in != x) plan_ = MakePlan(x);
+  if (plan_ == nullptr || plan_->in != x.shape() || plan_->is_planar != IsPlanar(x)) {
+    plan_ = MakePlan(x.shape(), IsPlanar(x));
+  }
   return plan_;
 }
 
@@ -226,49 +248,74 @@ void ConvInt8::RunParts(const Call& call, const Operand& operand) const {
                run);
 }
 
+ConvInt8::Source ConvInt8::SourceOf(const Call& call, int64_t image) const {
+  if (call.plan->gather != nullptr) {
+    return {.plan = call.plan,
+            .bytes = Codes(*call.x) + image * call.in.planar_bytes(),
+            .stride = static_cast<size_t>(k_ / window_ * kTileColumns)};
+  }
+  const PaddedImage padded =
+      PadImage(*call.x, image, *call.plan->im2col, x_zero_point_, *call.scratch);
+  return {.plan = call.plan, .bytes = padded.bytes, .stride = padded.stride};
+}
+
+void ConvInt8::Gather(const Source& source, int64_t group, const GatherRange& range,
+                      uint8_t* out) const {
+  const uint8_t* bytes = source.bytes + source.stride * static_cast<size_t>(group);
+  if (source.plan->gather != nullptr) {
+    const PlanarGather::Channels channels{bytes, range.begin, range.end, x_zero_point_};
+    source.plan->gather->Gather(channels, range.tile, out);
+  } else {
+    source.plan->im2col->GatherChannels(bytes, range.tile, range.begin, range.end, out);
+  }
+}
+
 // All tiles of an image, gathered by all threads: each thread needs them all.
 const uint8_t* ConvInt8::GatherAll(const Call& call, int64_t image, int64_t stride) const {
-  const Im2col& im2col = *call.plan->im2col;
-  const PaddedImage padded = PadImage(*call.x, image, im2col, x_zero_point_, *call.scratch);
-  const int64_t tiles = call.out.tiles(), channels = im2col.geometry().channels;
+  const Source source = SourceOf(call, image);
+  const int64_t tiles = call.out.tiles(), channels = k_ / window_;
   auto* gathered =
       reinterpret_cast<uint8_t*>(call.scratch->Temporary(static_cast<size_t>(stride * tiles)));
-  const int64_t window = k_ / channels;
   // Every row is written whole and alone, so ranges of one tile may run at once.
-  call.scratch->ParallelFor(
-      tiles * channels, std::max<int64_t>(1, 64 / window), [&](int64_t begin, int64_t end) {
-        while (begin < end) {
-          const int64_t tile = begin / channels, first = begin % channels;
-          const int64_t last = std::min(channels, first + end - begin);
-          im2col.GatherChannels(padded.bytes, tile, first, last,
-                                gathered + tile * stride + first * window * kTileColumns);
-          begin += last - first;
-        }
-      });
+  call.scratch->ParallelFor(tiles * channels, std::max<int64_t>(1, 64 / window_),
+                            [&](int64_t begin, int64_t end) {
+                              while (begin < end) {
+                                const int64_t tile = begin / channels, first = begin % channels;
+                                const int64_t last = std::min(channels, first + end - begin);
+                                Gather(source, 0, {tile, first, last},
+                                       gathered + tile * stride + first * window_ * kTileColumns);
+                                begin += last - first;
+                              }
+                            });
   return gathered;
 }
 
 void ConvInt8::RunGathered(const Call& call, int64_t image) const {
-  const Im2col& im2col = *call.plan->im2col;
+  const int64_t operand_bytes = k_ * kTileColumns, channels = k_ / window_;
   if (group_ == 1 && parts_.size() > 1) {
-    const auto stride = static_cast<int64_t>((im2col.tile_bytes() + 63) / 64 * 64);
+    const int64_t stride = operand_bytes + 64;  // the slack of Im2col
     const uint8_t* x = GatherAll(call, image, stride);
     return RunParts(call, {x, stride, call.out.tiles(), call.out.pixels, TileOf(call, image, 0)});
   }
-  const PaddedImage padded = PadImage(*call.x, image, im2col, x_zero_point_, *call.scratch);
-  const size_t tile_bytes = (im2col.tile_bytes() + 63) / 64 * 64;
+  const Source source = SourceOf(call, image);
   const int64_t rows = m_ / group_;
+  // Sparse kernels read an entry once for two tiles.
+  const int64_t step = group_ == 1 && parts_[0].gemm->kernel_name()[0] == 's' ? 2 : 1;
+  const size_t tile_bytes = static_cast<size_t>(step * operand_bytes + 64);
   const auto run = [&](int64_t begin, int64_t end, std::byte* memory) {
     auto* operand = reinterpret_cast<uint8_t*>(memory);
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t used = std::min(kTileColumns, call.out.pixels - tile * kTileColumns);
+    for (int64_t tile = begin; tile < end; tile += step) {
+      const int64_t last = std::min(end, tile + step);
+      const int64_t used = std::min(call.out.pixels, last * kTileColumns) - tile * kTileColumns;
       std::byte* y = TileOf(call, image, tile);
       for (int64_t g = 0; g < group_; ++g) {
-        im2col.GatherTile(padded.bytes + padded.stride * static_cast<size_t>(g), tile, operand);
+        for (int64_t t = tile; t < last; ++t) {
+          Gather(source, g, {t, 0, channels}, operand + (t - tile) * operand_bytes);
+        }
         parts_[static_cast<size_t>(g)].gemm->RunColumns(
             operand, used, y + g * rows * kTileColumns * element_bytes_, memory + tile_bytes);
       }
-      Follow(call, y, m_ * kTileColumns);
+      Follow(call, y, (last - tile) * m_ * kTileColumns);
     }
   };
   ForEachPiece(*call.scratch, call.out.tiles(), tile_bytes + gemm_scratch_, run);
@@ -294,7 +341,7 @@ void ConvInt8::RunDepthwise(const Call& call, int64_t image) const {
 }
 
 void ConvInt8::Run(const Tensor& x, const Tensor* other, Tensor& y, Scratch& scratch) const {
-  const std::shared_ptr<const Plan> plan = PlanFor(x.shape());
+  const std::shared_ptr<const Plan> plan = PlanFor(x);
   const bool joined = other != nullptr && other->shape() == plan->out;
   Call call{.plan = plan.get(),
             .x = &x,
@@ -310,7 +357,7 @@ void ConvInt8::Run(const Tensor& x, const Tensor* other, Tensor& y, Scratch& scr
                ? scratch.Temporary(static_cast<size_t>(bytes))
                : scratch.AllocateBytes(result, DType::kUInt8, plan->out, Layout::kPlanar64);
   scratch.AddMacs(call.images * call.out.pixels * m_ * k_);
-  if (plan->im2col == nullptr && plan->depthwise == nullptr) {
+  if (plan->im2col == nullptr && plan->gather == nullptr && plan->depthwise == nullptr) {
     RunPointwise(call);
   } else {
     for (int64_t image = 0; image < call.images; ++image) {

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "evaluator/ops_int8.h"
 #include "kernels/im2col.h"
+#include "kernels/planar_gather.h"
 
 namespace pared {
 namespace {
@@ -22,7 +23,9 @@ namespace {
 // instead of 9, one of 5x5 5 instead of 25. Means are summed exactly, in one step.
 struct PoolPlan {
   Shape x;
-  Im2col image;    // the padded image
+  bool is_planar;
+  std::unique_ptr<PlanarGather> gather;  // of a maximum over a planar x; null: not
+  Im2col image;                          // the padded image
   Im2col columns;  // what is gathered: for a maximum, from rows that are maxima already
 };
 
@@ -66,11 +69,12 @@ class PoolInt8 {
   }
 
   void Run(const Tensor& x, Tensor& y, Scratch& scratch) const {
-    const std::shared_ptr<const PoolPlan> plan = PlanFor(x.shape());
+    const std::shared_ptr<const PoolPlan> plan = PlanFor(x);
     const ConvGeometry& geometry = plan->image.geometry();
     const int64_t channels = geometry.channels;
     auto* out = reinterpret_cast<uint8_t*>(scratch.AllocateBytes(
         y, DType::kUInt8, OutputShape(geometry, x.shape(), channels), Layout::kPlanar64));
+    if (plan->gather != nullptr) return RunMax(*plan, x, out, scratch);
     const auto padding = static_cast<uint8_t>(is_max_ ? 0 : average_.x.zero_point);
     const ConvGeometry& window = plan->columns.geometry();
     const auto bytes = static_cast<size_t>((window.kernel_height * window.kernel_width + 1) * 64);
@@ -88,6 +92,19 @@ class PoolInt8 {
   }
 
  private:
+  // Codes are never below 0, which pads, and every window holds a real pixel.
+  void RunMax(const PoolPlan& plan, const Tensor& x, uint8_t* y, Scratch& scratch) const {
+    const ImageSize size = ImageOf(x.shape());
+    const int64_t tiles = plan.gather->geometry().out_tiles(), images = x.shape()[0];
+    const int64_t grain = std::max<int64_t>(1, 512 / std::max<int64_t>(1, size.channels));
+    scratch.ParallelFor(images * tiles, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const uint8_t* image = Codes(x) + i / tiles * size.planar_bytes();
+        plan.gather->Max({image, 0, size.channels, 0}, i % tiles, y + i * size.channels * 64);
+      }
+    });
+  }
+
   // An image with the maxima over each window's rows, for plan.columns.
   const uint8_t* MaxOfColumns(const PoolPlan& plan, const uint8_t* padded, Scratch& scratch) const {
     const ConvGeometry& g = plan.image.geometry();
@@ -115,14 +132,17 @@ class PoolInt8 {
     }
   }
 
-  std::shared_ptr<const PoolPlan> PlanFor(const Shape& x) const {
+  std::shared_ptr<const PoolPlan> PlanFor(const Tensor& x) const {
     const std::scoped_lock lock(mutex_);
-    if (plan_ == nullptr || plan_->x != x) {
-      const ConvGeometry geometry = GeometryOf(node_, x);
-      plan_ = std::make_shared<const PoolPlan>(
-          PoolPlan{.x = x,
-                   .image = Im2col(geometry, isa_),
-                   .columns = Im2col(is_max_ ? ColumnsOf(geometry) : geometry, isa_)});
+    if (plan_ == nullptr || plan_->x != x.shape() || plan_->is_planar != IsPlanar(x)) {
+      const ConvGeometry geometry = GeometryOf(node_, x.shape());
+      const bool gathers = is_max_ && IsPlanar(x) && PlanarGather::Supports(isa_);
+      plan_ = std::make_shared<const PoolPlan>(PoolPlan{
+          .x = x.shape(),
+          .is_planar = IsPlanar(x),
+          .gather = gathers ? std::make_unique<PlanarGather>(geometry, geometry.channels) : nullptr,
+          .image = Im2col(geometry, isa_),
+          .columns = Im2col(is_max_ ? ColumnsOf(geometry) : geometry, isa_)});
     }
     return plan_;
   }

@@ -12,6 +12,7 @@
 #include "kernels/depthwise.h"
 #include "kernels/elementwise.h"
 #include "kernels/im2col.h"
+#include "kernels/planar_gather.h"
 
 namespace pared {
 namespace {
@@ -90,15 +91,20 @@ struct Image {
     return values[static_cast<size_t>((c * g.height + y) * g.width + x)];
   }
 
-  // Padded from the planar layout, behind one foreign channel.
-  AlignedBuffer<uint8_t> Pad(const Im2col& im2col, uint8_t padding) const {
+  // In the planar layout, behind one foreign channel.
+  AlignedBuffer<uint8_t> Planar() const {
     const ImageSize size{g.channels + 1, g.height * g.width};
     std::vector<uint8_t> all(static_cast<size_t>(g.height * g.width), 200);
     all.insert(all.end(), values.begin(), values.end());
     AlignedBuffer<uint8_t> planar(static_cast<size_t>(size.planar_bytes()));
     ToPlanar(all.data(), size, {0, size.tiles()}, planar.data());
+    return planar;
+  }
+
+  AlignedBuffer<uint8_t> Pad(const Im2col& im2col, uint8_t padding) const {
+    const AlignedBuffer<uint8_t> planar = Planar();
     AlignedBuffer<uint8_t> image(im2col.image_bytes());
-    im2col.PadPlanar({.x = planar.data(), .first_channel = 1, .total_channels = size.channels},
+    im2col.PadPlanar({.x = planar.data(), .first_channel = 1, .total_channels = g.channels + 1},
                      padding, 0, g.channels, image.data());
     return image;
   }
@@ -129,6 +135,36 @@ TEST(Im2col, GathersWhatTheConvolutionReads) {
       }
       EXPECT_EQ(wrong, 0) << IsaName(isa) << " " << g.height << "x" << g.width;
     }
+  }
+}
+
+TEST(PlanarGather, GathersWhatTheConvolutionReads) {
+  if (!PlanarGather::Supports(AvailableIsas().back())) GTEST_SKIP() << "no AVX-512 VBMI";
+  for (const ConvGeometry& g : Geometries()) {
+    const PlanarGather gather(g, g.channels + 1);
+    const Image image(g);
+    const AlignedBuffer<uint8_t> planar = image.Planar();
+    const PlanarGather::Channels channels{planar.data() + 64, 0, g.channels, kZeroPoint};
+    AlignedBuffer<uint8_t> rows(static_cast<size_t>(g.k() * 64));
+    AlignedBuffer<uint8_t> most(static_cast<size_t>(g.channels * 64));
+    int64_t wrong = 0;
+    for (int64_t pixel = 0; pixel < g.out_pixels(); ++pixel) {
+      if (pixel % 64 == 0) gather.Gather(channels, pixel / 64, rows.data());
+      if (pixel % 64 == 0) gather.Max(channels, pixel / 64, most.data());
+      const auto column = static_cast<size_t>(pixel % 64);
+      size_t k = 0;
+      for (int64_t c = 0; c < g.channels; ++c) {
+        uint8_t largest = 0;
+        for (int64_t p = 0; p < g.kernel_height * g.kernel_width; ++p, ++k) {
+          const uint8_t expected =
+              image.At(c, pixel, p / g.kernel_width, p % g.kernel_width, kZeroPoint);
+          wrong += rows[k * 64 + column] != expected ? 1 : 0;
+          largest = std::max(largest, expected);
+        }
+        wrong += most[static_cast<size_t>(c) * 64 + column] != largest ? 1 : 0;
+      }
+    }
+    EXPECT_EQ(wrong, 0) << g.height << "x" << g.width << " kernel " << g.kernel_width;
   }
 }
 
