@@ -62,21 +62,23 @@ Op PrepareQuantize(const Node& node, const OpContext& context) {
 }
 
 // codes -> float, row-major.
-Op PrepareDequantize(const Node& node, const OpContext& /*context*/) {
+Op PrepareDequantize(const Node& node, const OpContext& context) {
   const QuantParams q = ParametersOf(node, "x");
-  return [q](std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {
+  const Isa isa = context.isa;
+  return [q, isa](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
+                  Scratch& scratch) {
     const Tensor& x = *inputs[0];
     const std::span<float> y = scratch.Allocate<float>(outputs[0], x.shape());
     if (!IsPlanar(x)) {
       scratch.ParallelFor(x.count(), kGrainBytes, [&](int64_t begin, int64_t end) {
-        Dequantize({Codes(x) + begin, static_cast<size_t>(end - begin)}, q, y.data() + begin);
+        Dequantize({Codes(x) + begin, static_cast<size_t>(end - begin)}, q, y.data() + begin, isa);
       });
       return;
     }
     const ImageSize image = ImageOf(x.shape());
     ForEachTile(scratch, x.shape()[0], image, [&](int64_t n, TileRange tiles) {
       DequantizeFromPlanar(Codes(x) + n * image.planar_bytes(), image, q, tiles,
-                           y.data() + n * image.channels * image.pixels);
+                           y.data() + n * image.channels * image.pixels, isa);
     });
   };
 }

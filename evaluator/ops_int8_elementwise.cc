@@ -3,6 +3,7 @@
 // The two operands of a sum may have different layouts and shapes:
 //   equal shapes and layouts        one pass over the bytes
 //   [N,C,...] and [N or 1,C,1,..]   one value for each channel: rows of 64 equal codes
+//   one is the end of the other     row-major: [N,T,C] and [C], [N,H,T,T] and [1,1,1,T]
 //   anything else                   row-major, element by element
 
 #include <algorithm>
@@ -65,6 +66,27 @@ void Expand(const uint8_t* x, const Shape& from, const Shape& shape, uint8_t* y)
   }
 }
 
+// Whether `x` repeated again and again is `shape`: its axes but for leading ones end `shape`.
+bool IsEndOf(const Shape& x, const Shape& shape) {
+  const auto first = std::find_if(x.begin(), x.end(), [](int64_t size) { return size != 1; });
+  const std::ptrdiff_t axes = x.end() - first;
+  return axes <= static_cast<std::ptrdiff_t>(shape.size()) &&
+         std::equal(first, x.end(), shape.end() - axes);
+}
+
+// So many copies of `row` one behind the other that a pass over them is worth its call.
+std::span<const uint8_t> Repeat(const uint8_t* row, int64_t count, int64_t total,
+                                Scratch& scratch) {
+  constexpr int64_t kWorthIt = 2048;
+  const int64_t copies = std::min(std::max<int64_t>(1, kWorthIt / count), total / count);
+  if (copies == 1) return {row, static_cast<size_t>(count)};
+  auto* rows = reinterpret_cast<uint8_t*>(scratch.Temporary(static_cast<size_t>(copies * count)));
+  for (int64_t i = 0; i < copies; ++i) {
+    std::memcpy(rows + i * count, row, static_cast<size_t>(count));
+  }
+  return {rows, static_cast<size_t>(copies * count)};
+}
+
 }  // namespace
 
 BinaryInt8::BinaryInt8(const std::string& op_type, const Node& node, const std::string& prefix,
@@ -114,6 +136,26 @@ void BinaryInt8::RunByChannel(const Tensor& a, const Tensor& b, uint8_t* y,
 void BinaryInt8::RunBroadcast(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const {
   const Shape shape = BroadcastShape(a.shape(), b.shape(), label_);
   const std::span<uint8_t> out = scratch.Allocate<uint8_t>(y, shape);
+  if (out.empty()) return;
+  const bool repeats_b = a.shape() == shape && IsEndOf(b.shape(), shape);
+  if (repeats_b || (b.shape() == shape && IsEndOf(a.shape(), shape))) {
+    const Tensor& whole = repeats_b ? a : b;
+    const Tensor& end = repeats_b ? b : a;
+    const uint8_t* codes = RowMajorCodes(whole, scratch);
+    const auto total = static_cast<int64_t>(out.size());
+    const std::span<const uint8_t> rows =
+        Repeat(RowMajorCodes(end, scratch), end.count(), total, scratch);
+    const auto step = static_cast<int64_t>(rows.size());
+    const auto run = [&](int64_t begin, int64_t stop) {
+      for (int64_t at = begin * step; at < std::min(total, stop * step); at += step) {
+        const auto count = static_cast<size_t>(std::min(step, total - at));
+        const uint8_t* left = repeats_b ? codes + at : rows.data();
+        RunFlat({left, count}, repeats_b ? rows.data() : codes + at, out.data() + at);
+      }
+    };
+    scratch.ParallelFor((total + step - 1) / step, std::max<int64_t>(1, kGrainBytes / step), run);
+    return;
+  }
   const auto expanded = [&](const Tensor& x) {
     const uint8_t* codes = RowMajorCodes(x, scratch);
     if (x.shape() == shape) return codes;

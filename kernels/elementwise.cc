@@ -43,15 +43,57 @@ void CopyFromPlanar(const T* x, ImageSize size, TileRange tiles, T* y) {
   });
 }
 
+// Blocks of channels, so that the lines of all of them stay in the L1 cache.
 template <class T>
 void CopyRowsFromPlanar(const T* x, ImageSize size, TileRange tiles, T* y) {
   EachTile(size, tiles, [&](int64_t pixel, int64_t columns, int64_t tile) {
-    for (int64_t n = 0; n < columns; ++n) {
-      for (int64_t c = 0; c < size.channels; ++c) {
-        y[(pixel + n) * size.channels + c] = x[tile + c * 64 + n];
+    for (int64_t c0 = 0; c0 < size.channels; c0 += 16) {
+      const int64_t count = std::min<int64_t>(16, size.channels - c0);
+      const T* from = x + tile + c0 * 64;
+      for (int64_t n = 0; n < columns; ++n) {
+        T* to = y + (pixel + n) * size.channels + c0;
+        for (int64_t c = 0; c < count; ++c) to[c] = from[c * 64 + n];
       }
     }
   });
+}
+
+constexpr int64_t kBlock = 16;
+using Bytes = uint8_t __attribute__((vector_size(kBlock)));
+
+// 16 x 16 bytes. To interleave rows i and i + 8 rotates the eight bits of an element's place, row
+// and column, by one: four times swap rows and columns.
+void TransposeBlock(const uint8_t* x, int64_t x_stride, uint8_t* y, int64_t y_stride) {
+  constexpr Bytes kFront = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+  constexpr Bytes kBack = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  Bytes rows[kBlock], next[kBlock];
+  for (int64_t i = 0; i < kBlock; ++i) std::memcpy(&rows[i], x + i * x_stride, kBlock);
+  for (int round = 0; round < 4; ++round) {
+    for (int64_t i = 0; i < kBlock / 2; ++i) {
+      next[2 * i] = __builtin_shuffle(rows[i], rows[i + 8], kFront);
+      next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + 8], kBack);
+    }
+    std::copy(next, next + kBlock, rows);
+  }
+  for (int64_t i = 0; i < kBlock; ++i) std::memcpy(y + i * y_stride, &rows[i], kBlock);
+}
+
+// y[c * y_stride + r] = x[r * x_stride + c]
+void Transpose(const uint8_t* x, int64_t x_stride, int64_t rows, int64_t columns, uint8_t* y,
+               int64_t y_stride) {
+  const auto edge = [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
+    for (int64_t r = r0; r < r1; ++r) {
+      for (int64_t c = c0; c < c1; ++c) y[c * y_stride + r] = x[r * x_stride + c];
+    }
+  };
+  const int64_t whole_rows = rows / kBlock * kBlock, whole_columns = columns / kBlock * kBlock;
+  for (int64_t c = 0; c < whole_columns; c += kBlock) {
+    for (int64_t r = 0; r < whole_rows; r += kBlock) {
+      TransposeBlock(x + r * x_stride + c, x_stride, y + c * y_stride + r, y_stride);
+    }
+  }
+  edge(0, whole_rows, whole_columns, columns);
+  edge(whole_rows, rows, 0, columns);
 }
 
 }  // namespace
@@ -61,7 +103,8 @@ void Quantize(std::span<const float> x, QuantParams q, uint8_t* y, Isa isa) noex
   for (size_t i = 0; i < x.size(); ++i) y[i] = QuantizeOne(x[i], q);
 }
 
-void Dequantize(std::span<const uint8_t> x, QuantParams q, float* y) noexcept {
+void Dequantize(std::span<const uint8_t> x, QuantParams q, float* y, Isa isa) noexcept {
+  if (isa >= Isa::kAvx512Vnni) return DequantizeAvx512(x, q, y);
   // Blocks of constant length: gcc vectorizes those at -O2.
   size_t i = 0;
   for (; i + 16 <= x.size(); i += 16) {
@@ -83,10 +126,11 @@ void QuantizeToPlanar(const float* x, ImageSize size, QuantParams q, TileRange t
 }
 
 void DequantizeFromPlanar(const uint8_t* x, ImageSize size, QuantParams q, TileRange tiles,
-                          float* y) noexcept {
+                          float* y, Isa isa) noexcept {
   EachTile(size, tiles, [&](int64_t pixel, int64_t columns, int64_t tile) {
     for (int64_t c = 0; c < size.channels; ++c) {
-      Dequantize({x + tile + c * 64, static_cast<size_t>(columns)}, q, y + c * size.pixels + pixel);
+      Dequantize({x + tile + c * 64, static_cast<size_t>(columns)}, q, y + c * size.pixels + pixel,
+                 isa);
     }
   });
 }
@@ -112,32 +156,29 @@ void FromPlanar(const int32_t* x, ImageSize size, TileRange tiles, int32_t* y) n
 void QuantizeRowsToPlanar(const float* x, ImageSize size, QuantParams q, TileRange tiles,
                           uint8_t* y, Isa isa) noexcept {
   // Blocks of 64 channels, so that the bytes to transpose stay in the L1 cache.
-  std::array<uint8_t, 64> row{};
+  std::array<uint8_t, 64 * 64> block{};
   EachTile(size, tiles, [&](int64_t pixel, int64_t columns, int64_t tile) {
     for (int64_t c0 = 0; c0 < size.channels; c0 += 64) {
       const int64_t count = std::min<int64_t>(64, size.channels - c0);
       for (int64_t n = 0; n < columns; ++n) {
-        Quantize({x + (pixel + n) * size.channels + c0, static_cast<size_t>(count)}, q, row.data(),
-                 isa);
-        uint8_t* out = y + tile + c0 * 64 + n;
-        for (int64_t c = 0; c < count; ++c) out[c * 64] = row[static_cast<size_t>(c)];
+        Quantize({x + (pixel + n) * size.channels + c0, static_cast<size_t>(count)}, q,
+                 block.data() + n * 64, isa);
       }
+      Transpose(block.data(), 64, columns, count, y + tile + c0 * 64, 64);
     }
   });
 }
 
 void RowsToPlanar(const uint8_t* x, ImageSize size, TileRange tiles, uint8_t* y) noexcept {
   EachTile(size, tiles, [&](int64_t pixel, int64_t columns, int64_t tile) {
-    for (int64_t n = 0; n < columns; ++n) {
-      for (int64_t c = 0; c < size.channels; ++c) {
-        y[tile + c * 64 + n] = x[(pixel + n) * size.channels + c];
-      }
-    }
+    Transpose(x + pixel * size.channels, size.channels, columns, size.channels, y + tile, 64);
   });
 }
 
 void RowsFromPlanar(const uint8_t* x, ImageSize size, TileRange tiles, uint8_t* y) noexcept {
-  CopyRowsFromPlanar(x, size, tiles, y);
+  EachTile(size, tiles, [&](int64_t pixel, int64_t columns, int64_t tile) {
+    Transpose(x + tile, 64, size.channels, columns, y + pixel * size.channels, size.channels);
+  });
 }
 void RowsFromPlanar(const float* x, ImageSize size, TileRange tiles, float* y) noexcept {
   CopyRowsFromPlanar(x, size, tiles, y);

@@ -31,7 +31,7 @@ struct ImageSize {
 // ONNX QuantizeLinear: saturate(round_even(x / scale) + zero_point). NaN becomes 0.
 void Quantize(std::span<const float> x, QuantParams q, uint8_t* y, Isa isa) noexcept;
 // (x - zero_point) * scale
-void Dequantize(std::span<const uint8_t> x, QuantParams q, float* y) noexcept;
+void Dequantize(std::span<const uint8_t> x, QuantParams q, float* y, Isa isa) noexcept;
 
 // By channel <-> planar, tiles [begin, end) of the planar side.
 struct TileRange {
@@ -40,7 +40,7 @@ struct TileRange {
 void QuantizeToPlanar(const float* x, ImageSize size, QuantParams q, TileRange tiles, uint8_t* y,
                       Isa isa) noexcept;
 void DequantizeFromPlanar(const uint8_t* x, ImageSize size, QuantParams q, TileRange tiles,
-                          float* y) noexcept;
+                          float* y, Isa isa) noexcept;
 void ToPlanar(const uint8_t* x, ImageSize size, TileRange tiles, uint8_t* y) noexcept;
 void FromPlanar(const uint8_t* x, ImageSize size, TileRange tiles, uint8_t* y) noexcept;
 void FromPlanar(const float* x, ImageSize size, TileRange tiles, float* y) noexcept;

@@ -67,6 +67,13 @@ void QuantizeAvx512(std::span<const float> x, QuantParams q, uint8_t* y) noexcep
   }
 }
 
+void DequantizeAvx512(std::span<const uint8_t> x, QuantParams q, float* y) noexcept {
+  for (size_t i = 0; i < x.size(); i += 16) {
+    const __mmask16 mask = Mask(x.size() - i);
+    _mm512_mask_storeu_ps(y + i, mask, LoadDequantized(x.data() + i, mask, q));
+  }
+}
+
 void AddQuantizedAvx512(std::span<const uint8_t> a, const uint8_t* b, const AddParams& params,
                         uint8_t* y) noexcept {
   Combine<false>(a, b, params, y);

@@ -10,6 +10,7 @@
 namespace pared {
 
 void QuantizeAvx512(std::span<const float> x, QuantParams q, uint8_t* y) noexcept;
+void DequantizeAvx512(std::span<const uint8_t> x, QuantParams q, float* y) noexcept;
 void AddQuantizedAvx512(std::span<const uint8_t> a, const uint8_t* b, const AddParams& params,
                         uint8_t* y) noexcept;
 void MulQuantizedAvx512(std::span<const uint8_t> a, const uint8_t* b, const AddParams& params,

@@ -331,10 +331,24 @@ inline float SquaredDeviations(const float* x, int64_t count, float mean) {
   return total;
 }
 
-void Softmax(const float* x, float* y, int64_t count) noexcept {
+inline float LargestOf(const float* x, int64_t count) {
   float largest = x[0];
-  for (int64_t i = 1; i < count; ++i) largest = x[i] > largest ? x[i] : largest;
-  const Vec top(largest);
+  int64_t i = 0;
+  if (count >= 2 * Vec::kWidth) {
+    Vec top = Vec::Load(x);
+    for (i = Vec::kWidth; i + Vec::kWidth <= count; i += Vec::kWidth) {
+      top = Max(Vec::Load(x + i), top);
+    }
+    float lanes[Vec::kWidth];
+    top.Store(lanes);
+    for (const float lane : lanes) largest = lane > largest ? lane : largest;
+  }
+  for (; i < count; ++i) largest = x[i] > largest ? x[i] : largest;
+  return largest;
+}
+
+void Softmax(const float* x, float* y, int64_t count) noexcept {
+  const Vec top(LargestOf(x, count));
   Vec acc(0.0F);
   int64_t i = 0;
   for (; i + Vec::kWidth <= count; i += Vec::kWidth) {
@@ -348,7 +362,10 @@ void Softmax(const float* x, float* y, int64_t count) noexcept {
     for (; i < count; ++i) total += y[i];
   }
   const float inverse = 1.0F / total;
-  for (i = 0; i < count; ++i) y[i] *= inverse;
+  for (i = 0; i + Vec::kWidth <= count; i += Vec::kWidth) {
+    (Vec::Load(y + i) * Vec(inverse)).Store(y + i);
+  }
+  for (; i < count; ++i) y[i] *= inverse;
 }
 
 void ScaleShift(const float* x, float* y, int64_t count, float scale, float shift) noexcept {

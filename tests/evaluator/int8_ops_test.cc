@@ -259,6 +259,12 @@ INSTANTIATE_TEST_SUITE_P(
         BodyCase{"broadcast", "[3,5,6]",
                  "a = ReduceMax <axes = [1]> (x) b = QuantizeLinear(a, t, u)"
                  "c = DequantizeLinear(b, t, u) f = Add(d, c)"},
+        BodyCase{"row_added", "[3,5,6]",
+                 "a = ReduceMax <axes = [0, 1]> (x) b = QuantizeLinear(a, t, u)"
+                 "c = DequantizeLinear(b, t, u) f = Add(d, c)"},
+        BodyCase{"taken_from_a_row", "[3,5,6]",
+                 "a = ReduceMax <axes = [0, 1]> (x) b = QuantizeLinear(a, t, u)"
+                 "c = DequantizeLinear(b, t, u) f = Sub(c, d)"},
         BodyCase{"max_pool", "[2,6,9,13]",
                  "f = MaxPool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (d)"},
         BodyCase{"max_pool_ceil", "[2,6,9,13]",

@@ -84,12 +84,20 @@ TEST(Layouts, RoundTripThroughPlanarTiles) {
       QuantizeToPlanar(x.data(), size, {1, 0}, all, planar.data(), AvailableIsas().back());
       EXPECT_EQ(planar[static_cast<size_t>((channels - 1) * 64)],
                 static_cast<uint8_t>((channels - 1) * pixels % 251));
-      DequantizeFromPlanar(planar.data(), size, {1, 0}, all, y.data());
+      DequantizeFromPlanar(planar.data(), size, {1, 0}, all, y.data(), AvailableIsas().back());
       EXPECT_EQ(y, x);
       QuantizeRowsToPlanar(x.data(), size, {1, 0}, all, planar.data(), AvailableIsas().back());
       std::vector<uint8_t> rows(x.size());
       RowsFromPlanar(planar.data(), size, all, rows.data());
       EXPECT_TRUE(std::equal(rows.begin(), rows.end(), x.begin()));
+      AlignedBuffer<uint8_t> again(planar.size());
+      RowsToPlanar(rows.data(), size, all, again.data());
+      for (int64_t n = 0; n < pixels; ++n) {
+        for (int64_t c = 0; c < channels; ++c) {
+          const auto at = static_cast<size_t>((n / 64 * channels + c) * 64 + n % 64);
+          ASSERT_EQ(again[at], rows[static_cast<size_t>(n * channels + c)]) << n << " " << c;
+        }
+      }
     }
   }
 }

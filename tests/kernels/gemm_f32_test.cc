@@ -97,6 +97,22 @@ TEST_P(F32, ActivationsAgreeWithTheStandardLibrary) {
       [](double v) { return v * 0.5 * (1 + std::erf(v / std::sqrt(2.0))); }, 2e-6);
 }
 
+TEST_P(F32, SoftmaxAgreesWithDoublesAtEveryLength) {
+  for (int64_t count = 1; count <= 70; ++count) {
+    std::vector<float> x = RandomFloats(count, static_cast<unsigned>(count)), y(x.size());
+    x[static_cast<size_t>(count * 7 % 11 % count)] = 30;  // the largest, anywhere
+    double total = 0;
+    for (const float v : x) total += std::exp(static_cast<double>(v) - 30);
+    kernels().softmax(x.data(), y.data(), count);
+    for (size_t i = 0; i < x.size(); ++i) {
+      EXPECT_NEAR(y[i], std::exp(static_cast<double>(x[i]) - 30) / total, 1e-6) << count;
+    }
+    x.back() = std::numeric_limits<float>::quiet_NaN();
+    kernels().softmax(x.data(), y.data(), count);
+    for (const float v : y) EXPECT_TRUE(std::isnan(v)) << count;
+  }
+}
+
 TEST_P(F32, ActivationsPassNanOn) {
   for (const ActivationKind kind : {ActivationKind::kClamp, ActivationKind::kSigmoid,
                                     ActivationKind::kTanh, ActivationKind::kGelu}) {
