@@ -8,23 +8,38 @@
 // a report: constants out of range, values that calibration sees above a quarter of the range,
 // operators without float16, integers held as float. Where no node is left the model is unchanged.
 
+#include <algorithm>
 #include <memory>
 
 #include "evaluator/half_floats.h"
 #include "model/rewrite.h"
 #include "passes/fp16_nodes.h"
+#include "passes/int8_fidelity.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
+#include "passes/store_half.h"
 #include "passes/weights.h"
 
 namespace pared {
 namespace {
 
+enum class Type { kFloat16, kBFloat16 };
+enum class Compute { kAuto, kFloat32 };
+
 struct Options {
+  Type type = Type::kFloat16;
+  Compute compute = Compute::kAuto;
+  bool keep_io = true;
   std::vector<std::string> exclude;
 };
 
 void Fields(FieldVisitor& f, Options& o) {
+  f.Choice("type", o.type, {"float16", "bfloat16"}, "In which weights are stored.");
+  f.Choice(
+      "compute", o.compute, {"auto", "float32"},
+      "\"auto\": float16 in float16; bfloat16, for which ONNX Runtime's CPU has no arithmetic, "
+      "in float32.");
+  f.Flag("keep_io", o.keep_io, "The graph's inputs and outputs stay float32.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
              "Nodes that stay float32; an entry that matches nothing is an error.");
 }
@@ -61,8 +76,12 @@ bool IsAmong(const std::vector<ValueInfo>& values, const std::string& name) {
 
 class Rewriter {
  public:
-  Rewriter(const Model& model, const HalfChoice& choice)
-      : model_(model), choice_(choice), names_(model), opset_(model.Opset("")) {}
+  Rewriter(const Model& model, const HalfChoice& choice, bool keeps_io)
+      : model_(model),
+        choice_(choice),
+        names_(model),
+        opset_(model.Opset("")),
+        keeps_io_(keeps_io) {}
 
   Graph Run() { return Rewrite(model_.graph, {}, InferShapes(model_)); }
 
@@ -90,21 +109,36 @@ class Rewriter {
   Graph Rewrite(const Graph& graph, CopyMap copies, const TypeMap& types) {
     Graph out = graph;
     out.nodes.clear();
-    for (const ValueInfo& input : graph.inputs) {
-      if (TypeOf(types, input.name) == DType::kFloat32) copies[input.name] = {input.name, ""};
-    }
     ReaderMap readers;
     FindReaders(graph, readers);
+    for (ValueInfo& input : out.inputs) {
+      if (TypeOf(types, input.name) != DType::kFloat32) continue;
+      copies[input.name] = {input.name, ""};
+      if (KeepsType(graph) || !readers[input.name].half) continue;
+      if (graph.initializers.contains(input.name)) continue;  // a default
+      copies[input.name] = {"", input.name};
+      input.dtype = DType::kFloat16;
+    }
     for (const auto& [name, initializer] : graph.initializers) {
       if (initializer.tensor.dtype() != DType::kFloat32) continue;
       if (!IsAmong(graph.inputs, name))
         StoreInitializer(name, initializer, readers[name], copies, out);
     }
     for (const Node& node : graph.nodes) AddNode(graph, node, readers, types, copies, out);
-    for (ValueInfo& output : out.outputs) KeepOutput(output, types, copies, out);
+    for (ValueInfo& output : out.outputs) {
+      if (!KeepsType(graph) && copies.contains(output.name) &&
+          copies[output.name].half == output.name) {
+        output.dtype = DType::kFloat16;
+      } else {
+        KeepOutput(output, types, copies, out);
+      }
+    }
     RetypeValues(copies, out);
     return out;
   }
+
+  // Whether the graph's inputs and outputs stay float32.
+  bool KeepsType(const Graph& graph) const { return keeps_io_ || &graph != &model_.graph; }
 
   void StoreInitializer(const std::string& name, const Initializer& initializer,
                         const Readers& readers, CopyMap& copies, Graph& out) {
@@ -182,7 +216,7 @@ class Rewriter {
       if (name.empty() || TypeOf(types, name) != DType::kFloat32) continue;
       if (!is_half) {
         copies[name] = {name, ""};
-      } else if (!IsAmong(graph.outputs, name)) {
+      } else if (!KeepsType(graph) || !IsAmong(graph.outputs, name)) {
         copies[name] = {"", name};
       } else {
         const std::string half = names_.Make(name + "_fp16");
@@ -250,6 +284,7 @@ class Rewriter {
   const HalfChoice& choice_;
   FreshNames names_;
   int64_t opset_;
+  bool keeps_io_;
 };
 
 void Report(const Model& model, const HalfChoice& choice, Json& report) {
@@ -272,22 +307,70 @@ void Report(const Model& model, const HalfChoice& choice, Json& report) {
   }
 }
 
+Graph Rewritten(const Model& model, const HalfChoice& choice, bool keeps_io) {
+  Graph graph = Rewriter(model, choice, keeps_io).Run();
+  EraseDead(graph);
+  return graph;
+}
+
+// Runs the model with every result rounded to float16. A node that makes what is no number from
+// what still is one returns to float, until there is none. Reports the SQNR of the outputs.
+HalfChoice Verified(const Model& model, Reasons single, PassContext& context) {
+  constexpr int kRoundsMax = 20;
+  constexpr int64_t kJudgeSamples = 16;
+  const HalfRanges ranges = MeasureRanges(model, context);
+  HalfChoice choice = ChooseHalfNodes(model, single, ranges);
+  if (ranges.empty()) return choice;
+  for (int round = 0; round < kRoundsMax && !choice.half.empty(); ++round) {
+    Model half = model;
+    half.graph = Rewritten(model, choice, true);
+    const std::unordered_set<std::string> faults = FindNotFinite(half, ranges, context);
+    if (faults.empty()) {
+      context.report["calibration_sqnr_db"] =
+          FidelityJudge(model, context, kJudgeSamples).SqnrDb(half);
+      break;
+    }
+    for (const Node& node : model.graph.nodes) {
+      const auto is_fault = [&](const std::string& value) { return faults.contains(value); };
+      const auto fault = std::ranges::find_if(node.outputs, is_fault);
+      if (fault == node.outputs.end() || std::ranges::any_of(node.inputs, is_fault)) continue;
+      const std::string reason = "\"" + *fault +
+                                 "\" becomes infinite or NaN in float16, in float it is at most " +
+                                 std::to_string(ranges.at(*fault).largest);
+      single.emplace(&node, reason);
+      // Where it is no half node, one before it lost what it divides by.
+      if (choice.half.contains(&node)) continue;
+      const GraphIndex index(model.graph);
+      for (const std::string& input : node.inputs) {
+        if (const Node* maker = index.producer(input)) single.emplace(maker, reason);
+      }
+    }
+    choice = ChooseHalfNodes(model, single, ranges);
+  }
+  return choice;
+}
+
 Model CastToHalf(Model model, const Options& options, PassContext& context) {
   const auto excluded = SelectNodes(model, options.exclude, "exclude");
-  const Magnitudes magnitudes = MeasureMagnitudes(model, context);
-  const HalfChoice choice = ChooseHalfNodes(model, excluded, magnitudes);
+  if (options.type == Type::kBFloat16 || options.compute == Compute::kFloat32) {
+    const DType dtype = options.type == Type::kBFloat16 ? DType::kBFloat16 : DType::kFloat16;
+    return StoreInHalf(std::move(model), dtype, excluded, context);
+  }
+  Reasons single;
+  for (const Node* node : excluded) single.emplace(node, "excluded");
+  const HalfChoice choice = Verified(model, std::move(single), context);
   Report(model, choice, context.report);
   if (choice.half.empty()) return model;
   if (model.ir_version < 4)
     DropInitializerInputs(model);  // the nodes stay where they are: the choice still points at them
-  model.graph = Rewriter(model, choice).Run();
-  EraseDead(model.graph);
+  model.graph = Rewritten(model, choice, options.keep_io);
   return model;
 }
 
 }  // namespace
 
 extern const PassInfo kCastFp16 = DefinePass<Options, CastToHalf>(
-    "cast_fp16", "Stores and computes in float16 what float16 can hold.");
+    "cast_fp16", "Stores weights in 16-bit floats, and computes in float16 what float16 can hold.",
+    [](const Json&) { return false; }, 2);
 
 }  // namespace pared

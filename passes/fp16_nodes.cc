@@ -2,8 +2,6 @@
 
 #include <cmath>
 
-#include "base/error.h"
-#include "evaluator/executor.h"
 #include "evaluator/half_floats.h"
 #include "passes/select_nodes.h"
 #include "passes/weights.h"
@@ -14,8 +12,8 @@ namespace {
 constexpr double kHalfMax = 65504;
 // Calibration sees some inputs, not all; four times the largest seen must still fit.
 constexpr double kHeadroom = 4;
-constexpr double kHalfRounding = 1.0 / 2048;   // 2^-11
-constexpr double kEpsilonLossMax = 1.0 / 256;  // of an epsilon attribute
+constexpr double kActivationLossMax = 1.0 / 512;  // of a value on the calibration data
+constexpr double kEpsilonLossMax = 1.0 / 256;     // of an epsilon attribute
 
 using Names = std::unordered_set<std::string>;
 
@@ -36,7 +34,6 @@ const std::unordered_map<std::string, int64_t>& HalfOps() {
                                                                {"BatchNormalization", 7},
                                                                {"Cast", 6},
                                                                {"Ceil", 6},
-                                                               {"Celu", 12},
                                                                {"Clip", 6},
                                                                {"Compress", 9},
                                                                {"Concat", 4},
@@ -189,7 +186,7 @@ const Names kIndexArithmetic = {
     "Abs",  "ReduceMax", "ReduceMin", "ReduceSum", "ReduceProd", "Sqrt",    "Pow",       "Log",
     "Exp",  "Split",     "Cast",      "TopK",      "Flatten",    "Sign"};
 
-const Names kSumming = {"ReduceMean", "GlobalAveragePool"};
+const Names kSumming = {"ReduceMean", "GlobalAveragePool", "ReduceL2"};
 
 bool IsInteger(DType dtype) {
   return dtype == DType::kInt8 || dtype == DType::kInt16 || dtype == DType::kInt32 ||
@@ -216,9 +213,8 @@ std::string Count(int64_t count, const char* what) {
 
 class Chooser {
  public:
-  Chooser(const Model& model, const std::unordered_set<const Node*>& excluded,
-          const Magnitudes& magnitudes)
-      : model_(model), excluded_(excluded), magnitudes_(magnitudes) {}
+  Chooser(const Model& model, const Reasons& single, const HalfRanges& ranges)
+      : model_(model), single_(single), ranges_(ranges) {}
 
   HalfChoice Run() {
     ChooseIn(model_.graph, InferShapes(model_));
@@ -280,7 +276,7 @@ class Chooser {
   }
 
   std::string WhyKept(const Node& node, const TypeMap& types) {
-    if (excluded_.contains(&node)) return "excluded";
+    if (const auto reason = single_.find(&node); reason != single_.end()) return reason->second;
     if (!node.domain.empty() && node.domain != "ai.onnx") {
       return "domain " + node.domain + " may not take float16";
     }
@@ -318,16 +314,24 @@ class Chooser {
       if (all) from_integers_.insert(node.outputs.begin(), node.outputs.end());
       return "\"" + name + "\" holds integers, which float16 would round";
     }
-    const auto measured = magnitudes_.find(name);
-    if (measured != magnitudes_.end() && !(measured->second <= kHalfMax / kHeadroom)) {
-      return "\"" + name + "\" reaches " + std::to_string(measured->second) +
+    const auto measured = ranges_.find(name);
+    return measured == ranges_.end() ? "" : WhyMeasuredKeeps(name, measured->second);
+  }
+
+  static std::string WhyMeasuredKeeps(const std::string& name, const HalfRange& range) {
+    if (!(range.largest <= kHalfMax / kHeadroom)) {
+      return "\"" + name + "\" reaches " + std::to_string(range.largest) +
              " on the calibration data";
     }
-    return "";
+    if (range.error <= kActivationLossMax * kActivationLossMax * range.energy) return "";
+    return "float16 does not hold \"" + name + "\" on the calibration data: of its " +
+           std::to_string(range.count) + " elements, the largest " + std::to_string(range.largest) +
+           Count(range.loss.underflow, "become zero") +
+           Count(range.loss.subnormal, "lose precision");
   }
 
   std::string WhyRangeKeeps(const Node& node, const TypeMap& types) {
-    if (magnitudes_.empty() && kGrowing.contains(node.op_type)) {
+    if (ranges_.empty() && kGrowing.contains(node.op_type)) {
       return node.op_type + " may leave the range of float16, and no calibration data tells";
     }
     if (kSumming.contains(node.op_type) && SumOverflows(node, types)) {
@@ -345,23 +349,28 @@ class Chooser {
     return "";
   }
 
-  // A mean adds before it divides: what it adds up to is its result times the elements of each.
+  // A mean adds before it divides: what it adds up to is its result times the elements of each. A
+  // norm adds the squares.
   bool SumOverflows(const Node& node, const TypeMap& types) const {
-    const auto mean = magnitudes_.find(node.outputs[0]);
+    const auto mean = ranges_.find(node.outputs[0]);
+    if (node.op_type == "ReduceL2") {
+      return mean != ranges_.end() &&
+             mean->second.largest * mean->second.largest > kHalfMax / kHeadroom;
+    }
     const auto from = types.find(node.inputs[0]), to = types.find(node.outputs[0]);
-    if (mean == magnitudes_.end() || from == types.end() || to == types.end()) return false;
+    if (mean == ranges_.end() || from == types.end() || to == types.end()) return false;
     if (!from->second.shape || !to->second.shape) return false;
     double ratio = 1;
     for (const Dim& dim : *from->second.shape)
       ratio *= static_cast<double>(std::max<int64_t>(dim.value, 1));
     for (const Dim& dim : *to->second.shape)
       ratio /= static_cast<double>(std::max<int64_t>(dim.value, 1));
-    return mean->second * ratio > kHalfMax / kHeadroom;
+    return mean->second.largest * ratio > kHalfMax / kHeadroom;
   }
 
   // What a constant out of range touches is out of range until an operator bounds it.
   void PropagateWide(const Node& node) {
-    if (!magnitudes_.empty() || kBounded.contains(node.op_type)) return;
+    if (!ranges_.empty() || kBounded.contains(node.op_type)) return;
     if (node.op_type == "Equal" || node.op_type == "Less" || node.op_type == "Greater") return;
     for (const std::string& input : node.inputs) {
       if (!wide_.contains(input)) continue;
@@ -393,8 +402,8 @@ class Chooser {
   }
 
   const Model& model_;
-  const std::unordered_set<const Node*>& excluded_;
-  const Magnitudes& magnitudes_;
+  const Reasons& single_;
+  const HalfRanges& ranges_;
   HalfChoice choice_;
   std::unordered_map<std::string, std::string> lossy_;  // constant, and why
   Names wide_, from_integers_, constants_;
@@ -420,60 +429,14 @@ TypeMap TypesOfSubgraph(const Model& model, const Graph& graph, const TypeMap& o
   return InferShapes(alone);
 }
 
-HalfLoss LossOf(const Tensor& tensor) {
-  HalfLoss loss;
-  double error = 0, energy = 0;
-  for (const float value : tensor.data<float>()) {
-    if (!std::isfinite(value)) continue;  // float16 has these too
-    const float half = ToFloat(ToFloat16(value));
-    loss.overflow += std::isinf(half) ? 1 : 0;
-    loss.underflow += half == 0 && value != 0 ? 1 : 0;
-    loss.subnormal += half != 0 && std::fabs(half) < 0x1p-14f ? 1 : 0;
-    if (std::isinf(half)) continue;
-    const double difference = static_cast<double>(half) - static_cast<double>(value);
-    error += difference * difference;
-    energy += static_cast<double>(value) * static_cast<double>(value);
-  }
-  loss.relative_error = energy == 0 ? 0 : std::sqrt(error / energy);
-  return loss;
-}
-
-bool FitsHalf(const HalfLoss& loss) {
-  return loss.overflow == 0 && loss.relative_error <= kHalfRounding;
-}
-
-Magnitudes MeasureMagnitudes(const Model& model, PassContext& context) {
-  Magnitudes magnitudes;
-  if (context.calibration == nullptr) return magnitudes;
-  const Executor executor(model, {.threads = context.threads, .fuse = false, .seed = context.seed});
-  const Observer observer = [&](const std::string& value, const Tensor& tensor) {
-    if (tensor.dtype() != DType::kFloat32) return;
-    double& largest = magnitudes[value];
-    for (const float element : tensor.data<float>()) {
-      const double magnitude = std::fabs(static_cast<double>(element));
-      if (std::isfinite(magnitude)) largest = std::max(largest, magnitude);
-    }
-  };
-  const int64_t all = context.calibration->sample_count();
-  const int64_t count =
-      context.calibration_samples > 0 ? std::min(all, context.calibration_samples) : all;
-  for (int64_t sample = 0; sample < count; ++sample) {
-    if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while calibrating");
-    executor.Run(context.calibration->Sample(sample, executor.inputs()), &observer);
-    context.progress(static_cast<double>(sample + 1) / static_cast<double>(count));
-  }
-  return magnitudes;
-}
-
 bool StaysSingle(const Node& node, size_t input, int64_t opset) {
   if (node.op_type == "Resize") return opset < 11 ? input == 1 : input == 1 || input == 2;
   if (node.op_type == "Upsample" || node.op_type == "Dropout") return input == 1;
   return false;
 }
 
-HalfChoice ChooseHalfNodes(const Model& model, const std::unordered_set<const Node*>& excluded,
-                           const Magnitudes& magnitudes) {
-  return Chooser(model, excluded, magnitudes).Run();
+HalfChoice ChooseHalfNodes(const Model& model, const Reasons& single, const HalfRanges& ranges) {
+  return Chooser(model, single, ranges).Run();
 }
 
 }  // namespace pared

@@ -30,9 +30,23 @@ HalfLoss LossOf(const Tensor& tensor);
 // Normal numbers lose at most 2^-11 of themselves; a tensor that loses more is out of range.
 bool FitsHalf(const HalfLoss& loss);
 
-// Largest magnitude of each value over the calibration samples; empty without data.
-using Magnitudes = std::unordered_map<std::string, double>;
-Magnitudes MeasureMagnitudes(const Model& model, PassContext& context);
+// What float16 does to one value over the calibration samples.
+struct HalfRange {
+  double largest = 0;            // magnitude of the finite elements
+  int64_t count = 0;             // of the elements
+  HalfLoss loss;                 // of all of them
+  double error = 0, energy = 0;  // squares, summed
+  bool is_finite = true;
+};
+using HalfRanges = std::unordered_map<std::string, HalfRange>;
+
+// By value; empty without data.
+HalfRanges MeasureRanges(const Model& model, PassContext& context);
+
+// The values that `half`, run with every result rounded to float16, makes infinite or NaN on the
+// calibration samples, though `ranges` says that they are finite in float.
+std::unordered_set<std::string> FindNotFinite(const Model& half, const HalfRanges& ranges,
+                                              PassContext& context);
 
 // Inputs of `node` that the operator's schema or its range keeps float32: Resize's roi and scales,
 // Dropout's ratio.
@@ -43,8 +57,8 @@ struct HalfChoice {
   std::unordered_map<const Node*, std::string> kept;  // float nodes that do not, and why
 };
 
-// Decides for every node of the model and its subgraphs.
-HalfChoice ChooseHalfNodes(const Model& model, const std::unordered_set<const Node*>& excluded,
-                           const Magnitudes& magnitudes);
+// Decides for every node of the model and its subgraphs. `single`: nodes that stay float, and why.
+using Reasons = std::unordered_map<const Node*, std::string>;
+HalfChoice ChooseHalfNodes(const Model& model, const Reasons& single, const HalfRanges& ranges);
 
 }  // namespace pared

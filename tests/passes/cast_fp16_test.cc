@@ -108,5 +108,124 @@ TEST(CastFp16, UnnamedNodesGetCastsOfDifferentNames) {
   EXPECT_EQ(names.size(), 4u);
 }
 
+PassResult Calibrated(const char* text, Json options = Json::object()) {
+  const Model in = ModelFromText(text);
+  const Dataset data = Dataset::Random(in.graph.inputs, 4, 1);
+  return RunPass("cast_fp16", std::move(options), in, &data);
+}
+
+std::vector<float> Output(const Model& model, const Tensor& x) {
+  const Tensor y = Executor(model).Run({x})[0];
+  return {y.data<float>().begin(), y.data<float>().end()};
+}
+
+// v is {300, 2}, its square 90000.
+TEST(CastFp16, ValuesThatLeaveTheRangeOnSamplesKeepTheirNodes) {
+  const PassResult out = Calibrated(R"(g (float[2] x) => (float[2] y)
+    <float none = {0}, float[2] c = {300,2}> {
+      [zero] z = Mul(x, none) [shift] v = Add(z, c) [square] s = Mul(v, v) [root] y = Sqrt(s) })");
+  EXPECT_THAT(SkippedReason(out.report, "Mul square"), HasSubstr("reaches 90000"));
+  EXPECT_THAT(SkippedReason(out.report, "Sqrt root"), HasSubstr("reaches 90000"));
+  EXPECT_EQ(SkippedReason(out.report, "Add shift"), "");
+  EXPECT_THAT(Output(out.model, Tensor::Make<float>({2}, {1, 1})), ElementsAre(300, 2));
+}
+
+TEST(CastFp16, ValuesThatBecomeZeroOnSamplesKeepTheirNodes) {
+  const PassResult out = Calibrated(R"(g (float[2] x) => (float[2] y)
+    <float none = {0}, float[2] c = {0.0001,0.0002}> {
+      z = Mul(x, none) v = Add(z, c) [square] s = Mul(v, v) [root] y = Sqrt(s) })");
+  EXPECT_THAT(SkippedReason(out.report, "Mul square"), HasSubstr("8 elements"));
+  EXPECT_THAT(SkippedReason(out.report, "Mul square"), HasSubstr("become zero"));
+}
+
+// The norm of 4 elements of 100 is 200, which float16 holds; the sum of squares is 40000, more than
+// a quarter of its range.
+TEST(CastFp16, TheSumInsideANormMustFitToo) {
+  const PassResult out = Calibrated(R"(g (float[1,4] x) => (float[1,1] y)
+    <float none = {0}, float hundred = {100}> {
+      z = Mul(x, none) v = Add(z, hundred) [norm] y = ReduceL2<axes = [1]>(v) })");
+  EXPECT_THAT(SkippedReason(out.report, "ReduceL2 norm"), HasSubstr("sum inside"));
+}
+
+// v / v^2 = {0.01, 10000}. Against 100^2 the lost square of 0.0001 weighs nothing, but the quotient
+// by it is infinite: only running in float16 shows that.
+TEST(CastFp16, WhatDividesByALostValueIsFoundByRunningInHalf) {
+  const PassResult out = Calibrated(R"(g (float[2] x) => (float[2] y)
+    <float none = {0}, float[2] c = {100,0.0001}> {
+      [zero] z = Mul(x, none) [shift] v = Add(z, c) [square] s = Mul(v, v) [quotient] y = Div(v, s) })");
+  EXPECT_THAT(SkippedReason(out.report, "Div quotient"), HasSubstr("infinite or NaN"));
+  EXPECT_THAT(SkippedReason(out.report, "Mul square"), HasSubstr("infinite or NaN"));
+  const std::vector<float> y = Output(out.model, Tensor::Make<float>({2}, {1, 1}));
+  EXPECT_NEAR(y[0], 0.01f, 1e-5f);
+  EXPECT_NEAR(y[1], 10000, 20);
+  EXPECT_GT(out.report.at("calibration_sqnr_db"), 50);
+}
+
+TEST(CastFp16, TheInterfaceIsHalfWhereAsked) {
+  const PassResult out = RunPass("cast_fp16", {{"keep_io", false}}, ModelFromText(R"(
+    g (float[2] x, int64[1] i) => (float[2] y, float[1] z, int64[1] n) <float b = {0.5}>
+    { y = Add(x, b) [half] n = Neg(i) z = Gather(x, n) })"));
+  EXPECT_EQ(out.model.graph.inputs[0].dtype, DType::kFloat16);
+  EXPECT_EQ(out.model.graph.inputs[1].dtype, DType::kInt64);
+  EXPECT_EQ(out.model.graph.outputs[0].dtype, DType::kFloat16);
+  EXPECT_EQ(out.model.graph.outputs[1].dtype, DType::kFloat16);
+  EXPECT_EQ(out.model.graph.outputs[2].dtype, DType::kInt64);
+  EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("Add", "Neg", "Gather"));
+  EXPECT_EQ(InferShapes(out.model).at("y").dtype, DType::kFloat16);
+}
+
+TEST(CastFp16, AnOutputOfAFloatNodeStaysFloat) {
+  const PassResult out =
+      RunPass("cast_fp16", {{"keep_io", false}, {"exclude", {"kept"}}}, ModelFromText(R"(
+    g (float[2] x) => (float[2] y) { a = Neg(x) [kept] y = Abs(a) })"));
+  EXPECT_EQ(out.model.graph.inputs[0].dtype, DType::kFloat16);
+  EXPECT_EQ(out.model.graph.outputs[0].dtype, DType::kFloat32);
+  EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("Neg", "Cast", "Abs"));
+}
+
+std::string LargeWeight(const std::string& largest) {
+  std::string text = "g (float[1,16] x) => (float[1,16] y) <float[16,16] w = {" + largest;
+  for (int i = 1; i < 256; ++i) text += "," + std::to_string(i % 7);
+  return text + "}> { [product] y = MatMul(x, w) }";
+}
+
+TEST(CastFp16, BFloat16IsAFormOfStorage) {
+  const PassResult out =
+      RunPass("cast_fp16", {{"type", "bfloat16"}}, ModelFromText(LargeWeight("1e9")));
+  EXPECT_EQ(TypeOf(out.model, "w_bfloat16"), DType::kBFloat16);
+  EXPECT_FALSE(out.model.graph.initializers.contains("w"));
+  EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("Cast", "MatMul"));
+  EXPECT_THAT(out.model.graph.nodes[1].inputs, ElementsAre("x", "w"));
+  std::vector<float> one(16, 0);
+  one[1] = 1;
+  EXPECT_THAT(Output(out.model, Tensor::Make<float>({1, 16}, one)),
+              ElementsAre(2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3));
+}
+
+TEST(CastFp16, ConstantsOfNodesAreStoredSoToo) {
+  Model in = ModelFromText(LargeWeight("3"));
+  Node constant;
+  constant.op_type = "Constant";
+  constant.outputs = {"w"};
+  constant.attributes.set("value", {4, in.graph.initializers.at("w").tensor, "", ""});
+  in.graph.initializers.erase_if([](const std::string&, const auto&) { return true; });
+  in.graph.nodes.insert(in.graph.nodes.begin(), constant);
+  const PassResult out = RunPass("cast_fp16", {{"type", "bfloat16"}}, in);
+  EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("Constant", "Cast", "MatMul"));
+  EXPECT_EQ(out.model.graph.nodes[0].TensorOf("value")->dtype(), DType::kBFloat16);
+}
+
+TEST(CastFp16, StorageInFloat16KeepsWhatItDoesNotHold) {
+  const Json storage = {{"compute", "float32"}};
+  const PassResult out = RunPass("cast_fp16", storage, ModelFromText(LargeWeight("3")));
+  EXPECT_EQ(TypeOf(out.model, "w_float16"), DType::kFloat16);
+  const PassResult kept = RunPass("cast_fp16", storage, ModelFromText(LargeWeight("1e9")));
+  EXPECT_EQ(TypeOf(kept.model, "w"), DType::kFloat32);
+  EXPECT_EQ(kept.report.at("skipped")[0].at("weight"), "w");
+  const PassResult excluded = RunPass("cast_fp16", {{"type", "bfloat16"}, {"exclude", {"product"}}},
+                                      ModelFromText(LargeWeight("3")));
+  EXPECT_EQ(excluded.report.at("skipped")[0].at("reason"), "an excluded node reads it");
+}
+
 }  // namespace
 }  // namespace pared

@@ -1,0 +1,93 @@
+#include "passes/store_half.h"
+
+#include "evaluator/half_floats.h"
+#include "model/rewrite.h"
+#include "passes/fp16_nodes.h"
+#include "passes/opset_raise.h"
+#include "passes/select_nodes.h"
+#include "passes/stored_weights.h"
+#include "passes/weights.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kOpsetOfBFloat16 = 13;  // Cast
+constexpr int64_t kLeastCount = 256;      // elements; a Cast costs more than fewer would save
+
+Tensor Narrowed(const Tensor& tensor, DType dtype) {
+  const std::span<const float> values = tensor.data<float>();
+  if (dtype == DType::kFloat16) {
+    std::vector<Float16> halves;
+    halves.reserve(values.size());
+    for (const float value : values) halves.push_back(ToFloat16(value));
+    return Tensor::Make<Float16>(tensor.shape(), std::move(halves));
+  }
+  std::vector<BFloat16> halves;
+  halves.reserve(values.size());
+  for (const float value : values) halves.push_back(ToBFloat16(value));
+  return Tensor::Make<BFloat16>(tensor.shape(), std::move(halves));
+}
+
+bool IsInput(const Graph& graph, const std::string& name) {
+  for (const ValueInfo& input : graph.inputs) {
+    if (input.name == name) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*>& excluded,
+                  PassContext& context) {
+  std::unordered_set<std::string> kept;
+  for (const Node* node : excluded) kept.insert(node->inputs.begin(), node->inputs.end());
+  if (model.ir_version < 4) DropInitializerInputs(model);
+  Json& report = context.report;
+  report["raised"] = RaiseOpset(model, kOpsetOfBFloat16);
+  report["changed"] = Json::array();
+  report["skipped"] = Json::array();
+  FreshNames names(model);
+  const auto changes = [&](const std::string& name, const Tensor& tensor, bool is_input) {
+    if (tensor.dtype() != DType::kFloat32 || tensor.count() < kLeastCount) return false;
+    std::string reason;
+    if (kept.contains(name)) reason = "an excluded node reads it";
+    if (is_input) reason = "it is a default that a caller may override";
+    if (dtype == DType::kFloat16 && reason.empty() && !FitsHalf(LossOf(tensor))) {
+      reason = "float16 does not hold it";
+    }
+    report[reason.empty() ? "changed" : "skipped"].push_back({{"weight", name}});
+    if (!reason.empty()) report["skipped"].back()["reason"] = reason;
+    return reason.empty();
+  };
+  EditGraphs(model.graph, [&](Graph& graph) {
+    std::vector<Node> nodes;
+    const auto add_cast = [&](const std::string& name) {
+      const std::string stored = names.Make(name + "_" + std::string(DTypeName(dtype)));
+      nodes.push_back(MakeCast(stored, name, DType::kFloat32, names));
+      return stored;
+    };
+    const NamedList<Initializer> initializers = graph.initializers;
+    for (const auto& [name, initializer] : initializers) {
+      if (!changes(name, initializer.tensor, IsInput(graph, name))) continue;
+      graph.initializers.set(add_cast(name), {Narrowed(initializer.tensor, dtype), ""});
+      graph.initializers.erase_if(
+          [&](const std::string& other, const auto&) { return other == name; });
+      initializer.tensor.DropPages();
+    }
+    for (Node& node : graph.nodes) {
+      const Tensor* value = node.op_type == "Constant" ? node.TensorOf("value") : nullptr;
+      if (value == nullptr || !changes(node.outputs[0], *value, false)) {
+        nodes.push_back(std::move(node));
+        continue;
+      }
+      const std::string stored = add_cast(node.outputs[0]);
+      node.attributes.find("value")->value = Narrowed(*value, dtype);
+      node.outputs[0] = stored;
+      nodes.insert(nodes.end() - 1, std::move(node));
+    }
+    graph.nodes = std::move(nodes);
+  });
+  return model;
+}
+
+}  // namespace pared
