@@ -1,101 +1,159 @@
-// A free list for each size class. There are four classes to each power of two, so at most a fifth
-// of a buffer is unused, and a model of fixed shapes finds all its buffers here on the second run.
+// One arena, cut and merged like a heap: the smallest free range that fits is cut, and what comes
+// back merges with the free ranges beside it.
+//
+//   chunk   [ used | free | used | used | free ......... ]
+//
+// A run releases each buffer after its last reader, so ranges are reused as lifetimes allow. While
+// the pool learns how much a run needs, the arena may be several chunks; when the last buffer has
+// come back they make way for one of their total size, and the next run asks the system for
+// nothing.
 
 #include "evaluator/memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
-#include <array>
-#include <bit>
+#include <map>
 #include <mutex>
 #include <new>
+#include <set>
+#include <utility>
 #include <vector>
 
 namespace pared {
 namespace {
 
 constexpr size_t kAlignment = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kReadablePastEnd = 64;  // vector loads of kernels may cross the end
-constexpr size_t kClassCount = 4 * 64;
 
-// Class c holds buffers of (4 + c % 4) << (c / 4) bytes.
-size_t ClassOf(size_t bytes) {
-  const size_t shift = bytes <= 4 ? 0 : static_cast<size_t>(std::bit_width(bytes - 1)) - 3;
-  const size_t quarter = (bytes + (size_t{1} << shift) - 1) >> shift;  // 5 to 8
-  return quarter == 8 ? (shift + 1) * 4 : shift * 4 + (quarter - 4);
+size_t RoundUp(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// On huge pages where the system has them: rows of a tile lie far apart in large images.
+std::byte* NewChunk(size_t bytes) {
+  auto* chunk = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{kHugePage}));
+  if (bytes >= kHugePage) madvise(chunk, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+  return chunk;
 }
-
-size_t ClassBytes(size_t size_class) { return (4 + size_class % 4) << (size_class / 4); }
 
 }  // namespace
 
 struct BufferPool::State {
-  ~State() {
-    for (const std::vector<void*>& list : free) {
-      for (void* buffer : list) ::operator delete (buffer, std::align_val_t{kAlignment});
+  struct Range {
+    size_t bytes;
+    bool is_free;
+    bool begins_chunk;
+  };
+  using Ranges = std::map<std::byte*, Range>;
+  using FreeRanges = std::set<std::pair<size_t, std::byte*>>;  // by size
+
+  ~State() { FreeChunks(); }
+
+  std::byte* Take(size_t bytes, size_t activation_bytes) {
+    const std::lock_guard lock(mutex);
+    auto fit = free.lower_bound({bytes, nullptr});
+    if (fit == free.end()) {
+      AddChunk(std::max(bytes, ranges.empty() ? wanted_bytes : 0));
+      fit = free.lower_bound({bytes, nullptr});
     }
+    std::byte* const at = fit->second;
+    spare.push_back(free.extract(fit));
+    Range& range = ranges.at(at);
+    range.is_free = false;
+    if (range.bytes > bytes) {
+      const size_t rest = range.bytes - bytes;
+      range.bytes = bytes;
+      ranges.emplace(at + bytes, Range{rest, true, false});
+      free.emplace(rest, at + bytes);
+    }
+    live_bytes += activation_bytes;
+    peak_bytes = std::max(peak_bytes, live_bytes);
+    ++used;
+    return at;
   }
 
-  void* Take(size_t size_class, size_t activation_bytes) {
-    {
-      const std::lock_guard lock(mutex);
-      live_bytes += activation_bytes;
-      peak_bytes = std::max(peak_bytes, live_bytes);
-      taken_bytes += ClassBytes(size_class);
-      taken_peak_bytes = std::max(taken_peak_bytes, taken_bytes);
-      std::vector<void*>& list = free[size_class];
-      if (!list.empty()) {
-        void* buffer = list.back();
-        list.pop_back();
-        free_bytes -= ClassBytes(size_class);
-        return buffer;
+  // Allocates nothing, for it must not throw: each Take left a node for its Return.
+  void Return(std::byte* at, size_t activation_bytes) noexcept {
+    const std::lock_guard lock(mutex);
+    live_bytes -= activation_bytes;
+    auto range = ranges.find(at);
+    range->second.is_free = true;
+    const auto next = std::next(range);
+    if (next != ranges.end() && next->second.is_free && !next->second.begins_chunk) {
+      free.erase({next->second.bytes, next->first});
+      range->second.bytes += next->second.bytes;
+      ranges.erase(next);
+    }
+    if (range != ranges.begin() && !range->second.begins_chunk) {
+      const auto before = std::prev(range);
+      if (before->second.is_free) {
+        free.erase({before->second.bytes, before->first});
+        before->second.bytes += range->second.bytes;
+        ranges.erase(range);
+        range = before;
       }
     }
-    return ::operator new (ClassBytes(size_class), std::align_val_t{kAlignment});
+    FreeRanges::node_type node = std::move(spare.back());
+    spare.pop_back();
+    node.value() = {range->second.bytes, range->first};
+    free.insert(std::move(node));
+    if (--used == 0) Settle();
   }
 
-  // Keeps no more than was ever in use at once, so that changing shapes do not pile up buffers.
-  void Return(void* buffer, size_t size_class, size_t activation_bytes) noexcept {
-    {
-      const std::lock_guard lock(mutex);
-      live_bytes -= activation_bytes;
-      taken_bytes -= ClassBytes(size_class);
-      std::vector<void*>& list = free[size_class];
-      const size_t kept = taken_bytes + free_bytes + ClassBytes(size_class);
-      if (kept <= taken_peak_bytes + taken_peak_bytes / 4 && list.size() < list.capacity()) {
-        list.push_back(buffer);
-        free_bytes += ClassBytes(size_class);
-        return;
-      }
-    }
-    ::operator delete (buffer, std::align_val_t{kAlignment});
+  // Nothing is in use: several chunks become one.
+  void Settle() {
+    if (chunks.size() < 2) return;
+    wanted_bytes = arena_bytes;
+    FreeChunks();
   }
 
-  std::mutex mutex;
-  std::array<std::vector<void*>, kClassCount> free;              // all guarded by mutex
-  size_t live_bytes = 0, peak_bytes = 0;                         // of activations, as asked for
-  size_t taken_bytes = 0, taken_peak_bytes = 0, free_bytes = 0;  // by class
+  void AddChunk(size_t bytes) {
+    chunks.reserve(chunks.size() + 1);  // so that a chunk is never lost
+    std::byte* const chunk = NewChunk(bytes);
+    chunks.push_back(chunk);
+    ranges.emplace(chunk, Range{bytes, true, true});
+    free.emplace(bytes, chunk);
+    arena_bytes += bytes;
+  }
+
+  void FreeChunks() {
+    for (std::byte* chunk : chunks) ::operator delete (chunk, std::align_val_t{kHugePage});
+    chunks.clear();
+    ranges.clear();
+    free.clear();
+    arena_bytes = 0;
+  }
+
+  std::mutex mutex;  // guards all below
+  std::vector<std::byte*> chunks;
+  Ranges ranges;  // every byte of every chunk is in one
+  FreeRanges free;
+  std::vector<FreeRanges::node_type> spare;
+  size_t used = 0;                        // ranges that are not
+  size_t wanted_bytes = 0;                // of the one chunk that follows several
+  size_t live_bytes = 0, peak_bytes = 0;  // of activations, as asked for
+  size_t arena_bytes = 0;                 // of all chunks
 };
 
-BufferPool::BufferPool() : state_(std::make_shared<State>()) {
-  constexpr size_t kBuffersKept = 256;  // of one class; reserved, for Return must not throw
-  for (std::vector<void*>& list : state_->free) list.reserve(kBuffersKept);
-}
-
+BufferPool::BufferPool() : state_(std::make_shared<State>()) {}
 BufferPool::~BufferPool() = default;
 
 std::shared_ptr<std::byte> BufferPool::Allocate(size_t size, Use use) {
-  const size_t size_class = ClassOf(std::max(size, kAlignment) + kReadablePastEnd);
+  const size_t bytes = RoundUp(std::max(size, kAlignment) + kReadablePastEnd);
   const size_t counted = use == Use::kActivation ? size : 0;
-  void* buffer = state_->Take(size_class, counted);
-  return std::shared_ptr<std::byte>(static_cast<std::byte*>(buffer),
-                                    [state = state_, size_class, counted](std::byte* p) {
-                                      state->Return(p, size_class, counted);
-                                    });
+  std::byte* const buffer = state_->Take(bytes, counted);
+  return std::shared_ptr<std::byte>(
+      buffer, [state = state_, counted](std::byte* p) { state->Return(p, counted); });
 }
 
 int64_t BufferPool::peak_bytes() const {
   const std::lock_guard lock(state_->mutex);
   return static_cast<int64_t>(state_->peak_bytes);
+}
+
+int64_t BufferPool::arena_bytes() const {
+  const std::lock_guard lock(state_->mutex);
+  return static_cast<int64_t>(state_->arena_bytes);
 }
 
 }  // namespace pared

@@ -25,6 +25,8 @@ class BufferPool {
 
   // The largest sum of bytes of activations alive at once so far.
   int64_t peak_bytes() const;
+  // What the pool holds of the system's memory, temporary buffers included.
+  int64_t arena_bytes() const;
 
  private:
   struct State;
