@@ -61,11 +61,17 @@ class RangeChooser {
       if (choice_.RoleOf(node) == Int8Role::kJoin && KeepsRange(node)) JoinMoved(node);
     }
     for (const std::string& value : choice_.values) {
+      const auto known = options.known.find(value);
+      if (known != options.known.end()) known_.emplace(groups_.Find(value), known->second);
+    }
+    for (const std::string& value : choice_.values) {
       const Node* producer = index_.producer(value);
       // What moves elements has no range of its own.
       if (groups_.Find(value) != value) continue;
       ValueRange range;
-      if (!HasFixedRange(producer, range)) {
+      if (const auto known = known_.find(value); known != known_.end()) {
+        range = known->second;
+      } else if (!HasFixedRange(producer, range)) {
         range = RangeOf(calibration.sketches.at(value), options.method, options.percentile);
       }
       ranges_[value] = range;
@@ -92,6 +98,9 @@ class RangeChooser {
     if (!groups_.contains(whole)) return;
     ValueRange range = ranges_.at(groups_.Find(whole));
     for (const std::string& part : concat.inputs) {
+      // What nothing else reads has no say where the range of the whole is known.
+      const bool has_say = known_.contains(groups_.Find(part)) || !OnlyFeeds(groups_.Find(part), concat);
+      if (known_.contains(groups_.Find(whole)) && !has_say) continue;
       range = Union(range, ranges_.at(groups_.Find(part)));
     }
     ranges_[groups_.Find(whole)] = range;
@@ -126,6 +135,7 @@ class RangeChooser {
   const GraphIndex& index_;
   Groups groups_;
   std::unordered_map<std::string, ValueRange> ranges_;
+  std::unordered_map<std::string, ValueRange> known_;  // by group
 };
 
 std::vector<double> LargestOf(const std::vector<float>& elements, const Shape& shape,
@@ -157,6 +167,14 @@ ActivationParams ParamsOf(ValueRange range) {
   const double zero = std::nearbyint(-min / params.scale);
   params.zero_point = static_cast<uint8_t>(std::clamp(zero, 0.0, 1.0 * kCodeMax));
   return params;
+}
+
+void RoundToCodes(const ActivationParams& params, std::vector<float>& elements) {
+  const float zero = static_cast<float>(params.zero_point);
+  for (float& element : elements) {
+    const float code = std::clamp(std::nearbyint(element / params.scale) + zero, 0.0f, kCodeMax);
+    element = (code - zero) * params.scale;
+  }
 }
 
 std::unordered_map<std::string, ValueRange> ActivationRanges(const Int8Choice& choice,

@@ -21,10 +21,14 @@ struct ActivationParams {
   uint8_t zero_point = 0;
 };
 ActivationParams ParamsOf(ValueRange range);
+// Each element as its code gives it.
+void RoundToCodes(const ActivationParams& params, std::vector<float>& elements);
 
 struct RangeOptions {
   RangeMethod method = RangeMethod::kPercentile;
   double percentile = 99.999;
+  // Of some values, whatever the method says.
+  std::unordered_map<std::string, ValueRange> known;
 };
 
 // The range of every value of choice.values. Values that operators only move share one; so do the

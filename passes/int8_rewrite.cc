@@ -51,6 +51,15 @@ class Rewriter {
     return out;
   }
 
+  std::map<std::string, QuantizedWeight> WeightsByOutput() const {
+    std::map<std::string, QuantizedWeight> weights;
+    for (const auto& [node, site] : choice_.weights) {
+      weights.emplace(node->outputs[0], weights_.at(KeyOf(*site)).weight);
+    }
+    return weights;
+  }
+  const std::unordered_map<std::string, ActivationParams>& params() const { return params_; }
+
   Json RangesReport() const {
     Json report = Json::object();
     for (const std::string& value : choice_.values) {
@@ -87,8 +96,10 @@ class Rewriter {
       StoredWeight& stored = weights_.at(KeyOf(site));
       if (!stored.weight.scales.empty()) continue;
       stored.weight = QuantizeWeight(site, {.is_per_channel = settings_.is_per_channel,
-                                            .code_max = settings_.reduce_range ? 63 : 127,
+                                            .code_max = settings_.code_max(),
                                             .scales_min = stored.scales_min});
+      const auto fitted = settings_.fitted.find(node.outputs[0]);
+      if (fitted != settings_.fitted.end()) stored.weight.codes = fitted->second.codes;
     }
   }
 
@@ -243,8 +254,12 @@ class Rewriter {
   // Empty: no correction is asked for, or none is known.
   std::vector<double> LossOfMean(const WeightSite& site, const QuantizedWeight& weight,
                                  const Calibration& calibration) const {
-    const auto channels = calibration.channels.find(site.node->inputs[1 - site.input]);
     if (!settings_.bias_correction || site.input == 0) return {};
+    const auto fitted = settings_.fitted.find(site.node->outputs[0]);
+    if (fitted != settings_.fitted.end() && !fitted->second.mean_loss.empty()) {
+      return fitted->second.mean_loss;
+    }
+    const auto channels = calibration.channels.find(site.node->inputs[1 - site.input]);
     if (channels == calibration.channels.end() || channels->second.count == 0) return {};
     std::vector<double> loss = MeanLoss(site, weight, channels->second);
     const double alpha = site.node->op_type == "Gemm" ? site.node->Float("alpha", 1) : 1;
@@ -269,7 +284,7 @@ Int8Rewrite RewriteInt8(const Int8ChoiceContext& context, const Int8Choice& choi
                         const Calibration& calibration, const Int8Settings& settings) {
   Rewriter rewriter(context, choice, settings);
   Model model = rewriter.Run(calibration);
-  return {std::move(model), rewriter.RangesReport()};
+  return {std::move(model), rewriter.RangesReport(), rewriter.WeightsByOutput(), rewriter.params()};
 }
 
 }  // namespace pared

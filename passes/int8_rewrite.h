@@ -9,16 +9,28 @@
 
 namespace pared {
 
+// Codes of a weight in place of the nearest ones, in the order of the node's view, and what the mean
+// of each output channel loses by them; no loss: it follows from the calibration's means.
+struct FittedWeight {
+  std::vector<int8_t> codes;
+  std::vector<double> mean_loss;
+};
+using FittedWeights = std::map<std::string, FittedWeight>;  // by the node's first output
+
 struct Int8Settings {
   bool is_per_channel = true;
   RangeOptions range;
   bool bias_correction = true;
   bool reduce_range = false;
+  FittedWeights fitted;
+  int32_t code_max() const { return reduce_range ? 63 : 127; }
 };
 
 struct Int8Rewrite {
   Model model;
   Json ranges;  // value to {"min", "max", "scale"}
+  std::map<std::string, QuantizedWeight> weights;  // by the node's first output
+  std::unordered_map<std::string, ActivationParams> params;
 };
 
 // Nodes keep the names of their outputs, so that values can be compared with the float model's.

@@ -6,7 +6,10 @@
 
 #pragma once
 
-#include "passes/calibrate.h"
+#include <map>
+#include <string>
+#include <vector>
+
 #include "passes/int8_choice.h"
 
 namespace pared {
@@ -16,13 +19,17 @@ struct Smoothing {
   std::vector<std::string> values;  // that were smoothed, in graph order
 };
 
-// Value to strength; a value that is not named stays as it is.
-using SmoothingStrengths = std::map<std::string, double>;
+// Value to its factors s, one for each channel.
+using SmoothingFactors = std::map<std::string, std::vector<float>>;
 
-// s = max|x|^strength / max|w|^(1 - strength), over all the products that read x: MatMul and Gemm
-// with the weight on the right. A value stays as it is where one of its weights is read by another
-// node, or where an INT8 node writes it. `calibration` has the channels of the values.
+// All the products that read `value`: MatMul and Gemm with the weight on the right. Empty where one
+// of their weights is read by another node too, or where an INT8 node writes the value.
+std::vector<const WeightSite*> SmoothableProducts(const Int8ChoiceContext& context,
+                                                  const Int8Choice& choice,
+                                                  const std::string& value);
+
+// Factors of values that are not smoothable are an error of the caller's.
 Smoothing SmoothInt8(const Int8ChoiceContext& context, const Int8Choice& choice,
-                     const Calibration& calibration, const SmoothingStrengths& strengths);
+                     const SmoothingFactors& factors);
 
 }  // namespace pared

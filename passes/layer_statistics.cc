@@ -5,7 +5,6 @@
 
 #include <algorithm>
 
-#include "evaluator/window.h"
 #include "kernels/gemm_f32.h"
 
 namespace pared {
@@ -19,86 +18,6 @@ int64_t ColumnsWanted(int64_t k) {
   const int64_t wanted = std::clamp(kColumnsPerInput * k, kColumnsMin, kColumnsMax);
   return std::max<int64_t>(1, std::min(wanted, kFloatsMax / k));
 }
-
-// `taken` of `count` positions: one at a scattered place of each of `taken` equal stretches, so
-// that no column of an image is preferred.
-std::vector<int64_t> ChoosePositions(int64_t count, int64_t taken, int64_t sample) {
-  std::vector<int64_t> positions;
-  if (taken >= count) {
-    for (int64_t i = 0; i < count; ++i) positions.push_back(i);
-    return positions;
-  }
-  for (int64_t i = 0; i < taken; ++i) {
-    const int64_t begin = i * count / taken, end = (i + 1) * count / taken;
-    const uint64_t scattered =
-        static_cast<uint64_t>(sample * taken + i + 1) * 0x9E3779B97F4A7C15u >> 33;
-    positions.push_back(begin +
-                        static_cast<int64_t>(scattered) % std::max<int64_t>(1, end - begin));
-  }
-  return positions;
-}
-
-// Appends the inputs of the output positions of one sample.
-class Gatherer {
- public:
-  Gatherer(const WeightSite& site, int64_t group) : site_(site), group_(group) {
-    if (site.node->op_type != "Conv") return;
-    window_ = ReadWindow(*site.node);
-    kernel_.assign(site.shape.begin() + 2, site.shape.end());
-  }
-
-  void Add(const Tensor& x, int64_t taken, int64_t sample, std::vector<float>& columns) const {
-    if (site_.node->op_type == "Conv") {
-      AddWindows(x, taken, sample, columns);
-      return;
-    }
-    const int64_t k = site_.layout.k;
-    const std::span<const float> values = x.data<float>();
-    for (const int64_t at : ChoosePositions(x.count() / k, taken, sample)) {
-      const auto row = values.begin() + at * k;
-      columns.insert(columns.end(), row, row + k);
-    }
-  }
-
- private:
-  void AddWindows(const Tensor& x, int64_t taken, int64_t sample,
-                  std::vector<float>& columns) const {
-    const Window w = PlanWindow(window_, x.shape(), kernel_);
-    const int64_t channels = site_.shape[1], all = x.shape()[1];
-    const std::span<const float> values = x.data<float>();
-    for (const int64_t at : ChoosePositions(x.shape()[0] * w.out_count(), taken, sample)) {
-      const int64_t image = at / w.out_count(), pixel = at % w.out_count();
-      const Axes3 out = {pixel / (w.out[1] * w.out[2]), pixel / w.out[2] % w.out[1],
-                         pixel % w.out[2]};
-      for (int64_t c = 0; c < channels; ++c) {
-        const int64_t plane = (image * all + group_ * channels + c) * w.in_count();
-        for (int64_t tap = 0; tap < w.taps(); ++tap) {
-          const int64_t offset = OffsetOf(w, out, tap);
-          columns.push_back(offset < 0 ? 0.0f : values[static_cast<size_t>(plane + offset)]);
-        }
-      }
-    }
-  }
-
-  // Within a channel; -1: in the padding.
-  static int64_t OffsetOf(const Window& w, const Axes3& out, int64_t tap) {
-    const Axes3 taps = {tap / (w.kernel[1] * w.kernel[2]), tap / w.kernel[2] % w.kernel[1],
-                        tap % w.kernel[2]};
-    int64_t offset = 0;
-    for (size_t axis = 0; axis < 3; ++axis) {
-      const int64_t at =
-          out[axis] * w.stride[axis] + taps[axis] * w.dilation[axis] - w.pad_begin[axis];
-      if (at < 0 || at >= w.in[axis]) return -1;
-      offset = offset * w.in[axis] + at;
-    }
-    return offset;
-  }
-
-  const WeightSite& site_;
-  int64_t group_;
-  WindowAttributes window_;
-  std::vector<int64_t> kernel_;
-};
 
 std::vector<double> TakeMeans(std::vector<float>& rows, int64_t width, bool is_centered) {
   std::vector<double> means(static_cast<size_t>(width), 0.0);
@@ -167,34 +86,28 @@ std::vector<float> Multiply(const Product& product, const std::vector<float>& a,
 std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
                                               const StatisticsRequest& request) {
   const WeightSite& site = *request.site;
-  const int64_t k = site.layout.k, rows = site.layout.rows;
-  const int64_t each =
-      (ColumnsWanted(k) + stream.sample_count() - 1) / std::max<int64_t>(1, stream.sample_count());
-  const Gatherer gatherer(site, request.group);
-  std::vector<float> x0, x;  // [count][k]
-  for (int64_t sample = request.fold; sample < stream.sample_count(); sample += request.folds) {
-    const Tensor* original = stream.Original(sample, site.node->inputs[0]);
-    const Tensor* edited = stream.Edited(sample, site.node->inputs[0]);
-    if (original == nullptr || edited == nullptr) return std::nullopt;
-    if (original->dtype() != DType::kFloat32 || original->shape() != edited->shape()) {
-      return std::nullopt;
-    }
-    gatherer.Add(*original, each, sample, x0);
-    gatherer.Add(*edited, each, sample, x);
-  }
+  const ColumnsRequest wanted = {&site, request.group, ColumnsWanted(site.layout.k),
+                                 request.folds, request.fold, false};
+  std::optional<LayerColumns> columns = TakeColumns(stream, wanted);
+  if (!columns) return std::nullopt;
+  return StatisticsOf(std::move(*columns), GroupWeight(site, request.group), request.is_centered);
+}
+
+LayerStatistics StatisticsOf(LayerColumns columns, const std::vector<float>& weight,
+                             bool is_centered) {
   LayerStatistics s;
-  s.k = k;
-  s.rows = rows;
-  s.count = std::ssize(x) / k;
-  std::vector<float> y =
-      Multiply({s.count, rows, k, false, true}, x0, GroupWeight(site, request.group));
-  s.x_mean = TakeMeans(x, k, request.is_centered);
-  s.y_mean = TakeMeans(y, rows, request.is_centered);
-  s.h = Multiply({k, k, s.count, true, false}, x, x);
-  s.g = Multiply({rows, k, s.count, true, false}, y, x);
-  s.y_square.assign(static_cast<size_t>(rows), 0.0);
+  s.k = columns.k;
+  s.rows = std::ssize(weight) / s.k;
+  s.count = columns.count;
+  std::vector<float>& x = columns.edited;
+  std::vector<float> y = Multiply({s.count, s.rows, s.k, false, true}, columns.original, weight);
+  s.x_mean = TakeMeans(x, s.k, is_centered);
+  s.y_mean = TakeMeans(y, s.rows, is_centered);
+  s.h = Multiply({s.k, s.k, s.count, true, false}, x, x);
+  s.g = Multiply({s.rows, s.k, s.count, true, false}, y, x);
+  s.y_square.assign(static_cast<size_t>(s.rows), 0.0);
   for (size_t i = 0; i < y.size(); ++i) {
-    s.y_square[i % static_cast<size_t>(rows)] += static_cast<double>(y[i]) * y[i];
+    s.y_square[i % static_cast<size_t>(s.rows)] += static_cast<double>(y[i]) * y[i];
   }
   return s;
 }

@@ -1,7 +1,4 @@
 // What one weighted node sees on the calibration data, as matrices for least squares.
-//
-// Conv is seen as a matrix product over windows (im2col) at sampled output positions, the same in
-// both models; which ones follows from the sample's number and the sizes alone.
 
 #pragma once
 
@@ -10,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "passes/layer_columns.h"
 #include "passes/layer_stream.h"
 #include "passes/weights.h"
 
@@ -40,6 +38,10 @@ struct StatisticsRequest {
 // nullopt: the layer's input is constant or not float.
 std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
                                               const StatisticsRequest& request);
+
+// y follows from columns.original, x is columns.edited.
+LayerStatistics StatisticsOf(LayerColumns columns, const std::vector<float>& weight,
+                             bool is_centered);
 
 // c [m][n] = a [m][k] b [k][n], row-major, with the process's fastest float kernels. The result
 // does not depend on the number of threads.

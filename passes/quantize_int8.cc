@@ -19,6 +19,8 @@
 #include "passes/calibrate.h"
 #include "passes/fold_affine.h"
 #include "passes/int8_fidelity.h"
+#include "passes/int8_fit.h"
+#include "passes/int8_local.h"
 #include "passes/int8_rewrite.h"
 #include "passes/int8_smooth.h"
 #include "passes/opset_raise.h"
@@ -35,13 +37,12 @@ enum class Granularity { kPerChannel, kPerTensor };
 
 // Candidates are compared on so many samples.
 constexpr int64_t kJudgeSamples = 16;
-constexpr double kSmoothingStrengths[] = {0.5, 0.75, 0.9};
 constexpr RangeMethod kRangeMethods[] = {RangeMethod::kPercentile, RangeMethod::kMinMax,
                                          RangeMethod::kMse, RangeMethod::kEntropy};
 // A candidate that differs from what is tried first must gain so much to be taken.
 constexpr double kGainMinDb = 0.25;
 
-enum class Method { kAuto, kMinMax, kPercentile, kEntropy, kMse };
+enum class Method { kAuto, kMinMax, kPercentile, kEntropy, kMse, kOutput };
 enum class Smooth { kAuto, kOff };
 enum class Format { kQdq, kQOperator };
 enum class Target { kOnnxruntime, kOpenvino, kPared };
@@ -66,9 +67,10 @@ struct Options {
 void Fields(FieldVisitor& f, Options& o) {
   f.Choice("granularity", o.granularity, {"per_channel", "per_tensor"},
            "One weight scale for each output channel, or one for each tensor.");
-  f.Choice("method", o.method, {"auto", "minmax", "percentile", "entropy", "mse"},
-           "How the range of an activation follows from the calibration data. \"auto\" measures "
-           "each on calibration samples and keeps the one with the highest SQNR.");
+  f.Choice("method", o.method, {"auto", "minmax", "percentile", "entropy", "mse", "output"},
+           "How the range of an activation follows from the calibration data. \"output\": it costs "
+           "the products that read it the least squared error. \"auto\" measures each on "
+           "calibration samples and keeps the one with the highest SQNR.");
   f.Number("percentile", o.percentile, {50, 100},
            "For method \"percentile\": share of the elements inside the range; the rest saturate.");
   f.Choice("smooth", o.smooth, {"auto", "off"},
@@ -187,10 +189,11 @@ class Search {
          PassContext& context)
       : options_(options), exclusions_(exclusions), context_(context) {
     settings_ = {options.granularity == Granularity::kPerChannel,
-                 {RangeMethod::kPercentile, options.percentile},
+                 {RangeMethod::kPercentile, options.percentile, {}},
                  options.bias_correction,
-                 options.reduce_range};
-    if (options.method != Method::kAuto) {
+                 options.reduce_range,
+                 {}};
+    if (options.method != Method::kAuto && options.method != Method::kOutput) {
       settings_.range.method = static_cast<RangeMethod>(static_cast<int>(options.method) - 1);
     }
     float_ = Choose(model, {});
@@ -201,9 +204,11 @@ class Search {
   Model Run() {
     calibration_ = Calibrate(float_->model, RequestFor(*float_), context_);
     judge_.emplace(float_->model, context_, kJudgeSamples);
+    settings_.range.known = KnownRanges();
     Try();
-    ChooseSmoothing();
+    SmoothProducts();
     ChooseMethod();
+    FitWeights();
     ReportSensitivity();
     if (options_.min_sqnr_db > 0 && best_db_ < options_.min_sqnr_db) ReturnToFloat();
     context_.report["ranges"] = std::move(best_.ranges);
@@ -258,74 +263,56 @@ class Search {
     return true;
   }
 
-  // First all values at one strength after the other, then each at the one that serves its
-  // products best. What is kept is what raises the SQNR of the outputs.
-  void ChooseSmoothing() {
-    context_.report["smoothed"] = Json::object();
+  // Kept where it raises the SQNR of the outputs.
+  void SmoothProducts() {
+    Json& report = context_.report["smoothed"] = Json::array();
     if (options_.smooth == Smooth::kOff) return;
-    plain_ = std::move(float_);
-    float_ = Choose(plain_->model, {});
-    plain_calibration_ = calibration_;
-    SmoothingStrengths best;
-    std::map<std::string, double> best_db = InputSqnrDb(best_.model);
-    for (const double strength : kSmoothingStrengths) {
-      SmoothingStrengths all;
-      for (const auto& [value, sqnr_db] : best_db) all[value] = strength;
-      const Int8Rewrite tried = TrySmoothing(all);
-      if (context_.report["smoothed"].empty() && tried.model.graph.nodes.empty()) return;
-      for (const auto& [value, sqnr_db] : InputSqnrDb(tried.model)) {
-        if (sqnr_db <= best_db.at(value) + kGainMinDb) continue;
-        best_db[value] = sqnr_db;
-        best[value] = strength;
-      }
+    const SmoothingFactors factors =
+        ChooseSmoothing(float_->context, float_->choice, calibration_, context_);
+    if (factors.empty()) return;
+    Smoothing smoothing = SmoothInt8(float_->context, float_->choice, factors);
+    std::unique_ptr<Candidate> plain = Choose(std::move(smoothing.model), {});
+    std::swap(plain, float_);
+    Calibration plain_calibration = Calibrate(float_->model, RequestFor(*float_), context_);
+    std::swap(plain_calibration, calibration_);
+    ValueRanges plain_ranges = std::move(settings_.range.known);
+    settings_.range.known = KnownRanges();
+    if (Try(kGainMinDb)) {
+      report = smoothing.values;
+      return;
     }
-    TrySmoothing(best);
+    float_ = std::move(plain);
+    calibration_ = std::move(plain_calibration);
+    settings_.range.known = std::move(plain_ranges);
   }
 
-  // Returns the quantized model; none where no value can be smoothed.
-  Int8Rewrite TrySmoothing(const SmoothingStrengths& strengths) {
-    Smoothing smoothing =
-        SmoothInt8(plain_->context, plain_->choice, plain_calibration_, strengths);
-    if (smoothing.values.empty()) return {};
-    std::unique_ptr<Candidate> tried = Choose(std::move(smoothing.model), {});
-    Calibration calibration = Calibrate(tried->model, RequestFor(*tried), context_);
-    Int8Rewrite rewrite = RewriteInt8(tried->context, tried->choice, calibration, settings_);
-    const double sqnr_db = judge_->SqnrDb(rewrite.model);
-    if (sqnr_db < best_db_ + kGainMinDb) return rewrite;
-    best_ = rewrite;
-    best_db_ = sqnr_db;
-    float_ = std::move(tried);
-    calibration_ = std::move(calibration);
-    Json& report = context_.report["smoothed"] = Json::object();
-    for (const std::string& value : smoothing.values) report[value] = strengths.at(value);
-    return rewrite;
-  }
-
-  // For each value that a product reads: the SQNR of the worst of its products.
-  std::map<std::string, double> InputSqnrDb(const Model& quantized) const {
-    const std::map<std::string, double> outputs =
-        NodeSqnrDb(plain_->model, plain_->choice, quantized, context_);
-    std::map<std::string, double> inputs;
-    for (const auto& [node, site] : plain_->choice.weights) {
-      const auto sqnr_db = outputs.find(node->outputs[0]);
-      if (site->input != 1 || sqnr_db == outputs.end()) continue;
-      if (node->op_type != "MatMul" && node->op_type != "Gemm") continue;
-      const auto [known, is_new] = inputs.emplace(node->inputs[0], sqnr_db->second);
-      known->second = std::min(known->second, sqnr_db->second);
-    }
-    return inputs;
+  ValueRanges KnownRanges() {
+    const bool is_chosen = options_.method == Method::kAuto || options_.method == Method::kOutput;
+    if (!is_chosen) return {};
+    return ChooseRanges(float_->context, float_->choice, calibration_, context_);
   }
 
   void ChooseMethod() {
     if (options_.method != Method::kAuto) return;
     constexpr const char* kNames[] = {"minmax", "percentile", "entropy", "mse"};
-    RangeMethod best = settings_.range.method;
+    context_.report["method"] = "output";
+    Int8Settings best = settings_;
+    settings_.range.known.clear();
     for (const RangeMethod method : kRangeMethods) {
       settings_.range.method = method;
-      if (method != best && Try(kGainMinDb)) best = method;
+      if (!Try(kGainMinDb)) continue;
+      best = settings_;
+      context_.report["method"] = kNames[static_cast<int>(method)];
     }
-    settings_.range.method = best;
-    context_.report["method"] = kNames[static_cast<int>(best)];
+    settings_ = std::move(best);
+  }
+
+  void FitWeights() {
+    settings_.fitted = FitInt8Weights(float_->context, float_->choice, best_, context_);
+    const double before = best_db_;
+    const bool gains = Try();
+    context_.report["rounding"] = {{"nearest_sqnr_db", before}, {"fits", gains}};
+    if (!gains) settings_.fitted.clear();
   }
 
   // The compute nodes by the SQNR of their outputs, the worst first.
@@ -413,8 +400,6 @@ class Search {
   Int8Settings settings_;
   std::unique_ptr<Candidate> float_;  // smoothed where that was kept
   Calibration calibration_;
-  std::unique_ptr<Candidate> plain_;  // before smoothing
-  Calibration plain_calibration_;
   std::optional<FidelityJudge> judge_;
   Int8Rewrite best_;
   double best_db_ = 0;

@@ -1,0 +1,156 @@
+#include "passes/int8_fit.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "model/rewrite.h"
+#include "passes/layer_statistics.h"
+#include "passes/least_squares.h"
+#include "passes/second_order_round.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kSamplesMax = 64;
+constexpr int64_t kColumnsMin = 1024, kColumnsMax = 4096;  // of all samples together
+constexpr double kDamping = 0.01;
+
+class Fitter {
+ public:
+  Fitter(const Int8ChoiceContext& context, const Int8Choice& choice, const Int8Rewrite& nearest,
+         PassContext& pass_context)
+      : context_(context),
+        choice_(choice),
+        nearest_(nearest),
+        pass_context_(pass_context),
+        model_(*context.model),
+        edited_(*context.model),
+        names_(*context.model) {}
+
+  FittedWeights Run() {
+    LayerStream stream(model_, pass_context_, std::min(CalibrationCount(pass_context_), kSamplesMax));
+    for (size_t i = 0; i < model_.graph.nodes.size(); ++i) {
+      const auto site = choice_.weights.find(&model_.graph.nodes[i]);
+      if (site == choice_.weights.end() || !CanFit(*site->second)) continue;
+      stream.AdvanceTo(i, edited_);
+      FitSite(stream, *site->second, i);
+    }
+    return std::move(fitted_);
+  }
+
+ private:
+  bool CanFit(const WeightSite& site) const {
+    if (site.root.first != &model_.graph || !WhyNoStatistics(site).empty()) return false;
+    const auto is_same = [&](const WeightSite& other) { return other.root == site.root; };
+    return std::ranges::count_if(context_.scan->sites, is_same) == 1 &&
+           context_.index->consumers(site.root.second).size() == 1;
+  }
+
+  // Whether the rewriting gives the node a bias that takes up the mean of what is lost.
+  bool HasBias(const Node& node) const {
+    if (node.op_type == "MatMul") return false;
+    if (node.inputs.size() < 3 || node.inputs[2].empty()) return true;
+    const Tensor* bias =
+        ConstantOf(model_.graph, *context_.index, node.inputs[2], model_.ir_version);
+    return bias != nullptr && bias->dtype() == DType::kFloat32;
+  }
+
+  void FitSite(const LayerStream& stream, const WeightSite& site, size_t at) {
+    const Node& node = model_.graph.nodes[at];
+    const QuantizedWeight& rounded = nearest_.weights.at(node.outputs[0]);
+    FittedWeight fitted{rounded.codes, {}};
+    const bool has_bias = HasBias(node);
+    for (int64_t group = 0; group < site.layout.groups; ++group) {
+      if (!FitGroup(stream, {&site, group, has_bias}, rounded, fitted)) return;
+    }
+    Edit(site, rounded, fitted.codes);
+    if (has_bias) ShiftBias(fitted.mean_loss, at);
+    fitted_.emplace(node.outputs[0], std::move(fitted));
+  }
+
+  // False: the group's input is constant, or its Hessian has no factors.
+  bool FitGroup(const LayerStream& stream, const StatisticsRequest& request,
+                const QuantizedWeight& rounded, FittedWeight& fitted) const {
+    const WeightSite& site = *request.site;
+    const int64_t k = site.layout.k, rows = site.layout.rows;
+    const ColumnsRequest wanted = {&site, request.group,
+                                   std::clamp(k, kColumnsMin, kColumnsMax), 1, 0, false};
+    std::optional<LayerColumns> columns = TakeColumns(stream, wanted);
+    if (!columns) return false;
+    RoundToCodes(nearest_.params.at(site.node->inputs[0]), columns->edited);
+    const std::vector<float> original = GroupWeight(site, request.group);
+    const LayerStatistics s = StatisticsOf(std::move(*columns), original, request.is_centered);
+    std::vector<bool> zero;
+    for (const float weight : original) zero.push_back(weight == 0);
+    const std::vector<float> best = SolveMasked({&s, &original, kDamping}, zero, original);
+    std::vector<float> scales;
+    for (int64_t row = 0; row < rows; ++row) {
+      scales.push_back(ScaleOf(site, rounded, site.layout.Index(request.group, row, 0)));
+    }
+    const auto codes = RoundSecondOrder({&s, &best, &scales, 127, kDamping});
+    if (!codes) return false;
+    for (int64_t row = 0; row < rows; ++row) {
+      double loss = s.y_mean[static_cast<size_t>(row)];
+      for (int64_t i = 0; i < k; ++i) {
+        const int8_t code = (*codes)[static_cast<size_t>(row * k + i)];
+        fitted.codes[static_cast<size_t>(site.layout.Index(request.group, row, i))] = code;
+        loss -= s.x_mean[static_cast<size_t>(i)] * code * scales[static_cast<size_t>(row)];
+      }
+      if (request.is_centered) fitted.mean_loss.push_back(loss);
+    }
+    return true;
+  }
+
+  static float ScaleOf(const WeightSite& site, const QuantizedWeight& weight, int64_t viewed) {
+    const int64_t channel = weight.axis ? ChannelOf(site.shape, *weight.axis, viewed) : 0;
+    return weight.scales[static_cast<size_t>(channel)];
+  }
+
+  void Edit(const WeightSite& site, const QuantizedWeight& rounded,
+            const std::vector<int8_t>& codes) {
+    std::vector<float> stored(codes.size());
+    for (size_t i = 0; i < codes.size(); ++i) {
+      const int64_t viewed = static_cast<int64_t>(i);
+      stored[static_cast<size_t>(site.StoredIndex(viewed))] =
+          static_cast<float>(codes[i]) * ScaleOf(site, rounded, viewed);
+    }
+    ReplaceConstants(edited_, {{{&edited_.graph, site.root.second},
+                                Tensor::Make(site.stored.shape(), std::move(stored))}});
+  }
+
+  // Gemm and Conv without a bias get one.
+  void ShiftBias(const std::vector<double>& shift, size_t at) {
+    Node& node = edited_.graph.nodes[at];
+    std::vector<float> bias(shift.begin(), shift.end());
+    node.inputs.resize(3);
+    if (!node.inputs[2].empty()) {
+      const Tensor* old =
+          ConstantOf(model_.graph, *context_.index, node.inputs[2], model_.ir_version);
+      const std::span<const float> values = old->data<float>();
+      if (values.size() != 1 && values.size() != bias.size()) return;
+      for (size_t i = 0; i < bias.size(); ++i) bias[i] += values[values.size() == 1 ? 0 : i];
+    }
+    node.inputs[2] = names_.Make(node.outputs[0] + "_fitted_bias");
+    const Shape shape = {std::ssize(bias)};
+    edited_.graph.initializers.set(node.inputs[2], {Tensor::Make<float>(shape, std::move(bias)), ""});
+  }
+
+  const Int8ChoiceContext& context_;
+  const Int8Choice& choice_;
+  const Int8Rewrite& nearest_;
+  PassContext& pass_context_;
+  const Model& model_;
+  Model edited_;
+  FreshNames names_;
+  FittedWeights fitted_;
+};
+
+}  // namespace
+
+FittedWeights FitInt8Weights(const Int8ChoiceContext& context, const Int8Choice& choice,
+                             const Int8Rewrite& nearest, PassContext& pass_context) {
+  return Fitter(context, choice, nearest, pass_context).Run();
+}
+
+}  // namespace pared

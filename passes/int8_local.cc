@@ -1,0 +1,283 @@
+#include "passes/int8_local.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <optional>
+
+#include "passes/int8_params.h"
+#include "passes/layer_statistics.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kSamplesMax = 64;
+constexpr int64_t kColumns = 768;   // of all samples together
+constexpr int64_t kGroupsMax = 16;  // of a grouped convolution
+constexpr int kCuts = 16;           // ranges tried: each a quarter of an octave less
+constexpr double kHopeless = 2;     // times the least error: narrower ranges are not tried
+constexpr double kGainMin = 0.9;    // smoothing must lower the error by so much
+constexpr float kCodeMax = 127;
+
+using Matrix = std::vector<float>;
+
+// One product (one group of a convolution) at the sampled positions.
+struct ReadProduct {
+  int64_t k = 0, rows = 0, count = 0;
+  Matrix x, w, y;             // [count][k], [rows][k], [count][rows]
+  std::vector<double> trust;  // of each position
+};
+
+bool IsMatrixProduct(const WeightSite& site) { return site.node->op_type != "Conv"; }
+
+std::vector<double> EnergyByRow(const ReadProduct& p) {
+  std::vector<double> energy(static_cast<size_t>(p.count), 0.0);
+  for (size_t i = 0; i < p.y.size(); ++i) {
+    energy[i / static_cast<size_t>(p.rows)] += static_cast<double>(p.y[i]) * p.y[i];
+  }
+  return energy;
+}
+
+// Rows that hardly say anything count no more than the middle one.
+void TrustRows(ReadProduct& p) {
+  const std::vector<double> energy = EnergyByRow(p);
+  std::vector<double> sorted = energy;
+  std::ranges::sort(sorted);
+  const double middle = sorted.empty() ? 0 : sorted[sorted.size() / 2];
+  for (size_t i = 0; i < energy.size(); ++i) {
+    const double sum = energy[i] + middle;
+    p.trust[i] = sum > 0 ? 1 / (sum * static_cast<double>(p.count)) : 0;
+  }
+}
+
+void TrustAlike(std::span<ReadProduct> groups) {
+  double energy = 0;
+  for (const ReadProduct& p : groups) {
+    for (const double row : EnergyByRow(p)) energy += row;
+  }
+  for (ReadProduct& p : groups) std::ranges::fill(p.trust, energy > 0 ? 1 / energy : 0);
+}
+
+double ErrorOf(const ReadProduct& p, const Matrix& x, const Matrix& w) {
+  const Matrix y = Multiply({p.count, p.rows, p.k, false, true}, x, w);
+  double error = 0;
+  for (size_t i = 0; i < y.size(); ++i) {
+    const double difference = static_cast<double>(y[i]) - p.y[i];
+    error += p.trust[i / static_cast<size_t>(p.rows)] * difference * difference;
+  }
+  return error;
+}
+
+Matrix Rounded(Matrix x, ValueRange range) {
+  RoundToCodes(ParamsOf(range), x);
+  return x;
+}
+
+// Symmetric, by output channel.
+Matrix RoundedWeight(Matrix w, int64_t k) {
+  for (auto row = w.begin(); row != w.end(); row += k) {
+    float largest = 0;
+    for (auto at = row; at != row + k; ++at) largest = std::max(largest, std::fabs(*at));
+    if (largest == 0) continue;
+    const float scale = largest / kCodeMax;
+    for (auto at = row; at != row + k; ++at) *at = std::nearbyint(*at / scale) * scale;
+  }
+  return w;
+}
+
+ValueRange RangeOfElements(const Matrix& x) {
+  ValueRange range;
+  for (const float element : x) {
+    range = {std::min(range.min, element), std::max(range.max, element)};
+  }
+  return range;
+}
+
+// The products that read one value.
+class Products {
+ public:
+  void Add(const LayerStream& stream, const WeightSite& site) {
+    const int64_t groups = std::min(site.layout.groups, kGroupsMax);
+    const size_t first = products_.size();
+    for (int64_t i = 0; i < groups; ++i) {
+      const int64_t group = i * site.layout.groups / groups;
+      std::optional<LayerColumns> columns = TakeColumns(
+          stream,
+          {&site, group, kColumns, 1, 0, true});
+      if (!columns || columns->count == 0) continue;
+      ReadProduct p;
+      p.k = columns->k;
+      p.rows = site.layout.rows;
+      p.count = columns->count;
+      p.x = std::move(columns->original);
+      p.w = GroupWeight(site, group);
+      p.y = Multiply({p.count, p.rows, p.k, false, true}, p.x, p.w);
+      p.trust.assign(static_cast<size_t>(p.count), 0.0);
+      products_.push_back(std::move(p));
+    }
+    const std::span<ReadProduct> added = std::span(products_).subspan(first);
+    if (!IsMatrixProduct(site)) {
+      TrustAlike(added);
+    } else {
+      for (ReadProduct& p : added) TrustRows(p);
+    }
+  }
+
+  bool empty() const { return products_.empty(); }
+
+  ValueRange BestRange(ValueRange seen) const {
+    const float largest = std::max(-seen.min, seen.max);
+    ValueRange best = seen;
+    double least = -1;
+    for (int i = 0; i < kCuts; ++i) {
+      const float cut = largest * std::exp2(static_cast<float>(-i) / 4);
+      const ValueRange range = {std::max(seen.min, -cut), std::min(seen.max, cut)};
+      double error = 0;
+      for (const ReadProduct& p : products_) error += ErrorOf(p, Rounded(p.x, range), p.w);
+      if (least < 0 || error < least) {
+        least = error;
+        best = range;
+      } else if (error > kHopeless * least) {
+        break;
+      }
+    }
+    return best;
+  }
+
+  double ErrorOfSmoothing(const std::vector<float>& factors) const {
+    double error = 0;
+    for (const ReadProduct& p : products_) {
+      Matrix x = p.x, w = p.w;
+      for (size_t i = 0; i < x.size(); ++i) x[i] /= factors[i % factors.size()];
+      for (size_t i = 0; i < w.size(); ++i) w[i] *= factors[i % factors.size()];
+      const ValueRange range = RangeOfElements(x);
+      error += ErrorOf(p, Rounded(std::move(x), range), RoundedWeight(std::move(w), p.k));
+    }
+    return error;
+  }
+
+  // Of each input channel, over all products.
+  std::vector<float> WeightMagnitudes() const {
+    std::vector<float> largest(static_cast<size_t>(products_[0].k), 0.0f);
+    for (const ReadProduct& p : products_) {
+      for (size_t i = 0; i < p.w.size(); ++i) {
+        float& channel = largest[i % largest.size()];
+        channel = std::max(channel, std::fabs(p.w[i]));
+      }
+    }
+    return largest;
+  }
+
+ private:
+  std::vector<ReadProduct> products_;
+};
+
+// Calls `visit` for each value right before the first node that multiplies it, with its products.
+using Visit = std::function<void(const std::string& value, const Products& products)>;
+using SitesOf = std::function<std::vector<const WeightSite*>(const std::string& value)>;
+
+void VisitValues(const Int8ChoiceContext& context, const SitesOf& sites_of,
+                 PassContext& pass_context, const Visit& visit) {
+  const Model& model = *context.model;
+  LayerStream stream(model, pass_context, std::min(CalibrationCount(pass_context), kSamplesMax));
+  std::unordered_set<std::string> visited;
+  for (size_t i = 0; i < model.graph.nodes.size(); ++i) {
+    const Node& node = model.graph.nodes[i];
+    if (node.inputs.empty() || visited.contains(node.inputs[0])) continue;
+    const std::vector<const WeightSite*> sites = sites_of(node.inputs[0]);
+    if (sites.empty()) continue;
+    visited.insert(node.inputs[0]);
+    stream.AdvanceTo(i, model);
+    Products products;
+    for (const WeightSite* site : sites) products.Add(stream, *site);
+    if (!products.empty()) visit(node.inputs[0], products);
+  }
+}
+
+// Factors beyond these bounds follow from a channel that next to nothing is known of.
+constexpr float kFactorMax = 1e4f;
+
+std::vector<float> PowerFactors(const std::vector<float>& inputs, const std::vector<float>& weights,
+                                float strength) {
+  std::vector<float> factors;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const bool is_known = inputs[i] > 0 && weights[i] > 0;
+    const float factor =
+        is_known ? std::pow(inputs[i], strength) / std::pow(weights[i], 1 - strength) : 1;
+    factors.push_back(std::clamp(factor, 1 / kFactorMax, kFactorMax));
+  }
+  return factors;
+}
+
+std::vector<float> CutFactors(const std::vector<float>& inputs, float most) {
+  std::vector<float> factors;
+  for (const float input : inputs) factors.push_back(std::clamp(input / most, 1.0f, kFactorMax));
+  return factors;
+}
+
+std::vector<std::vector<float>> SmoothingCandidates(const std::vector<float>& inputs,
+                                                    const std::vector<float>& weights) {
+  std::vector<std::vector<float>> candidates;
+  for (const float strength : {0.4f, 0.5f, 0.6f, 0.75f, 0.9f}) {
+    candidates.push_back(PowerFactors(inputs, weights, strength));
+  }
+  std::vector<float> sorted = inputs;
+  std::ranges::sort(sorted);
+  const float largest = sorted.back(), middle = sorted[sorted.size() / 2];
+  for (const float part : {1.5f, 2.0f, 3.0f, 4.0f, 6.0f, 8.0f, 12.0f, 16.0f}) {
+    if (largest / part > middle) candidates.push_back(CutFactors(inputs, largest / part));
+  }
+  if (middle > 0) candidates.push_back(CutFactors(inputs, middle));
+  return candidates;
+}
+
+}  // namespace
+
+ValueRanges ChooseRanges(const Int8ChoiceContext& context, const Int8Choice& choice,
+                         const Calibration& calibration, PassContext& pass_context) {
+  ValueRanges ranges;
+  const auto sites_of = [&](const std::string& value) {
+    std::vector<const WeightSite*> sites;
+    if (!calibration.sketches.contains(value)) return sites;
+    for (const Node* reader : context.index->consumers(value)) {
+      const auto site = choice.weights.find(reader);
+      if (site == choice.weights.end() || reader->inputs[0] != value) continue;
+      if (WhyNoStatistics(*site->second).empty()) sites.push_back(site->second);
+    }
+    return sites;
+  };
+  VisitValues(context, sites_of, pass_context,
+              [&](const std::string& value, const Products& products) {
+                ranges[value] = products.BestRange(calibration.sketches.at(value).min_max());
+              });
+  return ranges;
+}
+
+SmoothingFactors ChooseSmoothing(const Int8ChoiceContext& context, const Int8Choice& choice,
+                                 const Calibration& calibration, PassContext& pass_context) {
+  SmoothingFactors chosen;
+  const auto sites_of = [&](const std::string& value) {
+    const auto channels = calibration.channels.find(value);
+    if (channels == calibration.channels.end()) return std::vector<const WeightSite*>{};
+    std::vector<const WeightSite*> sites = SmoothableProducts(context, choice, value);
+    const int64_t k = std::ssize(channels->second.magnitudes);
+    const bool fit = std::ranges::all_of(
+        sites, [&](const WeightSite* site) { return site->layout.k == k; });
+    return fit ? sites : std::vector<const WeightSite*>{};
+  };
+  VisitValues(context, sites_of, pass_context,
+              [&](const std::string& value, const Products& products) {
+                const std::vector<float>& inputs = calibration.channels.at(value).magnitudes;
+                double least = kGainMin * products.ErrorOfSmoothing(
+                                              std::vector<float>(inputs.size(), 1.0f));
+                for (auto& factors : SmoothingCandidates(inputs, products.WeightMagnitudes())) {
+                  const double error = products.ErrorOfSmoothing(factors);
+                  if (error >= least) continue;
+                  least = error;
+                  chosen[value] = std::move(factors);
+                }
+              });
+  return chosen;
+}
+
+}  // namespace pared

@@ -1,0 +1,126 @@
+#include "passes/layer_columns.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "evaluator/window.h"
+
+namespace pared {
+namespace {
+
+// `taken` of `count` positions: one at a scattered place of each of `taken` equal stretches, so
+// that no column of an image is preferred.
+std::vector<int64_t> ChoosePositions(int64_t count, int64_t taken, int64_t sample) {
+  std::vector<int64_t> positions;
+  if (taken >= count) {
+    for (int64_t i = 0; i < count; ++i) positions.push_back(i);
+    return positions;
+  }
+  for (int64_t i = 0; i < taken; ++i) {
+    const int64_t begin = i * count / taken, end = (i + 1) * count / taken;
+    const uint64_t scattered =
+        static_cast<uint64_t>(sample * taken + i + 1) * 0x9E3779B97F4A7C15u >> 33;
+    positions.push_back(begin +
+                        static_cast<int64_t>(scattered) % std::max<int64_t>(1, end - begin));
+  }
+  return positions;
+}
+
+// Appends the inputs of the output positions of one sample.
+class Gatherer {
+ public:
+  Gatherer(const WeightSite& site, int64_t group, bool with_largest)
+      : site_(site), group_(group), with_largest_(with_largest) {
+    if (site.node->op_type != "Conv") return;
+    window_ = ReadWindow(*site.node);
+    kernel_.assign(site.shape.begin() + 2, site.shape.end());
+  }
+
+  void Add(const Tensor& x, int64_t taken, int64_t sample, std::vector<float>& columns) const {
+    if (site_.node->op_type == "Conv") {
+      AddWindows(x, taken, sample, columns);
+      return;
+    }
+    const int64_t k = site_.layout.k;
+    const std::span<const float> values = x.data<float>();
+    std::vector<int64_t> positions = ChoosePositions(x.count() / k, taken, sample);
+    if (with_largest_ && x.count() > 0) AddLargest(values, k, positions);
+    for (const int64_t at : positions) {
+      const auto row = values.begin() + at * k;
+      columns.insert(columns.end(), row, row + k);
+    }
+  }
+
+ private:
+  // In place of the first, so that every sample gives as many.
+  static void AddLargest(std::span<const float> values, int64_t k,
+                         std::vector<int64_t>& positions) {
+    const auto by_magnitude = [](float a, float b) { return std::fabs(a) < std::fabs(b); };
+    const int64_t row = (std::ranges::max_element(values, by_magnitude) - values.begin()) / k;
+    if (std::ranges::find(positions, row) == positions.end()) positions[0] = row;
+  }
+
+  void AddWindows(const Tensor& x, int64_t taken, int64_t sample,
+                  std::vector<float>& columns) const {
+    const Window w = PlanWindow(window_, x.shape(), kernel_);
+    const int64_t channels = site_.shape[1], all = x.shape()[1];
+    const std::span<const float> values = x.data<float>();
+    for (const int64_t at : ChoosePositions(x.shape()[0] * w.out_count(), taken, sample)) {
+      const int64_t image = at / w.out_count(), pixel = at % w.out_count();
+      const Axes3 out = {pixel / (w.out[1] * w.out[2]), pixel / w.out[2] % w.out[1],
+                         pixel % w.out[2]};
+      for (int64_t c = 0; c < channels; ++c) {
+        const int64_t plane = (image * all + group_ * channels + c) * w.in_count();
+        for (int64_t tap = 0; tap < w.taps(); ++tap) {
+          const int64_t offset = OffsetOf(w, out, tap);
+          columns.push_back(offset < 0 ? 0.0f : values[static_cast<size_t>(plane + offset)]);
+        }
+      }
+    }
+  }
+
+  // Within a channel; -1: in the padding.
+  static int64_t OffsetOf(const Window& w, const Axes3& out, int64_t tap) {
+    const Axes3 taps = {tap / (w.kernel[1] * w.kernel[2]), tap / w.kernel[2] % w.kernel[1],
+                        tap % w.kernel[2]};
+    int64_t offset = 0;
+    for (size_t axis = 0; axis < 3; ++axis) {
+      const int64_t at =
+          out[axis] * w.stride[axis] + taps[axis] * w.dilation[axis] - w.pad_begin[axis];
+      if (at < 0 || at >= w.in[axis]) return -1;
+      offset = offset * w.in[axis] + at;
+    }
+    return offset;
+  }
+
+  const WeightSite& site_;
+  int64_t group_;
+  bool with_largest_;
+  WindowAttributes window_;
+  std::vector<int64_t> kernel_;
+};
+
+}  // namespace
+
+std::optional<LayerColumns> TakeColumns(const LayerStream& stream, const ColumnsRequest& request) {
+  const WeightSite& site = *request.site;
+  const int64_t samples = std::max<int64_t>(1, stream.sample_count());
+  const int64_t each = (request.columns + samples - 1) / samples;
+  const Gatherer gatherer(site, request.group, request.with_largest);
+  LayerColumns columns;
+  columns.k = site.layout.k;
+  for (int64_t sample = request.fold; sample < stream.sample_count(); sample += request.folds) {
+    const Tensor* original = stream.Original(sample, site.node->inputs[0]);
+    const Tensor* edited = stream.Edited(sample, site.node->inputs[0]);
+    if (original == nullptr || edited == nullptr) return std::nullopt;
+    if (original->dtype() != DType::kFloat32 || original->shape() != edited->shape()) {
+      return std::nullopt;
+    }
+    gatherer.Add(*original, each, sample, columns.original);
+    gatherer.Add(*edited, each, sample, columns.edited);
+  }
+  columns.count = std::ssize(columns.edited) / columns.k;
+  return columns;
+}
+
+}  // namespace pared

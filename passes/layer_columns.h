@@ -1,0 +1,35 @@
+// What one weighted node reads on the calibration data, as columns of a matrix product.
+//
+// Conv is seen as a matrix product over windows (im2col) at sampled output positions, the same in
+// both models; which ones follows from the sample's number and the sizes alone.
+
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "passes/layer_stream.h"
+#include "passes/weights.h"
+
+namespace pared {
+
+struct LayerColumns {
+  int64_t k = 0, count = 0;
+  std::vector<float> original, edited;  // [count][k], of the two models
+};
+
+struct ColumnsRequest {
+  const WeightSite* site = nullptr;
+  int64_t group = 0;
+  int64_t columns = 0;           // wanted of all samples together
+  int64_t folds = 1, fold = 0;  // only every folds-th sample, from `fold` on
+  // Of a matrix product: also the position of each sample that holds its largest input, which may
+  // be the one token of a thousand that a range must not cut.
+  bool with_largest = false;
+};
+// Of a site that WhyNoStatistics (layer_statistics.h) allows, right before its node. nullopt: the
+// layer's input is constant or not float32.
+std::optional<LayerColumns> TakeColumns(const LayerStream& stream, const ColumnsRequest& request);
+
+}  // namespace pared
