@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "evaluator/executor.h"
 #include "model/rewrite.h"
 #include "passes/calibrate.h"
 
@@ -12,6 +11,7 @@ namespace pared {
 namespace {
 
 constexpr int64_t kSensitivitySamples = 4;
+constexpr int64_t kPartsMax = 16;  // of one output
 
 std::vector<int64_t> Spread(int64_t count, int64_t most) {
   std::vector<int64_t> samples;
@@ -56,6 +56,25 @@ Twins MakeTwins(const Model& model, const Int8Choice& choice, const Model& quant
   return twins;
 }
 
+// Operators that hand the elements of their first input on.
+const std::unordered_set<std::string> kHanding = {"Transpose", "Reshape",    "Identity",
+                                                  "Squeeze",   "Unsqueeze",  "Flatten",
+                                                  "Softmax",   "LogSoftmax", "Cast"};
+
+void AddParts(const GraphIndex& index, const std::string& value, std::vector<std::string>& parts) {
+  const Node* node = index.producer(value);
+  while (node != nullptr && kHanding.contains(node->op_type) &&
+         index.producer(node->inputs[0]) != nullptr) {
+    node = index.producer(node->inputs[0]);
+  }
+  if (node == nullptr) return;
+  if (node->op_type != "Concat") {
+    parts.push_back(node->outputs[0]);
+    return;
+  }
+  for (const std::string& input : node->inputs) AddParts(index, input, parts);
+}
+
 }  // namespace
 
 void Fidelity::Add(const Tensor& want, const Tensor& got) {
@@ -78,27 +97,47 @@ double Fidelity::sqnr_db() const {
   return std::clamp(10 * std::log10(energy / noise), -kLimit, kLimit);
 }
 
-FidelityJudge::FidelityJudge(const Model& model, const PassContext& context, int64_t samples_max)
-    : context_(context), samples_(Spread(CalibrationCount(context), samples_max)) {
-  const Executor executor(model, Unfused(context));
-  for (const int64_t sample : samples_) {
-    wanted_.push_back(executor.Run(context.calibration->Sample(sample, executor.inputs())));
+std::vector<std::string> JudgedValues(const Graph& graph) {
+  const GraphIndex index(graph);
+  std::vector<std::string> judged;
+  for (const ValueInfo& output : graph.outputs) {
+    std::vector<std::string> parts;
+    AddParts(index, output.name, parts);
+    if (std::ssize(parts) > kPartsMax) parts = {output.name};
+    judged.insert(judged.end(), parts.begin(), parts.end());
   }
+  return judged;
+}
+
+FidelityJudge::FidelityJudge(const Model& model, const PassContext& context, int64_t samples_max)
+    : context_(context),
+      samples_(Spread(CalibrationCount(context), samples_max)),
+      judged_(JudgedValues(model.graph)) {
+  const Executor executor(model, Unfused(context));
+  for (const int64_t sample : samples_) wanted_.push_back(Watch(executor, sample));
+}
+
+FidelityJudge::Values FidelityJudge::Watch(const Executor& executor, int64_t sample) const {
+  Values values;
+  const Observer observer = [&](const std::string& value, const Tensor& tensor) {
+    if (std::ranges::find(judged_, value) != judged_.end()) values.insert_or_assign(value, tensor);
+  };
+  executor.Run(context_.calibration->Sample(sample, executor.inputs()), &observer);
+  return values;
 }
 
 double FidelityJudge::SqnrDb(const Model& candidate) const {
   const Executor executor(candidate, Unfused(context_));
-  std::map<size_t, Fidelity> outputs;
+  std::map<std::string, Fidelity> fidelities;
   for (size_t i = 0; i < samples_.size(); ++i) {
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while measuring");
-    const std::vector<Tensor> got =
-        executor.Run(context_.calibration->Sample(samples_[i], executor.inputs()));
-    for (size_t j = 0; j < got.size(); ++j) {
-      if (wanted_[i][j].dtype() == DType::kFloat32) outputs[j].Add(wanted_[i][j], got[j]);
+    const Values got = Watch(executor, samples_[i]);
+    for (const auto& [value, wanted] : wanted_[i]) {
+      if (wanted.dtype() == DType::kFloat32) fidelities[value].Add(wanted, got.at(value));
     }
   }
   double worst = Fidelity{}.sqnr_db();
-  for (const auto& [output, fidelity] : outputs) worst = std::min(worst, fidelity.sqnr_db());
+  for (const auto& [value, fidelity] : fidelities) worst = std::min(worst, fidelity.sqnr_db());
   return worst;
 }
 

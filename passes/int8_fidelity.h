@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
+#include "evaluator/executor.h"
 #include "model/graph.h"
 #include "passes/int8_choice.h"
 #include "passes/pass.h"
@@ -21,19 +23,29 @@ struct Fidelity {
   double sqnr_db() const;  // 200 at most, where nothing differs; -200 at least
 };
 
-// Keeps the outputs of the float model, so that many candidates compare with one run of it.
+// The values by which a model is judged: its outputs, and in place of an output that a last Concat
+// joins, its parts - the coordinates of boxes would hide what becomes of their scores - and in
+// place of a last Softmax, what it is made of: probabilities near 0 and 1 hide all but a few
+// samples.
+std::vector<std::string> JudgedValues(const Graph& graph);
+
+// Keeps the judged values of the float model, so that many candidates compare with one run of it.
 class FidelityJudge {
  public:
   // Looks at `samples_max` samples at most, spread over all.
   FidelityJudge(const Model& model, const PassContext& context, int64_t samples_max);
 
-  // Of the worst float32 output: an average would hide an output that collapses.
+  // Of the worst judged value: an average would hide an output that collapses.
   double SqnrDb(const Model& candidate) const;
 
  private:
+  using Values = std::unordered_map<std::string, Tensor>;
+  Values Watch(const Executor& executor, int64_t sample) const;
+
   const PassContext& context_;
   std::vector<int64_t> samples_;
-  std::vector<std::vector<Tensor>> wanted_;  // per sample
+  std::vector<std::string> judged_;
+  std::vector<Values> wanted_;  // per sample
 };
 
 // The sensitivity of each compute node: SQNR of its own output where only this node is INT8, its

@@ -29,7 +29,8 @@ class Fitter {
         names_(*context.model) {}
 
   FittedWeights Run() {
-    LayerStream stream(model_, pass_context_, std::min(CalibrationCount(pass_context_), kSamplesMax));
+    LayerStream stream(model_, pass_context_,
+                       std::min(CalibrationCount(pass_context_), kSamplesMax));
     for (size_t i = 0; i < model_.graph.nodes.size(); ++i) {
       const auto site = choice_.weights.find(&model_.graph.nodes[i]);
       if (site == choice_.weights.end() || !CanFit(*site->second)) continue;
@@ -74,12 +75,13 @@ class Fitter {
                 const QuantizedWeight& rounded, FittedWeight& fitted) const {
     const WeightSite& site = *request.site;
     const int64_t k = site.layout.k, rows = site.layout.rows;
-    const ColumnsRequest wanted = {&site, request.group,
-                                   std::clamp(k, kColumnsMin, kColumnsMax), 1, 0, false};
+    const ColumnsRequest wanted = {&site, request.group, std::clamp(k, kColumnsMin, kColumnsMax), 1,
+                                   0,     false};
     std::optional<LayerColumns> columns = TakeColumns(stream, wanted);
     if (!columns) return false;
     RoundToCodes(nearest_.params.at(site.node->inputs[0]), columns->edited);
     const std::vector<float> original = GroupWeight(site, request.group);
+    if (!request.is_centered) WeightRows(site, original, *columns);
     const LayerStatistics s = StatisticsOf(std::move(*columns), original, request.is_centered);
     std::vector<bool> zero;
     for (const float weight : original) zero.push_back(weight == 0);
@@ -100,6 +102,20 @@ class Fitter {
       if (request.is_centered) fitted.mean_loss.push_back(loss);
     }
     return true;
+  }
+
+  // Makes the squared error of each position count as PositionWeights says.
+  static void WeightRows(const WeightSite& site, const std::vector<float>& weight,
+                         LayerColumns& columns) {
+    const std::vector<float> y = Multiply({columns.count, site.layout.rows, columns.k, false, true},
+                                          columns.original, weight);
+    const std::vector<double> weights = PositionWeights(site, y, site.layout.rows);
+    const size_t k = static_cast<size_t>(columns.k);
+    for (size_t i = 0; i < columns.edited.size(); ++i) {
+      const float factor = static_cast<float>(std::sqrt(weights[i / k]));
+      columns.original[i] *= factor;
+      columns.edited[i] *= factor;
+    }
   }
 
   static float ScaleOf(const WeightSite& site, const QuantizedWeight& weight, int64_t viewed) {
@@ -133,7 +149,8 @@ class Fitter {
     }
     node.inputs[2] = names_.Make(node.outputs[0] + "_fitted_bias");
     const Shape shape = {std::ssize(bias)};
-    edited_.graph.initializers.set(node.inputs[2], {Tensor::Make<float>(shape, std::move(bias)), ""});
+    edited_.graph.initializers.set(node.inputs[2],
+                                   {Tensor::Make<float>(shape, std::move(bias)), ""});
   }
 
   const Int8ChoiceContext& context_;

@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 
+#include "passes/int8_cone.h"
 #include "passes/int8_params.h"
 #include "passes/layer_statistics.h"
 
@@ -14,9 +15,10 @@ namespace {
 constexpr int64_t kSamplesMax = 64;
 constexpr int64_t kColumns = 768;   // of all samples together
 constexpr int64_t kGroupsMax = 16;  // of a grouped convolution
-constexpr int kCuts = 16;           // ranges tried: each a quarter of an octave less
-constexpr double kHopeless = 2;     // times the least error: narrower ranges are not tried
-constexpr double kGainMin = 0.9;    // smoothing must lower the error by so much
+constexpr int64_t kConeSamples = 8;
+constexpr int kCuts = 16;         // ranges tried: each a quarter of an octave less
+constexpr double kHopeless = 2;   // times the least error: narrower ranges are not tried
+constexpr double kGainMin = 0.9;  // smoothing must lower the error by so much
 constexpr float kCodeMax = 127;
 
 using Matrix = std::vector<float>;
@@ -27,36 +29,6 @@ struct ReadProduct {
   Matrix x, w, y;             // [count][k], [rows][k], [count][rows]
   std::vector<double> trust;  // of each position
 };
-
-bool IsMatrixProduct(const WeightSite& site) { return site.node->op_type != "Conv"; }
-
-std::vector<double> EnergyByRow(const ReadProduct& p) {
-  std::vector<double> energy(static_cast<size_t>(p.count), 0.0);
-  for (size_t i = 0; i < p.y.size(); ++i) {
-    energy[i / static_cast<size_t>(p.rows)] += static_cast<double>(p.y[i]) * p.y[i];
-  }
-  return energy;
-}
-
-// Rows that hardly say anything count no more than the middle one.
-void TrustRows(ReadProduct& p) {
-  const std::vector<double> energy = EnergyByRow(p);
-  std::vector<double> sorted = energy;
-  std::ranges::sort(sorted);
-  const double middle = sorted.empty() ? 0 : sorted[sorted.size() / 2];
-  for (size_t i = 0; i < energy.size(); ++i) {
-    const double sum = energy[i] + middle;
-    p.trust[i] = sum > 0 ? 1 / (sum * static_cast<double>(p.count)) : 0;
-  }
-}
-
-void TrustAlike(std::span<ReadProduct> groups) {
-  double energy = 0;
-  for (const ReadProduct& p : groups) {
-    for (const double row : EnergyByRow(p)) energy += row;
-  }
-  for (ReadProduct& p : groups) std::ranges::fill(p.trust, energy > 0 ? 1 / energy : 0);
-}
 
 double ErrorOf(const ReadProduct& p, const Matrix& x, const Matrix& w) {
   const Matrix y = Multiply({p.count, p.rows, p.k, false, true}, x, w);
@@ -96,31 +68,8 @@ ValueRange RangeOfElements(const Matrix& x) {
 // The products that read one value.
 class Products {
  public:
-  void Add(const LayerStream& stream, const WeightSite& site) {
-    const int64_t groups = std::min(site.layout.groups, kGroupsMax);
-    const size_t first = products_.size();
-    for (int64_t i = 0; i < groups; ++i) {
-      const int64_t group = i * site.layout.groups / groups;
-      std::optional<LayerColumns> columns = TakeColumns(
-          stream,
-          {&site, group, kColumns, 1, 0, true});
-      if (!columns || columns->count == 0) continue;
-      ReadProduct p;
-      p.k = columns->k;
-      p.rows = site.layout.rows;
-      p.count = columns->count;
-      p.x = std::move(columns->original);
-      p.w = GroupWeight(site, group);
-      p.y = Multiply({p.count, p.rows, p.k, false, true}, p.x, p.w);
-      p.trust.assign(static_cast<size_t>(p.count), 0.0);
-      products_.push_back(std::move(p));
-    }
-    const std::span<ReadProduct> added = std::span(products_).subspan(first);
-    if (!IsMatrixProduct(site)) {
-      TrustAlike(added);
-    } else {
-      for (ReadProduct& p : added) TrustRows(p);
-    }
+  Products(const LayerStream& stream, const std::vector<const WeightSite*>& sites) {
+    for (const WeightSite* site : sites) Add(stream, *site);
   }
 
   bool empty() const { return products_.empty(); }
@@ -169,29 +118,62 @@ class Products {
   }
 
  private:
+  void Add(const LayerStream& stream, const WeightSite& site) {
+    const int64_t groups = std::min(site.layout.groups, kGroupsMax);
+    for (int64_t i = 0; i < groups; ++i) {
+      const int64_t group = i * site.layout.groups / groups;
+      std::optional<LayerColumns> columns =
+          TakeColumns(stream, {&site, group, kColumns, 1, 0, true});
+      if (!columns || columns->count == 0) continue;
+      ReadProduct p;
+      p.k = columns->k;
+      p.rows = site.layout.rows;
+      p.count = columns->count;
+      p.x = std::move(columns->original);
+      p.w = GroupWeight(site, group);
+      p.y = Multiply({p.count, p.rows, p.k, false, true}, p.x, p.w);
+      p.trust = PositionWeights(site, p.y, p.rows);
+      products_.push_back(std::move(p));
+    }
+  }
+
   std::vector<ReadProduct> products_;
 };
 
-// Calls `visit` for each value right before the first node that multiplies it, with its products.
-using Visit = std::function<void(const std::string& value, const Products& products)>;
-using SitesOf = std::function<std::vector<const WeightSite*>(const std::string& value)>;
+using Sites = std::vector<const WeightSite*>;
 
+struct Reading {
+  std::string value;
+  Sites sites;  // that multiply it
+};
+using SitesOf = std::function<std::optional<Sites>(const std::string& value)>;
+using Visit = std::function<void(const LayerStream& stream, const Reading& reading)>;
+
+// Calls `visit` right before the first reader of each value for which `sites_of` has an answer.
 void VisitValues(const Int8ChoiceContext& context, const SitesOf& sites_of,
                  PassContext& pass_context, const Visit& visit) {
   const Model& model = *context.model;
   LayerStream stream(model, pass_context, std::min(CalibrationCount(pass_context), kSamplesMax));
   std::unordered_set<std::string> visited;
   for (size_t i = 0; i < model.graph.nodes.size(); ++i) {
-    const Node& node = model.graph.nodes[i];
-    if (node.inputs.empty() || visited.contains(node.inputs[0])) continue;
-    const std::vector<const WeightSite*> sites = sites_of(node.inputs[0]);
-    if (sites.empty()) continue;
-    visited.insert(node.inputs[0]);
-    stream.AdvanceTo(i, model);
-    Products products;
-    for (const WeightSite* site : sites) products.Add(stream, *site);
-    if (!products.empty()) visit(node.inputs[0], products);
+    for (const std::string& value : model.graph.nodes[i].inputs) {
+      if (value.empty() || !visited.insert(value).second) continue;
+      const std::optional<Sites> sites = sites_of(value);
+      if (!sites) continue;
+      stream.AdvanceTo(i, model);
+      visit(stream, {value, *sites});
+    }
   }
+}
+
+std::vector<const Tensor*> SamplesOf(const LayerStream& stream, const std::string& value) {
+  std::vector<const Tensor*> samples;
+  const int64_t step = std::max<int64_t>(1, stream.sample_count() / kConeSamples);
+  for (int64_t i = 0; i < stream.sample_count(); i += step) {
+    const Tensor* sample = stream.Original(i, value);
+    if (sample != nullptr && sample->dtype() == DType::kFloat32) samples.push_back(sample);
+  }
+  return samples;
 }
 
 // Factors beyond these bounds follow from a channel that next to nothing is known of.
@@ -236,9 +218,9 @@ std::vector<std::vector<float>> SmoothingCandidates(const std::vector<float>& in
 ValueRanges ChooseRanges(const Int8ChoiceContext& context, const Int8Choice& choice,
                          const Calibration& calibration, PassContext& pass_context) {
   ValueRanges ranges;
-  const auto sites_of = [&](const std::string& value) {
-    std::vector<const WeightSite*> sites;
-    if (!calibration.sketches.contains(value)) return sites;
+  const auto sites_of = [&](const std::string& value) -> std::optional<Sites> {
+    Sites sites;
+    if (!calibration.sketches.contains(value)) return std::nullopt;
     for (const Node* reader : context.index->consumers(value)) {
       const auto site = choice.weights.find(reader);
       if (site == choice.weights.end() || reader->inputs[0] != value) continue;
@@ -246,37 +228,46 @@ ValueRanges ChooseRanges(const Int8ChoiceContext& context, const Int8Choice& cho
     }
     return sites;
   };
-  VisitValues(context, sites_of, pass_context,
-              [&](const std::string& value, const Products& products) {
-                ranges[value] = products.BestRange(calibration.sketches.at(value).min_max());
-              });
+  const auto visit = [&](const LayerStream& stream, const Reading& reading) {
+    const ValueRange seen = calibration.sketches.at(reading.value).min_max();
+    if (!reading.sites.empty()) {
+      const Products products(stream, reading.sites);
+      if (!products.empty()) ranges[reading.value] = products.BestRange(seen);
+    } else if (const std::optional<Cone> cone = Cone::Find(context, choice, reading.value)) {
+      const std::vector<const Tensor*> samples = SamplesOf(stream, reading.value);
+      if (samples.empty()) return;
+      ranges[reading.value] = cone->BestRange(samples, seen, pass_context.threads);
+    }
+  };
+  VisitValues(context, sites_of, pass_context, visit);
   return ranges;
 }
 
 SmoothingFactors ChooseSmoothing(const Int8ChoiceContext& context, const Int8Choice& choice,
                                  const Calibration& calibration, PassContext& pass_context) {
   SmoothingFactors chosen;
-  const auto sites_of = [&](const std::string& value) {
+  const auto sites_of = [&](const std::string& value) -> std::optional<Sites> {
     const auto channels = calibration.channels.find(value);
-    if (channels == calibration.channels.end()) return std::vector<const WeightSite*>{};
-    std::vector<const WeightSite*> sites = SmoothableProducts(context, choice, value);
+    if (channels == calibration.channels.end()) return std::nullopt;
+    const Sites sites = SmoothableProducts(context, choice, value);
     const int64_t k = std::ssize(channels->second.magnitudes);
-    const bool fit = std::ranges::all_of(
-        sites, [&](const WeightSite* site) { return site->layout.k == k; });
-    return fit ? sites : std::vector<const WeightSite*>{};
+    const bool fit =
+        std::ranges::all_of(sites, [&](const WeightSite* site) { return site->layout.k == k; });
+    return fit && !sites.empty() ? std::optional(sites) : std::nullopt;
   };
-  VisitValues(context, sites_of, pass_context,
-              [&](const std::string& value, const Products& products) {
-                const std::vector<float>& inputs = calibration.channels.at(value).magnitudes;
-                double least = kGainMin * products.ErrorOfSmoothing(
-                                              std::vector<float>(inputs.size(), 1.0f));
-                for (auto& factors : SmoothingCandidates(inputs, products.WeightMagnitudes())) {
-                  const double error = products.ErrorOfSmoothing(factors);
-                  if (error >= least) continue;
-                  least = error;
-                  chosen[value] = std::move(factors);
-                }
-              });
+  const auto visit = [&](const LayerStream& stream, const Reading& reading) {
+    const Products products(stream, reading.sites);
+    if (products.empty()) return;
+    const std::vector<float>& inputs = calibration.channels.at(reading.value).magnitudes;
+    double least = kGainMin * products.ErrorOfSmoothing(std::vector<float>(inputs.size(), 1.0f));
+    for (auto& factors : SmoothingCandidates(inputs, products.WeightMagnitudes())) {
+      const double error = products.ErrorOfSmoothing(factors);
+      if (error >= least) continue;
+      least = error;
+      chosen[reading.value] = std::move(factors);
+    }
+  };
+  VisitValues(context, sites_of, pass_context, visit);
   return chosen;
 }
 

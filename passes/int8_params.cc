@@ -69,9 +69,11 @@ class RangeChooser {
       // What moves elements has no range of its own.
       if (groups_.Find(value) != value) continue;
       ValueRange range;
-      if (const auto known = known_.find(value); known != known_.end()) {
+      if (const auto known = known_.find(value); HasFixedRange(producer, range)) {
+        known_.erase(value);
+      } else if (known != known_.end()) {
         range = known->second;
-      } else if (!HasFixedRange(producer, range)) {
+      } else {
         range = RangeOf(calibration.sketches.at(value), options.method, options.percentile);
       }
       ranges_[value] = range;
@@ -99,7 +101,8 @@ class RangeChooser {
     ValueRange range = ranges_.at(groups_.Find(whole));
     for (const std::string& part : concat.inputs) {
       // What nothing else reads has no say where the range of the whole is known.
-      const bool has_say = known_.contains(groups_.Find(part)) || !OnlyFeeds(groups_.Find(part), concat);
+      const bool has_say =
+          known_.contains(groups_.Find(part)) || !OnlyFeeds(groups_.Find(part), concat);
       if (known_.contains(groups_.Find(whole)) && !has_say) continue;
       range = Union(range, ranges_.at(groups_.Find(part)));
     }

@@ -9,8 +9,8 @@
 
 namespace pared {
 
-// Codes of a weight in place of the nearest ones, in the order of the node's view, and what the mean
-// of each output channel loses by them; no loss: it follows from the calibration's means.
+// Codes of a weight in place of the nearest ones, in the order of the node's view, and what the
+// mean of each output channel loses by them; no loss: it follows from the calibration's means.
 struct FittedWeight {
   std::vector<int8_t> codes;
   std::vector<double> mean_loss;
@@ -28,7 +28,7 @@ struct Int8Settings {
 
 struct Int8Rewrite {
   Model model;
-  Json ranges;  // value to {"min", "max", "scale"}
+  Json ranges;                                     // value to {"min", "max", "scale"}
   std::map<std::string, QuantizedWeight> weights;  // by the node's first output
   std::unordered_map<std::string, ActivationParams> params;
 };

@@ -123,4 +123,28 @@ std::optional<LayerColumns> TakeColumns(const LayerStream& stream, const Columns
   return columns;
 }
 
+std::vector<double> PositionWeights(const WeightSite& site, const std::vector<float>& y,
+                                    int64_t rows) {
+  const size_t count = y.size() / static_cast<size_t>(rows);
+  std::vector<double> energy(count, 0.0);
+  double all = 0;
+  for (size_t i = 0; i < y.size(); ++i) {
+    const double square = static_cast<double>(y[i]) * y[i];
+    energy[i / static_cast<size_t>(rows)] += square;
+    all += square;
+  }
+  if (site.node->op_type == "Conv") {
+    return std::vector<double>(count, all > 0 ? 1 / all : 0);
+  }
+  std::vector<double> sorted = energy;
+  std::ranges::sort(sorted);
+  const double middle = sorted.empty() ? 0 : sorted[count / 2];
+  std::vector<double> weights;
+  for (const double row : energy) {
+    const double sum = row + middle;
+    weights.push_back(sum > 0 ? 1 / (sum * static_cast<double>(count)) : 0);
+  }
+  return weights;
+}
+
 }  // namespace pared

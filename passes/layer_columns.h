@@ -22,7 +22,7 @@ struct LayerColumns {
 struct ColumnsRequest {
   const WeightSite* site = nullptr;
   int64_t group = 0;
-  int64_t columns = 0;           // wanted of all samples together
+  int64_t columns = 0;          // wanted of all samples together
   int64_t folds = 1, fold = 0;  // only every folds-th sample, from `fold` on
   // Of a matrix product: also the position of each sample that holds its largest input, which may
   // be the one token of a thousand that a range must not cut.
@@ -31,5 +31,13 @@ struct ColumnsRequest {
 // Of a site that WhyNoStatistics (layer_statistics.h) allows, right before its node. nullopt: the
 // layer's input is constant or not float32.
 std::optional<LayerColumns> TakeColumns(const LayerStream& stream, const ColumnsRequest& request);
+
+// What each position counts in a sum of squared errors, from the energy of its row of `y`
+// [count][rows]. A matrix product is normalized row by row later on (LayerNormalization, Softmax),
+// so there an error counts against the energy of its row; rows that hardly say anything count no
+// more than the middle one. Of a convolution all count alike. The sum of weight times energy is
+// about 1.
+std::vector<double> PositionWeights(const WeightSite& site, const std::vector<float>& y,
+                                    int64_t rows);
 
 }  // namespace pared

@@ -86,8 +86,8 @@ std::vector<float> Multiply(const Product& product, const std::vector<float>& a,
 std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
                                               const StatisticsRequest& request) {
   const WeightSite& site = *request.site;
-  const ColumnsRequest wanted = {&site, request.group, ColumnsWanted(site.layout.k),
-                                 request.folds, request.fold, false};
+  const ColumnsRequest wanted = {&site,         request.group, ColumnsWanted(site.layout.k),
+                                 request.folds, request.fold,  false};
   std::optional<LayerColumns> columns = TakeColumns(stream, wanted);
   if (!columns) return std::nullopt;
   return StatisticsOf(std::move(*columns), GroupWeight(site, request.group), request.is_centered);

@@ -35,8 +35,14 @@ constexpr int64_t kOpsetOfChannelScales = 13;
 
 enum class Granularity { kPerChannel, kPerTensor };
 
-// Candidates are compared on so many samples.
-constexpr int64_t kJudgeSamples = 16;
+// Candidates are compared on so many samples, and on more where the model is small.
+constexpr int64_t kJudgeSamples = 16, kJudgeSamplesMax = 128;
+constexpr int64_t kJudgeMacs = int64_t{1} << 33;
+constexpr int64_t kRankSamples = 4;
+// A model with less has suffered visibly: some of its nodes return to float, one in kNodesPerFloat
+// at most.
+constexpr double kPoorDb = 20;
+constexpr size_t kNodesPerFloat = 8;
 constexpr RangeMethod kRangeMethods[] = {RangeMethod::kPercentile, RangeMethod::kMinMax,
                                          RangeMethod::kMse, RangeMethod::kEntropy};
 // A candidate that differs from what is tried first must gain so much to be taken.
@@ -46,14 +52,18 @@ enum class Method { kAuto, kMinMax, kPercentile, kEntropy, kMse, kOutput };
 enum class Smooth { kAuto, kOff };
 enum class Format { kQdq, kQOperator };
 enum class Target { kOnnxruntime, kOpenvino, kPared };
+enum class Rounding { kAuto, kNearest };
+enum class KeepFloat { kAuto, kOff };
 
 struct Options {
   Granularity granularity = Granularity::kPerChannel;
   Method method = Method::kAuto;
   double percentile = 99.999;
   Smooth smooth = Smooth::kAuto;
+  Rounding rounding = Rounding::kAuto;
   bool bias_correction = true;
   bool reduce_range = false;
+  KeepFloat keep_float = KeepFloat::kAuto;
   double min_sqnr_db = 0;
   int64_t max_nodes_float = 1000;
   bool sensitivity = false;
@@ -76,13 +86,21 @@ void Fields(FieldVisitor& f, Options& o) {
   f.Choice("smooth", o.smooth, {"auto", "off"},
            "Move the spread of input channels into the weights of matrix products; \"auto\": where "
            "the measured SQNR rises.");
+  f.Choice(
+      "rounding", o.rounding, {"auto", "nearest"},
+      "Each weight to its nearest code; \"auto\": so that the weights of a channel make up for "
+      "each other's rounding and for the layers before, where the measured SQNR rises.");
   f.Flag("bias_correction", o.bias_correction,
          "Correct each bias by what the rounding of the weights shifts the mean of the result.");
   f.Flag("reduce_range", o.reduce_range,
          "Weights of 7 bits, for machines whose INT8 products saturate at 16 bits.");
+  f.Choice("keep_float", o.keep_float, {"auto", "off"},
+           "The most sensitive nodes return to float, one in eight at most, where the worst output "
+           "would have less than 20 dB; or none do.");
   f.Number("min_sqnr_db", o.min_sqnr_db, {0, 200},
-           "The most sensitive nodes return to float until the worst output has this SQNR on "
-           "calibration samples; 0: none do.");
+           "As many of the most sensitive nodes return to float as it takes for the worst output "
+           "to have this SQNR on "
+           "calibration samples; 0: keep_float decides.");
   f.Integer("max_nodes_float", o.max_nodes_float, {0, 1000000},
             "So many nodes at most return to float; where min_sqnr_db needs more, it is an error.");
   f.Flag("sensitivity", o.sensitivity,
@@ -203,14 +221,14 @@ class Search {
 
   Model Run() {
     calibration_ = Calibrate(float_->model, RequestFor(*float_), context_);
-    judge_.emplace(float_->model, context_, kJudgeSamples);
+    judge_.emplace(float_->model, context_, JudgeSamples());
     settings_.range.known = KnownRanges();
     Try();
     SmoothProducts();
     ChooseMethod();
     FitWeights();
     ReportSensitivity();
-    if (options_.min_sqnr_db > 0 && best_db_ < options_.min_sqnr_db) ReturnToFloat();
+    ReturnToFloat();
     context_.report["ranges"] = std::move(best_.ranges);
     context_.report["calibration_sqnr_db"] = best_db_;
     return std::move(best_.model);
@@ -236,6 +254,19 @@ class Search {
     }
     c.choice = ChooseInt8(c.context);
     return candidate;
+  }
+
+  int64_t JudgeSamples() const {
+    int64_t macs = 1;
+    for (const auto& [node, site] : float_->choice.weights) {
+      const auto type = float_->context.types.find(node->outputs[0]);
+      int64_t outputs = 1;
+      if (type != float_->context.types.end() && type->second.shape) {
+        for (const Dim& dim : *type->second.shape) outputs *= std::max<int64_t>(1, dim.value);
+      }
+      macs += outputs * site->layout.k;
+    }
+    return std::clamp(kJudgeMacs / macs, kJudgeSamples, kJudgeSamplesMax);
   }
 
   // With the outputs of all nodes that take part: with fewer INT8 nodes others are quantized.
@@ -308,10 +339,11 @@ class Search {
   }
 
   void FitWeights() {
+    if (options_.rounding == Rounding::kNearest) return;
     settings_.fitted = FitInt8Weights(float_->context, float_->choice, best_, context_);
     const double before = best_db_;
     const bool gains = Try();
-    context_.report["rounding"] = {{"nearest_sqnr_db", before}, {"fits", gains}};
+    context_.report["rounding"] = {{"nearest_sqnr_db", before}, {"second_order", gains}};
     if (!gains) settings_.fitted.clear();
   }
 
@@ -333,17 +365,17 @@ class Search {
     Json& report = context_.report["sensitivity"] = Json::array();
     for (const auto& [sqnr_db, node] : order_) {
       Json entry = {{"node", NodeLabel(*node)}, {"sqnr_db", sqnr_db}};
-      if (options_.sensitivity) entry["output_sqnr_db"] = AloneSqnrDb(*node);
+      if (options_.sensitivity) entry["output_sqnr_db"] = AloneSqnrDb(*node, *judge_);
       report.push_back(std::move(entry));
     }
   }
 
-  double AloneSqnrDb(const Node& alone) const {
+  double AloneSqnrDb(const Node& alone, const FidelityJudge& judge) const {
     Values others;
     for (const auto& [sqnr_db, node] : order_) {
       if (node != &alone) others.insert(node->outputs[0]);
     }
-    return judge_->SqnrDb(WithFloat(others).model);
+    return judge.SqnrDb(WithFloat(others).model);
   }
 
   Int8Rewrite WithFloat(const Values& kept_float) const {
@@ -358,36 +390,66 @@ class Search {
     return RewriteInt8(candidate->context, candidate->choice, calibration, settings_);
   }
 
+  // The nodes whose INT8 form alone costs the outputs most, the worst first.
+  std::vector<const Node*> ByOutputSqnr() {
+    const FidelityJudge judge(float_->model, context_, kRankSamples);
+    std::vector<std::pair<double, const Node*>> ranked;
+    for (const auto& [sqnr_db, node] : order_) ranked.emplace_back(AloneSqnrDb(*node, judge), node);
+    std::ranges::stable_sort(ranked, {}, &std::pair<double, const Node*>::first);
+    std::vector<const Node*> nodes;
+    for (const auto& [sqnr_db, node] : ranked) nodes.push_back(node);
+    return nodes;
+  }
+
   // The least number of the most sensitive nodes that suffices, by bisection.
   void ReturnToFloat() {
-    size_t low = 0, high = std::min(order_.size(), static_cast<size_t>(options_.max_nodes_float));
+    if (options_.min_sqnr_db > 0 && best_db_ < options_.min_sqnr_db) {
+      const double reached =
+          ReturnToFloat(options_.min_sqnr_db, static_cast<size_t>(options_.max_nodes_float));
+      if (reached >= options_.min_sqnr_db) return;
+      throw Error(ErrorCode::kUnsupported,
+                  "min_sqnr_db is not reached: " + std::to_string(reached) + " dB with " +
+                      std::to_string(options_.max_nodes_float) + " nodes in float at most");
+    }
+    if (options_.min_sqnr_db > 0 || options_.keep_float == KeepFloat::kOff) return;
+    const size_t most =
+        std::min(order_.size() / kNodesPerFloat, static_cast<size_t>(options_.max_nodes_float));
+    if (best_db_ < kPoorDb) ReturnToFloat(kPoorDb, most);
+  }
+
+  double ReturnToFloat(double wanted_db, size_t most) {
+    const std::vector<const Node*> nodes = ByOutputSqnr();
+    // With none left the model would be no INT8 model.
+    size_t low = 0, high = std::min(nodes.size() - 1, most), kept = 0;
     const auto attempt = [&](size_t count) {
-      Values kept;
-      for (size_t i = 0; i < count; ++i) kept.insert(order_[i].second->outputs[0]);
-      Int8Rewrite tried = WithFloat(kept);
+      Values outputs;
+      for (size_t i = 0; i < count; ++i) outputs.insert(nodes[i]->outputs[0]);
+      Int8Rewrite tried = WithFloat(outputs);
       const double sqnr_db = judge_->SqnrDb(tried.model);
-      const bool holds = sqnr_db >= options_.min_sqnr_db;
+      const bool holds = sqnr_db >= wanted_db;
       if (holds || sqnr_db > best_db_) {
         best_ = std::move(tried);
         best_db_ = sqnr_db;
+        kept = count;
       }
       return holds;
     };
-    if (high == order_.size()) --high;  // with none left the model would be no INT8 model
-    if (high == 0 || !attempt(high)) {
-      throw Error(ErrorCode::kUnsupported,
-                  "min_sqnr_db is not reached: " + std::to_string(best_db_) + " dB with " +
-                      std::to_string(high) + " nodes in float");
+    if (high > 0 && attempt(high)) {
+      while (high - low > 1) {
+        const size_t middle = low + (high - low) / 2;
+        (attempt(middle) ? high : low) = middle;
+      }
     }
-    while (high - low > 1) {
-      const size_t middle = low + (high - low) / 2;
-      (attempt(middle) ? high : low) = middle;
-    }
+    ReportFloat({nodes.begin(), nodes.begin() + static_cast<int64_t>(kept)});
+    return best_db_;
+  }
+
+  void ReportFloat(const std::vector<const Node*>& nodes) {
     Json& report = context_.report["returned_to_float"] = Json::array();
     std::unordered_set<std::string> returned;
-    for (size_t i = 0; i < high; ++i) {
-      report.push_back(NodeLabel(*order_[i].second));
-      returned.insert(NodeLabel(*order_[i].second));
+    for (const Node* node : nodes) {
+      report.push_back(NodeLabel(*node));
+      returned.insert(NodeLabel(*node));
     }
     std::erase_if(context_.report["changed"].get_ref<Json::array_t&>(), [&](const Json& entry) {
       return returned.contains(entry.at("node").get<std::string>());
