@@ -233,4 +233,21 @@ std::vector<FoldNote> FoldBias(Model& model, const std::function<bool(const Node
   return FoldAll(model, "Add", FindBias, keep);
 }
 
+void FoldAlpha(Model& model) {
+  const GraphIndex index(model.graph);
+  FreshNames names(model);
+  for (Node& node : model.graph.nodes) {
+    if (node.op_type != "Gemm" || node.Float("alpha", 1) == 1) continue;
+    const Tensor* weight = ConstantOf(model.graph, index, node.inputs[1], model.ir_version);
+    if (weight == nullptr || weight->dtype() != DType::kFloat32) continue;
+    std::vector<float> scaled = ToFloat(*weight);
+    for (float& value : scaled) value *= node.Float("alpha", 1);
+    const Shape shape = weight->shape();
+    node.inputs[1] = names.Make(node.inputs[1] + "_scaled");
+    model.graph.initializers.set(node.inputs[1],
+                                 {Tensor::Make<float>(shape, std::move(scaled)), ""});
+    node.attributes.erase_if([](const std::string& name, auto&) { return name == "alpha"; });
+  }
+}
+
 }  // namespace pared

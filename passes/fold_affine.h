@@ -25,4 +25,7 @@ std::vector<FoldNote> FoldBatchNorm(Model& model, const std::function<bool(const
 // where b is a constant that is one number, or one for each channel.
 std::vector<FoldNote> FoldBias(Model& model, const std::function<bool(const Node&)>& keep);
 
+// alpha of a Gemm moves into its weight: y = (alpha A) B.
+void FoldAlpha(Model& model);
+
 }  // namespace pared
