@@ -27,7 +27,8 @@ Json EventOf(const Job& job) {
           {"error", job.error},
           {"cancel_requested", job.cancel_requested},
           {"requeues", job.requeues},
-          {"requeue", job.requeue}};
+          {"requeue", job.requeue},
+          {"search", job.search}};
 }
 
 // What one client has been told.

@@ -1,11 +1,13 @@
 // Jobs: submit, list, watch, cancel.
 
+#include <set>
 #include <string>
 #include <utility>
 
 #include "api/service.h"
 #include "config/job_spec.h"
 #include "passes/plan.h"
+#include "passes/search_space.h"
 #include "storage/job_logs.h"
 
 namespace pared {
@@ -66,6 +68,7 @@ void CheckDatasets(const Service& service, const JobSpec& spec) {
 // The spec in its canonical form, each pass with all its options.
 Json Canonical(const Service& service, const Json& json) {
   JobSpec spec = BindPasses(ReadJobSpec(json));
+  if (spec.search) MakeSearchSpace(spec);  // what is wrong with it is said at once
   CheckLimits(service, spec.limits);
   ResolveModel(service, spec);
   CheckDatasets(service, spec);
@@ -82,9 +85,19 @@ Json JobJson(const Job& job) {
           {"error", job.error},
           {"requeues", job.requeues},
           {"requeue", job.requeue},
+          {"search", job.search},
           {"created_ms", job.created_ms},
           {"started_ms", TimeJson(job.started_ms)},
           {"finished_ms", TimeJson(job.finished_ms)}};
+}
+
+// Of a search: the runs of its front, and its best.
+std::set<int64_t> ShownRuns(const Job& job) {
+  std::set<int64_t> runs;
+  if (job.search.is_null()) return runs;
+  for (const Json& entry : job.search.at("front")) runs.insert(entry.at("run").get<int64_t>());
+  if (job.search.at("best").is_object()) runs.insert(job.search["best"]["run"].get<int64_t>());
+  return runs;
 }
 
 Job Existing(const Service& service, JobId id) {
@@ -97,6 +110,7 @@ Job Existing(const Service& service, JobId id) {
 
 void CheckJobSpec(const Service& service, const JobSpec& spec) {
   MakePlan(spec);
+  if (spec.search) MakeSearchSpace(spec);
   CheckLimits(service, spec.limits);
   CheckDatasets(service, spec);
 }
@@ -121,7 +135,8 @@ Response ListJobs(const Service& service, const Request& request) {
     query.state = JobStateOf(*state);
     if (!query.state) {
       Refuse("?state",
-             "must be one of queued, running, succeeded, failed, cancelled, is \"" + *state + "\"");
+             "must be one of queued, running, succeeded, failed, cancelled, goal_not_met, is \"" +
+                 *state + "\"");
     }
   }
   query.limit = LimitOf(request);
@@ -142,11 +157,38 @@ Response GetJob(const Service& service, const Request& request) {
   json["runs"] = Json::array();
   RunQuery query;
   query.job = job.id;
-  query.limit = static_cast<int64_t>(kChainsMax) + 1;  // and the baseline
-  for (const Run& run : service.store.Runs(query)) json["runs"].push_back(RunJson(run));
+  const auto chains = static_cast<int64_t>(kChainsMax);
+  query.limit = (job.search.is_null() ? chains : kCandidatesMax) + 1;  // and the baseline
+  const std::set<int64_t> shown = ShownRuns(job);
+  for (const Run& run : service.store.Runs(query)) {
+    if (job.search.is_null() || shown.contains(run.id) || run.record.chain == "baseline") {
+      json["runs"].push_back(RunJson(run));
+    }
+  }
   Response response = JsonResponse(json);
   response.pending = !HasEnded(job.state) && request.waited_ms < wait_s * 1000;
   return response;
+}
+
+// The best so far, while the job runs, too.
+Response GetJobModel(const Service& service, const Request& request) {
+  const Job job = Existing(service, IdOf(request));
+  if (job.search.is_object() && job.search.at("best").is_object()) {
+    Request of_run = request;
+    of_run.params["id"] = std::to_string(job.search.at("best").at("run").get<int64_t>());
+    return GetRunModel(service, of_run);
+  }
+  const Json best = job.progress.is_object() ? job.progress.value("best", Json()) : Json();
+  RunQuery query;
+  query.job = job.id;
+  for (const Run& run : service.store.Runs(query)) {
+    if (best != run.record.chain) continue;
+    Request of_run = request;
+    of_run.params["id"] = std::to_string(run.id);
+    return GetRunModel(service, of_run);
+  }
+  throw Error(ErrorCode::kNotFound, "job " + std::to_string(job.id) + " has made no model yet",
+              "{id}");
 }
 
 Response GetJobLog(const Service& service, const Request& request) {

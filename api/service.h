@@ -25,6 +25,7 @@ struct Service {
 Response SubmitJob(const Service& service, const Request& request);
 Response ListJobs(const Service& service, const Request& request);
 Response GetJob(const Service& service, const Request& request);
+Response GetJobModel(const Service& service, const Request& request);
 Response GetJobLog(const Service& service, const Request& request);
 Response CancelJob(const Service& service, const Request& request);
 

@@ -19,7 +19,7 @@ std::string ChainsText(const Json& spec) {
 
 Colour ColourOf(const Json& job) {
   const std::string state = job.value("state", "");
-  if (state == "failed") return Colour::kRed;
+  if (state == "failed" || state == "goal_not_met") return Colour::kRed;
   return state == "running" ? Colour::kYellow : Colour::kNone;
 }
 

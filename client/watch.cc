@@ -19,7 +19,8 @@ constexpr int kBarColumns = 24;
 
 bool HasEnded(const Json& job) {
   const std::string state = job.value("state", "");
-  return state == "succeeded" || state == "failed" || state == "cancelled";
+  return state == "succeeded" || state == "failed" || state == "cancelled" ||
+         state == "goal_not_met";
 }
 
 int ExitOf(const Json& job) {
@@ -30,7 +31,7 @@ int ExitOf(const Json& job) {
 
 Colour ColourOf(const std::string& state) {
   if (state == "succeeded") return Colour::kGreen;
-  if (state == "failed") return Colour::kRed;
+  if (state == "failed" || state == "goal_not_met") return Colour::kRed;
   return state == "running" ? Colour::kYellow : Colour::kNone;
 }
 

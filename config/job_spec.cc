@@ -2,6 +2,7 @@
 
 #include <set>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 
@@ -32,6 +33,9 @@ void Fields(FieldVisitor& f, EvaluateSpec& e) {
   f.Number("min_agreement", e.min_agreement, {0, 1},
            "Likewise for the share of samples with the input model's class; asked only where the "
            "dataset has labels.");
+  f.Number("max_accuracy_drop", e.max_accuracy_drop, {0, kAccuracyDropMax},
+           "A chain that loses more accuracy than this, by its dataset's task, carries the error "
+           "goal_not_met, and so does the job where no chain is better; 100 asks nothing.");
 }
 
 void Fields(FieldVisitor& f, LimitsSpec& l) {
@@ -52,6 +56,10 @@ void Fields(FieldVisitor& f, JobSpec& s) {
   f.Required();
   f.List("chains", s.chains, kChainsMax, "Lists of passes, each of which gives one model.");
   f.Object("evaluate", s.evaluate, "How each chain's model is measured.");
+  SearchSpec search = s.search.value_or(SearchSpec{});
+  f.Object("search", search,
+           "Look for the best settings of the chains in place of running each as it stands.");
+  s.search = std::move(search);  // whether one was asked for is seen by who reads and writes
   f.Object("limits", s.limits, "What the job may use.");
   f.Choice("artifact", s.artifact, {"onnx", "packed"},
            "How the models are kept: as ONNX files, or packed, which takes little room where most "
@@ -71,11 +79,44 @@ namespace {
   throw Error(ErrorCode::kInvalidArgument, message, pointer);
 }
 
+// A latency that nobody measures cannot be looked for.
+void CheckLatencies(const JobSpec& spec) {
+  const auto check = [&](const auto& items, const std::string& pointer) {
+    for (size_t i = 0; i < items.size(); ++i) {
+      if (spec.evaluate.runs > 0 || !items[i].metric.starts_with("latency_")) continue;
+      Refuse(pointer + "/" + std::to_string(i) + "/metric",
+             items[i].metric + " is not measured: /evaluate/runs is 0");
+    }
+  };
+  check(spec.search->objectives, "/search/objectives");
+  check(spec.search->bounds, "/search/bounds");
+}
+
+// In a search the largest drop is a bound like the others.
+void BoundAccuracy(JobSpec& spec) {
+  const double drop_max = spec.evaluate.max_accuracy_drop;
+  if (drop_max >= kAccuracyDropMax) return;
+  BoundSpec bound;
+  bound.metric = "accuracy_drop";
+  bound.max = drop_max;
+  for (const BoundSpec& other : spec.search->bounds) {
+    if (other.metric == bound.metric && other.max == bound.max) return;
+  }
+  spec.search->bounds.push_back(std::move(bound));
+}
+
 }  // namespace
 
 JobSpec ReadJobSpec(const Json& json) {
   JobSpec spec;
   ReadFields(json, "", spec);
+  if (json.contains("search")) {
+    CompleteSearch(*spec.search, "/search");
+    CheckLatencies(spec);
+    BoundAccuracy(spec);
+  } else {
+    spec.search.reset();
+  }
   if (spec.chains.empty()) Refuse("/chains", "must have at least one chain");
   std::set<std::string> names;
   for (size_t i = 0; i < spec.chains.size(); ++i) {
@@ -92,7 +133,11 @@ JobSpec ReadJobSpec(const Json& json) {
   return spec;
 }
 
-Json WriteJobSpec(const JobSpec& spec) { return WriteFields(spec); }
+Json WriteJobSpec(const JobSpec& spec) {
+  Json json = WriteFields(spec);
+  if (!spec.search) json.erase("search");
+  return json;
+}
 
 Json DescribeJobSpec() { return DescribeFields<JobSpec>(); }
 

@@ -5,10 +5,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "config/fields.h"
+#include "config/search_spec.h"
 
 namespace pared {
 
@@ -30,6 +32,8 @@ struct EvaluateSpec {
   // Floors: a chain below one has collapsed and is no success (docs/job_spec.md).
   double min_sqnr_db = 3;      // noise is half the signal; no accuracy survives it
   double min_agreement = 0.5;  // where the dataset has labels
+  // A chain that loses more of its task's accuracy than this has not reached the job's goal.
+  double max_accuracy_drop = 100;  // 100: no bound
 };
 
 // How the models that come out are kept.
@@ -47,6 +51,7 @@ struct JobSpec {
   CalibrationSpec calibration;
   std::vector<ChainSpec> chains;  // at least one
   EvaluateSpec evaluate;
+  std::optional<SearchSpec> search;  // the chains are what it starts from
   LimitsSpec limits;
   ArtifactForm artifact = ArtifactForm::kOnnx;
   bool cache = true;     // false: every pass runs, whatever is kept of earlier jobs
@@ -57,6 +62,9 @@ struct JobSpec {
 // Limits of a spec: chains a job, passes a chain.
 constexpr size_t kChainsMax = 64;
 constexpr size_t kPassesMax = 32;
+
+// EvaluateSpec::max_accuracy_drop that asks nothing.
+constexpr double kAccuracyDropMax = 100;
 
 // Throws kInvalidArgument at the JSON Pointer of the fault. Does not look inside passes.
 JobSpec ReadJobSpec(const Json& json);

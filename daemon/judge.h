@@ -15,11 +15,17 @@ namespace pared {
 
 // The code of a degraded run's error, besides those of ErrorCode.
 inline constexpr const char* kDegraded = "degraded";
+// Likewise of one that holds and is not what the job asked for.
+inline constexpr const char* kGoalMissed = "goal_not_met";
 
 // Why the chain counts as collapsed: outputs that are no numbers, or fidelity below a floor.
 // nullopt: it holds.
 std::optional<std::string> FindCollapse(const Metrics& metrics, const EvaluateSpec& spec,
                                         bool has_labels);
+
+// How much accuracy the chain lost, by the first figure of the dataset's task: top1, accuracy,
+// map50, psnr_db or cer. nullopt: the data has nothing to measure it by.
+std::optional<double> FindAccuracyDrop(const Metrics& metrics, const Metrics& baseline);
 
 // One sentence where the chain is slower than the baseline beyond its spread: its median above the
 // baseline's 90th percentile.

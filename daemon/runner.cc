@@ -7,8 +7,6 @@
 #include <condition_variable>
 #include <cstring>
 #include <fstream>
-#include <iterator>
-#include <map>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -17,8 +15,9 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/child.h"
-#include "daemon/lineage.h"
 #include "daemon/pause.h"
+#include "daemon/record.h"
+#include "daemon/search_recorder.h"
 #include "daemon/verdict.h"
 #include "storage/pass_cache.h"
 
@@ -35,7 +34,6 @@ constexpr int64_t kReservedMb = 512;
 constexpr int64_t kReservedThreadMb = 16;
 // No model file is longer; a runaway writer stops before the disk is full.
 constexpr int64_t kFileMb = 64 * 1024;
-constexpr size_t kResultBytesMax = size_t{64} << 20;
 
 // Why the runner ends a worker before its time.
 enum class EndReason { kNone, kStop, kCancel, kTime, kMemory };
@@ -44,6 +42,13 @@ struct JobLimits {
   int64_t memory_mb = 0;
   int64_t time_s = 0;
 };
+
+// The system's limits stand behind the watch: they hold between two polls.
+ChildLimits LimitsOf(const JobLimits& limits, int64_t threads) {
+  return {.memory_mb = limits.memory_mb + kReservedMb + threads * kReservedThreadMb,
+          .cpu_s = (limits.time_s + 1) * threads + 1,
+          .file_mb = kFileMb};
+}
 
 Error LimitError(EndReason reason, const JobLimits& limits) {
   if (reason == EndReason::kTime) {
@@ -57,7 +62,7 @@ Error LimitError(EndReason reason, const JobLimits& limits) {
       "/limits/memory_mb");
 }
 
-// One run of the worker: watches it, ends it where it must.
+// Watches a worker, ends it where it must. Those that follow each other share one time limit.
 class Watch {
  public:
   Watch(const Store& store, JobId job, JobLimits limits, std::stop_token stop)
@@ -66,6 +71,8 @@ class Watch {
   // Until the child has ended. Each progress line goes to `on_line`, each line of its log to
   // `on_error_line`.
   void Run(Child& child, const LineSink& on_line, const LineSink& on_error_line) {
+    reason_ = EndReason::kNone;
+    was_asked_ = false;
     while (!child.Wait(kPollInterval, on_line, on_error_line)) {
       if (reason_ == EndReason::kNone) reason_ = FindReason(child);
       if (reason_ != EndReason::kNone) End(child);
@@ -73,6 +80,7 @@ class Watch {
   }
 
   EndReason reason() const { return reason_; }
+  const JobLimits& limits() const { return limits_; }
 
  private:
   EndReason FindReason(const Child& child) const {
@@ -107,15 +115,18 @@ class Watch {
 // Keeps the store's progress and the worker's last word on why it failed.
 class Listener {
  public:
-  Listener(Store& store, JobId job) : store_(store), job_(job) {}
+  // `search`: null where the job has none.
+  Listener(Store& store, JobId job, SearchRecorder* search)
+      : store_(store), job_(job), search_(search) {}
 
   // Returns whether the line says that a step has ended.
   bool Take(std::string_view line) {
-    const Json json = ParseJson(line);
+    Json json = ParseJson(line);
     if (json.contains("error")) {
       error_ = json.at("error");
       return false;
     }
+    if (search_ != nullptr) search_->Take(json);
     store_.SetProgress(job_, json);
     return json.value("fraction", 0.0) >= 1;
   }
@@ -125,6 +136,7 @@ class Listener {
  private:
   Store& store_;
   const JobId job_;
+  SearchRecorder* const search_;
   Json error_;
 };
 
@@ -150,21 +162,6 @@ Json CrashError(const Child& child, const Json& said) {
 // From outside, by the system that is short of memory most likely. A worker that a fault of its own
 // ends, by SIGSEGV say, would do so again.
 bool WasKilled(const ChildExit& exit) { return exit.signal == SIGKILL || exit.signal == SIGTERM; }
-
-std::optional<WorkResult> ReadResult(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / "result.json";
-  std::error_code absent;
-  const auto size = std::filesystem::file_size(path, absent);
-  if (absent) return std::nullopt;
-  if (size > kResultBytesMax) {
-    throw Error(ErrorCode::kInternal, "the worker's result is too long", path.string());
-  }
-  std::ifstream in(path, std::ios::binary);
-  const std::string text(std::istreambuf_iterator<char>(in), {});
-  WorkResult result;
-  ReadFields(ParseJson(text), "", result);
-  return result;
-}
 
 void WriteOrder(const WorkOrder& order, const std::filesystem::path& path) {
   std::ofstream out(path, std::ios::binary | std::ios::trunc);
@@ -197,41 +194,6 @@ class JobFolder {
   const std::filesystem::path path_;
 };
 
-std::map<std::string, double> MetricsOf(const Json& json) {
-  std::map<std::string, double> metrics;
-  for (const auto& [name, value] : json.items()) {
-    if (value.is_number()) metrics[name] = value.get<double>();
-  }
-  return metrics;
-}
-
-// A file that the worker names must lie in its folder.
-std::filesystem::path FileIn(const std::filesystem::path& folder, const std::string& file) {
-  const std::filesystem::path name(file);
-  if (name.filename() != name || file == "." || file == "..") {
-    throw Error(ErrorCode::kInternal, "the worker named a file outside its folder", file);
-  }
-  return folder / name;
-}
-
-// The worker's account of one chain. Its file moves in; the baseline's is there already.
-RunRecord Record(const ChainResult& chain, const std::filesystem::path& folder,
-                 Artifacts& artifacts, ArtifactForm form) {
-  RunRecord record;
-  record.chain = chain.chain;
-  record.steps = chain.steps;
-  record.reports = chain.reports;
-  record.error = chain.error;
-  record.metrics = MetricsOf(chain.metrics);
-  if (chain.file.empty()) return record;
-  const Artifact artifact = artifacts.Put(FileIn(folder, chain.file), form);
-  record.artifact = artifact.sha256;
-  if (artifact.packed_bytes > 0) {
-    record.metrics["size_packed_bytes"] = static_cast<double>(artifact.packed_bytes);
-  }
-  return record;
-}
-
 // A job's share of the budget, for the scope.
 class Reservation {
  public:
@@ -249,18 +211,29 @@ class Reservation {
 };
 
 // Of a worker that did not get to its end.
-Verdict JudgeEnd(EndReason reason, const JobLimits& limits, const Child& child, const Json& said) {
-  switch (reason) {
+Verdict JudgeEnd(const Watch& watch, const Child& child, const Json& said) {
+  switch (watch.reason()) {
     case EndReason::kCancel:
       return {JobState::kCancelled, nullptr};
     case EndReason::kTime:
     case EndReason::kMemory:
-      return {JobState::kFailed, ErrorJson(LimitError(reason, limits))};
+      return {JobState::kFailed, ErrorJson(LimitError(watch.reason(), watch.limits()))};
     case EndReason::kNone:
     case EndReason::kStop:
       break;
   }
   return {JobState::kFailed, CrashError(child, said)};
+}
+
+// Whether the worker died of a candidate, and the search goes on without it.
+bool GoesOn(SearchRecorder& search, const Watch& watch, const Child& child, const Json& said) {
+  const EndReason reason = watch.reason();
+  if (child.exit()->signal == 0 && child.exit()->code == 0) return false;
+  if (reason != EndReason::kNone && reason != EndReason::kMemory) return false;
+  const bool is_memory = reason == EndReason::kMemory;
+  const Json error =
+      is_memory ? ErrorJson(LimitError(reason, watch.limits())) : CrashError(child, said);
+  return search.GoOnAfter(error, is_memory || !WasKilled(*child.exit()));
 }
 
 RunnerSettings Completed(RunnerSettings settings) {
@@ -416,64 +389,72 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
   const JobFolder folder(settings_.work_dir / std::to_string(job.id));
   const std::filesystem::path order = folder.path() / "order.json";
   const OpenArtifact opened = artifacts_.Open(model);  // as long as the worker may read it
-  WriteOrder(OrderFor(spec, opened, model), order);
+  std::optional<SearchRecorder> search;
+  if (spec.search)
+    search.emplace(store_, artifacts_, job.id, WorkPlace{spec, model, folder.path()});
 
-  // The system's limits stand behind the watch: they hold between two polls.
-  Child child({settings_.program,
-               {"work", "--dir", folder.path().string()},
-               order,
-               {.memory_mb = limits.memory_mb + kReservedMb + threads * kReservedThreadMb,
-                .cpu_s = (limits.time_s + 1) * threads + 1,
-                .file_mb = kFileMb}});
-  Listener listener(store_, job.id);
+  Listener listener(store_, job.id, search ? &*search : nullptr);
   Watch watch(store_, job.id, limits, stop);
-  watch.Run(
-      child,
-      [&](std::string_view line) {
-        if (listener.Take(line)) TrimCache();  // a step has ended, and may have left its result
-      },
-      [&](std::string_view line) {
-        if (!settings_.logs_dir.empty()) logs_.Append(job.id, line, LogSource::kWorker);
-      });
-  if (HasCache()) ClearPassCacheParts(settings_.cache_dir, folder.path().filename().string());
+  std::optional<Child> child;
+  do {
+    WorkOrder work = OrderFor(spec, opened, model);
+    if (search) work.history = search->History();
+    WriteOrder(work, order);
+    child.emplace(ChildSpec{settings_.program,
+                            {"work", "--dir", folder.path().string()},
+                            order,
+                            LimitsOf(limits, threads)});
+    watch.Run(
+        *child,
+        [&](std::string_view line) {
+          if (listener.Take(line)) TrimCache();  // a step has ended, and may have left its result
+        },
+        [&](std::string_view line) {
+          if (!settings_.logs_dir.empty()) logs_.Append(job.id, line, LogSource::kWorker);
+        });
+    if (HasCache()) ClearPassCacheParts(settings_.cache_dir, folder.path().filename().string());
+  } while (search && GoesOn(*search, watch, *child, listener.error()));
 
-  const WorkResult result = ReadResult(folder.path()).value_or(WorkResult{});
-  const bool is_complete = result.is_complete && child.exit()->signal == 0;
+  const WorkResult result = ReadResult(folder.path() / "result.json").value_or(WorkResult{});
+  const bool is_complete = result.is_complete && child->exit()->signal == 0;
   if (watch.reason() == EndReason::kStop && !is_complete) {
     Tell(job.id, LogLevel::kInfo, "job_requeued", {{"why", "the daemon stops"}});
     return store_.Requeue(job.id);
   }
-  if (watch.reason() == EndReason::kNone && WasKilled(*child.exit()) && job.tries < now.tries_max) {
-    const Json why = CrashError(child, listener.error());
+  const bool was_killed = WasKilled(*child->exit()) && watch.reason() == EndReason::kNone;
+  if (was_killed && job.tries < now.tries_max) {
+    const Json why = CrashError(*child, listener.error());
     Tell(job.id, LogLevel::kWarning, "job_requeued", {{"why", why.at("message")}});
     return store_.Retry(job.id, why);
   }
-  const std::vector<RunRecord> runs = RunsOf(result, {spec, model, folder.path()});
-  Verdict verdict =
-      is_complete ? JudgeRuns(runs) : JudgeEnd(watch.reason(), limits, child, listener.error());
-  if (WasKilled(*child.exit()) && watch.reason() == EndReason::kNone) {
+  if (search) {
+    const bool has_ended = is_complete || watch.reason() == EndReason::kTime;
+    const bool is_judged = has_ended && search->search().candidate_count() > 0;
+    return EndSearch(
+        job.id, *search,
+        is_judged ? search->search().Judge() : JudgeEnd(watch, *child, listener.error()));
+  }
+  const std::vector<RunRecord> runs = RunsOf(result, {spec, model, folder.path()}, artifacts_);
+  Verdict verdict = is_complete ? JudgeRuns(runs) : JudgeEnd(watch, *child, listener.error());
+  if (was_killed) {
     const std::string message = verdict.error.at("message");
     verdict.error["message"] = message + "; " + std::to_string(job.tries) +
                                " tries ended like that (tries_max): is there memory for this job?";
   }
   if (is_complete) store_.SetProgress(job.id, FinalProgress(runs));
-  store_.Finish(job.id, verdict.state, verdict.error, runs);
-  Tell(job.id, LogLevel::kInfo, "job_ended",
+  End(job.id, verdict, runs);
+}
+
+void Runner::End(JobId job, const Verdict& verdict, const std::vector<RunRecord>& runs) {
+  store_.Finish(job, verdict.state, verdict.error, runs);
+  Tell(job, LogLevel::kInfo, "job_ended",
        {{"state", JobStateName(verdict.state)}, {"error", verdict.error}});
 }
 
-std::vector<RunRecord> Runner::RunsOf(const WorkResult& result, const WorkPlace& place) {
-  std::vector<RunRecord> runs;
-  for (const ChainResult& chain : result.runs) {
-    RunRecord record = Record(chain, place.folder, artifacts_, place.spec.artifact);
-    record.experiment = place.spec.experiment;
-    record.model = place.spec.model;
-    record.machine = result.machine;
-    record.lineage = LineageOf(place.spec, place.model_sha256, chain.steps, result);
-    if (chain.chain == "baseline") record.artifact = place.model_sha256;
-    runs.push_back(std::move(record));
-  }
-  return runs;
+// Its runs are in the store already.
+void Runner::EndSearch(JobId job, const SearchRecorder& search, const Verdict& verdict) {
+  store_.SetProgress(job, search.FinalProgress());
+  End(job, verdict, {});
 }
 
 }  // namespace pared

@@ -19,6 +19,9 @@
 
 namespace pared {
 
+class SearchRecorder;
+struct Verdict;
+
 // What may change while jobs run; a job has the limits of the time it began.
 struct RunnerLimits {
   int64_t cache_mb = 0;         // 0: no cache
@@ -61,14 +64,10 @@ class Runner {
   RunnerLimits Limits() const;
   bool HasCache() const { return !settings_.cache_dir.empty() && Limits().cache_mb > 0; }
   void TrimCache() const;
+  void End(JobId job, const Verdict& verdict, const std::vector<RunRecord>& runs);
+  void EndSearch(JobId job, const SearchRecorder& search, const Verdict& verdict);
   // An event of the job, in its log and the daemon's own.
   void Tell(JobId job, LogLevel level, const std::string& event, const Json& fields) const;
-  struct WorkPlace {
-    const JobSpec& spec;
-    const std::string& model_sha256;
-    const std::filesystem::path& folder;
-  };
-  std::vector<RunRecord> RunsOf(const WorkResult& result, const WorkPlace& place);
 
   Store& store_;
   Artifacts& artifacts_;

@@ -12,7 +12,13 @@ bool IsDegraded(const RunRecord& run) {
   return !run.error.is_null() && run.error.value("code", "") == kDegraded;
 }
 
-bool HasFailed(const RunRecord& run) { return !run.error.is_null() && !IsDegraded(run); }
+bool MissesGoal(const RunRecord& run) {
+  return !run.error.is_null() && run.error.value("code", "") == kGoalMissed;
+}
+
+bool HasFailed(const RunRecord& run) {
+  return !run.error.is_null() && !IsDegraded(run) && !MissesGoal(run);
+}
 
 // The run's error as the job's, which must say whose it is.
 Json JobError(const RunRecord& run) {
@@ -34,11 +40,14 @@ double Cost(const RunRecord& run) {
 Verdict JudgeRuns(const std::vector<RunRecord>& runs) {
   const auto failed = std::ranges::find_if(runs, HasFailed);
   if (failed != runs.end()) return {JobState::kFailed, JobError(*failed)};
-  const auto degraded = std::ranges::find_if(runs, IsDegraded);
   const auto holds = [](const RunRecord& run) {
     return run.chain != "baseline" && run.error.is_null();
   };
-  if (degraded == runs.end() || std::ranges::any_of(runs, holds)) return {};
+  if (std::ranges::any_of(runs, holds)) return {};
+  const auto missed = std::ranges::find_if(runs, MissesGoal);
+  if (missed != runs.end()) return {JobState::kGoalNotMet, JobError(*missed)};
+  const auto degraded = std::ranges::find_if(runs, IsDegraded);
+  if (degraded == runs.end()) return {};
   return {JobState::kFailed, JobError(*degraded)};
 }
 
@@ -47,7 +56,7 @@ Json FinalProgress(const std::vector<RunRecord>& runs) {
   double least = std::numeric_limits<double>::infinity();
   Json degraded = Json::array();
   for (const RunRecord& run : runs) {
-    if (IsDegraded(run)) {
+    if (IsDegraded(run) || MissesGoal(run)) {
       degraded.push_back({{"chain", run.chain}, {"reason", run.error.at("message")}});
     }
     if (!run.error.is_null() || Cost(run) >= least) continue;

@@ -14,7 +14,8 @@ struct Verdict {
 };
 
 // Failed where a chain failed, and where every chain is degraded: then nothing came out that could
-// be used. Otherwise succeeded; degraded runs keep their own errors.
+// be used. goal_not_met where no chain holds and one does but for evaluate.max_accuracy_drop.
+// Otherwise succeeded; degraded runs keep their own errors.
 Verdict JudgeRuns(const std::vector<RunRecord>& runs);
 
 // The job's last progress line: {"step": "ended", "fraction": 1, "chains", "chains_ended",

@@ -57,13 +57,13 @@ class ProgressWriter {
 };
 
 // Writes aside and renames: the file is whole or not there.
-void WriteResult(const WorkResult& result, const std::filesystem::path& folder) {
-  const std::filesystem::path aside = folder / "result.json.part";
+void WriteResult(const WorkResult& result, const std::filesystem::path& path) {
+  const std::filesystem::path aside = path.string() + ".part";
   std::ofstream out(aside, std::ios::binary | std::ios::trunc);
   out << DumpJson(WriteFields(result));
   out.close();
   if (!out) throw Error(ErrorCode::kUnavailable, "cannot write", aside.string());
-  std::filesystem::rename(aside, folder / "result.json");
+  std::filesystem::rename(aside, path);
 }
 
 // Read: the model's folder, for tensors that it keeps beside itself, and the datasets. Write: the
@@ -89,18 +89,20 @@ void RunWorker(const std::filesystem::path& folder, std::istream& in, std::ostre
   ReadFields(ParseJson(text), "", order);
   const JobSpec spec = ReadJobSpec(order.spec);
   const Json confinement = ConfineTo(order, folder);  // before the first thread and the model
-  const auto write = [&](WorkResult result) {
+  const auto write = [&](WorkResult result, const std::string& file) {
     result.machine["confinement"] = confinement;
-    WriteResult(result, folder);
+    WriteResult(result, folder / file);
   };
+  const auto write_all = [&](const WorkResult& result) { write(result, "result.json"); };
+  const auto keep = [&](const WorkResult& one) { write(one, one.runs.at(0).chain + ".json"); };
   // Timed runs may use more threads than the graph; a job never starts more than it names.
   const tbb::global_control threads(
       tbb::global_control::max_allowed_parallelism,
       static_cast<size_t>(std::max(order.threads, spec.evaluate.threads)));
   ProgressWriter progress(out);
   const WorkContext context = {folder, IsTerminationPending,
-                               [&](const Json& line) { progress.Write(line); }, write};
-  write(Work(order, context));
+                               [&](const Json& line) { progress.Write(line); }, write_all, keep};
+  write_all(Work(order, context));
 }
 
 }  // namespace pared

@@ -12,6 +12,7 @@
 #include "config/job_spec.h"
 #include "daemon/flow.h"
 #include "daemon/judge.h"
+#include "daemon/search.h"
 #include "evaluator/dataset.h"
 #include "evaluator/evaluate.h"
 #include "evaluator/executor.h"
@@ -27,6 +28,7 @@ constexpr const char* kBaseline = "baseline";
 // Where the job names no dataset: enough to see a broken model, few enough for a large one.
 constexpr int64_t kRandomSamples = 16;
 constexpr size_t kRunsMax = kChainsMax + 1;
+constexpr size_t kHistoryMax = kCandidatesMax + 1;
 
 bool RanQuantizer(const Json& steps) {
   return std::ranges::any_of(steps,
@@ -40,7 +42,6 @@ class Session {
       : order_(order),
         context_(context),
         spec_(ReadJobSpec(order.spec)),
-        plan_(MakePlan(spec_)),
         model_(LoadOnnx(order.model)),
         calibration_(order.calibration.empty() ? std::nullopt
                                                : std::optional(Dataset::Open(order.calibration))),
@@ -54,11 +55,11 @@ class Session {
     data_ = DescribeData();
     if (calibration_) RecordStates(model_, *calibration_, context_.cancelled);
     MeasureReference();
-    RunChains();
-    if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "the job was cancelled");
-    MeasureLatencies();
-    AddRatios();
-    WarnOfSlowdown();
+    if (spec_.search) {
+      RunSearch();
+    } else {
+      RunAllChains();
+    }
     WorkResult result = Collect();
     result.is_complete = true;
     return result;
@@ -70,6 +71,79 @@ class Session {
     Metrics metrics;
     std::filesystem::path path;  // empty: no model came out
   };
+
+  void CheckCancelled() const {
+    if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "the job was cancelled");
+  }
+
+  void RunAllChains() {
+    RunChains(MakePlan(spec_));
+    CheckCancelled();
+    for (auto& [chain, measured] : measured_) MeasureLatency(chain, measured);
+    for (auto& [chain, measured] : measured_) AddRatios(measured);
+    for (auto& [chain, measured] : measured_) WarnOfSlowdown(measured);
+  }
+
+  // One candidate after the other: each is chosen by what the ones before it gave.
+  void RunSearch() {
+    std::vector<SearchRun> history(order_.history.size());
+    for (size_t i = 0; i < history.size(); ++i) ReadFields(order_.history[i], "", history[i]);
+    const SearchRun baseline = MeasureBaseline(history);
+    Search search(spec_, std::move(history));
+    search.Add(baseline);
+    search.CheckMetrics();
+    while (const std::optional<SearchCandidate> candidate = search.Next()) {
+      CheckCancelled();
+      tried_ = search.candidate_count();
+      search.Add(Try(*candidate));
+    }
+  }
+
+  // Its latency is the one that earlier candidates were compared with, where there are any.
+  SearchRun MeasureBaseline(const std::vector<SearchRun>& history) {
+    Measured& baseline = measured_.at(kBaseline);
+    const auto known = std::ranges::find(history, kBaseline, &SearchRun::chain);
+    if (known != history.end()) {
+      baseline.metrics = known->metrics.get<Metrics>();
+    } else {
+      MeasureLatency(kBaseline, baseline);
+      AddRatios(baseline);
+      Keep(baseline);
+    }
+    return {0, kBaseline, nullptr, Json(baseline.metrics), nullptr};
+  }
+
+  SearchRun Try(const SearchCandidate& candidate) {
+    const auto begin = std::chrono::steady_clock::now();
+    const std::string& name = candidate.chain.name;
+    JobSpec spec = spec_;
+    spec.chains = {candidate.chain};
+    Report(name, 0,
+           {{"begins",
+             {{"chain", name}, {"steps", candidate.chain.passes}, {"search", candidate.about}}}});
+    RunChains(MakePlan(spec));
+    CheckCancelled();
+    Measured& measured = measured_.at(name);
+    if (measured.result.error.is_null()) MeasureLatency(name, measured);
+    AddRatios(measured);
+    WarnOfSlowdown(measured);
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
+    measured.result.search = candidate.about;
+    measured.result.search["seconds"] = elapsed.count();
+    Keep(measured);
+    SearchRun run = {0, name, measured.result.search, Json(measured.metrics),
+                     measured.result.error};
+    measured_.erase(name);
+    return run;
+  }
+
+  void Keep(const Measured& measured) {
+    WorkResult one = Described();
+    one.runs.push_back(measured.result);
+    one.runs.back().metrics = measured.metrics;
+    context_.keep(one);
+    Report("kept " + measured.result.chain, 1, {{"kept", measured.result.chain}});
+  }
 
   Dataset OpenEvaluation() const {
     if (!order_.evaluation.empty()) return Dataset::Open(order_.evaluation);
@@ -90,12 +164,16 @@ class Session {
     return evaluation;
   }
 
-  void Report(const std::string& step, double fraction) const {
+  // `more`: what else the line says.
+  void Report(const std::string& step, double fraction, Json more = Json::object()) const {
     const std::lock_guard lock(mutex_);
-    context_.report({{"step", step},
-                     {"fraction", fraction},
-                     {"chains_ended", measured_.size()},
-                     {"chains", spec_.chains.size() + 1}});
+    more.update({{"step", step}, {"fraction", fraction}});
+    if (spec_.search) {
+      more.update({{"chains_ended", tried_}, {"chains", spec_.search->budget.candidates}});
+    } else {
+      more.update({{"chains_ended", measured_.size()}, {"chains", spec_.chains.size() + 1}});
+    }
+    context_.report(more);
   }
 
   // By their digests, so that it can be told whether another run saw the same.
@@ -128,6 +206,8 @@ class Session {
     measured.path = order_.model;
     measured.metrics = EvaluateReference(model_, reference_, Evaluation(step));
     measured.metrics.merge(EvaluateSize(measured.path));
+    baseline_ = measured.metrics;
+    CheckAccuracy();
     Record(kBaseline, std::move(measured), begin);
   }
 
@@ -140,7 +220,7 @@ class Session {
         inputs);
   }
 
-  void RunChains() {
+  void RunChains(const PlanNode& plan) {
     FlowContext flow;
     flow.cancelled = context_.cancelled;
     flow.calibration = calibration_ ? &*calibration_ : nullptr;
@@ -150,16 +230,17 @@ class Session {
     flow.cache = cache ? &*cache : nullptr;
     flow.threads = order_.threads;
     flow.progress = [this](const std::string& step, double fraction) { Report(step, fraction); };
-    Flow(plan_, flow, [this](const std::string& chain, const Outcome& outcome) {
-      if (chain != kBaseline) EndChain(chain, outcome);
+    Flow(plan, flow, [&](const std::string& chain, const Outcome& outcome) {
+      if (chain != kBaseline) EndChain(chain, ChainSteps(plan, chain), outcome);
     }).Run(model_);
   }
 
   // The sink: measures accuracy and writes the file. What it throws comes back as the error of
   // a second call.
-  void EndChain(const std::string& chain, const Outcome& outcome) {
+  void EndChain(const std::string& chain, Json steps, const Outcome& outcome) {
     const auto begin = std::chrono::steady_clock::now();
     Measured measured;
+    measured.result.steps = std::move(steps);
     measured.result.reports = outcome.reports;
     if (outcome.error != nullptr) {
       if (outcome.error->code() == ErrorCode::kCancelled) return;  // it has not ended
@@ -182,10 +263,12 @@ class Session {
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
     ChainResult& result = measured.result;
     result.chain = chain;
-    result.steps = ChainSteps(plan_, chain);
     if (result.error.is_null()) {
       result.reports.push_back(
           {{"pass", "evaluate"}, {"seconds", elapsed.count()}, {"report", EvaluationReport()}});
+      if (const auto drop = FindAccuracyDrop(measured.metrics, baseline_)) {
+        measured.metrics["accuracy_drop"] = *drop;
+      }
       result.error = Judge(chain, result.steps, measured.metrics);
     }
     LogEvent(
@@ -212,19 +295,35 @@ class Session {
     const bool has_classes =
         evaluation_.has_labels() && evaluation_.task().task != Task::kRetrieval;
     const auto collapse = FindCollapse(metrics, spec_.evaluate, has_classes);
-    if (!collapse) return nullptr;
-    metrics["degraded"] = 1;
-    return {{"code", kDegraded}, {"message", *collapse}, {"where", chain}};
+    if (collapse) {
+      metrics["degraded"] = 1;
+      return {{"code", kDegraded}, {"message", *collapse}, {"where", chain}};
+    }
+    // In a search the drop is one bound of several, which says where to look on.
+    const double drop_max = spec_.evaluate.max_accuracy_drop;
+    if (spec_.search || drop_max >= kAccuracyDropMax) return nullptr;
+    const double drop = metrics.at("accuracy_drop");
+    if (drop <= drop_max) return nullptr;
+    return {{"code", kGoalMissed},
+            {"message", "accuracy_drop is " + Json(drop).dump() + ", above max_accuracy_drop, " +
+                            Json(drop_max).dump()},
+            {"where", chain}};
   }
 
-  void WarnOfSlowdown() {
-    const Metrics& baseline = measured_.at(kBaseline).metrics;
-    for (auto& [chain, measured] : measured_) {
-      const auto slowdown = FindSlowdown(measured.metrics, baseline);
-      if (!slowdown) continue;
-      measured.metrics["slower"] = 1;
-      measured.result.reports.back()["report"]["warnings"].push_back(*slowdown);
-    }
+  void CheckAccuracy() const {
+    if (spec_.evaluate.max_accuracy_drop >= kAccuracyDropMax) return;
+    if (FindAccuracyDrop(baseline_, baseline_)) return;
+    throw Error(ErrorCode::kInvalidArgument,
+                "the evaluation data, " + evaluation_.name() +
+                    ", has no labels that accuracy can be measured by",
+                "/evaluate/max_accuracy_drop");
+  }
+
+  void WarnOfSlowdown(Measured& measured) {
+    const auto slowdown = FindSlowdown(measured.metrics, measured_.at(kBaseline).metrics);
+    if (!slowdown) return;
+    measured.metrics["slower"] = 1;
+    measured.result.reports.back()["report"]["warnings"].push_back(*slowdown);
   }
 
   Json EvaluationReport() const {
@@ -235,23 +334,18 @@ class Session {
             {"has_labels", evaluation_.has_labels()}};
   }
 
-  // After the graph: one artifact at a time, read back from disk, and nothing else runs.
-  void MeasureLatencies() {
-    if (spec_.evaluate.runs == 0) return;
-    for (auto& [chain, measured] : measured_) {
-      if (measured.path.empty()) continue;
-      const std::string step = "latency " + chain;
-      measured.metrics.merge(EvaluateLatency(measured.path, Evaluation(step), spec_.evaluate.runs,
-                                             spec_.evaluate.threads));
-    }
+  // Outside of the graph: one artifact at a time, read back from disk, and nothing else runs.
+  void MeasureLatency(const std::string& chain, Measured& measured) {
+    if (spec_.evaluate.runs == 0 || measured.path.empty()) return;
+    measured.metrics.merge(EvaluateLatency(measured.path, Evaluation("latency " + chain),
+                                           spec_.evaluate.runs, spec_.evaluate.threads));
   }
 
-  void AddRatios() {
+  void AddRatios(Measured& measured) {
     const Metrics baseline = measured_.at(kBaseline).metrics;
-    for (auto& [chain, measured] : measured_) {
-      AddRatio(baseline, "size_bytes", "size_ratio", measured.metrics);
-      AddRatio(baseline, "latency_ms_p50", "latency_ratio", measured.metrics);
-    }
+    AddRatio(baseline, "size_bytes", "size_ratio", measured.metrics);
+    AddRatio(baseline, "size_compressed_bytes", "size_compressed_ratio", measured.metrics);
+    AddRatio(baseline, "latency_ms_p50", "latency_ratio", measured.metrics);
   }
 
   static void AddRatio(const Metrics& baseline, const std::string& metric, const std::string& ratio,
@@ -262,14 +356,19 @@ class Session {
     metrics[ratio] = own->second / base->second;
   }
 
-  // The chains that have ended, in the order of the spec.
-  WorkResult Collect() const {
+  WorkResult Described() const {
     WorkResult result;
     result.machine = {{"cpu", CpuName()},
                       {"isa", IsaName(SelectedIsa())},
                       {"version", PARED_VERSION},
                       {"threads", spec_.evaluate.threads}};
     result.data = data_;
+    return result;
+  }
+
+  // The chains that have ended, in the order of the spec.
+  WorkResult Collect() const {
+    WorkResult result = Described();
     std::vector<std::string> chains = {kBaseline};
     for (const ChainSpec& chain : spec_.chains) chains.push_back(chain.name);
     for (const std::string& chain : chains) {
@@ -284,13 +383,14 @@ class Session {
   const WorkOrder& order_;
   const WorkContext& context_;
   const JobSpec spec_;
-  const PlanNode plan_;
   const Model model_;
   std::optional<Dataset> calibration_;
   const Dataset evaluation_;
   std::vector<std::string> warnings_;  // of the data
   Json data_;
   Reference reference_;
+  Metrics baseline_;   // without latency
+  int64_t tried_ = 0;  // candidates of the search
 
   mutable std::mutex mutex_;                  // while the graph runs, of what follows
   std::map<std::string, Measured> measured_;  // by chain
@@ -310,6 +410,7 @@ void Fields(FieldVisitor& f, WorkOrder& order) {
   f.Integer("threads", order.threads, {1, 1024}, "Threads of the flow graph and of passes.");
   f.Integer("memory_mb", order.memory_mb, {0, 1 << 24}, "The limit it runs under; 0: none.");
   f.Flag("confine", order.confine, "Give up all rights that the work does not need.");
+  f.RawList("history", order.history, kHistoryMax, "What a search has tried already.");
 }
 
 void Fields(FieldVisitor& f, ChainResult& result) {
@@ -320,6 +421,7 @@ void Fields(FieldVisitor& f, ChainResult& result) {
   f.Raw("reports", result.reports, "What the passes and the evaluation said.");
   f.Raw("metrics", result.metrics, "Metric name to number.");
   f.Raw("error", result.error, "Why the chain failed.");
+  f.Raw("search", result.search, "Of a candidate: its place in the search.");
 }
 
 void Fields(FieldVisitor& f, WorkResult& result) {

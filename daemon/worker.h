@@ -4,7 +4,8 @@
 //   standard output   progress, one JSON object a line; {"error": ...} as the last where all failed
 //   the folder        CHAIN.onnx for each chain, and result.json (a WorkResult): written anew when
 //   a
-//                     chain has ended, so that a job that is killed keeps what it has reached
+//                     chain has ended, so that a job that is killed keeps what it has reached;
+//                     of a search, CANDIDATE.json for each, told of as it ends (search_recorder.h)
 //   exit code         0: result.json is complete, even where chains failed; 1: it is not
 //
 // SIGTERM asks it to stop.
@@ -30,8 +31,9 @@ struct WorkOrder {
   std::string cache;     // a folder of storage/pass_cache.h that is there; empty: none
   int64_t cache_mb = 0;  // a longer result is not kept
   int64_t threads = 1;
-  int64_t memory_mb = 0;  // the limit that the process runs under; 0: none
-  bool confine = true;    // daemon/confine.h
+  int64_t memory_mb = 0;           // the limit that the process runs under; 0: none
+  bool confine = true;             // daemon/confine.h
+  std::vector<Json> history = {};  // SearchRuns: what an interrupted search has tried already
 };
 
 struct ChainResult {
@@ -40,7 +42,8 @@ struct ChainResult {
   Json steps = Json::array();
   Json reports = Json::array();  // as Outcome has them; the last is "evaluate"
   Json metrics = Json::object();
-  Json error;  // null: none
+  Json error;   // null: none
+  Json search;  // of a candidate: daemon/search.h; null: none
 };
 
 struct WorkResult {
@@ -63,6 +66,8 @@ struct WorkContext {
   // Called one at a time, by any thread: a progress line; what there is when a chain has ended.
   std::function<void(const Json& line)> report;
   std::function<void(const WorkResult& so_far)> save;
+  // Of a search: one candidate has ended, or the baseline. Others may follow before it is read.
+  std::function<void(const WorkResult& one)> keep = [](const WorkResult&) {};
 };
 
 // Does the job. Throws where no chain could begin: a wrong spec, a model that pared cannot run; and

@@ -25,26 +25,6 @@ namespace {
       pointer + "/pass");
 }
 
-Step BindStep(const Json& entry, const std::string& pointer, const JobSpec& spec) {
-  if (!entry.is_object()) {
-    throw Error(ErrorCode::kInvalidArgument, "must be an object with a field \"pass\"", pointer);
-  }
-  const auto name = entry.find("pass");
-  if (name == entry.end() || !name->is_string()) {
-    throw Error(ErrorCode::kInvalidArgument, "must be the name of a pass", pointer + "/pass");
-  }
-  const PassInfo* pass = FindPass(name->get_ref<const std::string&>());
-  if (pass == nullptr) ThrowUnknownPass(name->get<std::string>(), pointer);
-  Step step = pass->bind(*pass, entry, pointer);
-  if (step.needs_calibration && spec.calibration.dataset.empty()) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        step.pass + " needs calibration data and the job names none: set /calibration/dataset",
-        pointer);
-  }
-  return step;
-}
-
 bool SameStep(const Step& a, const Step& b) { return a.pass == b.pass && a.options == b.options; }
 
 // The child of `parent` that does `step`, made where there is none.
@@ -67,6 +47,26 @@ bool FindChain(const PlanNode& node, const std::string& chain, std::vector<const
 }
 
 }  // namespace
+
+Step BindStep(const Json& entry, const std::string& pointer, const JobSpec& spec) {
+  if (!entry.is_object()) {
+    throw Error(ErrorCode::kInvalidArgument, "must be an object with a field \"pass\"", pointer);
+  }
+  const auto name = entry.find("pass");
+  if (name == entry.end() || !name->is_string()) {
+    throw Error(ErrorCode::kInvalidArgument, "must be the name of a pass", pointer + "/pass");
+  }
+  const PassInfo* pass = FindPass(name->get_ref<const std::string&>());
+  if (pass == nullptr) ThrowUnknownPass(name->get<std::string>(), pointer);
+  Step step = pass->bind(*pass, entry, pointer);
+  if (step.needs_calibration && spec.calibration.dataset.empty()) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        step.pass + " needs calibration data and the job names none: set /calibration/dataset",
+        pointer);
+  }
+  return step;
+}
 
 PlanNode MakePlan(const JobSpec& spec) {
   PlanNode root;

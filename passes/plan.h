@@ -21,6 +21,9 @@ struct PlanNode {
 // job names no calibration dataset.
 PlanNode MakePlan(const JobSpec& spec);
 
+// One entry of a chain, bound. Throws as MakePlan, at `pointer`.
+Step BindStep(const Json& entry, const std::string& pointer, const JobSpec& spec);
+
 // The steps of each chain with all options, as a run stores them: [{"pass", options...}, ...].
 Json ChainSteps(const PlanNode& root, const std::string& chain);
 

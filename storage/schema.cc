@@ -196,6 +196,50 @@ ALTER TABLE jobs ADD COLUMN requeue TEXT;
 ALTER TABLE jobs ADD COLUMN requeued_ms INTEGER;
 CREATE INDEX jobs_by_requeue ON jobs (requeued_ms) WHERE requeued_ms IS NOT NULL;
 )sql",
+    R"sql(
+-- Searches, and the state of a job whose models are not what it asked for. A table's checks cannot
+-- be changed: the table is made anew (foreign keys are off while schemas change).
+DROP VIEW jobs_wide;
+CREATE TABLE jobs_new (
+  id INTEGER PRIMARY KEY,
+  state TEXT NOT NULL CHECK (state IN
+    ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'goal_not_met')),
+  tries INTEGER NOT NULL DEFAULT 0,
+  cancel INTEGER NOT NULL DEFAULT 0,
+  spec TEXT NOT NULL,
+  progress TEXT,
+  error TEXT,
+  idempotency_key TEXT UNIQUE,
+  created_ms INTEGER NOT NULL,
+  started_ms INTEGER,
+  finished_ms INTEGER,
+  priority INTEGER NOT NULL DEFAULT 0,
+  requeues INTEGER NOT NULL DEFAULT 0,
+  requeue TEXT,
+  requeued_ms INTEGER,
+  search TEXT
+) STRICT;
+INSERT INTO jobs_new SELECT id, state, tries, cancel, spec, progress, error, idempotency_key,
+  created_ms, started_ms, finished_ms, priority, requeues, requeue, requeued_ms, NULL FROM jobs;
+DROP TABLE jobs;
+ALTER TABLE jobs_new RENAME TO jobs;
+CREATE INDEX jobs_by_state ON jobs (state, id);
+CREATE INDEX jobs_by_priority ON jobs (state, priority DESC, id);
+CREATE INDEX jobs_by_end ON jobs (finished_ms);
+CREATE INDEX jobs_by_requeue ON jobs (requeued_ms) WHERE requeued_ms IS NOT NULL;
+
+CREATE VIEW jobs_wide AS SELECT
+  id, state, json_extract(spec, '$.model') AS model,
+  json_extract(spec, '$.experiment') AS experiment, priority, tries,
+  datetime(created_ms / 1000, 'unixepoch') AS created,
+  (started_ms - created_ms) / 1000.0 AS waited_s,
+  (finished_ms - started_ms) / 1000.0 AS ran_s,
+  json_array_length(spec, '$.chains') AS chains,
+  json_extract(error, '$.code') AS error_code, json_extract(error, '$.message') AS error,
+  json_extract(search, '$.candidates') AS candidates,
+  json_extract(search, '$.best.run') AS best_run
+FROM jobs;
+)sql",
 };
 
 int64_t Pragma(Database& database, const std::string& name) {
@@ -223,6 +267,7 @@ void Migrate(Database& database, int64_t target) {
                                                  "; this pared knows schemas up to " +
                                                  std::to_string(SchemaVersion()));
   }
+  database.Execute("PRAGMA foreign_keys = OFF");  // no effect within a transaction
   for (int64_t next = version; next < target; ++next) {
     Transaction transaction(database, DatabaseAccess::kWrite);
     database.Execute(kMigrations[static_cast<size_t>(next)]);
@@ -230,6 +275,7 @@ void Migrate(Database& database, int64_t target) {
     database.Execute("PRAGMA user_version = " + std::to_string(next + 1));
     transaction.Commit();
   }
+  database.Execute("PRAGMA foreign_keys = ON");
 }
 
 }  // namespace pared

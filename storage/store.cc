@@ -21,11 +21,12 @@ namespace pared {
 namespace {
 
 constexpr int kReadersMax = 8;
-constexpr const char* kStateNames[] = {"queued", "running", "succeeded", "failed", "cancelled"};
+constexpr const char* kStateNames[] = {"queued", "running",   "succeeded",
+                                       "failed", "cancelled", "goal_not_met"};
 
 const std::string kJobColumns =
     "id, state, tries, cancel, spec, progress, error, created_ms, started_ms, "
-    "finished_ms, requeues, requeue";
+    "finished_ms, requeues, requeue, search";
 
 std::optional<int64_t> IntegerOf(const Statement& statement, int column) {
   if (statement.is_null(column)) return std::nullopt;
@@ -48,6 +49,7 @@ Job JobOf(const Statement& row) {
   job.finished_ms = IntegerOf(row, 9);
   job.requeues = row.integer(10);
   job.requeue = JsonOf(row, 11);
+  job.search = JsonOf(row, 12);
   return job;
 }
 
@@ -275,6 +277,24 @@ void Store::SetProgress(JobId id, const Json& progress) {
                    "UPDATE jobs SET progress = ? WHERE id = ? AND state = 'running'");
   update.Bind(JsonColumn(progress)).Bind(id).Run();
   if (impl_->writer.changes() == 0) ThrowUnchanged(impl_->writer, id, "set the progress of");
+}
+
+int64_t Store::RecordRun(JobId id, const RunRecord& run) {
+  std::lock_guard lock(impl_->mutex);
+  Transaction transaction(impl_->writer, DatabaseAccess::kWrite);
+  Statement update(impl_->writer, "UPDATE jobs SET tries = 1 WHERE id = ? AND state = 'running'");
+  update.Bind(id).Run();
+  if (impl_->writer.changes() == 0) ThrowUnchanged(impl_->writer, id, "record a run of");
+  const int64_t recorded = UpsertRun(impl_->writer, id, run);
+  transaction.Commit();
+  return recorded;
+}
+
+void Store::SetSearch(JobId id, const Json& search) {
+  std::lock_guard lock(impl_->mutex);
+  Statement update(impl_->writer, "UPDATE jobs SET search = ? WHERE id = ? AND state = 'running'");
+  update.Bind(JsonColumn(search)).Bind(id).Run();
+  if (impl_->writer.changes() == 0) ThrowUnchanged(impl_->writer, id, "set the search of");
 }
 
 void Store::Finish(JobId id, JobState state, const Json& error,

@@ -22,7 +22,7 @@ using JobId = int64_t;
 
 int64_t NowMs();  // since 1970, UTC
 
-enum class JobState { kQueued, kRunning, kSucceeded, kFailed, kCancelled };
+enum class JobState { kQueued, kRunning, kSucceeded, kFailed, kCancelled, kGoalNotMet };
 
 const char* JobStateName(JobState state);
 std::optional<JobState> JobStateOf(const std::string& name);
@@ -32,12 +32,13 @@ struct JobTransition {
 };
 // Every change of state that there is; the store refuses all others.
 constexpr JobTransition kJobTransitions[] = {
-    {JobState::kQueued, JobState::kRunning},     // claimed
-    {JobState::kQueued, JobState::kCancelled},   // cancelled before it began
-    {JobState::kRunning, JobState::kSucceeded},  // every chain has a run without an error
-    {JobState::kRunning, JobState::kFailed},     // a chain failed, or too many tries
-    {JobState::kRunning, JobState::kCancelled},  // cancelled while it ran
-    {JobState::kRunning, JobState::kQueued},     // the daemon stopped or died, or the worker died
+    {JobState::kQueued, JobState::kRunning},      // claimed
+    {JobState::kQueued, JobState::kCancelled},    // cancelled before it began
+    {JobState::kRunning, JobState::kSucceeded},   // every chain has a run without an error
+    {JobState::kRunning, JobState::kFailed},      // a chain failed, or too many tries
+    {JobState::kRunning, JobState::kCancelled},   // cancelled while it ran
+    {JobState::kRunning, JobState::kGoalNotMet},  // models, none of which is as was asked for
+    {JobState::kRunning, JobState::kQueued},      // the daemon stopped or died, or the worker died
 };
 constexpr bool IsLegal(JobState from, JobState to) {
   for (const JobTransition& legal : kJobTransitions) {
@@ -61,6 +62,7 @@ struct Job {
   std::optional<int64_t> started_ms, finished_ms;
   int64_t requeues = 0;  // how often it went back into the queue
   Json requeue;          // why the last time, as an error; null: never
+  Json search;           // how its search stands (daemon/search.h); null: it has none
 };
 
 struct RunRecord {
@@ -72,6 +74,7 @@ struct RunRecord {
   Json lineage;                           // what it was made from (daemon/lineage.h); null: unknown
   Json error;                             // null: none
   std::map<std::string, double> metrics;  // NaN: could not be measured
+  std::map<std::string, std::string> tags = {};  // put on the run, beside those it has
 };
 
 struct Run {
@@ -183,8 +186,12 @@ class Store {
   void RequestCancel(JobId id);
   bool CancelRequested(JobId id) const;
   void SetProgress(JobId id, const Json& progress);
-  // Records the runs and ends the job in one transaction: running -> succeeded, failed or
-  // cancelled. kConflict where it is not running.
+  // Records one run of a job that goes on, and gives its id. A job that has come so far has not
+  // been tried in vain: its tries are one again. kConflict where it is not running.
+  int64_t RecordRun(JobId id, const RunRecord& run);
+  void SetSearch(JobId id, const Json& search);  // kConflict where it is not running
+  // Records the runs and ends the job in one transaction: running -> succeeded,
+  // failed, cancelled or goal_not_met. kConflict where it is not running.
   void Finish(JobId id, JobState state, const Json& error, const std::vector<RunRecord>& runs);
   void Requeue(JobId id);  // running -> queued: the daemon stops; the try does not count
   // running -> queued: the try was ended by what is no fault of the job's, as `why` says.

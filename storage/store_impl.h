@@ -102,7 +102,7 @@ bool MarkCancelled(Database& writer, JobId id);
 // The runs with these ids, in their order; those that are not there are left out.
 std::vector<Run> ReadRuns(Database& database, const std::vector<int64_t>& ids);
 
-// Inserts the run of (job, chain), or puts it in the place of an earlier one.
-void UpsertRun(Database& writer, JobId job, const RunRecord& run);
+// Inserts the run of (job, chain), or puts it in the place of an earlier one; its id.
+int64_t UpsertRun(Database& writer, JobId job, const RunRecord& run);
 
 }  // namespace pared

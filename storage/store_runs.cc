@@ -84,7 +84,7 @@ std::vector<Run> ReadRuns(Database& database, const std::vector<int64_t>& ids) {
   return runs;
 }
 
-void UpsertRun(Database& writer, JobId job, const RunRecord& run) {
+int64_t UpsertRun(Database& writer, JobId job, const RunRecord& run) {
   Statement earlier(writer, "SELECT 1 FROM runs WHERE job = ? AND chain = ?");
   if (earlier.Bind(job).Bind(run.chain).Step()) writer.Execute(kMetricsChanged);
   Statement upsert(
@@ -109,6 +109,14 @@ void UpsertRun(Database& writer, JobId job, const RunRecord& run) {
     insert.Bind(id).Bind(name).Bind(value).Run();
     insert.Reset();
   }
+  Statement tag(writer,
+                "INSERT INTO tags (run, name, value) VALUES (?, ?, ?) "
+                "ON CONFLICT (run, name) DO UPDATE SET value = excluded.value");
+  for (const auto& [name, value] : run.tags) {
+    tag.Bind(id).Bind(name).Bind(value).Run();
+    tag.Reset();
+  }
+  return id;
 }
 
 std::optional<Run> Store::GetRun(int64_t id) const {

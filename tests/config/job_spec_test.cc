@@ -27,7 +27,7 @@ TEST(JobSpec, FillsInDefaults) {
     "calibration": {"dataset": "", "samples": 128},
     "chains": [{"name": "c", "passes": [{"pass": "p"}]}],
     "evaluate": {"dataset": "", "samples": 0, "runs": 50, "threads": 1,
-                 "min_sqnr_db": 3.0, "min_agreement": 0.5},
+                 "min_sqnr_db": 3.0, "min_agreement": 0.5, "max_accuracy_drop": 100.0},
     "limits": {"memory_mb": 0, "time_s": 0}})"));
 }
 
@@ -88,6 +88,55 @@ TEST(JobSpec, LimitsChainsAndPasses) {
   const std::vector<Json> too_many(kPassesMax + 1, Json{{"pass", "p"}});
   EXPECT_THAT([&] { ReadJobSpec(With("/chains/0/passes", too_many)); },
               RefusedAt("/chains/0/passes"));
+}
+
+TEST(JobSpec, ASearchIsThereOnlyWhereItIsAskedFor) {
+  EXPECT_FALSE(ReadJobSpec(ParseJson(kSmallest)).search);
+  const JobSpec spec = ReadJobSpec(With("/search", Json::object()));
+  ASSERT_TRUE(spec.search);
+  EXPECT_EQ(spec.search->objectives.at(0).metric, "size_compressed_bytes");
+  EXPECT_EQ(spec.search->objectives.at(1).metric, "sqnr_db");
+  const Json written = WriteJobSpec(spec);
+  EXPECT_EQ(WriteJobSpec(ReadJobSpec(written)), written);
+}
+
+TEST(JobSpec, PointsAtTheFaultOfASearch) {
+  const auto refused = [](const char* search, const std::string& where) {
+    EXPECT_THAT([&] { ReadJobSpec(With("/search", ParseJson(search))); }, RefusedAt(where));
+  };
+  refused("3", "/search");
+  refused(R"({"objective": []})", "/search/objective");
+  refused(R"({"objectives": [{"metric": "a", "direction": "down"}]})",
+          "/search/objectives/0/direction");
+  refused(R"({"objectives": [{"metric": "a"}, {"metric": "a"}]})", "/search/objectives/1/metric");
+  refused(R"({"bounds": [{"metric": "a"}]})", "/search/bounds/0");
+  refused(R"({"bounds": [{"metric": "a", "max": "1"}]})", "/search/bounds/0/max");
+  refused(R"({"bounds": [{"metric": "a", "min": 2, "max": 1}]})", "/search/bounds/0/min");
+  refused(R"({"over": [{"pass": "p"}]})", "/search/over/0/option");
+  refused(R"({"over": [{"pass": "p", "option": "o"}]})", "/search/over/0/values");
+  refused(R"({"over": [{"pass": "p", "option": "o", "values": []}]})", "/search/over/0/values");
+  refused(R"({"over": [{"pass": "p", "option": "o", "values": [1, 1]}]})",
+          "/search/over/0/values/1");
+  refused(R"({"over": [{"pass": "p", "option": "o", "from": 2, "to": 1, "step": 1}]})",
+          "/search/over/0/to");
+  refused(R"({"over": [{"pass": "p", "option": "o", "to": 1, "step": 0.001}]})",
+          "/search/over/0/step");
+  refused(R"({"over": [{"pass": "p", "option": "o", "values": [1], "step": 1}]})",
+          "/search/over/0/step");
+  refused(R"({"over": [{"pass": "p", "option": "o", "leave_out": true}]})",
+          "/search/over/0/leave_out");
+  refused(R"({"budget": {"candidates": 0}})", "/search/budget/candidates");
+  Json no_latency = With("/search", {{"bounds", {{{"metric", "latency_ratio"}, {"max", 1}}}}});
+  no_latency["evaluate"] = {{"runs", 0}};
+  EXPECT_THAT([&] { ReadJobSpec(no_latency); }, RefusedAt("/search/bounds/0/metric"));
+}
+
+TEST(JobSpec, InASearchTheLargestDropIsABound) {
+  Json json = With("/search", Json::object());
+  json["evaluate"] = {{"max_accuracy_drop", 0.02}};
+  const JobSpec spec = ReadJobSpec(WriteJobSpec(ReadJobSpec(json)));
+  ASSERT_EQ(spec.search->bounds.size(), 1U);
+  EXPECT_EQ(BoundText(spec.search->bounds[0]), "accuracy_drop at most 0.02");
 }
 
 }  // namespace
