@@ -60,6 +60,17 @@ void CheckLimits(const Service& service, const LimitsSpec& limits) {
   }
 }
 
+// A search that its job's limit would end before its budget does.
+void CheckSearch(const Service& service, const JobSpec& spec) {
+  if (!spec.search) return;
+  MakeSearchSpace(spec);
+  const int64_t time_s = spec.limits.time_s == 0 ? service.settings.time_s : spec.limits.time_s;
+  if (spec.search->budget.seconds <= time_s) return;
+  Refuse("/search/budget/seconds", "is beyond the job's time limit of " + std::to_string(time_s) +
+                                       " s: set /limits/time_s, at most " +
+                                       std::to_string(service.settings.time_s_max));
+}
+
 void CheckDatasets(const Service& service, const JobSpec& spec) {
   CheckDataset(service, spec.calibration.dataset, "/calibration/dataset");
   CheckDataset(service, spec.evaluate.dataset, "/evaluate/dataset");
@@ -68,7 +79,7 @@ void CheckDatasets(const Service& service, const JobSpec& spec) {
 // The spec in its canonical form, each pass with all its options.
 Json Canonical(const Service& service, const Json& json) {
   JobSpec spec = BindPasses(ReadJobSpec(json));
-  if (spec.search) MakeSearchSpace(spec);  // what is wrong with it is said at once
+  CheckSearch(service, spec);
   CheckLimits(service, spec.limits);
   ResolveModel(service, spec);
   CheckDatasets(service, spec);
@@ -110,7 +121,7 @@ Job Existing(const Service& service, JobId id) {
 
 void CheckJobSpec(const Service& service, const JobSpec& spec) {
   MakePlan(spec);
-  if (spec.search) MakeSearchSpace(spec);
+  CheckSearch(service, spec);
   CheckLimits(service, spec.limits);
   CheckDatasets(service, spec);
 }

@@ -213,8 +213,9 @@ void CommandLine::AddQueries() {
   CLI::App* pareto = Add("pareto", "The runs that no other beats, as a table and a plot",
                          [this](const Context& c) { return Pareto(c, pareto_); });
   pareto->add_option("filter", pareto_.filter, "Only runs that it matches");
-  pareto->add_option("-o,--objectives", pareto_.objectives, "FIELD:min or FIELD:max, with commas")
-      ->capture_default_str();
+  pareto->add_option("-o,--objectives", pareto_.objectives,
+                     "FIELD:min or FIELD:max, with commas; else what the job's search looks for, "
+                     "or size_bytes:min,top1:max");
   pareto->add_flag("!--no-plot", pareto_.has_plot, "Only the table");
   pareto->add_flag("!--front-only", pareto_.has_dominated, "Leave out the runs that others beat");
 

@@ -82,10 +82,17 @@ int ListPasses(const Context& context, const std::string& pass);  // empty: all,
 
 // watch.cc
 
-// Until the job has ended: kExitDone, kExitJobFailed or kExitJobCancelled.
+// Until the job has ended: kExitDone, kExitJobFailed, kExitJobCancelled or kExitGoalNotMet.
 int Watch(const Context& context, int64_t job);
 // The same without a word. The job as GET /v1/jobs/{id} gives it.
 Json WaitForEnd(const Context& context, int64_t job);
+
+// search.cc
+
+// A job's "search" as GET /v1/jobs/{id} gives it.
+void WriteSearch(const Terminal& terminal, const Json& search);
+// What the job's search looks for, as `pare pareto` takes it; empty: it has no search.
+std::string ObjectivesOf(const Json& job);
 
 // history.cc
 
@@ -101,7 +108,7 @@ int History(const Context& context, const HistoryOptions& options);
 void WriteRuns(const Terminal& terminal, const Json& runs);
 
 struct ParetoOptions {
-  std::string objectives = "size_bytes:min,top1:max";
+  std::string objectives;  // empty: the job's search says, else size_bytes:min,top1:max
   std::string filter, experiment, model, chain;
   int64_t job = 0;
   bool has_dominated = true;  // in the plot

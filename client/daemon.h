@@ -25,8 +25,9 @@ enum ExitCode {
   kExitConflict = 6,     // 409
   kExitJobFailed = 10,
   kExitJobCancelled = 11,
-  kExitDiffers = 12,  // a run that was done again gave other bytes
-  kExitWorse = 13,    // a batch is worse than the one before
+  kExitDiffers = 12,     // a run that was done again gave other bytes
+  kExitWorse = 13,       // a batch is worse than the one before
+  kExitGoalNotMet = 14,  // the job has models, none of which is as was asked for
 };
 
 // An answer of 4xx or 5xx.

@@ -171,8 +171,14 @@ int History(const Context& context, const HistoryOptions& options) {
 }
 
 int Pareto(const Context& context, const ParetoOptions& options) {
+  std::string objectives = options.objectives;
+  if (objectives.empty() && options.job != 0) {
+    objectives =
+        ObjectivesOf(context.daemon.Get("/v1/jobs/" + IdText(options.job), "`pare ls` lists jobs"));
+  }
+  if (objectives.empty()) objectives = "size_bytes:min,top1:max";
   const Json front =
-      context.daemon.Get(TargetOf("/v1/pareto", {{"objectives", options.objectives},
+      context.daemon.Get(TargetOf("/v1/pareto", {{"objectives", objectives},
                                                  {"filter", options.filter},
                                                  {"experiment", options.experiment},
                                                  {"model", options.model},

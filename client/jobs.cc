@@ -126,7 +126,10 @@ int ShowJob(const Context& context, int64_t id) {
   if (job.at("error").is_object()) {
     terminal.out << Printable(job.at("error").value("message", "")) << "\n";
   }
-  if (!job.at("runs").empty()) {
+  if (job.at("search").is_object()) {
+    terminal.out << "\n";
+    WriteSearch(terminal, job.at("search"));
+  } else if (!job.at("runs").empty()) {
     terminal.out << "\n";
     WriteRuns(terminal, job.at("runs"));
   }

@@ -26,6 +26,7 @@ bool HasEnded(const Json& job) {
 int ExitOf(const Json& job) {
   const std::string state = job.value("state", "");
   if (state == "succeeded") return kExitDone;
+  if (state == "goal_not_met") return kExitGoalNotMet;
   return state == "cancelled" ? kExitJobCancelled : kExitJobFailed;
 }
 
@@ -82,9 +83,15 @@ std::string LineOf(const Json& job, double fraction, const Terminal& terminal) {
   const Json progress = job.value("progress", Json());
   if (!progress.is_object() || state != "running") return line;
   if (terminal.is_terminal) line += "  " + BarOf(fraction, terminal.has_unicode);
-  line += "  " + std::to_string(std::lround(fraction * 100)) + " %  chains " +
+  const Json search = job.value("search", Json());
+  const char* counted = search.is_object() ? " %  candidates " : " %  chains ";
+  line += "  " + std::to_string(std::lround(fraction * 100)) + counted +
           std::to_string(progress.value("chains_ended", 0)) + "/" +
           std::to_string(progress.value("chains", 0)) + "  " + progress.value("step", "");
+  if (search.is_object() && search.at("best").is_object()) {
+    line += "  best " + search.at("best").value("chain", "") +
+            (search.value("goal_met", false) ? "" : ", which breaks a bound");
+  }
   if (progress.contains("layer") && progress.at("layer").is_string()) {
     line += "  " + progress.value("layer", "");
   }
@@ -150,6 +157,7 @@ void WriteEnd(const Context& context, const Json& job) {
   if (job.at("error").is_object()) {
     terminal.out << "  " << Printable(job.at("error").value("message", "")) << "\n";
   }
+  if (job.at("search").is_object()) return WriteSearch(terminal, job.at("search"));
   if (!job.at("runs").empty()) WriteRuns(terminal, job.at("runs"));
 }
 

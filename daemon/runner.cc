@@ -225,15 +225,24 @@ Verdict JudgeEnd(const Watch& watch, const Child& child, const Json& said) {
   return {JobState::kFailed, CrashError(child, said)};
 }
 
-// Whether the worker died of a candidate, and the search goes on without it.
-bool GoesOn(SearchRecorder& search, const Watch& watch, const Child& child, const Json& said) {
-  const EndReason reason = watch.reason();
-  if (child.exit()->signal == 0 && child.exit()->code == 0) return false;
-  if (reason != EndReason::kNone && reason != EndReason::kMemory) return false;
-  const bool is_memory = reason == EndReason::kMemory;
-  const Json error =
-      is_memory ? ErrorJson(LimitError(reason, watch.limits())) : CrashError(child, said);
-  return search.GoOnAfter(error, is_memory || !WasKilled(*child.exit()));
+// What a worker died of that nobody asked to stop; null: it did not.
+Json FaultOf(const Watch& watch, const Child& child, const Json& said) {
+  if (child.exit()->signal == 0 && child.exit()->code == 0) return nullptr;
+  switch (watch.reason()) {
+    case EndReason::kNone:
+      return CrashError(child, said);
+    case EndReason::kMemory:
+      return ErrorJson(LimitError(watch.reason(), watch.limits()));
+    default:
+      return nullptr;
+  }
+}
+
+// Why a search ended that its budget did not end; empty: that did.
+std::string WhyEnded(const Watch& watch) {
+  if (watch.reason() == EndReason::kCancel) return "it was cancelled";
+  if (watch.reason() != EndReason::kTime) return "";
+  return "its time limit of " + std::to_string(watch.limits().time_s) + " s came";
 }
 
 RunnerSettings Completed(RunnerSettings settings) {
@@ -396,6 +405,7 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
   Listener listener(store_, job.id, search ? &*search : nullptr);
   Watch watch(store_, job.id, limits, stop);
   std::optional<Child> child;
+  bool was_killed = false;
   do {
     WorkOrder work = OrderFor(spec, opened, model);
     if (search) work.history = search->History();
@@ -413,7 +423,8 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
           if (!settings_.logs_dir.empty()) logs_.Append(job.id, line, LogSource::kWorker);
         });
     if (HasCache()) ClearPassCacheParts(settings_.cache_dir, folder.path().filename().string());
-  } while (search && GoesOn(*search, watch, *child, listener.error()));
+    was_killed = WasKilled(*child->exit()) && watch.reason() == EndReason::kNone;
+  } while (search && GoesOn(job.id, *search, FaultOf(watch, *child, listener.error()), was_killed));
 
   const WorkResult result = ReadResult(folder.path() / "result.json").value_or(WorkResult{});
   const bool is_complete = result.is_complete && child->exit()->signal == 0;
@@ -421,18 +432,18 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
     Tell(job.id, LogLevel::kInfo, "job_requeued", {{"why", "the daemon stops"}});
     return store_.Requeue(job.id);
   }
-  const bool was_killed = WasKilled(*child->exit()) && watch.reason() == EndReason::kNone;
   if (was_killed && job.tries < now.tries_max) {
     const Json why = CrashError(*child, listener.error());
     Tell(job.id, LogLevel::kWarning, "job_requeued", {{"why", why.at("message")}});
     return store_.Retry(job.id, why);
   }
   if (search) {
+    search->End(WhyEnded(watch));
     const bool has_ended = is_complete || watch.reason() == EndReason::kTime;
-    const bool is_judged = has_ended && search->search().candidate_count() > 0;
-    return EndSearch(
-        job.id, *search,
-        is_judged ? search->search().Judge() : JudgeEnd(watch, *child, listener.error()));
+    if (has_ended && search->search().candidate_count() > 0) {
+      return EndSearch(job.id, *search, search->search().Judge());
+    }
+    return EndSearch(job.id, *search, JudgeEnd(watch, *child, listener.error()));
   }
   const std::vector<RunRecord> runs = RunsOf(result, {spec, model, folder.path()}, artifacts_);
   Verdict verdict = is_complete ? JudgeRuns(runs) : JudgeEnd(watch, *child, listener.error());
@@ -449,6 +460,13 @@ void Runner::End(JobId job, const Verdict& verdict, const std::vector<RunRecord>
   store_.Finish(job, verdict.state, verdict.error, runs);
   Tell(job, LogLevel::kInfo, "job_ended",
        {{"state", JobStateName(verdict.state)}, {"error", verdict.error}});
+}
+
+// Whether the worker died of a candidate, and the search goes on.
+bool Runner::GoesOn(JobId job, SearchRecorder& search, const Json& fault, bool was_killed) {
+  if (fault.is_null() || !search.GoOnAfter(fault, !was_killed)) return false;
+  Tell(job, LogLevel::kWarning, "worker_died", {{"why", fault.at("message")}});
+  return true;
 }
 
 // Its runs are in the store already.

@@ -65,6 +65,7 @@ class Runner {
   bool HasCache() const { return !settings_.cache_dir.empty() && Limits().cache_mb > 0; }
   void TrimCache() const;
   void End(JobId job, const Verdict& verdict, const std::vector<RunRecord>& runs);
+  bool GoesOn(JobId job, SearchRecorder& search, const Json& fault, bool was_killed);
   void EndSearch(JobId job, const SearchRecorder& search, const Verdict& verdict);
   // An event of the job, in its log and the daemon's own.
   void Tell(JobId job, LogLevel level, const std::string& event, const Json& fields) const;

@@ -74,6 +74,13 @@ bool SearchRecorder::GoOnAfter(const Json& error, bool is_own_fault) {
   return true;
 }
 
+void SearchRecorder::End(const std::string& why) {
+  if (runs_.empty()) return;
+  Json status = search_.Status();
+  if (!why.empty()) status["ended"] = why;
+  store_.SetSearch(job_, status);
+}
+
 Json SearchRecorder::FinalProgress() const {
   const Json status = search_.Status();
   const Json& best = status.at("best");

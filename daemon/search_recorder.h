@@ -29,6 +29,9 @@ class SearchRecorder {
   // the candidate is tried once more first.
   bool GoOnAfter(const Json& error, bool is_own_fault);
 
+  // The last word on how the search stands. `why`: what ended it; empty: its budget did.
+  void End(const std::string& why);
+
   const Search& search() const { return search_; }
 
   // {"step": "ended", ...} as FinalProgress has it for other jobs.

@@ -126,6 +126,29 @@ class PareTest(PareBase):
         self.assertIn("/lineage/calibration", text)
         self.assertNotIn("/lineage/model", text)
 
+    def test_a_search_is_watched_and_its_front_shown(self):
+        spec = self.folder / "search.json"
+        search = {"objectives": [{"metric": "size_compressed_bytes"}, {"metric": "top1_drop"}],
+                  "bounds": [{"metric": "top1_drop", "max": 0.02}], "budget": {"candidates": 4},
+                  "over": [{"pass": "magnitude_prune", "option": "sparsity", "values": [0.3, 0.5, 0.8, 0.95]}]}
+        job = {"model": "mnist", "evaluate": {"dataset": "digits", "runs": 0}, "search": search,
+               "chains": [{"name": "pruned", "passes": [{"pass": "magnitude_prune"}]}]}
+        spec.write_text(json.dumps(job))
+        text = self.pare("submit", str(spec), "-w")
+        self.assertIn("4 of 4 candidates", text)
+        self.assertIn("(best)", text)
+        front = json.loads(self.pare("job", "1", "--json"))["search"]["front"]
+        shown = self.pare("job", "1")
+        for entry in front:
+            self.assertIn(f"magnitude_prune.sparsity={entry['choice']['magnitude_prune.sparsity']}", shown)
+        pareto = json.loads(self.pare("pareto", "--job", "1", "--json"))
+        self.assertEqual([o["name"] for o in pareto["objectives"]], ["size_compressed_bytes", "top1_drop"])
+        # What breaks the bound is no part of the search's front, but may be of the plain one.
+        self.assertLessEqual({entry["run"] for entry in front}, {run["id"] for run in pareto["runs"]})
+        search["bounds"] = [{"metric": "size_compressed_ratio", "max": 0.001}]
+        spec.write_text(json.dumps(job))
+        self.assertIn("not size_compressed_ratio at most 0.001", self.pare("submit", str(spec), "-w", code=14))
+
     def test_a_batch_reports_and_a_job_has_a_log(self):
         zoo = self.folder / "zoo"
         zoo.mkdir()
