@@ -67,7 +67,7 @@ std::optional<std::string> FindCollapse(const Metrics& metrics, const EvaluateSp
 }
 
 std::optional<double> FindAccuracyDrop(const Metrics& metrics, const Metrics& baseline) {
-  for (const char* name : {"top1", "accuracy", "map50", "psnr_db"}) {
+  for (const char* name : {"top1", "accuracy", "map50", "boxes_kept", "psnr_db"}) {
     const std::optional<double> own = Find(metrics, name);
     const std::optional<double> base = Find(baseline, name);
     if (own && base) return *base - *own;

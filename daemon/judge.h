@@ -24,7 +24,7 @@ std::optional<std::string> FindCollapse(const Metrics& metrics, const EvaluateSp
                                         bool has_labels);
 
 // How much accuracy the chain lost, by the first figure of the dataset's task: top1, accuracy,
-// map50, psnr_db or cer. nullopt: the data has nothing to measure it by.
+// map50, boxes_kept, psnr_db or cer. nullopt: the data has nothing to measure it by.
 std::optional<double> FindAccuracyDrop(const Metrics& metrics, const Metrics& baseline);
 
 // One sentence where the chain is slower than the baseline beyond its spread: its median above the
