@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <random>
 #include <set>
 #include <tuple>
@@ -17,11 +18,10 @@ namespace {
 constexpr double kListedPointsMax = 4'096;
 constexpr int kBlindDraws = 256;
 
-double Violation(double value, const Json& side, double sign) {
-  if (side.is_null()) return 0;
+void AddExcess(double value, const Json& side, double sign, Worth& worth) {
+  if (side.is_null()) return;
   const double bound = side.get<double>();
-  const double beyond = sign * (value - bound);
-  return beyond <= 0 ? 0 : beyond / std::max(std::abs(bound), 1e-9);
+  worth.excess.push_back(sign * (value - bound) / std::max(std::abs(bound), 1e-9));
 }
 
 // Passes in one text: points with equal ones are one candidate.
@@ -34,6 +34,7 @@ class Order {
   Order(const SearchSpace& space, const std::vector<Tried>& tried, int64_t seed)
       : space_(space), tried_(tried), seed_(seed) {
     for (const Tried& one : tried) seen_.insert(KeyOf(space, one.point));
+    FindFailing();
   }
 
   std::optional<Proposal> Next() const {
@@ -47,6 +48,30 @@ class Order {
  private:
   bool IsNew(const SearchPoint& point) const {
     return !PassesAt(space_, point).empty() && !seen_.contains(KeyOf(space_, point));
+  }
+
+  using Value = std::tuple<size_t, size_t, size_t>;  // chain, axis, index
+
+  // Values that were tried twice and never gave a model: others are worth more.
+  void FindFailing() {
+    std::map<Value, std::pair<int, int>> counts;  // tries, and failures
+    for (const Tried& one : tried_) {
+      for (size_t axis = 0; axis < one.point.at.size(); ++axis) {
+        auto& [tries, failures] = counts[{one.point.chain, axis, one.point.at[axis]}];
+        ++tries;
+        failures += one.worth.has_failed();
+      }
+    }
+    for (const auto& [value, count] : counts) {
+      if (count.first >= 2 && count.first == count.second) failing_.insert(value);
+    }
+  }
+
+  bool IsPromising(const SearchPoint& point) const {
+    for (size_t axis = 0; axis < point.at.size(); ++axis) {
+      if (failing_.contains({point.chain, axis, point.at[axis]})) return false;
+    }
+    return IsNew(point);
   }
 
   SearchPoint StartOf(size_t chain) const {
@@ -110,15 +135,16 @@ class Order {
   }
 
   struct Ranked {
-    double gap = 0;   // of the axis's length; the widest is tried first
-    size_t rank = 0;  // then what belongs to the best
+    double gap = 0;   // as a part of the axis's length
+    size_t rank = 0;  // of the point that it is next to; 0: the best
     Proposal proposal;
+
+    // Wide gaps first, and those of the best: the second's count half, and so on.
+    double promise() const { return gap / static_cast<double>(rank + 1); }
   };
 
   static void Take(std::optional<Ranked>& best, Ranked other) {
-    if (!best || std::tuple(-other.gap, other.rank) < std::tuple(-best->gap, best->rank)) {
-      best = std::move(other);
-    }
+    if (!best || other.promise() > best->promise()) best = std::move(other);
   }
 
   std::optional<Proposal> Bisected() const {
@@ -133,7 +159,7 @@ class Order {
         const size_t gap = high->point.at[axis] - low.point.at[axis];
         const SearchPoint middle = Moved(low.point, axis, low.point.at[axis] + gap / 2);
         if (gap < 2 || !IsNew(middle)) continue;
-        Take(best, {Share(gap, axes[axis]), i, {middle, "bisection of " + axes[axis].name}});
+        Take(best, {Share(gap, axes[axis]), 0, {middle, "bisection of " + axes[axis].name}});
       }
     }
     if (!best) return std::nullopt;
@@ -152,9 +178,7 @@ class Order {
   }
 
   std::optional<Proposal> NearFront() const {
-    std::vector<Worth> worths;
-    for (const Tried& one : tried_) worths.push_back(one.worth);
-    const std::vector<size_t> front = FrontOf(worths);
+    const std::vector<size_t> front = Surroundings();
     std::optional<Ranked> best;
     for (size_t rank = 0; rank < front.size(); ++rank) {
       const SearchPoint& point = tried_[front[rank]].point;
@@ -168,6 +192,18 @@ class Order {
     }
     if (!best) return std::nullopt;
     return std::move(best->proposal);
+  }
+
+  // What to look around: the front, and what is not on it but has more to spare before a bound.
+  std::vector<size_t> Surroundings() const {
+    std::vector<Worth> worths;
+    for (const Tried& one : tried_) {
+      Worth& worth = worths.emplace_back(one.worth);
+      if (!worth.has_failed()) {
+        worth.costs.insert(worth.costs.end(), worth.excess.begin(), worth.excess.end());
+      }
+    }
+    return FrontOf(worths);
   }
 
   // Halfway to the next that was tried on either side; where there is none, to the end.
@@ -195,20 +231,8 @@ class Order {
     const SearchAxis& values = space_.chains[point.chain].axes[axis];
     for (size_t to = 0; to < values.values.size(); ++to) {
       const SearchPoint other = Moved(point, axis, to);
-      if (FailsAlways(point.chain, axis, to)) continue;
-      if (IsNew(other)) Take(best, {kGap, rank, {other, "near the front in " + values.name}});
+      if (IsPromising(other)) Take(best, {kGap, rank, {other, "near the front in " + values.name}});
     }
-  }
-
-  // Two tries of the value, and none gave a model: others are worth more.
-  bool FailsAlways(size_t chain, size_t axis, size_t to) const {
-    int failed = 0;
-    for (const Tried& one : tried_) {
-      if (one.point.chain != chain || one.point.at[axis] != to) continue;
-      if (!one.worth.has_failed()) return false;
-      ++failed;
-    }
-    return failed >= 2;
   }
 
   double PointCount() const {
@@ -225,8 +249,11 @@ class Order {
     const std::string why = "drawn from what is left";
     std::mt19937_64 random(static_cast<uint64_t>(seed_) + tried_.size());
     if (PointCount() <= kListedPointsMax) {
-      const std::vector<SearchPoint> left = Untried();
+      std::vector<SearchPoint> left = Untried();
       if (left.empty()) return std::nullopt;
+      const auto rest = std::ranges::stable_partition(
+          left, [&](const SearchPoint& point) { return IsPromising(point); });
+      if (rest.begin() != left.begin()) left.erase(rest.begin(), rest.end());
       return Proposal{left[random() % left.size()], why};
     }
     for (int i = 0; i < kBlindDraws; ++i) {
@@ -260,6 +287,7 @@ class Order {
   const std::vector<Tried>& tried_;
   const int64_t seed_;
   std::set<std::string> seen_;
+  std::set<Value> failing_;
 };
 
 std::vector<size_t> Eligible(const std::vector<Worth>& worths) {
@@ -274,7 +302,10 @@ std::vector<size_t> Eligible(const std::vector<Worth>& worths) {
 std::vector<ParetoPoint> PointsOf(const std::vector<Worth>& worths,
                                   const std::vector<size_t>& indices) {
   std::vector<ParetoPoint> points;
-  for (const size_t i : indices) points.push_back({static_cast<int64_t>(i), worths[i].costs});
+  for (const size_t i : indices) {
+    ParetoPoint& point = points.emplace_back(ParetoPoint{static_cast<int64_t>(i), worths[i].costs});
+    point.values.push_back(worths[i].violation);  // 0 of all where one meets the bounds
+  }
   return points;
 }
 
@@ -297,7 +328,7 @@ std::optional<double> MetricValue(const std::string& name, const MetricValues& m
   return *base - *own;
 }
 
-Worth FailedWorth() { return {{}, ~uint64_t{0}, std::numeric_limits<double>::infinity()}; }
+Worth FailedWorth() { return {{}, ~uint64_t{0}, std::numeric_limits<double>::infinity(), {}}; }
 
 Worth WorthOf(const SearchSpec& search, const MetricValues& metrics, const MetricValues& baseline) {
   Worth worth;
@@ -309,10 +340,14 @@ Worth WorthOf(const SearchSpec& search, const MetricValues& metrics, const Metri
   for (size_t i = 0; i < search.bounds.size(); ++i) {
     const auto value = MetricValue(search.bounds[i].metric, metrics, baseline);
     if (!value) return FailedWorth();
-    const double violation =
-        Violation(*value, search.bounds[i].min, -1) + Violation(*value, search.bounds[i].max, 1);
-    if (violation > 0) worth.broken |= uint64_t{1} << i;
-    worth.violation += violation;
+    const size_t before = worth.excess.size();
+    AddExcess(*value, search.bounds[i].min, -1, worth);
+    AddExcess(*value, search.bounds[i].max, 1, worth);
+    for (size_t side = before; side < worth.excess.size(); ++side) {
+      if (worth.excess[side] <= 0) continue;
+      worth.broken |= uint64_t{1} << i;
+      worth.violation += worth.excess[side];
+    }
   }
   return worth;
 }
@@ -337,11 +372,7 @@ std::vector<size_t> FrontOf(const std::vector<Worth>& worths) {
 std::optional<size_t> BestOf(const SearchSpec& search, const std::vector<Worth>& worths) {
   const std::vector<size_t> front = FrontOf(worths);
   if (front.empty()) return std::nullopt;
-  if (!search.bounds.empty() || search.objectives.size() == 1) {
-    // The nearest to the bounds need not be on the front of those that break them.
-    const auto best = std::ranges::min_element(worths, IsBetter);
-    return static_cast<size_t>(best - worths.begin());
-  }
+  if (!search.bounds.empty() || search.objectives.size() == 1) return front.front();
   return front[*KneeOf(PointsOf(worths, front))];
 }
 

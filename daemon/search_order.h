@@ -25,9 +25,11 @@ namespace pared {
 
 // What a candidate's metrics are worth to the search.
 struct Worth {
-  std::vector<double> costs;  // of the objectives, small is good; empty: the candidate failed
-  uint64_t broken = 0;        // bit i: bound i is not met; of a failed candidate: all
-  double violation = 0;       // how far beyond the bounds, relative to them; 0: all are met
+  std::vector<double> costs;   // of the objectives, small is good; empty: the candidate failed
+  uint64_t broken = 0;         // bit i: bound i is not met; of a failed candidate: all
+  double violation = 0;        // how far beyond the bounds, relative to them; 0: all are met
+  std::vector<double> excess;  // of each side of a bound the part of violation, below 0 where it is
+                               // met: what there is to spare
 
   bool has_failed() const { return costs.empty(); }
   bool meets_bounds() const { return broken == 0; }
@@ -48,8 +50,8 @@ Worth FailedWorth();
 // objective in which they differ says so; or neither does and it is nearer to them.
 bool IsBetter(const Worth& a, const Worth& b);
 
-// The indices of those that no other beats, the best first: among those that meet the bounds where
-// there are any, else among all that did not fail.
+// The indices of those that no other beats, the best first: of those that meet the bounds where
+// there are any; else of all that did not fail, by their nearness to the bounds, too.
 std::vector<size_t> FrontOf(const std::vector<Worth>& worths);
 
 // The index of the one to take; nullopt: all failed. Where no bound is asked for the first
