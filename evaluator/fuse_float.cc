@@ -205,7 +205,7 @@ class FloatFusion {
   }
 
   bool HaveSameShape(const std::string& a, const std::string& b) {
-    if (!types_) types_ = InferShapes(model_);
+    if (!types_) types_ = ShapesIfConsistent(model_);
     const auto x = types_->find(a), y = types_->find(b);
     if (x == types_->end() || y == types_->end()) return false;
     if (!x->second.shape || !y->second.shape) return false;

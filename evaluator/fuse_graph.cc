@@ -42,7 +42,7 @@ bool FuseGraph::IsInner(const std::string& value) const {
 }
 
 const ValueType* FuseGraph::TypeOf(const std::string& value) {
-  if (!types_) types_ = InferShapes(model_);
+  if (!types_) types_ = ShapesIfConsistent(model_);
   const auto it = types_->find(value);
   return it == types_->end() || !it->second.shape ? nullptr : &it->second;
 }

@@ -317,4 +317,13 @@ std::unordered_map<std::string, ValueType> InferShapes(const Model& model) {
   return types;
 }
 
+std::unordered_map<std::string, ValueType> ShapesIfConsistent(const Model& model) {
+  try {
+    return InferShapes(model);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kInvalidArgument) throw;
+    return {};  // none of its statements can be relied on
+  }
+}
+
 }  // namespace pared

@@ -19,4 +19,7 @@ struct ValueType {
 // does not know makes is absent. Throws kInvalidArgument where two statements contradict.
 std::unordered_map<std::string, ValueType> InferShapes(const Model& model);
 
+// For those to whom shapes are an opportunity, not a need: empty where statements contradict.
+std::unordered_map<std::string, ValueType> ShapesIfConsistent(const Model& model);
+
 }  // namespace pared

