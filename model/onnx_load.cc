@@ -43,7 +43,13 @@ void CheckFormat(std::string_view bytes, const std::string& where) {
   if (bytes.empty()) format = "an empty file";
   if (bytes.starts_with("PK\x03\x04")) format = "a zip archive; take the model out of it first";
   if (bytes.starts_with("\x1F\x8B")) format = "a gzip file; unpack it first";
-  if (bytes.starts_with("\x80\x02")) format = "a Python pickle";
+  if (bytes.starts_with("\x28\xB5\x2F\xFD")) format = "a zstd file; unpack it first";
+  if (bytes.starts_with("\xFD\x37zXZ")) format = "an xz file; unpack it first";
+  if (bytes.starts_with("BZh")) format = "a bzip2 file; unpack it first";
+  // A pickle's first opcode, PROTO, and its version.
+  if (bytes.size() > 1 && bytes[0] == '\x80' && bytes[1] >= 2 && bytes[1] <= 5) {
+    format = "a Python pickle, which is never opened: it can run code";
+  }
   if (bytes.starts_with("\x89HDF")) format = "an HDF5 file";
   if (bytes.starts_with("{")) format = "JSON";
   if (bytes.size() > 8 && bytes.substr(4, 4) == "TFL3") format = "a TensorFlow Lite model";
