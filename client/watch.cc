@@ -66,6 +66,21 @@ double FractionOf(const Json& progress) {
   return chains > 0 ? std::min(1.0, (ended + step * 0.9) / chains) : 0;
 }
 
+// "1:05:09 left": by the daemon's estimate, and the clock here.
+std::string LeftText(const Json& progress) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const int64_t now_ms = std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+  const int64_t left_ms = progress.value("estimated_end_ms", int64_t{0}) - now_ms;
+  const int64_t left_s = std::max<int64_t>(0, (left_ms + 500) / 1000);
+  const auto two_digits = [](int64_t value) {
+    return (value < 10 ? "0" : "") + std::to_string(value);
+  };
+  const int64_t hours = left_s / 3600, minutes = left_s / 60 % 60;
+  const std::string low = two_digits(left_s % 60) + " left";
+  if (hours == 0) return std::to_string(minutes) + ":" + low;
+  return std::to_string(hours) + ":" + two_digits(minutes) + ":" + low;
+}
+
 std::string BarOf(double fraction, bool has_unicode) {
   const auto filled = static_cast<int>(std::lround(fraction * kBarColumns));
   std::string bar = "[";
@@ -92,9 +107,12 @@ std::string LineOf(const Json& job, double fraction, const Terminal& terminal) {
     line += "  best " + search.at("best").value("chain", "") +
             (search.value("goal_met", false) ? "" : ", which breaks a bound");
   }
-  if (progress.contains("layer") && progress.at("layer").is_string()) {
-    line += "  " + progress.value("layer", "");
+  if (progress.contains("layer")) {
+    line += "  " + progress.value("layer", "") + " (" +
+            std::to_string(progress.value("layer_index", int64_t{0})) + "/" +
+            std::to_string(progress.value("layer_count", int64_t{0})) + ")";
   }
+  if (progress.contains("estimated_end_ms")) line += "  " + LeftText(progress);
   return Printable(line);
 }
 

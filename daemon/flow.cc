@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "model/graph.h"
+#include "passes/layer_progress.h"
 
 namespace pared {
 namespace {
@@ -43,6 +44,12 @@ Outcome Failed(Outcome outcome, std::shared_ptr<const Error> error) {
 
 }  // namespace
 
+const std::string& FirstChain(const PlanNode& node) {
+  const PlanNode* at = &node;
+  while (at->chains.empty()) at = &at->next.front();  // a node without a chain has one below it
+  return at->chains.front();
+}
+
 struct Flow::GraphState {
   using StepNode = tbb::flow::function_node<Outcome, Outcome>;
 
@@ -61,7 +68,7 @@ struct Flow::GraphState {
   // A step, and where it stands.
   struct Place {
     Step step;
-    std::string label;  // as FlowContext::progress has it
+    std::string label, chain;  // as StepProgress has them
     std::vector<std::string> chains;
     bool has_next = false;
   };
@@ -72,7 +79,7 @@ struct Flow::GraphState {
     if (!plan.step.pass.empty()) label += (above.empty() ? "" : "+") + plan.step.pass;
     nodes.push_back(std::make_unique<StepNode>(
         *graph, tbb::flow::unlimited,
-        [this, place = Place{plan.step, label, plan.chains, !plan.next.empty()}](
+        [this, place = Place{plan.step, label, FirstChain(plan), plan.chains, !plan.next.empty()}](
             const Outcome& in) { return Visit(place, in); }));
     StepNode& node = *nodes.back();
     tbb::flow::make_edge(from, node);
@@ -93,7 +100,7 @@ struct Flow::GraphState {
     const auto begin = std::chrono::steady_clock::now();
     try {
       if (context.cancelled()) throw Error(ErrorCode::kCancelled, "the job was cancelled");
-      context.progress(place.label, 0);
+      context.progress({place.label, place.chain, 0});
       LogEvent(LogLevel::kInfo, "step_begun", {{"step", place.label}});
       out.model = std::make_shared<const Model>(FindOrMake(place, in, said));
       out.digest = context.cache != nullptr && place.has_next ? ModelDigest(*out.model) : "";
@@ -109,7 +116,7 @@ struct Flow::GraphState {
               {"not_cached", said.value("not_cached", "")},
               {"error", out.error == nullptr ? "" : out.error->what()}});
     out.reports.push_back(std::move(said));
-    context.progress(place.label, 1);
+    context.progress({place.label, place.chain, 1});
     return out;
   }
 
@@ -129,13 +136,18 @@ struct Flow::GraphState {
   Model Make(const Place& place, const Outcome& in, Json& said) const {
     PassContext pass;
     pass.cancelled = context.cancelled;
-    pass.progress = [&](double fraction) { context.progress(place.label, fraction); };
+    pass.progress = [&](double fraction) {
+      context.progress({place.label, place.chain, fraction, pass.report.value(kAtLayer, Json())});
+    };
     pass.calibration = context.calibration;
     pass.calibration_samples = context.calibration_samples;
     pass.seed = context.seed;
     pass.threads = context.threads;
     // What it has said until then is told of a pass that fails, too.
-    const auto tell = [&] { said["report"] = std::move(pass.report); };
+    const auto tell = [&] {
+      pass.report.erase(kAtLayer);
+      said["report"] = std::move(pass.report);
+    };
     try {
       Model model = place.step.run(*in.model, pass);
       Verify(model);

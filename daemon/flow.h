@@ -24,6 +24,17 @@ struct Outcome {
   std::string digest = {};  // ModelDigest, where there is a cache and a step follows
 };
 
+// A step has got this far.
+struct StepProgress {
+  std::string step;     // the passes from the model to the step, "magnitude_prune+quantize_int8"
+  std::string chain;    // the first of those that the step is part of: with it `step` is unique
+  double fraction = 0;  // 0: the step begins, 1: it has ended
+  Json layer = {};      // passes/layer_progress.h; null: the pass is in no loop over layers
+};
+
+// The first of the chains that end at this node or below it.
+const std::string& FirstChain(const PlanNode& node);
+
 struct FlowContext {
   std::function<bool()> cancelled = [] { return false; };
   const Dataset* calibration = nullptr;
@@ -31,10 +42,8 @@ struct FlowContext {
   int64_t seed = 0;
   const StepCache* cache = nullptr;  // null: every step runs
   int64_t threads = 1;               // of the graph and of every pass; 0: all that the machine has
-  // Called by any thread: a step has got this far; 0: it begins, 1: it has ended. `step` is the
-  // passes from the model to the step, "magnitude_prune+quantize_int8".
-  std::function<void(const std::string& step, double fraction)> progress = [](const std::string&,
-                                                                              double) {};
+  // Called by any thread.
+  std::function<void(const StepProgress&)> progress = [](const StepProgress&) {};
 };
 
 // Called for each chain when it has ended, by any thread, possibly several at once. Where it throws

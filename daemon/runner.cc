@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <cstring>
 #include <fstream>
@@ -15,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/child.h"
+#include "daemon/estimate.h"
 #include "daemon/pause.h"
 #include "daemon/record.h"
 #include "daemon/search_recorder.h"
@@ -116,8 +118,8 @@ class Watch {
 class Listener {
  public:
   // `search`: null where the job has none.
-  Listener(Store& store, JobId job, SearchRecorder* search)
-      : store_(store), job_(job), search_(search) {}
+  Listener(Store& store, JobId job, SearchRecorder* search, Estimate estimate)
+      : store_(store), job_(job), search_(search), estimate_(std::move(estimate)) {}
 
   // Returns whether the line says that a step has ended.
   bool Take(std::string_view line) {
@@ -127,6 +129,7 @@ class Listener {
       return false;
     }
     if (search_ != nullptr) search_->Take(json);
+    AddEstimate(json);
     store_.SetProgress(job_, json);
     return json.value("fraction", 0.0) >= 1;
   }
@@ -134,9 +137,19 @@ class Listener {
   const Json& error() const { return error_; }
 
  private:
+  void AddEstimate(Json& line) {
+    const std::chrono::duration<double> elapsed = Clock::now() - begin_;
+    estimate_.Take(line, elapsed.count());
+    line["percent"] = std::round(10 * estimate_.percent()) / 10;
+    const std::optional<double> left_s = estimate_.SecondsLeft(elapsed.count());
+    if (left_s) line["estimated_end_ms"] = NowMs() + std::llround(1000 * *left_s);
+  }
+
   Store& store_;
   const JobId job_;
   SearchRecorder* const search_;
+  const Clock::time_point begin_ = Clock::now();
+  Estimate estimate_;
   Json error_;
 };
 
@@ -402,7 +415,8 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
   if (spec.search)
     search.emplace(store_, artifacts_, job.id, WorkPlace{spec, model, folder.path()});
 
-  Listener listener(store_, job.id, search ? &*search : nullptr);
+  Listener listener(store_, job.id, search ? &*search : nullptr,
+                    Estimate(spec, HistoryOf(store_, spec.model, model)));
   Watch watch(store_, job.id, limits, stop);
   std::optional<Child> child;
   bool was_killed = false;

@@ -63,8 +63,10 @@ Json FinalProgress(const std::vector<RunRecord>& runs) {
     least = Cost(run);
     best = run.chain;
   }
-  return {{"step", "ended"},       {"fraction", 1}, {"chains_ended", runs.size()},
-          {"chains", runs.size()}, {"best", best},  {"degraded", degraded}};
+  return {{"step", "ended"},       {"fraction", 1},
+          {"percent", 100},        {"chains_ended", runs.size()},
+          {"chains", runs.size()}, {"best", best},
+          {"degraded", degraded}};
 }
 
 }  // namespace pared

@@ -176,6 +176,12 @@ class Session {
     context_.report(more);
   }
 
+  void ReportStep(const StepProgress& progress) const {
+    Json more = {{"chain", progress.chain}};
+    if (progress.layer.is_object()) more.update(progress.layer);
+    Report(progress.step, progress.fraction, std::move(more));
+  }
+
   // By their digests, so that it can be told whether another run saw the same.
   Json DescribeData() const {
     const bool is_random = order_.evaluation.empty() && !calibration_;
@@ -229,7 +235,7 @@ class Session {
     const std::optional<StepCache> cache = OpenCache();
     flow.cache = cache ? &*cache : nullptr;
     flow.threads = order_.threads;
-    flow.progress = [this](const std::string& step, double fraction) { Report(step, fraction); };
+    flow.progress = [this](const StepProgress& progress) { ReportStep(progress); };
     Flow(plan, flow, [&](const std::string& chain, const Outcome& outcome) {
       if (chain != kBaseline) EndChain(chain, ChainSteps(plan, chain), outcome);
     }).Run(model_);
@@ -336,9 +342,14 @@ class Session {
 
   // Outside of the graph: one artifact at a time, read back from disk, and nothing else runs.
   void MeasureLatency(const std::string& chain, Measured& measured) {
-    if (spec_.evaluate.runs == 0 || measured.path.empty()) return;
-    measured.metrics.merge(EvaluateLatency(measured.path, Evaluation("latency " + chain),
-                                           spec_.evaluate.runs, spec_.evaluate.threads));
+    if (spec_.evaluate.runs == 0) return;
+    const std::string step = "latency " + chain;
+    if (!measured.path.empty()) {
+      Report(step, 0);
+      measured.metrics.merge(EvaluateLatency(measured.path, Evaluation(step), spec_.evaluate.runs,
+                                             spec_.evaluate.threads));
+    }
+    Report(step, 1);
   }
 
   void AddRatios(Measured& measured) {

@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "passes/calibrate.h"
 #include "passes/channel_shrink.h"
+#include "passes/layer_progress.h"
 #include "passes/layer_stream.h"
 #include "passes/prune_layers.h"
 #include "passes/select_nodes.h"
@@ -158,7 +159,9 @@ class ChannelPruner {
         by_activation ? std::min(CalibrationCount(context_), kImportanceSamplesMax) : 0;
     std::optional<LayerStream> stream;
     if (by_activation) stream.emplace(model_, context_, samples);
+    size_t index = 0;
     for (const ChannelCut* cut : cuts) {
+      TellLayer(context_, NodeLabel(nodes_[cut->node]), ++index, cuts.size());
       std::vector<double> parts =
           Norms(WeightOf(*cut), *cut, options_.importance == Importance::kL1);
       if (by_activation) {

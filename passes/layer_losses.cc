@@ -12,6 +12,7 @@
 #include "passes/calibrate.h"
 #include "passes/choose_damping.h"
 #include "passes/int8_fidelity.h"
+#include "passes/layer_progress.h"
 #include "passes/layer_statistics.h"
 #include "passes/select_smallest.h"
 
@@ -281,8 +282,10 @@ void MeasureLosses(const Model& model, const LossRequest& request, PassContext& 
   LossMeter meter(model, request, context);
   for (size_t i = 0; i < layers.size(); ++i) {
     if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while measuring");
+    SetLayer(context, NodeLabel(*layers[i].site->node), i + 1, layers.size());
+    // The other half is what is done with the losses.
+    context.progress(static_cast<double>(i) / static_cast<double>(layers.size()) / 2);
     meter.Measure(layers[i]);
-    context.progress(static_cast<double>(i + 1) / static_cast<double>(layers.size()) / 2);
   }
 }
 

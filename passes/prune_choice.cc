@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "passes/layer_progress.h"
 #include "passes/select_nodes.h"
 #include "passes/select_smallest.h"
 
@@ -275,6 +276,7 @@ class Chooser {
 
   void Apply(const Layer& layer, std::vector<bool> zero) {
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while pruning");
+    TellLayer(context_, NodeLabel(*layer.site->node), choices_.size() + 1, scan_.sites.size());
     choices_.push_back({layer.site, layer.pattern, std::move(zero)});
   }
 

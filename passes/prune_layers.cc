@@ -10,6 +10,7 @@
 #include "model/rewrite.h"
 #include "passes/calibrate.h"
 #include "passes/choose_damping.h"
+#include "passes/layer_progress.h"
 #include "passes/layer_statistics.h"
 #include "passes/least_squares.h"
 #include "passes/select_nodes.h"
@@ -138,6 +139,7 @@ class Rebuilder {
     const std::vector<const WeightSite*> sites = SitesInOrder();
     for (size_t i = 0; i < sites.size(); ++i) {
       const size_t node = static_cast<size_t>(sites[i]->node - original_.graph.nodes.data());
+      TellLayer(context_, NodeLabel(*sites[i]->node), i + 1, sites.size());
       stream.AdvanceTo(node, edited_);
       const std::string reason = WhyNotRebuilt(*sites[i]);
       if (reason.empty()) {
@@ -145,7 +147,6 @@ class Rebuilder {
       } else {
         notes_[sites[i]]["not_reconstructed"] = reason;
       }
-      context_.progress(static_cast<double>(i + 1) / static_cast<double>(sites.size()));
     }
     context_.report["samples"] = stream.sample_count();
   }

@@ -17,6 +17,7 @@
 
 #include "base/error.h"
 #include "passes/int8_params.h"
+#include "passes/layer_progress.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
@@ -147,7 +148,7 @@ class Quantizer {
     for (const auto& [root, stored] : stored_) {
       if (root.first != &original || !stored.reason.empty()) continue;
       if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while quantizing");
-      context_.progress(static_cast<double>(done_++) / static_cast<double>(stored_.size()));
+      TellLayer(context_, root.second, ++done_, stored_.size());
       CheckFinite(stored.tensor, root.second);
       if (stored.sites.empty()) {
         WeightCodes made = CodeChannels(stored.tensor, 0);
@@ -301,7 +302,7 @@ class Quantizer {
   std::unordered_map<const Node*, Operand> operands_;
   std::unordered_map<const Node*, TableCodes> lookups_;
   std::unordered_map<std::string, Quantized> inputs_;  // of the graph that is being written
-  int64_t done_ = 0;
+  size_t done_ = 0;
 };
 
 Model Run(Model model, const Options& options, PassContext& context) {

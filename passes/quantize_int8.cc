@@ -23,6 +23,7 @@
 #include "passes/int8_local.h"
 #include "passes/int8_rewrite.h"
 #include "passes/int8_smooth.h"
+#include "passes/layer_progress.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/qoperator.h"
@@ -345,8 +346,10 @@ class Search {
   void ReportSensitivity() {
     order_ = BySensitivity();
     Json& report = context_.report["sensitivity"] = Json::array();
+    size_t index = 0;
     for (const auto& [sqnr_db, node] : order_) {
       Json entry = {{"node", NodeLabel(*node)}, {"sqnr_db", sqnr_db}};
+      TellLayer(context_, NodeLabel(*node), ++index, order_.size());
       if (options_.sensitivity) entry["output_sqnr_db"] = AloneSqnrDb(*node, *judge_);
       report.push_back(std::move(entry));
     }

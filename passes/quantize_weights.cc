@@ -24,6 +24,7 @@
 #include "base/error.h"
 #include "model/rewrite.h"
 #include "passes/int8_params.h"
+#include "passes/layer_progress.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/round_layers.h"
@@ -106,10 +107,10 @@ class Quantizer {
       rounded_ = RoundLayers(model_, ProductsToRound(), {Form(), options_.damping}, context_);
     }
     Replacements replacements;
-    int64_t done = 0;
+    size_t done = 0;
     for (auto& [root, stored] : stored_) {
       if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while quantizing");
-      context_.progress(static_cast<double>(done++) / static_cast<double>(stored_.size()));
+      TellLayer(context_, root.second, ++done, stored_.size());
       if (!stored.reason.empty()) continue;
       CheckFinite(stored.tensor, root.second);
       Replacement made = Quantize(root, stored);

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "passes/calibrate.h"
+#include "passes/layer_progress.h"
 #include "passes/layer_statistics.h"
 
 namespace pared {
@@ -48,6 +49,7 @@ RoundedLayers RoundLayers(const Model& model, const std::vector<const WeightSite
   LayerStream stream(model, context, std::min(CalibrationCount(context), kSamplesMax));
   for (const WeightSite* site : sites) {
     if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while rounding");
+    TellLayer(context, NodeLabel(*site->node), report.size() + 1, sites.size());
     stream.AdvanceTo(static_cast<size_t>(site->node - model.graph.nodes.data()), edited);
     CheckFinite(site->stored, site->root.second);
     const std::vector<float> weight = GroupWeight(*site, 0);
@@ -69,7 +71,6 @@ RoundedLayers RoundLayers(const Model& model, const std::vector<const WeightSite
     }
     ReplaceConstants(edited,
                      {{{&edited.graph, site->root.second}, Restored(*site, made.Decoded())}});
-    context.progress(static_cast<double>(std::ssize(report)) / static_cast<double>(sites.size()));
   }
   return rounded;
 }

@@ -19,13 +19,13 @@ function progressOf(job) {
   const progress = job.progress;
   if (!progress) return "";
   if (isOver(job)) return progress.best ? `best: ${progress.best}` : "";
-  const fraction = progress.fraction ?? 0;
-  const elapsed = job.started_ms ? Date.now() - job.started_ms : 0;
-  const left = fraction > 0.02 && elapsed > 1000 ? elapsed * (1 - fraction) / fraction : null;
-  const words = [`${Math.round(100 * fraction)} %`, progress.chain, progress.step, progress.layer,
-                 left === null ? null : `about ${duration(left)} left`];
+  const percent = progress.percent ?? 0;
+  const layer = progress.layer ? `${progress.layer} (${progress.layer_index} of ${progress.layer_count})` : null;
+  const end = progress.estimated_end_ms;
+  const words = [`${Math.round(percent)} %`, progress.chain, progress.step, layer,
+                 end ? `about ${duration(Math.max(0, end - Date.now()))} left` : null];
   return h("span", {},
-           h("progress", { max: 1, value: fraction, "aria-label": `Job ${job.id}` }), " ",
+           h("progress", { max: 100, value: percent, "aria-label": `Job ${job.id}` }), " ",
            words.filter(Boolean).join(" · "));
 }
 

@@ -10,6 +10,7 @@
 namespace pared {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
 // Waits for a state of the store, which another thread brings about.
@@ -61,6 +62,24 @@ TEST_F(WatchTest, TellsStepsAndTheRunsAtTheEnd) {
   EXPECT_THAT(said.out, HasSubstr("job 1 succeeded after"));
   EXPECT_THAT(said.out, HasSubstr("id  experiment  model  chain     top1\n"
                                   " 1  nightly     mnist  baseline   0.5\n"));
+}
+
+TEST_F(WatchTest, TellsTheLayerAndTheTimeThatIsLeft) {
+  store_.SetProgress(id_, {{"step", "quantize_int8"},
+                           {"fraction", 0.5},
+                           {"chains_ended", 1},
+                           {"chains", 2},
+                           {"layer", "conv7"},
+                           {"layer_index", 7},
+                           {"layer_count", 40},
+                           {"percent", 41.6},
+                           {"estimated_end_ms", NowMs() + 3'725'000}});
+  Start();
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  const Said said = End(JobState::kSucceeded);
+  EXPECT_THAT(
+      said.out,
+      ContainsRegex("running  42 %  chains 1/2  quantize_int8  conv7 .7/40.  1:02:0.* left"));
 }
 
 TEST_F(WatchTest, ExitsWithTheJobsEnd) {

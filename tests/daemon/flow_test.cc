@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "passes/layer_progress.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
 
@@ -180,18 +181,23 @@ TEST(Flow, AChainThatCannotBeDeliveredFails) {
 TEST(Flow, ReportsTheBeginningAndTheEndOfEachStep) {
   const Pass half = [](Model model, PassContext& context) {
     context.progress(0.5);
+    TellLayer(context, "conv3", 3, 3);
     return model;
   };
   const PlanNode plan = Root({Node("prune", half, {}, {Node("int8", half, {"a"})})});
   std::vector<std::string> lines;
   FlowContext context;
-  context.progress = [&](const std::string& step, double fraction) {
-    lines.push_back(step + " " + std::to_string(fraction).substr(0, 3));
+  context.progress = [&](const StepProgress& progress) {
+    lines.push_back(progress.step + " " + std::to_string(progress.fraction).substr(0, 3));
+    if (progress.layer.is_object())
+      lines.back() += " " + progress.layer.at("layer").get<std::string>();
+    EXPECT_EQ(progress.chain, "a");
   };
   Collector ended;
   Flow(plan, context, ended.sink()).Run(Start());
-  EXPECT_THAT(lines, ElementsAre("prune 0.0", "prune 0.5", "prune 1.0", "prune+int8 0.0",
-                                 "prune+int8 0.5", "prune+int8 1.0"));
+  EXPECT_THAT(
+      lines, ElementsAre("prune 0.0", "prune 0.5", "prune 0.6 conv3", "prune 1.0", "prune+int8 0.0",
+                         "prune+int8 0.5", "prune+int8 0.6 conv3", "prune+int8 1.0"));
 }
 
 TEST(Flow, HandsThePassWhatTheJobGives) {

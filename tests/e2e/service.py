@@ -4,10 +4,10 @@ import http.client
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import ssl
-import struct
 import subprocess
 import tempfile
 import time
@@ -30,6 +30,14 @@ def field(number, value):
     return varint(number << 3 | 2) + varint(len(data)) + data
 
 
+def random_floats(count, seed):
+    """Little-endian floats of both signs, of a magnitude between 2^-7 and 2^-5."""
+    generator = random.Random(seed)
+    data = bytearray(generator.randbytes(4 * count))
+    data[3::4] = generator.randbytes(count).translate(bytes([0x3C, 0xBC] * 128))
+    return bytes(data)
+
+
 def tiny_onnx(size=8, layers=1):
     """x[N, size] through so many MatMuls with constant weights, by the numbers of onnx.proto."""
 
@@ -45,11 +53,20 @@ def tiny_onnx(size=8, layers=1):
                        + field(4, "MatMul"))
     graph += field(2, "tiny")
     for layer in range(layers):
-        numbers = [((i * 37 + layer) % 101 - 50) / 100 for i in range(size * size)]
-        raw = b"".join(struct.pack("<f", number) for number in numbers)
+        raw = random_floats(size * size, seed=layer)
         graph += field(5, field(1, size) + field(1, size) + field(2, 1) + field(8, f"w{layer}") + field(9, raw))
     graph += field(11, value_info("x")) + field(12, value_info("y"))
     return field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 17))
+
+
+def write_dataset(folder, samples, size):
+    """A dataset of random inputs for tiny_onnx."""
+    folder.mkdir(parents=True)
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({samples}, {size}), }}"
+    header += " " * (63 - (10 + len(header)) % 64) + "\n"
+    (folder / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+                                   + random_floats(samples * size, seed=99))
+    (folder / "dataset.json").write_text(json.dumps({"inputs": {"x": "x.npy"}}))
 
 
 def make_certificate(folder, name, days=2):
@@ -146,7 +163,7 @@ class Service:
         assert status in (200, 201), (status, body)
 
     def submit(self, model="tiny", passes=("cast_fp16",), **spec):
-        chain = {"name": "c", "passes": [{"pass": name} for name in passes]}
+        chain = {"name": "c", "passes": [{"pass": each} if isinstance(each, str) else each for each in passes]}
         status, _, body = self.ask("POST", "/v1/jobs", json.dumps({"model": model, "chains": [chain], **spec}))
         assert status == 201, (status, body)
         return json.loads(body)["id"]
