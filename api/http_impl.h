@@ -2,8 +2,8 @@
 // stop), http_session.cc (read a request, have it answered), http_send.cc (write the answer).
 //
 // One coroutine a connection. The I/O thread only moves bytes. Handlers, which ask the database,
-// run on two threads; uploads, which parse whole models, on a third, so that a long one keeps
-// nobody waiting.
+// run on two threads; uploads, which parse whole models, on a third, and streams, each of which is
+// asked five times a second, on a fourth, so that neither keeps a request waiting.
 //
 // co_await stands in no condition here: gcc 12 then lays out the coroutine's frame wrongly and its
 // parameters are overwritten.
@@ -136,6 +136,7 @@ struct HttpServer::Impl {
   std::set<Connection*> connections;  // of the I/O thread alone
   bool is_stopping = false;           // of the I/O thread alone
   asio::thread_pool handlers{2};
+  asio::thread_pool streams{1};
   asio::thread_pool uploads{1};
   std::jthread thread;
 };

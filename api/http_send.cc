@@ -10,6 +10,7 @@ namespace pared {
 namespace {
 
 constexpr size_t kLingerBytesMax = size_t{4} << 20;
+constexpr size_t kStreamBufferBytes = size_t{32} << 10;
 constexpr auto kLingerTime = std::chrono::seconds(2);
 
 template <class Body>
@@ -80,6 +81,11 @@ asio::awaitable<bool> HttpServer::Impl::SendStream(Connection& connection, const
   SetHeader(message, exchange, response);
   message.keep_alive(false);
   http::response_serializer<http::empty_body> serializer(message);
+  // What a peer has not read waits in the kernel. With so little room there one that does not read
+  // is noticed: a write to it comes to no end, and after idle_time() so does the connection.
+  error_code ignored;
+  connection.stream.socket().set_option(
+      asio::socket_base::send_buffer_size(static_cast<int>(kStreamBufferBytes)), ignored);
   connection.stream.expires_after(idle_time());
   auto [head_error, head_count] =
       co_await http::async_write_header(connection.stream, serializer, kAwait);
@@ -90,7 +96,7 @@ asio::awaitable<bool> HttpServer::Impl::SendStream(Connection& connection, const
       co_return response.stream();
     };
     const std::optional<std::string> text =
-        co_await asio::co_spawn(handlers, ask, asio::use_awaitable);
+        co_await asio::co_spawn(streams, ask, asio::use_awaitable);
     if (!text) break;
     if (!text->empty()) {
       connection.stream.expires_after(idle_time());

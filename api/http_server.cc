@@ -76,6 +76,7 @@ void HttpServer::Impl::Stop() {
   asio::post(io, [this] { Drain(); });
   thread.join();  // the last connection's end leaves the I/O thread without work
   handlers.join();
+  streams.join();
   uploads.join();
 }
 

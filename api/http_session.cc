@@ -149,15 +149,21 @@ asio::awaitable<bool> HttpServer::Impl::ServeOne(Connection& connection) {
   if (exchange.is_head) exchange.request.headers.erase("range");  // RFC 9110: of GET only
   const std::optional<Verb> verb = VerbOf(message.method());
   const std::string target(message.target());
-  if (!verb || !target.starts_with('/')) {
-    const Response response = Problem(501, "not implemented", "no such method is served");
-    co_return co_await Refuse(connection, exchange, response);
-  }
   const size_t question = target.find('?');
-  exchange.request.verb = *verb;
   exchange.request.path = target.substr(0, question);
   if (question != std::string::npos) exchange.request.query_text = target.substr(question + 1);
   exchange.router = router;
+  if (!verb || !target.starts_with('/')) {
+    // QUERY is one that Beast does not know yet.
+    const bool is_method =
+        message.method() != http::verb::unknown || message.method_string() == "QUERY";
+    const bool is_known = is_method && target.starts_with('/');
+    const Response response = is_known
+                                  ? router->NoRoute(exchange.request)
+                                  : Problem(501, "not implemented", "no such method is served");
+    co_return co_await Refuse(connection, exchange, response);
+  }
+  exchange.request.verb = *verb;
   exchange.route = exchange.router->Match(exchange.request);
 
   std::optional<Response> refusal =

@@ -52,27 +52,59 @@ Json ObjectSchema(const Json& fields) {
   return schema;
 }
 
+// Of what stands for {name} in a path.
+Json PathSchema(std::string_view name) {
+  if (name == "id") return {{"type", "integer"}, {"minimum", 1}};
+  if (name == "sha256") return {{"type", "string"}, {"pattern", "^[0-9a-f]{64}$"}};
+  return {{"type", "string"}, {"pattern", "^[a-z0-9][a-z0-9._-]{0,127}$"}};
+}
+
 Json Parameters(const Route& route) {
   Json parameters = Json::array();
   for (std::string_view rest = route.pattern; rest.find('{') != rest.npos;) {
     rest.remove_prefix(rest.find('{') + 1);
-    parameters.push_back({{"name", rest.substr(0, rest.find('}'))},
-                          {"in", "path"},
-                          {"required", true},
-                          {"schema", {{"type", "string"}}}});
+    const std::string_view name = rest.substr(0, rest.find('}'));
+    parameters.push_back(
+        {{"name", name}, {"in", "path"}, {"required", true}, {"schema", PathSchema(name)}});
   }
   for (const QueryParameter& parameter : route.query) {
     parameters.push_back({{"name", parameter.name},
                           {"in", "query"},
                           {"description", parameter.help},
-                          {"schema", {{"type", "string"}}}});
+                          {"schema", ParseJson(parameter.schema)}});
   }
   return parameters;
 }
 
+// Routes that answer with something else than JSON, or not only with that.
+std::vector<std::string_view> TypesOf(std::string_view pattern) {
+  if (pattern.ends_with("/events")) return {"text/event-stream"};
+  if (pattern.ends_with("/log") || pattern == "/metrics") return {"text/plain"};
+  if (pattern == "/") return {"text/html"};
+  if (pattern == "/web/{name}") return {"text/css", "text/javascript", "image/svg+xml"};
+  if (pattern == "/v1/runs") return {"application/json", "application/jsonl", "text/csv"};
+  if (pattern.ends_with("/report")) return {"application/json", "text/markdown"};
+  const bool is_file = pattern.ends_with("/model") || pattern.ends_with("/data") ||
+                       pattern == "/v1/artifacts/{sha256}";
+  return {is_file ? "application/octet-stream" : "application/json"};
+}
+
+Json Answer(const Route& route) {
+  const bool is_job = route.pattern == "/v1/jobs/{id}" ||
+                      (route.pattern == "/v1/jobs" && route.verb == Verb::kPost);
+  const Json json = is_job ? Json{{"$ref", "#/components/schemas/job"}} : Json{{"type", "object"}};
+  Json content = Json::object();
+  for (const std::string_view type : TypesOf(route.pattern)) {
+    content[std::string(type)] =
+        type == "application/json" ? Json{{"schema", json}} : Json::object();
+  }
+  return {{"description", "Done."}, {"content", std::move(content)}};
+}
+
 Json Operation(const Route& route) {
   Json operation = {{"summary", route.summary}, {"parameters", Parameters(route)}};
-  operation["responses"] = {{"2XX", {{"description", "Done."}}},
+  operation["responses"] = {{"2XX", Answer(route)},
+                            {"304", {{"description", "Nothing has changed."}}},
                             {"default",
                              {{"description", "What is wrong, and where."},
                               {"content",
@@ -89,6 +121,49 @@ Json Operation(const Route& route) {
                                 {"content", {{"application/octet-stream", Json::object()}}}};
   }
   return operation;
+}
+
+Json IntegerOrNull() { return {{"type", Json::array({"integer", "null"})}}; }
+
+Json ProgressSchema() {
+  const Json text = {{"type", "string"}};
+  const Json number = {{"type", "number"}};
+  const Json count = {{"type", "integer"}, {"minimum", 0}};
+  return {{"type", Json::array({"object", "null"})},
+          {"properties",
+           {{"step", {{"type", "string"}, {"description", "The passes up to the one at work."}}},
+            {"chain", text},
+            {"fraction", {{"type", "number"}, {"description", "Of the step, 0 to 1."}}},
+            {"layer", {{"type", "string"}, {"description", "The node that the pass is at."}}},
+            {"layer_index", count},
+            {"layer_count", count},
+            {"chains_ended", count},
+            {"chains", count},
+            {"percent", {{"type", "number"}, {"minimum", 0}, {"maximum", 100}}},
+            {"estimated_end_ms", {{"type", "integer"}, {"description", "Since 1970, UTC."}}}}}};
+}
+
+Json JobSchema() {
+  const Json object_or_null = {{"type", Json::array({"object", "null"})}};
+  const Json count = {{"type", "integer"}, {"minimum", 0}};
+  Json schema = {
+      {"type", "object"},
+      {"properties",
+       {{"id", {{"type", "integer"}, {"minimum", 1}}},
+        {"state",
+         {{"enum", {"queued", "running", "succeeded", "failed", "cancelled", "goal_not_met"}}}},
+        {"tries", count},
+        {"cancel_requested", {{"type", "boolean"}}},
+        {"spec", {{"type", "object"}}},
+        {"progress", ProgressSchema()},
+        {"error", object_or_null},
+        {"requeues", count},
+        {"requeue", object_or_null},
+        {"created_ms", {{"type", "integer"}}},
+        {"started_ms", IntegerOrNull()},
+        {"finished_ms", IntegerOrNull()}}}};
+  for (const auto& [name, value] : schema["properties"].items()) schema["required"].push_back(name);
+  return schema;
 }
 
 Json ProblemSchema() {
@@ -128,6 +203,7 @@ Response GetOpenApi(const Service& service, const Request&) {
                           {{"job_spec", ObjectSchema(DescribeJobSpec())},
                            {"batch_spec", ObjectSchema(DescribeBatchSpec())},
                            {"run_change", RunChangeSchema()},
+                           {"job", JobSchema()},
                            {"problem", ProblemSchema()}}}}}});
 }
 

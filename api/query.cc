@@ -211,6 +211,9 @@ Response GetPareto(const Service& service, const Request& request) {
     }
     return FrontResponse(service, request);
   }
+  if (request.query.contains("dominated")) {
+    Refuse("?dominated", "goes with ?objectives only: size_bytes:min,top1:max, say");
+  }
   CheckName(cost, "?cost");
   CheckName(quality, "?quality");
   Json runs = Json::array();

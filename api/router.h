@@ -16,6 +16,7 @@ enum class Body { kNone, kJson, kUpload };
 
 struct QueryParameter {
   std::string_view name, help;
+  std::string_view schema = R"({"type": "string"})";  // JSON Schema of its value, for openapi.cc
 };
 
 struct Route {
@@ -46,13 +47,15 @@ class Router {
   // Asks route.place in the same way.
   Response Place(const Route& route, const Request& request) const;
 
+  // 405, and what the path takes instead; 404 where it takes nothing.
+  Response NoRoute(const Request& request) const;
+
   // Match and Handle.
   Response Answer(Request request) const;
 
   const std::vector<Route>& routes() const { return routes_; }
 
  private:
-  Response NoRoute(const Request& request) const;
   Response Ask(const Handler& handler, const Route& route, const Request& request) const;
 
   const std::vector<Route> routes_;

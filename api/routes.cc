@@ -7,12 +7,18 @@
 namespace pared {
 namespace {
 
-constexpr QueryParameter kLimit = {"limit", "At most so many, 1 to 1000; 100 where it is absent."};
-constexpr QueryParameter kAfter = {"after", "Only what has a greater id: the last one of a page."};
+constexpr std::string_view kCount = R"({"type": "integer", "minimum": 0})";
+constexpr std::string_view kSwitch = R"({"type": "integer", "enum": [0, 1]})";
+constexpr QueryParameter kLimit = {
+    "limit", "At most so many, 1 to 1000; 100 where it is absent.",
+    R"({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})"};
+constexpr QueryParameter kAfter = {"after", "Only what has a greater id: the last one of a page.",
+                                   kCount};
 constexpr QueryParameter kExperiment = {"experiment", "Only runs of this experiment."};
 constexpr QueryParameter kModel = {"model", "Only runs that started from this model."};
 constexpr QueryParameter kChain = {"chain", "Only runs of chains with this name."};
-constexpr QueryParameter kJob = {"job", "Only runs of this job."};
+constexpr QueryParameter kJob = {"job", "Only runs of this job.",
+                                 R"({"type": "integer", "minimum": 1})"};
 constexpr QueryParameter kFilter = {"filter",
                                     "Only runs that it matches, such as: top1_drop < 0.01 and "
                                     "(size_ratio <= 0.3 or tags.keep = \"yes\")"};
@@ -32,8 +38,11 @@ std::vector<Route> MakeRoutes(const Service& s) {
        "/v1/jobs",
        "Lists jobs, oldest first.",
        Body::kNone,
-       {{"state", "queued, running, succeeded, failed, cancelled or goal_not_met."},
-        {"order", "desc: the newest first, and `after` gives those before it."},
+       {{"state", "Only jobs in this state.",
+         R"({"enum": ["queued", "running", "succeeded", "failed", "cancelled",
+                      "goal_not_met"]})"},
+        {"order", "desc: the newest first, and `after` gives those before it.",
+         R"({"enum": ["asc", "desc"]})"},
         kLimit,
         kAfter},
        On(s, ListJobs)},
@@ -41,7 +50,7 @@ std::vector<Route> MakeRoutes(const Service& s) {
        "/v1/jobs/{id}",
        "One job.",
        Body::kNone,
-       {{"wait", "Seconds to wait for the job's end before the answer."}},
+       {{"wait", "Seconds to wait for the job's end before the answer.", kCount}},
        On(s, GetJob)},
       {Verb::kGet,
        "/v1/jobs/{id}/events",
@@ -59,7 +68,7 @@ std::vector<Route> MakeRoutes(const Service& s) {
        "/v1/jobs/{id}/log",
        "What happened in the job, one JSON object a line.",
        Body::kNone,
-       {{"after", "Only what comes after this byte: x-next-after of the answer before."}},
+       {{"after", "Only what comes after this byte: x-next-after of the answer before.", kCount}},
        On(s, GetJobLog)},
       {Verb::kGet,
        "/v1/events",
@@ -104,13 +113,13 @@ std::vector<Route> MakeRoutes(const Service& s) {
        "/v1/batches/{id}",
        "One batch with its models.",
        Body::kNone,
-       {{"wait", "Seconds to wait for the batch's end before the answer."}},
+       {{"wait", "Seconds to wait for the batch's end before the answer.", kCount}},
        On(s, GetBatch)},
       {Verb::kGet,
        "/v1/batches/{id}/report",
        "What got better or worse than in the last night.",
        Body::kNone,
-       {{"format", "json or md."}},
+       {{"format", "json or md.", R"({"enum": ["json", "md"]})"}},
        On(s, GetBatchReport)},
       {Verb::kGet,
        "/v1/batches/{id}/events",
@@ -145,8 +154,8 @@ std::vector<Route> MakeRoutes(const Service& s) {
         kFilter,
         {"sort", "Fields with commas between, '-' before one for the greatest first; else by id."},
         {"columns", "Fields with commas between: only these of each run."},
-        {"count", "1: say how many runs match on all pages."},
-        {"format", "json, jsonl or csv."},
+        {"count", "1: say how many runs match on all pages.", kSwitch},
+        {"format", "json, jsonl or csv.", R"({"enum": ["json", "jsonl", "csv"]})"},
         kLimit,
         kAfter},
        On(s, ListRuns)},
@@ -163,7 +172,8 @@ std::vector<Route> MakeRoutes(const Service& s) {
        "/v1/runs/{id}/model",
        "The ONNX file that a run made.",
        Body::kNone,
-       {{"form", "onnx, or packed where the job asked for that form; `pared unpack` expands it."}},
+       {{"form", "onnx, or packed where the job asked for that form; `pared unpack` expands it.",
+         R"({"enum": ["onnx", "packed"]})"}},
        On(s, GetRunModel)},
       {Verb::kGet,
        "/v1/runs/{id}/model/data",
@@ -190,7 +200,7 @@ std::vector<Route> MakeRoutes(const Service& s) {
        {{"cost", "The metric to have little of; size_bytes where it is absent."},
         {"quality", "The metric to have much of; top1 where it is absent."},
         {"objectives", "In place of these two: FIELD:min or FIELD:max, with commas between."},
-        {"dominated", "1: with the runs that another beats."},
+        {"dominated", "With objectives: 1 for the runs that another beats, too.", kSwitch},
         kExperiment,
         kModel,
         kChain,
@@ -201,7 +211,8 @@ std::vector<Route> MakeRoutes(const Service& s) {
        "/v1/compare",
        "What differs between runs.",
        Body::kNone,
-       {{"runs", "2 to 16 ids with commas between."}},
+       {{"runs", "2 to 16 ids with commas between.",
+         R"({"type": "string", "pattern": "^[0-9]+(,[0-9]+){1,15}$"})"}},
        On(s, CompareRuns)},
       {Verb::kGet,
        "/v1/experiments",
@@ -240,7 +251,9 @@ std::vector<Route> MakeRoutes(const Service& s) {
        "/v1/gc",
        "Deletes runs past their retention and files that nothing names.",
        Body::kNone,
-       {{"run_days", "In place of the setting run_days."}, {"dry", "1: only say what would go."}},
+       {{"run_days", "In place of the setting run_days.",
+         R"({"type": "integer", "minimum": 0, "maximum": 36500})"},
+        {"dry", "1: only say what would go.", kSwitch}},
        On(s, PostGc)},
       {Verb::kGet,
        "/metrics",

@@ -148,7 +148,7 @@ Response PostGc(const Service& service, const Request& request) {
 Response GetMetrics(const Service& service, const Request&) {
   const StoreCounts counts = service.store.Counts();
   Response response;
-  response.type = "text/plain; version=0.0.4";
+  response.type = "text/plain; version=0.0.4; charset=utf-8";
   std::string& text = response.body;
   text = "# HELP pared_info Version and instruction set, always 1.\n# TYPE pared_info gauge\n";
   text += "pared_info{version=\"" PARED_VERSION "\",isa=\"" + std::string(IsaName(SelectedIsa())) +

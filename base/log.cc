@@ -1,5 +1,6 @@
 #include "base/log.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -11,10 +12,34 @@ namespace {
 
 std::atomic<LogLevel> log_level = LogLevel::kInfo;
 
+// The length of the UTF-8 sequence that `text` begins with; 0: it begins with none (RFC 3629: no
+// overlong forms, no surrogates, nothing beyond U+10FFFF).
+size_t SequenceLength(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned first = byte(0);
+  if (first < 0x80) return 1;
+  const size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+  if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
+  for (size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xC0) != 0x80) return 0;
+  }
+  const unsigned second = byte(1);
+  const bool is_overlong = (first == 0xE0 && second < 0xA0) || (first == 0xF0 && second < 0x90);
+  const bool is_no_character = (first == 0xED && second > 0x9F) || (first == 0xF4 && second > 0x8F);
+  return is_overlong || is_no_character ? 0 : length;
+}
+
+// Bytes that are no UTF-8, in the path of a request say, become U+FFFD: a line is always JSON.
 void AppendQuoted(std::string& out, std::string_view text) {
   out += '"';
-  for (char c : text) {
-    if (c == '"' || c == '\\') {
+  for (size_t i = 0, length = 1; i < text.size(); i += std::max<size_t>(1, length)) {
+    const char c = text[i];
+    length = SequenceLength(text.substr(i));
+    if (length == 0) {
+      out += "\\ufffd";
+    } else if (length > 1) {
+      out += text.substr(i, length);
+    } else if (c == '"' || c == '\\') {
       out += '\\';
       out += c;
     } else if (static_cast<unsigned char>(c) < 0x20) {

@@ -182,6 +182,25 @@ void ReaderPool::Return(std::unique_ptr<Database> reader) {
   returned_.notify_one();
 }
 
+namespace {
+
+// Commits that do not wait for the disk, for the scope: what a loss of power may take back. Later
+// ones that do wait take these with them.
+class QuickCommits {
+ public:
+  explicit QuickCommits(Database& writer) : writer_(writer) {
+    writer_.Execute("PRAGMA synchronous = NORMAL");
+  }
+  ~QuickCommits() { writer_.Execute("PRAGMA synchronous = FULL"); }
+  QuickCommits(const QuickCommits&) = delete;
+  QuickCommits& operator=(const QuickCommits&) = delete;
+
+ private:
+  Database& writer_;
+};
+
+}  // namespace
+
 Store::Impl::Impl(const std::filesystem::path& file, StoreLimits store_limits)
     : limits(store_limits), lock(file), writer(file, DatabaseAccess::kWrite), readers(file) {
   Migrate(writer);
@@ -273,6 +292,7 @@ bool Store::CancelRequested(JobId id) const {
 
 void Store::SetProgress(JobId id, const Json& progress) {
   std::lock_guard lock(impl_->mutex);
+  const QuickCommits quick(impl_->writer);
   Statement update(impl_->writer,
                    "UPDATE jobs SET progress = ? WHERE id = ? AND state = 'running'");
   update.Bind(JsonColumn(progress)).Bind(id).Run();

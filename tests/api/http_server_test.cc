@@ -16,7 +16,11 @@ TEST_F(HttpServerTest, AnswersOnThePortItReports) {
   EXPECT_NE(server_->port(), 0);
   EXPECT_THAT(Ask("GET /healthz"), StartsWith("HTTP/1.1 200 OK\r\n"));
   EXPECT_THAT(Ask("GET /nothing"), StartsWith("HTTP/1.1 404 "));
-  EXPECT_THAT(Ask("TRACE /healthz"), StartsWith("HTTP/1.1 501 "));
+  const std::string refused = Ask("TRACE /healthz");
+  EXPECT_THAT(refused, StartsWith("HTTP/1.1 405 "));
+  EXPECT_THAT(refused, HasSubstr("Allow: GET\r\n"));
+  EXPECT_THAT(Ask("QUERY /v1/jobs"), StartsWith("HTTP/1.1 405 "));
+  EXPECT_THAT(Ask("FROBNICATE /healthz"), StartsWith("HTTP/1.1 501 "));
 }
 
 TEST_F(HttpServerTest, KeepsAConnectionForSeveralRequests) {

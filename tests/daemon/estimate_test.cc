@@ -58,7 +58,7 @@ TEST(Estimate, GoesByWhatIsDoneWithoutHistory) {
   estimate.Take(Line("ended baseline", 1), 2);
   EXPECT_NEAR(estimate.percent(), 100 * 2 / 14.0, 1e-9);
   estimate.Take(Line("magnitude_prune", 0, "p"), 2);
-  estimate.Take(Line("magnitude_prune", 0.25, "p"), 4);  // 8 s; other passes too
+  estimate.Take(Line("magnitude_prune", 0.25, "p"), 4);   // 8 s; other passes too
   EXPECT_NEAR(estimate.percent(), 100 * 2 / 14.0, 1e-9);  // 4 of 32 s would be less than before
   EXPECT_NEAR(*estimate.SecondsLeft(4), 28, 1e-9);
 }
