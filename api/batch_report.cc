@@ -295,6 +295,29 @@ Json CompareNights(const Night& night, const NightBefore& before,
   return Comparison(night, before, thresholds).Report();
 }
 
+Json ReportOf(const Store& store, const Batch& batch) {
+  History history(store, batch.id);
+  return CompareNights(
+      NightOf(store, batch.id), [&](size_t index) { return history.At(index); },
+      ReadBatchSpec(batch.spec).thresholds);
+}
+
+std::map<int64_t, std::map<std::string, std::string>> MarksOf(const Json& report) {
+  std::map<int64_t, std::map<std::string, std::string>> marks;
+  const auto add = [&](const char* list, const char* tag) {
+    for (const Json& entry : report.at(list)) {
+      if (!entry.contains("run")) continue;
+      std::string& value = marks[entry.at("run").get<int64_t>()][tag];
+      if (!value.empty()) value += ',';
+      value += entry.value("metric", "failed");
+    }
+  };
+  add("worse", "regression");
+  add("failed_newly", "regression");
+  add("better", "improvement");
+  return marks;
+}
+
 Response GetBatchReport(const Service& service, const Request& request) {
   const std::string format = QueryText(request, "format").value_or("json");
   if (format != "json" && format != "md") {
@@ -302,10 +325,7 @@ Response GetBatchReport(const Service& service, const Request& request) {
                 "?format");
   }
   const Batch batch = ExistingBatch(service, request);
-  History history(service.store, batch.id);
-  Json report = CompareNights(
-      NightOf(service.store, batch.id), [&](size_t index) { return history.At(index); },
-      ReadBatchSpec(batch.spec).thresholds);
+  Json report = ReportOf(service.store, batch);
   for (const char* name : {"id", "name", "state", "counts", "error", "created_ms", "finished_ms"}) {
     report[name] = BatchJson(batch).at(name);
   }

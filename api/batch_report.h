@@ -40,6 +40,13 @@ using NightBefore = std::function<const Night*(size_t)>;
 Json CompareNights(const Night& night, const NightBefore& before,
                    const std::vector<Threshold>& thresholds);
 
+// The same from the store: a batch against those before it.
+Json ReportOf(const Store& store, const Batch& batch);
+
+// What the report says of runs, as their tags: "regression" and "improvement", each with the
+// metrics' names and commas between; "regression": "failed" where the chain failed newly.
+std::map<int64_t, std::map<std::string, std::string>> MarksOf(const Json& report);
+
 // The report, with the batch's own fields, as Markdown.
 std::string ReportMarkdown(const Json& report);
 

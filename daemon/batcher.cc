@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "api/batch_report.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "config/glob.h"
@@ -254,13 +255,31 @@ void Batcher::Loop(std::stop_token stop) {
   while (!stop.stop_requested()) {
     try {
       const std::optional<Batch> batch = store_.NextBatch(stop);
-      if (batch) ScanGuarded(*batch, stop);
+      if (!batch) continue;
+      if (batch->state == BatchState::kScanning) {
+        ScanGuarded(*batch, stop);
+      } else {
+        Mark(*batch);
+      }
     } catch (const Error& error) {
       // The store itself fails: the batch stays as it is until that can be told.
       LogEvent(LogLevel::kError, "batcher_failed", {{"error", std::string(error.what())}});
       Pause(stop);
     }
   }
+}
+
+// A report that cannot be made leaves its runs without marks, and stops no other batch.
+void Batcher::Mark(const Batch& batch) {
+  std::map<int64_t, std::map<std::string, std::string>> marks;
+  try {
+    marks = MarksOf(ReportOf(store_, batch));
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kUnavailable) throw;
+    LogEvent(LogLevel::kWarning, "batch_not_marked",
+             {{"batch", batch.id}, {"error", std::string(error.what())}});
+  }
+  store_.MarkBatch(batch.id, marks);
 }
 
 // The batch boundary.

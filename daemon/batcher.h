@@ -2,7 +2,8 @@
 //
 // A batch is scanned in two steps, each of which goes on where a crash or a stop left it: every
 // model is looked at and its decision stored; then the jobs are submitted, so that reading models
-// disturbs no latency that the batch's own jobs measure. From then on the jobs are the batch.
+// disturbs no latency that the batch's own jobs measure. From then on the jobs are the batch. When
+// they have ended, the runs that became worse or better are tagged.
 
 #pragma once
 
@@ -55,6 +56,7 @@ class Batcher {
   Settings CopySettings() const;
   void Loop(std::stop_token stop);
   void ScanGuarded(const Batch& batch, std::stop_token stop);
+  void Mark(const Batch& batch);
 
   Store& store_;
   Artifacts& artifacts_;

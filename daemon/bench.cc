@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <iomanip>
 #include <limits>
-#include <map>
 #include <optional>
 #include <ostream>
 #include <sstream>
@@ -14,7 +13,7 @@
 #include "daemon/commands.h"
 #include "evaluator/dataset.h"
 #include "evaluator/executor.h"
-#include "evaluator/metrics.h"
+#include "evaluator/layers.h"
 #include "kernels/cpu.h"
 #include "model/onnx.h"
 
@@ -74,40 +73,6 @@ void MeasureGains(const Model& model, const ExecutorOptions& options, const Exec
   for (size_t i = 0; i < layers.size(); ++i) {
     if (IsSparse(layers[i].stats)) layers[i].measured_gain = other[i] / own[i];
   }
-}
-
-// The name of what each node of the main graph makes first, by the node's name.
-std::map<std::string, std::string> FirstOutputs(const Graph& graph) {
-  std::map<std::string, std::string> outputs;
-  for (const Node& node : graph.nodes) {
-    if (!node.name.empty() && !node.outputs.empty()) outputs.emplace(node.name, node.outputs[0]);
-  }
-  return outputs;
-}
-
-// SQNR of the layers' results, before they are quantized, where both models call them alike. Both
-// run node by node; only results of layers that carry weights are kept.
-void CompareWithReference(const Model& model, const Model& reference,
-                          const std::vector<Tensor>& inputs, std::vector<Layer>& layers) {
-  const std::map<std::string, std::string> outputs = FirstOutputs(model.graph);
-  std::map<std::string, Layer*> wanted;  // by value
-  for (Layer& layer : layers) {
-    const auto found = outputs.find(layer.stats.node);
-    if (found != outputs.end() && layer.stats.macs > 0) wanted.emplace(found->second, &layer);
-  }
-  std::map<std::string, Tensor> exact;
-  const Observer keep = [&](const std::string& value, const Tensor& tensor) {
-    if (wanted.contains(value) && tensor.dtype() == DType::kFloat32) exact.emplace(value, tensor);
-  };
-  Executor(reference, {.fuse = false}).Run(inputs, &keep);
-  const Observer compare = [&](const std::string& value, const Tensor& tensor) {
-    const auto reference_value = exact.find(value);
-    if (reference_value == exact.end() || tensor.dtype() != DType::kFloat32) return;
-    FidelitySums sums;
-    sums.Add(reference_value->second.data<float>(), tensor.data<float>());
-    wanted.at(value)->sqnr_db = sums.SqnrDb();
-  };
-  Executor(model, {.fuse = false}).Run(inputs, &compare);
 }
 
 Json OrNull(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
@@ -178,7 +143,13 @@ void RunBench(const std::vector<std::string>& arguments, std::ostream& out) {
   for (Layer& layer : layers) layer.share = total_ms == 0 ? 0 : layer.stats.time_ms / total_ms;
   MeasureGains(model, executor_options, executor, inputs, options.runs, layers);
   if (!options.reference.empty()) {
-    CompareWithReference(model, LoadOnnx(options.reference), inputs, layers);
+    std::vector<LayerStats> stats;
+    for (const Layer& layer : layers) stats.push_back(layer.stats);
+    const auto sqnr_db = LayerSqnr(model, LoadOnnx(options.reference), inputs, stats);
+    for (Layer& layer : layers) {
+      const auto found = sqnr_db.find(layer.stats.node);
+      if (found != sqnr_db.end()) layer.sqnr_db = found->second;
+    }
   }
   if (options.json) {
     Json list = Json::array();

@@ -12,6 +12,7 @@
 #include "config/job_spec.h"
 #include "daemon/flow.h"
 #include "daemon/judge.h"
+#include "daemon/layer_report.h"
 #include "daemon/search.h"
 #include "evaluator/dataset.h"
 #include "evaluator/evaluate.h"
@@ -80,6 +81,7 @@ class Session {
     RunChains(MakePlan(spec_));
     CheckCancelled();
     for (auto& [chain, measured] : measured_) MeasureLatency(chain, measured);
+    for (auto& [chain, measured] : measured_) MeasureLayers(chain, measured);
     for (auto& [chain, measured] : measured_) AddRatios(measured);
     for (auto& [chain, measured] : measured_) WarnOfSlowdown(measured);
   }
@@ -107,6 +109,7 @@ class Session {
       baseline.metrics = known->metrics.get<Metrics>();
     } else {
       MeasureLatency(kBaseline, baseline);
+      MeasureLayers(kBaseline, baseline);
       AddRatios(baseline);
       Keep(baseline);
     }
@@ -124,7 +127,10 @@ class Session {
     RunChains(MakePlan(spec));
     CheckCancelled();
     Measured& measured = measured_.at(name);
-    if (measured.result.error.is_null()) MeasureLatency(name, measured);
+    if (measured.result.error.is_null()) {
+      MeasureLatency(name, measured);
+      MeasureLayers(name, measured);
+    }
     AddRatios(measured);
     WarnOfSlowdown(measured);
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
@@ -350,6 +356,19 @@ class Session {
                                              spec_.evaluate.threads));
     }
     Report(step, 1);
+  }
+
+  // A few runs more, so that it can be told where the time and the loss are.
+  void MeasureLayers(const std::string& chain, Measured& measured) {
+    if (measured.path.empty() || measured.result.reports.empty()) return;
+    Report("layers " + chain, 0);
+    CheckCancelled();
+    LayerReportContext layers;
+    layers.dataset = &evaluation_;
+    layers.reference = chain == kBaseline ? nullptr : &model_;
+    layers.runs = std::min<int64_t>(layers.runs, spec_.evaluate.runs);
+    layers.threads = spec_.evaluate.threads;
+    measured.result.reports.back()["report"].update(LayerReport(measured.path, layers));
   }
 
   void AddRatios(Measured& measured) {

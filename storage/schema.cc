@@ -240,6 +240,26 @@ CREATE VIEW jobs_wide AS SELECT
   json_extract(search, '$.best.run') AS best_run
 FROM jobs;
 )sql",
+    R"sql(
+-- Whether the runs of a batch that has ended bear the marks of its report. Earlier ones go without.
+ALTER TABLE batches ADD COLUMN marked INTEGER NOT NULL DEFAULT 0;
+UPDATE batches SET marked = 1 WHERE scanned_ms IS NOT NULL;
+CREATE INDEX batches_to_mark ON batches (id) WHERE marked = 0;
+
+CREATE VIEW layers_long AS SELECT
+  runs.id AS run, runs.job, runs.experiment, runs.model, runs.chain, layer.key + 1 AS position,
+  json_extract(layer.value, '$.node') AS node, json_extract(layer.value, '$.op_type') AS op_type,
+  json_extract(layer.value, '$.kernel') AS kernel, json_extract(layer.value, '$.macs') AS macs,
+  1 - json_extract(layer.value, '$.density') AS sparsity,
+  json_extract(layer.value, '$.sqnr_db') AS sqnr_db,
+  json_extract(layer.value, '$.time_us') AS time_us,
+  json_extract(layer.value, '$.input_scale') AS input_scale,
+  json_extract(layer.value, '$.output_scale') AS output_scale,
+  json_extract(layer.value, '$.weight_scale_min') AS weight_scale_min,
+  json_extract(layer.value, '$.weight_scale_max') AS weight_scale_max
+FROM runs, json_each(runs.reports) AS report, json_each(report.value, '$.report.layers') AS layer
+WHERE json_extract(report.value, '$.pass') = 'evaluate';
+)sql",
 };
 
 int64_t Pragma(Database& database, const std::string& name) {

@@ -279,6 +279,7 @@ std::vector<Job> Store::Jobs(const JobQuery& query) const {
 void Store::RequestCancel(JobId id) {
   std::lock_guard lock(impl_->mutex);
   if (!MarkCancelled(impl_->writer, id)) ThrowUnchanged(impl_->writer, id, "cancel");
+  impl_->batched.notify_one();  // with it, a batch may have ended
 }
 
 bool Store::CancelRequested(JobId id) const {
@@ -333,6 +334,7 @@ void Store::Finish(JobId id, JobState state, const Json& error,
   if (impl_->writer.changes() == 0) ThrowUnchanged(impl_->writer, id, doing);
   for (const RunRecord& run : runs) UpsertRun(impl_->writer, id, run);
   transaction.Commit();
+  impl_->batched.notify_one();  // with it, a batch may have ended
 }
 
 void Store::Requeue(JobId id) {

@@ -225,8 +225,11 @@ class Store {
   std::vector<ModelRecord> Models() const;
 
   BatchId SubmitBatch(const Json& spec);  // a canonical BatchSpec
-  // Waits for a batch that has not been scanned, the oldest. nullopt: stopped.
+  // Waits for a batch that has not been scanned, the oldest, or else for one that has ended and
+  // whose runs are not marked. nullopt: stopped.
   std::optional<Batch> NextBatch(std::stop_token stop);
+  // Tags runs that are still there, by run and tag, and counts the batch as marked.
+  void MarkBatch(BatchId id, const std::map<int64_t, std::map<std::string, std::string>>& marks);
   std::optional<Batch> GetBatch(BatchId id) const;
   std::vector<Batch> Batches(const BatchQuery& query) const;
   // Earlier nights of the same series that were scanned, without dry ones, the latest first.

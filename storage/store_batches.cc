@@ -106,6 +106,18 @@ std::optional<Batch> Oldest(Database& database) {
   return BatchOf(database, select);
 }
 
+// Asked each time a job ends: the jobs that have not ended come first, as they are few.
+std::optional<Batch> Unmarked(Database& database) {
+  Statement select(database, "SELECT " + kBatchColumns +
+                                 " FROM batches WHERE marked = 0 AND dry = 0 AND error IS NULL "
+                                 "AND scanned_ms IS NOT NULL AND NOT EXISTS (SELECT 1 FROM jobs "
+                                 "CROSS JOIN batch_items ON batch_items.job = jobs.id "
+                                 "WHERE state IN ('queued', 'running') AND batch = batches.id) "
+                                 "ORDER BY id LIMIT 1");
+  if (!select.Step()) return std::nullopt;
+  return BatchOf(database, select);
+}
+
 }  // namespace
 
 const char* BatchStateName(BatchState state) { return kStateNames[static_cast<size_t>(state)]; }
@@ -135,10 +147,30 @@ std::optional<Batch> Store::NextBatch(std::stop_token stop) {
   std::optional<Batch> batch;
   std::unique_lock lock(impl_->mutex);
   impl_->batched.wait(lock, stop, [&] {
-    if (!stop.stop_requested()) batch = Oldest(impl_->writer);
+    if (stop.stop_requested()) return false;
+    batch = Oldest(impl_->writer);
+    if (!batch) batch = Unmarked(impl_->writer);
     return batch.has_value();
   });
   return batch;
+}
+
+void Store::MarkBatch(BatchId id,
+                      const std::map<int64_t, std::map<std::string, std::string>>& marks) {
+  std::lock_guard lock(impl_->mutex);
+  Transaction transaction(impl_->writer, DatabaseAccess::kWrite);
+  Statement put(impl_->writer,
+                "INSERT INTO tags (run, name, value) SELECT ?1, ?2, ?3 "
+                "WHERE EXISTS (SELECT 1 FROM runs WHERE id = ?1) "
+                "ON CONFLICT (run, name) DO UPDATE SET value = excluded.value");
+  for (const auto& [run, tags] : marks) {
+    for (const auto& [name, value] : tags) {
+      put.Bind(run).Bind(name).Bind(value).Run();
+      put.Reset();
+    }
+  }
+  Statement(impl_->writer, "UPDATE batches SET marked = 1 WHERE id = ?").Bind(id).Run();
+  transaction.Commit();
 }
 
 std::optional<Batch> Store::GetBatch(BatchId id) const {
@@ -257,6 +289,7 @@ void Store::CancelBatch(BatchId id) {
   jobs.Bind(id);
   while (jobs.Step()) MarkCancelled(impl_->writer, jobs.integer(0));
   transaction.Commit();
+  impl_->batched.notify_one();  // it may have ended
 }
 
 std::vector<Run> Store::BatchRuns(BatchId id) const {

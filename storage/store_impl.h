@@ -80,7 +80,7 @@ struct Store::Impl {
   std::mutex mutex;
   Database writer;                      // guarded by mutex
   std::condition_variable_any queued;   // with mutex: a job has come into the queue
-  std::condition_variable_any batched;  // with mutex: a batch has come
+  std::condition_variable_any batched;  // with mutex: a batch has come or may have ended
   ReaderPool readers;
   ColumnCache columns;
 };

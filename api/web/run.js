@@ -9,7 +9,8 @@ import { kMetricColumns, runName } from "./run_table.js";
 // What passes and the evaluation report of one node, merged by the node's name, in the order in which they are first named.
 export function layersOf(run) {
   const layers = new Map();
-  const at = (name) => {
+  const at = (label) => {
+    const name = label.replace(/^[A-Z]\w* (?!producing )/, "");  // passes say "Conv conv_1"
     if (!layers.has(name)) layers.set(name, { name });
     return layers.get(name);
   };
@@ -28,7 +29,7 @@ export function layersOf(run) {
       if (typeof row.density === "number") layer.sparsity = 1 - row.density;
       if (typeof row.sqnr_db === "number") layer.sqnr_db = row.sqnr_db;
       if (typeof row.time_us === "number") layer.time_us = row.time_us;
-      if (row.format) layer.format = row.format;
+      for (const key of ["op_type", "kernel", "input_scale", "output_scale"]) layer[key] = row[key];
     }
   }
   return [...layers.values()];
@@ -38,7 +39,7 @@ const kBars = [
   ["sparsity", "sparsity", "--bar-1"],
   ["pruned_sqnr_db", "SQNR of the layer's output after pruning, dB", "--bar-2"],
   ["int8_sqnr_db", "SQNR with only this layer in INT8, dB", "--bar-2"],
-  ["sqnr_db", "SQNR against FP32, dB", "--bar-2"],
+  ["sqnr_db", "SQNR of the layer's output against the input model, dB", "--bar-2"],
   ["time_us", "time, µs", "--bar-3"],
 ];
 
@@ -46,13 +47,21 @@ function layerPart(run, signal) {
   const layers = layersOf(run);
   if (layers.length === 0) return [];
   const has = (key) => layers.some((layer) => layer[key] !== undefined);
-  const labels = layers.map((layer) => layer.name);
+  // The table has all; a bar is for a layer that has weights or takes time.
+  const total = layers.reduce((sum, layer) => sum + (layer.time_us ?? 0), 0);
+  const drawn = layers.filter((layer) => (layer.time_us ?? 0) >= 0.01 * total ||
+    kBars.some(([key]) => key !== "time_us" && layer[key] !== undefined));
+  const labels = drawn.map((layer) => layer.name);
   const charts = kBars.filter(([key]) => has(key)).map(([key, title, color]) =>
-    bars({ labels, values: layers.map((layer) => layer[key] ?? null), title, color, signal }));
+    bars({ labels, values: drawn.map((layer) => layer[key] ?? null), title, color, signal }));
   const columns = [{ title: "Layer", cell: (layer) => layer.name },
                    ...kBars.filter(([key]) => has(key)).map(([key, title]) => ({
                      title, number: true, cell: (layer) => layer[key]?.toPrecision(4) ?? "" }))];
-  if (has("format")) columns.push({ title: "format", cell: (layer) => layer.format });
+  const kTexts = [["op_type", "operator"], ["kernel", "kernel"]];
+  const kScales = [["input_scale", "scale of the input"], ["output_scale", "scale of the output"]];
+  columns.push(...kTexts.filter(([key]) => has(key)).map(([key, title]) => ({ title, cell: (layer) => layer[key] ?? "" })),
+               ...kScales.filter(([key]) => has(key)).map(([key, title]) => ({
+                 title, number: true, cell: (layer) => layer[key]?.toPrecision(4) ?? "" })));
   return [h("h2", {}, "Layers"), charts, h("details", {}, h("summary", {}, "As a table"), table(columns, layers))];
 }
 

@@ -72,6 +72,37 @@ TEST_F(QueryTest, ComparesOnlyWhatDiffers) {
   EXPECT_EQ(Ask(Verb::kGet, "/v1/compare", "runs=1,9").status, 404);
 }
 
+TEST_F(QueryTest, ComparesScalesOfLayersAndTimesBeyondNoise) {
+  const auto with_layer = [](double scale, double time_us) {
+    RunRecord run = Made("layered", 1, 1);
+    Json layer = {{"node", "conv"}, {"input_scale", scale}, {"time_us", time_us}};
+    run.reports = ParseJson(R"([{"pass": "evaluate", "report": {"layers": []}}])");
+    run.reports[0]["report"]["layers"].push_back(std::move(layer));
+    return run;
+  };
+  std::vector<int64_t> ids;
+  for (const RunRecord& run : {with_layer(0.5, 100), with_layer(0.25, 120), with_layer(0.5, 130)}) {
+    Post(Spec());
+    const JobId job = store_.Claim({})->id;
+    store_.Finish(job, JobState::kSucceeded, nullptr, {run});
+    RunQuery query;
+    query.job = job;
+    ids.push_back(store_.Runs(query).at(0).id);
+  }
+  const auto differences = [&](size_t a, size_t b) {
+    const std::string runs = "runs=" + std::to_string(ids[a]) + "," + std::to_string(ids[b]);
+    std::vector<std::string> places;
+    const Json json = ParseJson(Ask(Verb::kGet, "/v1/compare", runs).body);
+    for (const Json& one : json["differences"]) {
+      if (one["at"] != "/job") places.push_back(one["at"]);
+    }
+    return places;
+  };
+  const std::string layer = "/reports/evaluate/report/layers/conv/";
+  EXPECT_THAT(differences(0, 1), ::testing::ElementsAre(layer + "input_scale"));
+  EXPECT_THAT(differences(0, 2), ::testing::ElementsAre(layer + "time_us"));
+}
+
 TEST_F(QueryTest, TagsNotesAndDeletion) {
   const Json run = ParseJson(Patch(R"({"tags": {"keep": "yes"}, "note": "n"})").body);
   EXPECT_EQ(run["tags"]["keep"], "yes");

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import unittest
+import urllib.parse
 
 MODELS = pathlib.Path(os.environ.get("PARED_MODELS", pathlib.Path.home() / ".cache/pared-models"))
 MODEL = MODELS / "mnist-conv/mnist-conv.onnx"
@@ -241,6 +242,15 @@ class Nights(EndToEnd):
     def decisions(self, night):
         return {item["model"]: item["decision"] for item in night["items"]}
 
+    def assert_marked(self, daemon, wanted):
+        """The marks are put on after the last job has ended."""
+        for _ in range(100):
+            runs = daemon.get("/v1/runs?" + urllib.parse.urlencode({"filter": 'tags.regression like "%"'}))["runs"]
+            if {run["id"] for run in runs} == wanted:
+                return
+            time.sleep(0.1)
+        self.fail(f"{runs} are not {wanted}")
+
     def test_a_night_runs_what_has_changed_and_no_bad_model_stops_it(self):
         self.zoo = self.folder / "zoo"
         self.zoo.mkdir()
@@ -264,6 +274,7 @@ class Nights(EndToEnd):
         self.assertEqual(report["verdict"], "worse")
         worse = {entry["metric"] for entry in report["worse"]} | {entry["chain"] for entry in report["failed_newly"]}
         self.assertTrue(worse & {"sqnr_db", "top1", "int8"}, report)
+        self.assert_marked(daemon, {entry["run"] for entry in report["worse"] + report["failed_newly"] if "run" in entry})
         status, text = daemon.curl("/v1/batches/3/report?format=md")
         self.assertEqual(status, 200)
         self.assertIn(b"digits", text)

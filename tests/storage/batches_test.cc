@@ -2,6 +2,9 @@
 
 #include <gmock/gmock.h>
 
+#include <stop_token>
+#include <thread>
+
 #include "storage/store.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -192,6 +195,32 @@ TEST_F(BatchesTest, ArtifactsOfAScanAreReferenced) {
   EXPECT_THAT(store().ReferencedArtifacts(), ElementsAre("sha-a"));
   store().EndScan(batch, nullptr);
   EXPECT_THAT(store().ReferencedArtifacts(), IsEmpty());
+}
+
+TEST_F(BatchesTest, IsMarkedOnceWhenAllItsJobsHaveEnded) {
+  const BatchId batch = Submit();
+  Plan(batch, "a");
+  Plan(batch, "b");
+  store().EndScan(batch, nullptr);
+  Finish(JobState::kSucceeded);
+  std::stop_source stopped;
+  stopped.request_stop();
+  EXPECT_EQ(store().NextBatch(stopped.get_token()), std::nullopt);
+  std::optional<Batch> next;
+  std::jthread waiter([&] { next = store().NextBatch({}); });
+  Finish(JobState::kSucceeded);
+  waiter.join();
+  ASSERT_TRUE(next);
+  EXPECT_EQ(next->id, batch);
+  EXPECT_EQ(next->state, BatchState::kEnded);
+  // Run 99 has been deleted meanwhile.
+  store().MarkBatch(batch, {{2, {{"regression", "top1"}}}, {99, {{"regression", "top1"}}}});
+  RunQuery query;
+  query.filter = "tags.regression = \"top1\"";
+  ASSERT_EQ(store().Runs(query).size(), 1u);
+  EXPECT_EQ(store().Runs(query)[0].id, 2);
+  const BatchId scanned_later = Submit("later");
+  EXPECT_EQ(store().NextBatch({})->id, scanned_later);
 }
 
 }  // namespace

@@ -135,12 +135,23 @@ test("walks the front by keys, pins and compares", async () => {
   await page.getByRole("button", { name: "Compare" }).click();
   await page.locator("h1", { hasText: "Compare" }).waitFor();
   await page.locator("td", { hasText: /^size_bytes$/ }).waitFor();
+  for (const name of ["density", "sqnr_db", "time_us"]) {
+    await page.locator("td", { hasText: new RegExp(`^evaluate/report/layers/.*/${name}$`) }).first().waitFor();
+  }
   await shoot("compare");
 });
 
 test("shows a run with its layers, keeps a note, hands out its file", async () => {
   await open("#/runs/3", "Run 3: mnist-conv chain-2");
-  assert.ok(await page.locator(".bars canvas").count() >= 2);
+  const titles = await page.locator(".bars canvas").evaluateAll((all) => all.map((canvas) => canvas.getAttribute("aria-label")));
+  for (const title of ["sparsity", "SQNR of the layer's output against the input model", "time, µs"]) {
+    assert.ok(titles.some((found) => found.startsWith(title)), `there are no bars of ${title} among ${titles}`);
+  }
+  await page.getByText("As a table").click();
+  const columns = await page.locator("details[open] thead th").allInnerTexts();
+  for (const title of ["Layer", "sparsity", "time, µs", "operator"]) {
+    assert.ok(columns.includes(title), `there is no column ${title} among ${columns}`);
+  }
   await page.getByLabel("Note").fill("for the phone");
   await page.getByRole("button", { name: "Save" }).click();
   await page.getByText("saved").waitFor();
@@ -150,6 +161,23 @@ test("shows a run with its layers, keeps a note, hands out its file", async () =
   assert.equal(file.suggestedFilename(), "mnist-conv-chain-2.onnx");
   assert.equal(createHash("sha256").update(readFileSync(await file.path())).digest("hex"), run.artifact);
   await shoot("run");
+});
+
+test("shows kernels and scales of a quantized run", async () => {
+  await open("#/runs/2", "Run 2: mnist-conv int8");
+  await page.getByText("As a table").click();
+  const table = page.locator("details[open]", { has: page.locator("th", { hasText: "operator" }) });
+  const columns = await table.locator("thead th").allInnerTexts();
+  for (const title of ["kernel", "scale of the input", "scale of the output"]) {
+    assert.ok(columns.includes(title), `there is no column ${title} among ${columns}`);
+  }
+  const { reports } = await (await fetch(`${daemon.url}/v1/runs/2`)).json();
+  const { layers } = reports.at(-1).report;
+  const convolutions = layers.filter((layer) => layer.sqnr_db !== undefined && layer.macs > 0);
+  assert.ok(convolutions.length >= 2, JSON.stringify(layers));
+  for (const layer of convolutions) {
+    assert.ok(layer.kernel && layer.input_scale > 0 && layer.weight_scale_max > 0 && layer.time_us > 0, JSON.stringify(layer));
+  }
 });
 
 test("follows a night to its report", async () => {
