@@ -15,6 +15,8 @@ namespace {
 constexpr int64_t kSamplesMax = 64;
 constexpr int64_t kColumnsMin = 1024, kColumnsMax = 4096;  // of all samples together
 constexpr double kDamping = 0.01;
+// From the original weights, which are near: more steps fit what rounding hides.
+constexpr int kSteps = 8;
 
 class Fitter {
  public:
@@ -85,7 +87,7 @@ class Fitter {
     const LayerStatistics s = StatisticsOf(std::move(*columns), original, request.is_centered);
     std::vector<bool> zero;
     for (const float weight : original) zero.push_back(weight == 0);
-    const std::vector<float> best = SolveMasked({&s, &original, kDamping}, zero, original);
+    const std::vector<float> best = SolveMasked({&s, &original, kDamping, kSteps}, zero, original);
     std::vector<float> scales;
     for (int64_t row = 0; row < rows; ++row) {
       scales.push_back(ScaleOf(site, rounded, site.layout.Index(request.group, row, 0)));

@@ -8,7 +8,6 @@
 namespace pared {
 namespace {
 
-constexpr int kStepsMax = 100;
 constexpr double kResidualMin = 1e-4;  // of the right side, in norm
 
 double Lambda(const LeastSquares& problem) {
@@ -29,7 +28,11 @@ class ConjugateGradients {
  public:
   ConjugateGradients(const LeastSquares& problem, const std::vector<bool>& zero,
                      std::vector<float>& x)
-      : s_(*problem.statistics), zero_(zero), x_(x), lambda_(Lambda(problem)) {
+      : s_(*problem.statistics),
+        zero_(zero),
+        x_(x),
+        lambda_(Lambda(problem)),
+        steps_max_(problem.steps_max) {
     for (size_t i = 0; i < x_.size(); ++i) {
       if (zero_[i]) x_[i] = 0;
     }
@@ -44,7 +47,7 @@ class ConjugateGradients {
   }
 
   void Run() {
-    for (int step = 0; step < kStepsMax; ++step) {
+    for (int step = 0; step < steps_max_; ++step) {
       if (std::ranges::all_of(rows_, &RowSolver::is_done)) return;
       const std::vector<float> product = Multiply({s_.rows, s_.k, s_.k}, p_, s_.h);
       tbb::parallel_for(int64_t{0}, s_.rows, [&](int64_t row) { Step(row, product); });
@@ -110,6 +113,7 @@ class ConjugateGradients {
   const std::vector<bool>& zero_;
   std::vector<float>& x_;
   double lambda_;
+  int steps_max_;
   std::vector<float> r_, p_;
   std::vector<RowSolver> rows_;
 };

@@ -20,6 +20,7 @@ struct LeastSquares {
   const LayerStatistics* statistics = nullptr;
   const std::vector<float>* original = nullptr;  // w0, [rows][k]
   double damping = 0.01;
+  int steps_max = 100;  // of conjugate gradients
 };
 
 // Best weights with zero[i] elements at +0, by conjugate gradients from `start`.
