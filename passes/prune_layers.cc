@@ -157,6 +157,10 @@ class Rebuilder {
     const size_t count = static_cast<size_t>(site.stored.count());
     std::vector<bool> zero = choice == nullptr ? std::vector<bool>(count, false) : choice->zero;
     std::vector<float> stored = ToFloat(site.stored);
+    // What an earlier pass pruned stays pruned, also where this one only fits.
+    for (size_t i = 0; i < count; ++i) {
+      if (stored[i] == 0) zero[i] = true;
+    }
     double signal = 0, before = 0, after = 0;
     for (int64_t group = 0; group < site.layout.groups; ++group) {
       const std::optional<LayerStatistics> s =
@@ -264,8 +268,14 @@ class Rebuilder {
     }
   }
 
+  // Before IR version 4 every initializer stands among the inputs, and goes from there with it;
+  // since then such an input is a default that a caller may know of.
   void DropOldBiases() {
-    for (const ValueInfo& input : edited_.graph.inputs) old_biases_.erase(input.name);
+    std::vector<ValueInfo>& inputs = edited_.graph.inputs;
+    if (edited_.ir_version < 4) {
+      std::erase_if(inputs, [&](const ValueInfo& v) { return old_biases_.contains(v.name); });
+    }
+    for (const ValueInfo& input : inputs) old_biases_.erase(input.name);
     for (const ValueInfo& output : edited_.graph.outputs) old_biases_.erase(output.name);
     edited_.graph.initializers.erase_if(
         [&](const std::string& name, const Initializer&) { return old_biases_.contains(name); });

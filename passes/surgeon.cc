@@ -22,13 +22,15 @@ constexpr int kDampingTries = 6;
 
 class Sweeper {
  public:
+  // `fixed` elements, at 0 in `weight`, stay there whatever else is chosen.
   Sweeper(const LayerStatistics& s, Pattern pattern, const std::vector<double>& upper,
-          std::vector<float> weight)
+          const std::vector<float>& weight, std::vector<bool> fixed)
       : s_(s),
         pattern_(pattern),
         upper_(upper.data(), s.k, s.k),
         w_(s.rows, s.k),
-        zero_(weight.size(), false) {
+        zero_(fixed),
+        fixed_(fixed) {
     for (size_t i = 0; i < weight.size(); ++i) w_.data()[i] = weight[i];
   }
 
@@ -64,12 +66,15 @@ class Sweeper {
     }
   }
 
+  double LossOf(int64_t row, int64_t k, const Eigen::VectorXd& scale) const {
+    return fixed_[static_cast<size_t>(row * s_.k + k)] ? 0 : std::fabs(w_(row, k) / scale[k]);
+  }
+
   double ScoreOf(const Unit& unit, const Eigen::VectorXd& scale) const {
     double sum = 0;
     for (int64_t row = unit.row_begin; row < unit.row_end; ++row) {
       for (int64_t k = unit.k_begin; k < unit.k_end; ++k) {
-        const double loss = w_(row, k) / scale[k];
-        sum += loss * loss;
+        sum += LossOf(row, k, scale) * LossOf(row, k, scale);
       }
     }
     return sum / static_cast<double>((unit.row_end - unit.row_begin) * (unit.k_end - unit.k_begin));
@@ -122,8 +127,7 @@ class Sweeper {
         const int64_t size = std::min(pattern_.of, end - k);
         std::vector<int64_t> group(static_cast<size_t>(size));
         std::iota(group.begin(), group.end(), k);
-        std::ranges::stable_sort(group, {},
-                                 [&](int64_t at) { return std::fabs(w_(row, at) / scale[at]); });
+        std::ranges::stable_sort(group, {}, [&](int64_t at) { return LossOf(row, at, scale); });
         const int64_t kept = (size * pattern_.keep + pattern_.of - 1) / pattern_.of;
         for (int64_t i = 0; i < size - kept; ++i) {
           const int64_t at = group[static_cast<size_t>(i)];
@@ -147,7 +151,7 @@ class Sweeper {
   Pattern pattern_;
   Eigen::Map<const Matrix> upper_;
   Matrix w_;
-  std::vector<bool> zero_;
+  std::vector<bool> zero_, fixed_;
 };
 
 }  // namespace
@@ -174,10 +178,11 @@ std::optional<Swept> SweepColumns(const LeastSquares& problem, Pattern pattern,
   for (int tried = 0; tried < kDampingTries; ++tried, damping *= 10) {
     const std::optional<std::vector<double>> upper = FactorOfInverse(*problem.statistics, damping);
     if (!upper) continue;
-    // Starts from what is best without zeros: it makes up for the layers before.
-    const std::vector<bool> dense(chosen.size(), false);
+    // Starts from what is best without new zeros: it makes up for the layers before.
+    std::vector<bool> fixed;
+    for (const float weight : *problem.original) fixed.push_back(weight == 0);
     Sweeper sweeper(*problem.statistics, pattern, *upper,
-                    SolveMasked(problem, dense, *problem.original));
+                    SolveMasked(problem, fixed, *problem.original), fixed);
     sweeper.Run(chosen);
     return sweeper.Take(damping);
   }
