@@ -313,6 +313,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kChannelPrune = DefinePass<Options, Prune>(
-    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration);
+    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 2);
 
 }  // namespace pared

@@ -8,11 +8,8 @@ namespace {
 
 constexpr double kDampings[] = {0.01, 0.1, 1, 10};
 
-struct Halves {
-  LayerStatistics fitted, held;
-};
+}  // namespace
 
-// nullopt: less than two samples, or no statistics.
 std::optional<Halves> TakeHalves(const LayerStream& stream, const StatisticsRequest& request) {
   if (stream.sample_count() < 2) return std::nullopt;
   StatisticsRequest even = request, odd = request;
@@ -23,8 +20,6 @@ std::optional<Halves> TakeHalves(const LayerStream& stream, const StatisticsRequ
   if (!fitted || !held) return std::nullopt;
   return Halves{std::move(*fitted), std::move(*held)};
 }
-
-}  // namespace
 
 double HeldOutError(const LayerStatistics& held, const LayerStatistics* fitted,
                     const std::vector<float>& weight) {
@@ -64,22 +59,11 @@ DampingChoice ChooseDamping(const LayerStatistics& fitted, const LayerStatistics
   return best;
 }
 
-DampingChoice ChooseDamping(const LayerStream& stream, const StatisticsRequest& request,
-                            const std::vector<float>& original, const std::vector<bool>& zero) {
-  const std::optional<Halves> halves = TakeHalves(stream, request);
-  if (!halves) return {.damping = kDampings[0]};
-  return ChooseDamping(halves->fitted, halves->held, original, zero);
-}
-
-bool BiasHelps(const LayerStream& stream, const StatisticsRequest& request,
-               const std::vector<float>& masked) {
-  const std::optional<Halves> halves = TakeHalves(stream, request);
-  if (!halves) return true;
-  // Both ways round: with few samples one half alone may mislead.
+bool BiasHelps(const Halves& halves, const std::vector<float>& masked) {
   const auto gain = [&](const LayerStatistics& fitted, const LayerStatistics& held) {
     return HeldOutError(held, nullptr, masked) - HeldOutError(held, &fitted, masked);
   };
-  return gain(halves->fitted, halves->held) + gain(halves->held, halves->fitted) > 0;
+  return gain(halves.fitted, halves.held) + gain(halves.held, halves.fitted) > 0;
 }
 
 }  // namespace pared

@@ -5,6 +5,7 @@
 
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "passes/layer_statistics.h"
@@ -23,16 +24,19 @@ struct DampingChoice {
 double HeldOutError(const LayerStatistics& held, const LayerStatistics* fitted,
                     const std::vector<float>& weight);
 
-// For the group's weights with `zero` elements at 0. With less than two samples: the least damping
-// that is tried.
+// Every second sample, and the others.
+struct Halves {
+  LayerStatistics fitted, held;
+};
+// nullopt: less than two samples, or no statistics.
+std::optional<Halves> TakeHalves(const LayerStream& stream, const StatisticsRequest& request);
+
+// For the group's weights with `zero` elements at 0.
 DampingChoice ChooseDamping(const LayerStatistics& fitted, const LayerStatistics& held,
-                            const std::vector<float>& original, const std::vector<bool>& zero);
-DampingChoice ChooseDamping(const LayerStream& stream, const StatisticsRequest& request,
                             const std::vector<float>& original, const std::vector<bool>& zero);
 
 // Whether the bias comes nearer to held-out samples where it takes up the mean difference of the
-// others, in both directions together. With less than two samples: true.
-bool BiasHelps(const LayerStream& stream, const StatisticsRequest& request,
-               const std::vector<float>& masked);
+// others, in both directions together: with few samples one half alone may mislead.
+bool BiasHelps(const Halves& halves, const std::vector<float>& masked);
 
 }  // namespace pared

@@ -65,14 +65,17 @@ class Gatherer {
     const Window w = PlanWindow(window_, x.shape(), kernel_);
     const int64_t channels = site_.shape[1], all = x.shape()[1];
     const std::span<const float> values = x.data<float>();
+    std::vector<int64_t> offsets(static_cast<size_t>(w.taps()));
     for (const int64_t at : ChoosePositions(x.shape()[0] * w.out_count(), taken, sample)) {
       const int64_t image = at / w.out_count(), pixel = at % w.out_count();
       const Axes3 out = {pixel / (w.out[1] * w.out[2]), pixel / w.out[2] % w.out[1],
                          pixel % w.out[2]};
+      for (int64_t tap = 0; tap < w.taps(); ++tap) {
+        offsets[static_cast<size_t>(tap)] = OffsetOf(w, out, tap);
+      }
       for (int64_t c = 0; c < channels; ++c) {
         const int64_t plane = (image * all + group_ * channels + c) * w.in_count();
-        for (int64_t tap = 0; tap < w.taps(); ++tap) {
-          const int64_t offset = OffsetOf(w, out, tap);
+        for (const int64_t offset : offsets) {
           columns.push_back(offset < 0 ? 0.0f : values[static_cast<size_t>(plane + offset)]);
         }
       }

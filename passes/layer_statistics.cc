@@ -22,10 +22,18 @@ int64_t ColumnsWanted(int64_t k) {
 std::vector<double> TakeMeans(std::vector<float>& rows, int64_t width, bool is_centered) {
   std::vector<double> means(static_cast<size_t>(width), 0.0);
   if (!is_centered || rows.empty()) return means;
-  const size_t size = means.size(), count = rows.size() / size;
-  for (size_t i = 0; i < rows.size(); ++i) means[i % size] += rows[i];
-  for (double& mean : means) mean /= static_cast<double>(count);
-  for (size_t i = 0; i < rows.size(); ++i) rows[i] -= static_cast<float>(means[i % size]);
+  const size_t size = means.size();
+  for (auto row = rows.begin(); row != rows.end(); row += width) {
+    for (size_t i = 0; i < size; ++i) means[i] += row[static_cast<std::ptrdiff_t>(i)];
+  }
+  std::vector<float> shifts;
+  for (double& mean : means) {
+    mean /= static_cast<double>(rows.size() / size);
+    shifts.push_back(static_cast<float>(mean));
+  }
+  for (auto row = rows.begin(); row != rows.end(); row += width) {
+    for (size_t i = 0; i < size; ++i) row[static_cast<std::ptrdiff_t>(i)] -= shifts[i];
+  }
   return means;
 }
 
@@ -110,6 +118,37 @@ LayerStatistics StatisticsOf(LayerColumns columns, const std::vector<float>& wei
     s.y_square[i % static_cast<size_t>(s.rows)] += static_cast<double>(y[i]) * y[i];
   }
   return s;
+}
+
+LayerStatistics Merge(const LayerStatistics& a, const LayerStatistics& b) {
+  const double n = static_cast<double>(a.count), m = static_cast<double>(b.count);
+  const double share = m / (n + m), factor = n * share;
+  LayerStatistics sum = a;
+  sum.count += b.count;
+  std::vector<double> dx, dy;
+  const auto join = [&](std::vector<double>& mean, const std::vector<double>& other) {
+    std::vector<double> difference;
+    for (size_t i = 0; i < mean.size(); ++i) {
+      difference.push_back(other[i] - mean[i]);
+      mean[i] += share * difference.back();
+    }
+    return difference;
+  };
+  dx = join(sum.x_mean, b.x_mean);
+  dy = join(sum.y_mean, b.y_mean);
+  const auto add = [&](std::vector<float>& to, const std::vector<float>& other,
+                       const std::vector<double>& left) {
+    for (size_t i = 0; i < to.size(); ++i) {
+      const double between = factor * left[i / dx.size()] * dx[i % dx.size()];
+      to[i] += other[i] + static_cast<float>(between);
+    }
+  };
+  add(sum.h, b.h, dx);
+  add(sum.g, b.g, dy);
+  for (size_t i = 0; i < dy.size(); ++i) {
+    sum.y_square[i] += b.y_square[i] + factor * dy[i] * dy[i];
+  }
+  return sum;
 }
 
 }  // namespace pared

@@ -43,6 +43,10 @@ std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
 LayerStatistics StatisticsOf(LayerColumns columns, const std::vector<float>& weight,
                              bool is_centered);
 
+// The statistics of the samples of both, each about its own means (Chan, Golub and LeVeque,
+// Updating formulae and a pairwise algorithm for computing sample variances, 1979).
+LayerStatistics Merge(const LayerStatistics& a, const LayerStatistics& b);
+
 // c [m][n] = a [m][k] b [k][n], row-major, with the process's fastest float kernels. The result
 // does not depend on the number of threads.
 struct Product {

@@ -163,8 +163,10 @@ class Rebuilder {
     }
     double signal = 0, before = 0, after = 0;
     for (int64_t group = 0; group < site.layout.groups; ++group) {
+      const StatisticsRequest request{&site, group, bias.has_value()};
+      const std::optional<Halves> halves = TakeHalves(stream, request);
       const std::optional<LayerStatistics> s =
-          TakeStatistics(stream, {&site, group, bias.has_value()});
+          halves ? Merge(halves->fitted, halves->held) : TakeStatistics(stream, request);
       if (!s) {
         notes_[&site]["not_reconstructed"] = "its input is constant or not float32";
         return;
@@ -172,9 +174,11 @@ class Rebuilder {
       const std::vector<float> original = GroupWeight(site, group);
       std::vector<bool> mask(original.size());
       ForEach(site, group, [&](size_t at, size_t in) { mask[at] = zero[in]; });
-      DampingChoice trust{.damping = method_.damping};
-      if (ChoosesDamping()) {
-        trust = ChooseDamping(stream, {&site, group, bias.has_value()}, original, mask);
+      DampingChoice trust;
+      if (!ChoosesDamping()) {
+        trust.damping = method_.damping;
+      } else if (halves) {
+        trust = ChooseDamping(halves->fitted, halves->held, original, mask);
       }
       const std::vector<float> weight =
           SolveGroup({&*s, &original, trust.damping}, site, mask, trust);
@@ -184,8 +188,8 @@ class Rebuilder {
         zero[in] = mask[at];
         stored[in] = weight[at];
       });
-      if (method_.rebuild == Rebuild::kBias) {
-        trust.shifts_bias = BiasHelps(stream, {&site, group, bias.has_value()}, masked);
+      if (method_.rebuild == Rebuild::kBias && halves) {
+        trust.shifts_bias = BiasHelps(*halves, masked);
         notes_[&site]["fitted"] = trust.shifts_bias;
       }
       for (const double square : s->y_square) signal += square;
