@@ -275,6 +275,9 @@ Calibration Calibrate(const Model& model, const CalibrationRequest& request, Pas
                   "value " + value);
     }
     CheckSketch(value, sketch);
+    if (sketch.nan_count() + sketch.infinite_count() == 0) continue;
+    context.report["not_finite"][value] = {{"nan", sketch.nan_count()},
+                                           {"infinite", sketch.infinite_count()}};
   }
   return result;
 }

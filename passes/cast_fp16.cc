@@ -326,8 +326,11 @@ HalfChoice Verified(const Model& model, Reasons single, PassContext& context) {
     half.graph = Rewritten(model, choice, true);
     const std::unordered_set<std::string> faults = FindNotFinite(half, ranges, context);
     if (faults.empty()) {
+      // By the outputs: values inside are float16, under other names.
+      std::vector<std::string> outputs;
+      for (const ValueInfo& output : model.graph.outputs) outputs.push_back(output.name);
       context.report["calibration_sqnr_db"] =
-          FidelityJudge(model, context, kJudgeSamples).SqnrDb(half);
+          FidelityJudge(model, context, kJudgeSamples, outputs).SqnrDb(half);
       break;
     }
     for (const Node& node : model.graph.nodes) {

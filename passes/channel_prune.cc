@@ -98,6 +98,7 @@ class ChannelPruner {
     const Json fitted = context_.report["changed"];
     ShrinkChannels(edited, removed_);
     Report(fitted);
+    ReportOthers();
     return edited;
   }
 
@@ -281,6 +282,29 @@ class ChannelPruner {
     context_.report["channels_before"] = all;
     context_.report["channels"] = left;
     context_.report.erase("sparsity");
+  }
+
+  // The layers that make no channels of their own.
+  void ReportOthers() {
+    std::set<const Node*> makers;
+    for (const ChannelCut& cut : groups_.cuts) {
+      if (cut.role == CutRole::kMakes) makers.insert(&nodes_[cut.node]);
+    }
+    const auto skip = [&](const Node& node, const std::string& reason) {
+      context_.report["skipped"].push_back({{"node", NodeLabel(node)}, {"reason", reason}});
+    };
+    const WeightScan scan = FindWeights(model_);
+    for (const WeightSite& site : scan.sites) {
+      if (makers.contains(site.node)) continue;
+      if (site.graph != &model_.graph) {
+        skip(*site.node, "channels are not followed into subgraphs");
+      } else if (IsDepthwise(site)) {
+        skip(*site.node, "depthwise: it has the channels of the layer before it");
+      } else {
+        skip(*site.node, "its weight is not an operand that can be cut along its channels");
+      }
+    }
+    for (const SkippedNode& skipped : scan.skipped) skip(*skipped.node, skipped.reason);
   }
 
   // Of the first channel that must stay.

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "model/rewrite.h"
 #include "passes/calibrate.h"
+#include "passes/weights.h"
 
 namespace pared {
 namespace {
@@ -75,6 +76,12 @@ void AddParts(const GraphIndex& index, const std::string& value, std::vector<std
   for (const std::string& input : node->inputs) AddParts(index, input, parts);
 }
 
+// What a model in half precision makes.
+Tensor AsFloat32(const Tensor& tensor) {
+  if (tensor.dtype() != DType::kFloat16 && tensor.dtype() != DType::kBFloat16) return tensor;
+  return Tensor::Make<float>(tensor.shape(), ToFloat(tensor));
+}
+
 }  // namespace
 
 void Fidelity::Add(const Tensor& want, const Tensor& got) {
@@ -109,10 +116,11 @@ std::vector<std::string> JudgedValues(const Graph& graph) {
   return judged;
 }
 
-FidelityJudge::FidelityJudge(const Model& model, const PassContext& context, int64_t samples_max)
+FidelityJudge::FidelityJudge(const Model& model, const PassContext& context, int64_t samples_max,
+                             std::vector<std::string> judged)
     : context_(context),
       samples_(Spread(CalibrationCount(context), samples_max)),
-      judged_(JudgedValues(model.graph)) {
+      judged_(std::move(judged)) {
   const Executor executor(model, Unfused(context));
   for (const int64_t sample : samples_) wanted_.push_back(Watch(executor, sample));
 }
@@ -133,7 +141,9 @@ double FidelityJudge::SqnrDb(const Model& candidate) const {
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while measuring");
     const Values got = Watch(executor, samples_[i]);
     for (const auto& [value, wanted] : wanted_[i]) {
-      if (wanted.dtype() == DType::kFloat32) fidelities[value].Add(wanted, got.at(value));
+      const auto found = got.find(value);
+      if (wanted.dtype() != DType::kFloat32 || found == got.end()) continue;
+      fidelities[value].Add(wanted, AsFloat32(found->second));
     }
   }
   double worst = Fidelity{}.sqnr_db();

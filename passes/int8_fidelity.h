@@ -33,7 +33,11 @@ std::vector<std::string> JudgedValues(const Graph& graph);
 class FidelityJudge {
  public:
   // Looks at `samples_max` samples at most, spread over all.
-  FidelityJudge(const Model& model, const PassContext& context, int64_t samples_max);
+  FidelityJudge(const Model& model, const PassContext& context, int64_t samples_max)
+      : FidelityJudge(model, context, samples_max, JudgedValues(model.graph)) {}
+  // By these values; what a candidate does not make under its name is passed over.
+  FidelityJudge(const Model& model, const PassContext& context, int64_t samples_max,
+                std::vector<std::string> judged);
 
   // Of the worst judged value: an average would hide an output that collapses.
   double SqnrDb(const Model& candidate) const;

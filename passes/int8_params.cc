@@ -33,6 +33,8 @@ class Groups {
   std::unordered_map<std::string, std::string> parent_;
 };
 
+}  // namespace
+
 bool HasFixedRange(const Node* producer, ValueRange& range) {
   if (producer == nullptr) return false;
   const std::string& op = producer->op_type;
@@ -45,6 +47,8 @@ bool HasFixedRange(const Node* producer, ValueRange& range) {
   }
   return true;
 }
+
+namespace {
 
 ValueRange Union(ValueRange a, ValueRange b) {
   return {std::min(a.min, b.min), std::max(a.max, b.max)};

@@ -31,6 +31,9 @@ struct RangeOptions {
   std::unordered_map<std::string, ValueRange> known;
 };
 
+// Whether the function that makes a value gives it its range, as Sigmoid does; then `range` is set.
+bool HasFixedRange(const Node* producer, ValueRange& range);
+
 // The range of every value of choice.values. Values that operators only move share one; so do the
 // parts of a Concat that nothing else reads. Sigmoid and its like have the range of the function.
 std::unordered_map<std::string, ValueRange> ActivationRanges(const Int8Choice& choice,

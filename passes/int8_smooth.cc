@@ -82,7 +82,9 @@ std::vector<const WeightSite*> SmoothableProducts(const Int8ChoiceContext& conte
                                                   const Int8Choice& choice,
                                                   const std::string& value) {
   std::vector<const WeightSite*> products;
+  ValueRange fixed;
   if (choice.only_quantized.contains(value)) return {};
+  if (HasFixedRange(context.index->producer(value), fixed)) return {};  // no channel stands out
   for (const Node* reader : context.index->consumers(value)) {
     if (!IsProduct(choice, *reader) || reader->inputs[0] != value) continue;
     const WeightSite* site = choice.weights.at(reader);

@@ -23,7 +23,8 @@ struct Smoothing {
 using SmoothingFactors = std::map<std::string, std::vector<float>>;
 
 // All the products that read `value`: MatMul and Gemm with the weight on the right. Empty where one
-// of their weights is read by another node too, or where an INT8 node writes the value.
+// of their weights is read by another node too, where an INT8 node writes the value, and where its
+// range is fixed (HasFixedRange).
 std::vector<const WeightSite*> SmoothableProducts(const Int8ChoiceContext& context,
                                                   const Int8Choice& choice,
                                                   const std::string& value);

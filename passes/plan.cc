@@ -58,7 +58,7 @@ Step BindStep(const Json& entry, const std::string& pointer, const JobSpec& spec
   }
   const PassInfo* pass = FindPass(name->get_ref<const std::string&>());
   if (pass == nullptr) ThrowUnknownPass(name->get<std::string>(), pointer);
-  Step step = pass->bind(*pass, entry, pointer);
+  Step step = BindPass(*pass, entry, pointer);
   if (step.needs_calibration && spec.calibration.dataset.empty()) {
     throw Error(
         ErrorCode::kInvalidArgument,

@@ -1,6 +1,9 @@
 #include "passes/registry.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "passes/inline_functions.h"
 
 namespace pared {
 
@@ -29,6 +32,19 @@ const PassInfo* FindPass(std::string_view name) {
   const auto found =
       std::ranges::find_if(kPasses, [&](const PassInfo* pass) { return pass->name == name; });
   return found == std::end(kPasses) ? nullptr : *found;
+}
+
+Step BindPass(const PassInfo& pass, const Json& options, const std::string& pointer) {
+  Step step = pass.bind(pass, options, pointer);
+  step.run = [run = std::move(step.run)](Model model, PassContext& context) {
+    const auto kept = InlineFunctions(model);
+    Model out = run(std::move(model), context);
+    for (const auto& [node, reason] : kept) {
+      context.report["skipped"].push_back({{"node", node}, {"reason", reason}});
+    }
+    return out;
+  };
+  return step;
 }
 
 }  // namespace pared

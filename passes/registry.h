@@ -14,4 +14,7 @@ std::span<const PassInfo* const> Passes();
 // Null: no such pass.
 const PassInfo* FindPass(std::string_view name);
 
+// pass.bind, with the model's functions written out (inline_functions.h) before the pass sees it.
+Step BindPass(const PassInfo& pass, const Json& options, const std::string& pointer);
+
 }  // namespace pared

@@ -31,7 +31,7 @@ VIEWS = {
                   "latency_ms_p50", "latency_ratio", "peak_activation_bytes"],
     "metrics_long": ["run", "job", "experiment", "model", "chain", "created_ms", "name", "value"],
     "jobs_wide": ["id", "state", "model", "experiment", "priority", "tries", "created", "waited_s",
-                  "ran_s", "chains", "error_code", "error"],
+                  "ran_s", "chains", "error_code", "error", "candidates", "best_run"],
     "passes_long": ["run", "job", "experiment", "model", "chain", "position", "pass", "options",
                     "seconds"],
     "tags_long": ["run", "experiment", "model", "chain", "name", "value"],

@@ -57,7 +57,7 @@ void FuzzPasses(FuzzInput input) {
   PassContext context;
   std::optional<Model> out;
   try {
-    out = pass->bind(*pass, options, "").run(*model, context);
+    out = BindPass(*pass, options, "").run(*model, context);
   } catch (const Error& error) {
     PARED_CHECK(error.code() != ErrorCode::kInternal);
     return;

@@ -107,8 +107,8 @@ TEST_F(StoreTest, RefusesToCancelRequeueOrReportWhatHasEnded) {
   EXPECT_THAT([&] { store().RequestCancel(99); }, ThrowsError(ErrorCode::kNotFound, "job 99"));
 }
 
-TEST(JobTransitions, AreTheSixOfTheDiagram) {
-  EXPECT_EQ(std::size(kJobTransitions), 6);
+TEST(JobTransitions, AreTheSevenOfTheDiagram) {
+  EXPECT_EQ(std::size(kJobTransitions), 7);
   EXPECT_FALSE(IsLegal(JobState::kQueued, JobState::kSucceeded));
   EXPECT_FALSE(IsLegal(JobState::kSucceeded, JobState::kQueued));
   EXPECT_TRUE(IsLegal(JobState::kRunning, JobState::kQueued));

@@ -1,0 +1,212 @@
+// What holds after every pass, whatever the graph: tests/faults.md says which fault each graph is
+// made of. The model is in order, its types infer, it reads back, runs, and computes what it did;
+// inputs, outputs, metadata and domains are those of before; names are unique; what was asked for
+// and not done is in the report; the bytes do not depend on the number of threads.
+
+#include <gmock/gmock.h>
+
+#include "model/onnx.h"
+#include "tests/passes/promises.h"
+#include "tests/passes/run_step.h"
+#include "tests/testing/random_tensor.h"
+
+namespace pared {
+namespace {
+
+struct GraphCase {
+  const char* name;
+  const char* text;
+  std::vector<std::pair<const char*, Shape>> weights = {};  // random
+};
+
+void PrintTo(const GraphCase& graph, std::ostream* os) { *os << graph.name; }
+
+Model Made(const GraphCase& graph) {
+  Random random(5);
+  Model model = ParseText(graph.text);
+  for (const auto& [name, shape] : graph.weights) {
+    model = WithInitializer(std::move(model), name, random.Normal(shape, 0.5));
+  }
+  SortNodes(model.graph);
+  Verify(model);
+  return model;
+}
+
+class EveryPass : public ::testing::TestWithParam<GraphCase> {
+ protected:
+  // Nothing: the pass refuses the model, naming what would be right.
+  static std::optional<PassResult> Try(const std::string& name, const Model& in, int64_t threads) {
+    Json options = name.ends_with("prune") ? Json{{"sparsity", 0.3}} : Json::object();
+    if (name == "channel_prune") options["multiple_of"] = 1;
+    const Dataset data = Samples(in);
+    try {
+      return RunStep(name, options, in, &data, threads);
+    } catch (const Error& error) {
+      // Only that there is nothing for it to do.
+      EXPECT_THAT(error.message(), ::testing::HasSubstr("no ")) << error.what();
+      return std::nullopt;
+    }
+  }
+};
+
+TEST_P(EveryPass, KeepsWhatTheGraphPromises) {
+  const Model in = Made(GetParam());
+  for (const PassInfo* pass : Passes()) {
+    const std::string name(pass->name);
+    SCOPED_TRACE(name);
+    const std::optional<PassResult> result = Try(name, in, 1);
+    if (!result) continue;
+    const Model& out = result->model;
+    ExpectSameInterface(in, out);
+    ExpectUniqueNames(out);
+    ExpectReported(in, name, result->report);
+    const auto bytes = std::make_shared<const std::string>(SerializeOnnx(out));
+    const Model reread = ParseOnnx(std::as_bytes(std::span(*bytes)), bytes);
+    EXPECT_LT(bytes->size(), 2 * SerializeOnnx(in).size() + 4096) << "the file is inflated";
+    const double sqnr_db = WorstSqnrDb(in, reread);
+    EXPECT_GT(sqnr_db, name.ends_with("prune") ? -20 : 25);
+    EXPECT_EQ(SerializeOnnx(Try(name, in, 2)->model), *bytes) << "with 2 threads";
+    EXPECT_EQ(SerializeOnnx(Try(name, in, 8)->model), *bytes) << "with 8 threads";
+  }
+}
+
+const GraphCase kGraphs[] = {
+    // Every name that a pass could make up is taken.
+    {"CollidingNames",
+     R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y)
+     { w_quantized = Conv(x, w, b) w_scale = Relu(w_quantized) x_fp16 = Conv(w_scale, w, b)
+       b_quantized = Add(x_fp16, x) w_zero_point = Conv(b_quantized, v) x_quantized = Neg(w_zero_point)
+       x_scale = Neg(x_quantized) x_dequantized = Exp(x_scale) y = Mul(x_dequantized, x) })",
+     {{"w", {2, 2, 1, 1}}, {"b", {2}}, {"v", {2, 2, 1, 1}}}},
+    {"UnnamedNodes",
+     R"(g (float[2,4] x, float[2,4] a) => (float[2,4] y, float[2,4] z)
+     { m = Mul(x, a) s = Add(x, a) y = MatMul(m, w) z = MatMul(s, w) })",
+     {{"w", {4, 4}}}},
+    {"PadsWithoutValue",
+     R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y) <int64[8] p = {0,0,1,1,0,0,1,1}, float k = {200}>
+     { a = Pad(x, p) c = Conv(a, w) s = Mul(c, k) b = Pad(s, p) y = Conv(b, v) })",
+     {{"w", {2, 2, 3, 3}}, {"v", {2, 2, 3, 3}}}},
+    {"DecomposedLayerNorm",
+     R"(g (float[1,3,8] x) => (float[1,3,4] y) <float two = {2}, float e = {1e-5}>
+     { h = MatMul(x, u) m = ReduceMean <axes = [-1]> (h) c = Sub(h, m) q = Pow(c, two)
+       v = ReduceMean <axes = [-1]> (q) t = Add(v, e) s = Sqrt(t) n = Div(c, s) g1 = Mul(n, gamma)
+       o = Add(g1, beta) y = MatMul(o, w) })",
+     {{"u", {8, 8}}, {"w", {8, 4}}, {"gamma", {8}}, {"beta", {8}}}},
+    {"WeightsThroughOtherNodes",
+     R"(g (float[2,4] x) => (float[2,4] a, float[2,4] b, float[2,4] c, float[2,4] d, float[1,2,4] e)
+     <int64[2] s = {4, 4}, int64[1] zero = {0}>
+     { k = Constant <value = float[4,4] {1,2,3,4,-1,5,2,7,8,-3,1,2,4,4,6,-2}> () a = MatMul(x, k)
+       i = Identity(w1) b = MatMul(x, i) t = Transpose <perm = [1, 0]> (w2) c = MatMul(x, t)
+       r = Reshape(w3, s) d = MatMul(x, r) u = Unsqueeze(w4, zero) e = MatMul(x, u) })",
+     {{"w1", {4, 4}}, {"w2", {4, 4}}, {"w3", {2, 8}}, {"w4", {4, 4}}}},
+    {"SharedWeight",
+     R"(g (float[2,4] x) => (float[2,4] y, float[4,4] z)
+     { h = MatMul(x, w) y = Gemm <transB = 1> (h, w) z = Relu(w) })",
+     {{"w", {4, 4}}}},
+    {"TiedEmbedding",
+     R"(g (int64[3] ids) => (float[3,5] y)
+     { e = Gather(table, ids) h = MatMul(e, w) t = Transpose <perm = [1, 0]> (table) y = MatMul(h, t) })",
+     {{"table", {5, 4}}, {"w", {4, 4}}}},
+    {"SharedBias",
+     R"(g (float[2,4] x) => (float[2,4] y) <float k = {50}>
+     { h = Gemm(x, v, b) s = Mul(h, k) y = Gemm(s, w, b) })",
+     {{"v", {4, 4}}, {"w", {4, 4}}, {"b", {4}}}},
+    {"BiasOfOneRow",
+     R"(g (float[3,4] x) => (float[3,4] y) { y = Gemm(x, w, b) })",
+     {{"w", {4, 4}}, {"b", {1, 4}}}},
+    {"BiasOfOneElement",
+     R"(g (float[3,4] x) => (float[3,4] y) { y = Gemm <beta = 0.5> (x, w, b) })",
+     {{"w", {4, 4}}, {"b", {1}}}},
+    {"InitializersAsInputs",
+     R"(<ir_version: 3, opset_import: ["" : 9]>
+     g (float[1,2,4,4] x, float[2,2,1,1] w, float[2] b) => (float[1,2,4,4] y) { y = Conv(x, w, b) })",
+     {{"w", {2, 2, 1, 1}}, {"b", {2}}}},
+    {"IfCapturesAWeight",
+     R"(g (bool c, float[2,4] x) => (float[2,4] y) {
+       h = MatMul(x, v)
+       y = If (c) <then_branch = t () => (float[2,4] p) { p = MatMul(h, w) },
+                   else_branch = e () => (float[2,4] q) { r = Exp(x) q = MatMul(r, w) }> })",
+     {{"w", {4, 4}}, {"v", {4, 4}}}},
+    {"LoopCarriesState",
+     R"(g (float[2,4] x) => (float[2,4] y) <int64 n = {3}> {
+       y = Loop (n, , x) <body = b (int64 i, bool c, float[2,4] s) => (bool d, float[2,4] o)
+         { d = Identity(c) m = MatMul(s, w) o = Tanh(m) }> })",
+     {{"w", {4, 4}}}},
+    {"ScanOverRows",
+     R"(g (float[4] x, float[3,4] rows) => (float[4] y, float[3,4] all) {
+       y, all = Scan <num_scan_inputs = 1,
+         body = b (float[4] s, float[4] r) => (float[4] o, float[4] t)
+         { a = Add(s, r) o = MatMul(a, w) t = Identity(o) }> (x, rows) })",
+     {{"w", {4, 4}}}},
+    {"LocalFunction",
+     R"(<opset_import: ["" : 17, "local" : 1]> g (float[2,4] x) => (float[2,4] y)
+     { h = local.Product(x, w) y = MatMul(h, v) }
+     <domain: "local", opset_import: ["" : 17]> Product (a, b) => (o) { [inner] m = MatMul(a, b) [last] o = Exp(m) })",
+     {{"w", {4, 4}}, {"v", {4, 4}}}},
+    {"OutputReadInside",
+     R"(g (float[2,4] x) => (float[2,4] a, float[2,4] y, float[2,4] z)
+     { a = MatMul(x, w) y = MatMul(a, v) z = Relu(a) })",
+     {{"w", {4, 4}}, {"v", {4, 4}}}},
+    {"ResizeWithSizes",
+     R"(g (float[1,2,4,4] x) => (float[1,2,8,8] y) <int64[4] s = {1,2,8,8}>
+     { c = Conv(x, w) r = Resize <mode = "nearest"> (c, , , s) y = Conv(r, v) })",
+     {{"w", {2, 2, 1, 1}}, {"v", {2, 2, 1, 1}}}},
+    {"ResizeWithScales",
+     R"(g (float[1,2,4,4] x) => (float[1,2,8,8] y) <float[4] s = {1,1,2,2}>
+     { c = Conv(x, w) y = Resize <mode = "linear"> (c, , s) })",
+     {{"w", {2, 2, 1, 1}}}},
+    {"EmptyAndScalarTensors",
+     R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y) <float[1,0,4,4] none = {}, float k = {0.5}>
+     { c = Conv(x, w) j = Concat <axis = 1> (c, none) s = Mul(j, k) y = Conv(s, v) })",
+     {{"w", {2, 2, 1, 1}}, {"v", {2, 2, 1, 1}}}},
+    {"OtherDomainsAndMetadata",
+     R"(<opset_import: ["" : 17, "ai.onnx.ml" : 3, "of.mine" : 1], metadata_props: ["names" : "a,b", "stride" : "32"]>
+     g (float[2,4] x) => (float[2,4] y) { y = MatMul(x, w) })",
+     {{"w", {4, 4}}}},
+    {"OldOpset",
+     R"(<ir_version: 4, opset_import: ["" : 9]>
+     g (float[1,2,4,4] x) => (float[1,2,6,8] y) <float[4] s = {1,1,2,2}, float[2] m = {0,0}, float[2] v1 = {1,2}>
+     { [first] c = Conv(x, w) n = BatchNormalization(c, g1, b, m, v1) r = Clip <min = 0.0, max = 6.0> (n)
+       u = Upsample <mode = "nearest"> (r, s) k = Slice <axes = [2], starts = [1], ends = [-1]> (u)
+       y = Conv(k, v) })",
+     {{"w", {2, 2, 1, 1}}, {"v", {2, 2, 1, 1}}, {"g1", {2}}, {"b", {2}}}},
+    {"ConcatOfOne",
+     R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y)
+     { c = Conv(x, w) j = Concat <axis = 1> (c) y = Conv(j, v) })",
+     {{"w", {2, 2, 1, 1}}, {"v", {2, 2, 1, 1}}}},
+    {"TwoEdgesBetweenTwoNodes",
+     R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y)
+     { a = Conv(x, w) s = Mul(a, a) d = Add(s, s) y = Conv(d, v) })",
+     {{"w", {2, 2, 1, 1}}, {"v", {2, 2, 1, 1}}}},
+    {"BatchOfUnknownSize",
+     R"(g (float[N,2,2,2] x) => (float[N,4] y) <int64[1] zero = {0}, int64[1] rest = {-1}>
+     { c = Conv(x, w) s = Shape(c) n = Gather(s, zero) t = Concat <axis = 0> (n, rest)
+       r = Reshape(c, t) y = MatMul(r, v) })",
+     {{"w", {2, 2, 1, 1}}, {"v", {8, 4}}}},
+    {"FillsThatAreLarge",
+     R"(g (float[1,4] x) => (float[1,4] y) <int64[2] s = {1024, 4}, int64[1] zero = {0}>
+     { m = MatMul(x, w) k = ConstantOfShape <value = float[1] {0.5}> (s) f = ReduceMean <axes = [0]> (k)
+       y = Add(m, f) })",
+     {{"w", {4, 4}}}},
+    {"TransposedConvolutionInGroups",
+     R"(g (float[1,4,3,3] x) => (float[1,6,5,5] y) { y = ConvTranspose <group = 2> (x, w, b) })",
+     {{"w", {4, 3, 3, 3}}, {"b", {6}}}},
+    {"DepthwiseAndGrouped",
+     R"(g (float[1,4,4,4] x) => (float[1,4,4,4] y)
+     { d = Conv <group = 4, pads = [1,1,1,1]> (x, w) r = Relu(d) y = Conv <group = 2> (r, v, b) })",
+     {{"w", {4, 1, 3, 3}}, {"v", {4, 2, 1, 1}}, {"b", {4}}}},
+    {"WeightOnTheLeft",
+     R"(g (float[4,3] x) => (float[4,3] y, float[4,3] z)
+     { y = MatMul(w, x) z = Gemm <transA = 1> (v, x) })",
+     {{"w", {4, 4}}, {"v", {4, 4}}}},
+    {"RecurrentLayers",
+     R"(g (float[3,1,4] x) => (float[3,1,1,2] a, float[3,1,1,2] b)
+     { a = GRU <hidden_size = 2> (x, w, r) b = LSTM <hidden_size = 2> (x, u, s) })",
+     {{"w", {1, 6, 4}}, {"r", {1, 6, 2}}, {"u", {1, 8, 4}}, {"s", {1, 8, 2}}}},
+};
+
+INSTANTIATE_TEST_SUITE_P(Graphs, EveryPass, ::testing::ValuesIn(kGraphs),
+                         [](const auto& named) { return std::string(named.param.name); });
+
+}  // namespace
+}  // namespace pared

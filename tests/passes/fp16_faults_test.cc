@@ -1,0 +1,148 @@
+// Faults that users report of float16 converters (tests/faults.md), each as a model in which it
+// would show.
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <limits>
+
+#include "evaluator/executor.h"
+#include "evaluator/metrics.h"
+#include "evaluator/npy.h"
+#include "model/infer_shapes.h"
+#include "model/onnx.h"
+#include "tests/passes/run_step.h"
+#include "tests/testing/random_tensor.h"
+#include "tests/testing/temp_dir.h"
+
+namespace pared {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+PassResult Cast(const Model& model, Json options = Json::object(), const Dataset* data = nullptr) {
+  return RunStep("cast_fp16", std::move(options), model, data);
+}
+
+// A dataset of one input x, all samples as random numbers of this deviation.
+class Fp16Faults : public ::testing::Test {
+ protected:
+  Dataset Data(Shape shape, double deviation) {
+    shape.insert(shape.begin(), 8);
+    SaveNpy(Random(3).Normal(shape, deviation), folder_ / "x.npy");
+    WriteFile(folder_ / "dataset.json", R"({"inputs": {"x": "x.npy"}})");
+    return Dataset::Open(folder_.path());
+  }
+  // With float16 rounding after every node that computes in it.
+  static double SqnrDb(const Model& reference, const Model& model, const Dataset& data) {
+    const Executor a(reference), b(model);
+    FidelitySums sums;
+    for (int64_t sample = 0; sample < data.sample_count(); ++sample) {
+      const auto want = a.Run(data.Sample(sample, a.inputs()));
+      const auto got = b.Run(data.Sample(sample, b.inputs()));
+      for (size_t i = 0; i < want.size(); ++i) sums.Add(ToFloats(want[i]), ToFloats(got[i]));
+    }
+    return sums.has_nonfinite ? -200 : sums.SqnrDb();
+  }
+  TempDir folder_;
+};
+
+TEST_F(Fp16Faults, ACastToFloatAgreesWithWhatReadsIt) {
+  const Model in = ModelFromText(R"(g (float[2,3] x) => (float[2,3] y) <int64[1] zero = {0}> {
+    s = Shape(x) c = Cast <to = 1> (s) r = ReduceSum <keepdims = 0> (c, zero) y = Mul(x, r) })");
+  const Dataset data = Data({2, 3}, 1);
+  const Model out = Cast(in, {}, &data).model;
+  EXPECT_EQ(InferShapes(out).at("y").dtype, DType::kFloat32);
+  EXPECT_GT(SqnrDb(in, out, data), 50);
+}
+
+TEST_F(Fp16Faults, AnInitializerOfAConvertedAndAnUnconvertibleNode) {
+  const Model in = ModelFromText(R"(g (float[4] x) => (float[4] y)
+    <float b = {0}, float four = {4}, float one = {1}> { r = Range(b, four, one) s = Add(x, b) y = Add(s, r) })");
+  const Dataset data = Data({4}, 1);
+  const PassResult out = Cast(in, {}, &data);
+  EXPECT_THAT(SkippedReason(out.report, "Range producing r"), Not(""));
+  EXPECT_GT(SqnrDb(in, out.model, data), 50);
+}
+
+TEST_F(Fp16Faults, TheInterfaceStaysWhereTheLastNodeIsExcluded) {
+  Model in = ModelFromText(R"(g (float[1,1,2,2] x) => (float[1,1,4,4] y) <float[4] s = {1,1,2,2},
+    float[1,1,1,1] w = {0.5}> { c = Conv(x, w) [last] y = Resize <mode = "linear"> (c, , s) })");
+  const Dataset data = Data({1, 1, 2, 2}, 1);
+  for (const Json& options :
+       {Json::object(), Json{{"exclude", {"last"}}}, Json{{"exclude", {"op:Conv"}}}}) {
+    const Model out = Cast(in, options).model;
+    EXPECT_EQ(out.graph.inputs[0].dtype, DType::kFloat32);
+    EXPECT_EQ(InferShapes(out).at("y").dtype, DType::kFloat32);
+    EXPECT_GT(SqnrDb(in, out, data), 50);
+  }
+}
+
+// What masks attention: float16 has neither -1e9 nor -3.4e38.
+TEST_F(Fp16Faults, AMaskOfMinusABillionStillMasks) {
+  for (const char* mask : {"-1e9", "-3.4e38"}) {
+    const Model in = ModelFromText(std::string(R"(g (float[1,4] x) => (float[1,4] y)
+      <float[4] m = {0,0,)") + mask +
+                                   R"(,0}, float[4,4] w = {1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16}>
+      { a = Add(x, m) s = Softmax <axis = -1> (a) y = MatMul(s, w) })");
+    const Dataset data = Data({1, 4}, 1);
+    for (const Dataset* given : {static_cast<const Dataset*>(nullptr), &data}) {
+      const Model out = Cast(in, {}, given).model;
+      EXPECT_GT(SqnrDb(in, out, data), 45) << mask;
+    }
+  }
+}
+
+TEST_F(Fp16Faults, SquaresThatLeaveTheRangeStaySingle) {
+  const Model in = ModelFromText(R"(g (float[1,3,8] x) => (float[1,3,8] y)
+    <float k = {600}, float two = {2}, float e = {1e-5}>
+    { h = Mul(x, k) m = ReduceMean <axes = [-1]> (h) c = Sub(h, m) [square] q = Pow(c, two)
+      v = ReduceMean <axes = [-1]> (q) t = Add(v, e) s = Sqrt(t) y = Div(c, s) })");
+  const Dataset data = Data({1, 3, 8}, 1);
+  const PassResult out = Cast(in, {}, &data);
+  EXPECT_THAT(SkippedReason(out.report, "Pow square"), HasSubstr("reaches"));
+  EXPECT_GT(SqnrDb(in, out.model, data), 45);
+  // Without data nothing tells how large they get.
+  EXPECT_THAT(SkippedReason(Cast(in).report, "Pow square"), HasSubstr("no calibration data"));
+}
+
+TEST_F(Fp16Faults, SumsOverManyElementsStaySingle) {
+  const Model in = ModelFromText(R"(g (float[1,1,128,128] x) => (float[1,1,1,1] y, float[1,1,1,1] z)
+    <float ten = {10}> { a = Add(x, ten) [mean] y = ReduceMean <axes = [2,3]> (a) [norm] z = ReduceL2 <axes = [2,3]> (a) })");
+  const Dataset data = Data({1, 1, 128, 128}, 1);
+  const PassResult out = Cast(in, {}, &data);
+  EXPECT_THAT(SkippedReason(out.report, "ReduceMean mean"), HasSubstr("sum inside"));
+  EXPECT_GT(SqnrDb(in, out.model, data), 45);
+}
+
+TEST_F(Fp16Faults, AnEpsilonThatFloat16DoesNotHoldKeepsItsNode) {
+  const Model in = ModelFromText(R"(g (float[1,4] x) => (float[1,4] y, float[1,4] z)
+    <float[4] s = {1,1,1,1}, float[4] b = {0,0,0,0}>
+    { [tiny] y = LayerNormalization <epsilon = 1e-12> (x, s, b) [fine] z = LayerNormalization <epsilon = 0.001> (x, s, b) })");
+  const PassResult out = Cast(in);
+  EXPECT_THAT(SkippedReason(out.report, "LayerNormalization tiny"), HasSubstr("epsilon"));
+  EXPECT_EQ(SkippedReason(out.report, "LayerNormalization fine"), "");
+}
+
+TEST_F(Fp16Faults, WithEveryNodeExcludedTheBytesAreTheSame) {
+  const Model in =
+      ModelFromText(R"(<ir_version: 8, opset_import: ["" : 17], metadata_props: ["k" : "v"]>
+    g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,2,3,4}> { [a] h = MatMul(x, w) [b] y = Softmax(h) })");
+  EXPECT_EQ(SerializeOnnx(Cast(in, {{"exclude", {"re:.*"}}}).model), SerializeOnnx(in));
+}
+
+TEST_F(Fp16Faults, IndicesBeyondElevenBitsStayExact) {
+  const Model in = ModelFromText(R"(g (float[1] x, float[4000] table) => (float[1] y)
+    <float k = {3001}, float[1] zero = {0}> { z = Mul(x, zero) s = Add(z, k) i = Cast <to = 7> (s) y = Gather(table, i) })");
+  const Model out = Cast(in).model;
+  std::vector<float> table(4000);
+  for (size_t i = 0; i < table.size(); ++i) table[i] = i == 3001 ? 5.0f : 0.0f;
+  const std::vector<Tensor> inputs = {Tensor::Make<float>({1}, {1}),
+                                      Tensor::Make<float>({4000}, table)};
+  EXPECT_EQ(Executor(out).Run(inputs)[0].data<float>()[0], 5);
+}
+
+}  // namespace
+}  // namespace pared

@@ -1,0 +1,121 @@
+// What must hold of every pass's result, and is told by the report.
+
+#pragma once
+
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "evaluator/dataset.h"
+#include "evaluator/executor.h"
+#include "evaluator/metrics.h"
+#include "model/infer_shapes.h"
+#include "passes/inline_functions.h"
+#include "passes/select_nodes.h"
+#include "tests/testing/matchers.h"
+
+namespace pared {
+
+inline std::vector<std::string> Labels(const Json& entries) {
+  std::vector<std::string> labels;
+  for (const Json& entry : entries) labels.push_back(entry.at("node").get<std::string>());
+  return labels;
+}
+
+// Labels of all nodes with one of these operators, in subgraphs too.
+inline std::vector<std::string> NodesOf(const Model& model,
+                                        const std::vector<std::string>& op_types) {
+  std::vector<std::string> labels;
+  const auto note = [&](const Node& node) {
+    if (std::ranges::find(op_types, node.op_type) != op_types.end()) {
+      labels.push_back(NodeLabel(node));
+    }
+  };
+  ForEachNode(model.graph, note);
+  return labels;
+}
+
+// The samples that calibration sees: what lies beyond them is another question.
+inline Dataset Samples(const Model& model) {
+  return Dataset::Random(CallerInputs(model.graph), 16, 3);
+}
+
+inline std::vector<Tensor> Outputs(const Model& model, int64_t sample) {
+  const Executor executor(model);
+  return executor.Run(Samples(model).Sample(sample, executor.inputs()));
+}
+
+inline double WorstSqnrDb(const Model& reference, const Model& model) {
+  std::vector<FidelitySums> sums(reference.graph.outputs.size());
+  for (int64_t sample = 0; sample < 16; ++sample) {
+    const std::vector<Tensor> want = Outputs(reference, sample), got = Outputs(model, sample);
+    EXPECT_EQ(want.size(), got.size());
+    for (size_t i = 0; i < std::min(want.size(), got.size()); ++i) {
+      EXPECT_EQ(want[i].dtype(), got[i].dtype()) << "output " << i;
+      EXPECT_EQ(want[i].shape(), got[i].shape()) << "output " << i;
+      sums[i].Add(ToFloats(want[i]), ToFloats(got[i]));
+    }
+  }
+  double worst = 200;
+  for (const FidelitySums& output : sums) {
+    EXPECT_FALSE(output.has_nonfinite);
+    worst = std::min(worst, output.SqnrDb());
+  }
+  return worst;
+}
+
+inline void ExpectSameInterface(const Model& in, const Model& out) {
+  const auto before = CallerInputs(in.graph), after = CallerInputs(out.graph);
+  ASSERT_EQ(before.size(), after.size());
+  for (size_t i = 0; i < before.size(); ++i) {
+    EXPECT_EQ(before[i].name, after[i].name);
+    EXPECT_EQ(before[i].dtype, after[i].dtype);
+  }
+  ASSERT_EQ(in.graph.outputs.size(), out.graph.outputs.size());
+  const auto types = InferShapes(out);
+  for (size_t i = 0; i < in.graph.outputs.size(); ++i) {
+    const ValueInfo& output = in.graph.outputs[i];
+    EXPECT_EQ(output.name, out.graph.outputs[i].name);
+    EXPECT_EQ(output.dtype, types.at(output.name).dtype) << output.name;
+  }
+  EXPECT_THAT(out.metadata, ::testing::IsSupersetOf(in.metadata));
+  for (const auto& [domain, version] : in.opsets) {
+    EXPECT_TRUE(domain.empty() || out.Opset(domain) == version) << domain;
+  }
+}
+
+inline void ExpectUniqueNames(const Model& model) {
+  std::set<std::string> names;
+  ForEachNode(model.graph, [&](const Node& node) {
+    EXPECT_TRUE(node.name.empty() || names.insert(node.name).second) << "twice: " << node.name;
+  });
+}
+
+// Every node that the pass is about is in the report, changed or skipped with a reason.
+inline void ExpectReported(const Model& in, const std::string& pass, const Json& report) {
+  static const std::map<std::string, std::vector<std::string>> kAbout = {
+      {"fold_batch_norm", {"BatchNormalization"}},
+      {"magnitude_prune", {"Conv", "ConvTranspose", "Gemm", "MatMul"}},
+      {"second_order_prune", {"Conv", "ConvTranspose", "Gemm", "MatMul"}},
+      {"channel_prune", {"Conv", "ConvTranspose", "Gemm", "MatMul"}},
+      {"quantize_int8", {"Conv", "ConvTranspose", "Gemm", "MatMul"}},
+      {"quantize_dynamic", {"Gemm", "MatMul"}},
+      {"quantize_weights", {"Conv", "ConvTranspose", "Gemm", "MatMul"}},
+      {"cast_fp16", {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "Add", "Resize", "Exp"}}};
+  std::vector<std::string> told = Labels(report.at("changed"));
+  for (const Json& entry : report.at("skipped")) {
+    told.push_back(entry.at("node"));
+    EXPECT_NE(entry.at("reason"), "") << entry;
+  }
+  Model seen = in;  // as the pass sees it
+  InlineFunctions(seen);
+  for (const std::string& label : NodesOf(seen, kAbout.at(pass))) {
+    EXPECT_TRUE(std::ranges::find(told, label) != told.end()) << "not a word about " << label;
+  }
+}
+
+}  // namespace pared

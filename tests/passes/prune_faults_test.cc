@@ -1,0 +1,150 @@
+// Faults that users report of pruning (tests/faults.md), each as a model in which it would show.
+
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "evaluator/executor.h"
+#include "evaluator/metrics.h"
+#include "model/onnx.h"
+#include "tests/passes/run_step.h"
+#include "tests/testing/random_tensor.h"
+
+namespace pared {
+namespace {
+
+using ::testing::HasSubstr;
+
+Tensor Normal(Shape shape, uint64_t seed = 21) {
+  return Random(seed).Normal(std::move(shape), 0.5);
+}
+
+double SqnrDb(const Model& reference, const Model& model) {
+  const Executor a(reference), b(model);
+  const Dataset data = Dataset::Random(a.inputs(), 8, 3);
+  FidelitySums sums;
+  for (int64_t sample = 0; sample < 8; ++sample) {
+    const auto want = a.Run(data.Sample(sample, a.inputs()));
+    const auto got = b.Run(data.Sample(sample, b.inputs()));
+    for (size_t i = 0; i < want.size(); ++i) sums.Add(ToFloats(want[i]), ToFloats(got[i]));
+  }
+  return sums.has_nonfinite ? -200 : sums.SqnrDb();
+}
+
+// Three input channels of one element each: a run of 3, of which 2:4 keeps as many as of 4.
+TEST(PruneFaults, PatternsThatDoNotDivideTheChannelsKeepToTheirGroups) {
+  Model in =
+      ParseText(R"(g (float[1,6,2,2] x) => (float[1,4,2,2] y) { y = Conv <group = 2> (x, w) })");
+  in = WithInitializer(in, "w",
+                       Tensor::Make<float>({4, 3, 1, 1}, {3, -1, 2, 1, 5, 4, -6, 2, 3, 9, 8, -7}));
+  const PassResult out = RunStep("magnitude_prune", {{"pattern", "2:4"}}, in);
+  const std::vector<float> w = Elements(out.model, "w");
+  for (size_t row = 0; row < 4; ++row) {
+    const auto begin = w.begin() + static_cast<std::ptrdiff_t>(3 * row);
+    EXPECT_LE(std::count_if(begin, begin + 3, [](float v) { return v != 0; }), 2) << row;
+    // The largest of each row is never the one to go.
+    EXPECT_NE(*std::max_element(begin, begin + 3,
+                                [](float a, float b) { return std::abs(a) < std::abs(b); }),
+              0);
+  }
+}
+
+// Two samples for eight inputs, one of which is always zero: no inverse to speak of.
+TEST(PruneFaults, ASingularHessianIsDampedAndKeepsNumbersFinite) {
+  Model in = ParseText(R"(g (float[1,8] x) => (float[1,4] y)
+    <float[8] live = {1,1,0,1,1,1,1,1}> { m = Mul(x, live) y = MatMul(m, w) })");
+  in = WithInitializer(in, "w", Normal({8, 4}));
+  const Dataset data = Dataset::Random(in.graph.inputs, 2, 3);
+  for (const char* pass : {"second_order_prune", "magnitude_prune"}) {
+    for (const double damping : {0.0, 1e-8}) {
+      const PassResult out = RunStep(pass, {{"sparsity", 0.5}, {"damping", damping}}, in, &data);
+      const std::vector<float> w = Elements(out.model, out.model.graph.nodes.back().inputs[1]);
+      EXPECT_EQ(std::ranges::count(w, 0.0f), 16) << pass << damping;
+      for (const float value : w) EXPECT_LT(std::abs(value), 100) << pass << damping;
+      EXPECT_EQ(out.report.at("changed").size(), 1u);
+    }
+  }
+}
+
+TEST(PruneFaults, OneSampleWithNothingInItIsStillNoError) {
+  Model in = ParseText(R"(g (float[1,8] x) => (float[1,4] y)
+    <float zero = {0}> { m = Mul(x, zero) y = MatMul(m, w) })");
+  in = WithInitializer(in, "w", Normal({8, 4}));
+  const Dataset data = Dataset::Random(in.graph.inputs, 1, 3);
+  const PassResult out = RunStep("second_order_prune", {{"sparsity", 0.5}}, in, &data);
+  const std::vector<float> w = Elements(out.model, "w");
+  EXPECT_EQ(std::ranges::count(w, 0.0f), 16);
+  for (const float value : w) EXPECT_TRUE(std::isfinite(value));
+}
+
+// Scales by channel of a transposed convolution in groups; folded or not, the result is the same.
+TEST(PruneFaults, BatchNormBehindATransposedConvolutionInGroups) {
+  Model in = ParseText(R"(g (float[1,4,3,3] x) => (float[1,6,4,4] y)
+    <float[6] s = {1,2,-3,4,5,6}, float[6] v = {1,2,3,4,5,6}>
+    { c = ConvTranspose <group = 2> (x, w, b) y = BatchNormalization(c, s, b, b, v) })");
+  in = WithInitializer(in, "w", Normal({4, 3, 2, 2}));
+  in = WithInitializer(in, "b", Normal({6}));
+  const PassResult out = RunStep("fold_batch_norm", {}, in);
+  EXPECT_GT(SqnrDb(in, out.model), 100);
+}
+
+TEST(PruneFaults, TwoConvolutionsOfOneWeightHaveTheirOwnNormalization) {
+  Model in = ParseText(R"(g (float[1,2,3,3] x) => (float[1,2,3,3] y)
+    <float[2] s = {1,2}, float[2] t = {-3,5}, float[2] v = {1,4}>
+    { c = Conv(x, w) d = Conv(c, w) n = BatchNormalization(c, s, t, t, v) m = BatchNormalization(d, t, s, s, v)
+      e = Conv(x, w) o = BatchNormalization(e, t, s, t, v) p = Add(n, m) y = Add(p, o) })");
+  in = WithInitializer(in, "w", Normal({2, 2, 1, 1}));
+  EXPECT_GT(SqnrDb(in, RunStep("fold_batch_norm", {}, in).model), 100);
+}
+
+// The normalization stands in front: what it scales is another's input.
+TEST(PruneFaults, BatchNormBehindARelu) {
+  Model in = ParseText(R"(g (float[1,2,3,3] x) => (float[1,2,3,3] y)
+    <float[2] s = {1,2}, float[2] t = {-3,5}, float[2] v = {1,4}>
+    { c = Conv(x, w) r = Relu(c) [n] y = BatchNormalization(r, s, t, t, v) })");
+  in = WithInitializer(in, "w", Normal({2, 2, 1, 1}));
+  const PassResult out = RunStep("fold_batch_norm", {}, in);
+  EXPECT_GT(SqnrDb(in, out.model), 100);
+  EXPECT_NE(SkippedReason(out.report, "BatchNormalization n"), "");
+}
+
+// Both layouts of indices; passes leave such a weight as it is, or say what they did with it.
+TEST(PruneFaults, SparseInitializersOutliveEveryPass) {
+  for (const bool by_axis : {false, true}) {
+    Model in =
+        ParseText(R"(g (float[2,4] x) => (float[2,4] y) { h = MatMul(x, s) y = MatMul(h, w) })");
+    in = WithInitializer(in, "w", Normal({4, 4}));
+    const Tensor indices = by_axis ? Tensor::Make<int64_t>({3, 2}, {0, 1, 2, 0, 3, 3})
+                                   : Tensor::Make<int64_t>({3}, {1, 8, 15});
+    in.graph.sparse_initializers.set("s",
+                                     {Tensor::Make<float>({3}, {2, -1, 0.5f}), indices, {4, 4}});
+    Verify(in);
+    const Dataset data = Dataset::Random(in.graph.inputs, 8, 3);
+    for (const PassInfo* pass : Passes()) {
+      SCOPED_TRACE(std::string(pass->name));
+      Json options = Json::object();
+      if (pass->name.ends_with("prune")) options["sparsity"] = 0.1;
+      const PassResult out = RunStep(std::string(pass->name), options, in, &data);
+      const auto bytes = std::make_shared<const std::string>(SerializeOnnx(out.model));
+      const Model reread = ParseOnnx(std::as_bytes(std::span(*bytes)), bytes);
+      EXPECT_GT(SqnrDb(in, reread), pass->name.ends_with("prune") ? 5 : 30);
+    }
+  }
+}
+
+TEST(PruneFaults, AQuantizedWeightIsRefusedByName) {
+  Model in = ParseText(R"(g (float[2,4] x) => (float[2,4] y) <float k = {0.1}, int8 zero = {0}>
+    { d = DequantizeLinear(q, k, zero) [product] y = MatMul(x, d) })");
+  in = WithInitializer(in, "q", Random(3).Uniform<int8_t>({4, 4}, -127, 127));
+  const Dataset data = Dataset::Random(in.graph.inputs, 4, 3);
+  for (const char* pass : {"magnitude_prune", "second_order_prune", "channel_prune"}) {
+    const PassResult out = RunStep(pass, {}, in, &data);
+    EXPECT_THAT(SkippedReason(out.report, "MatMul product"), HasSubstr("quantized already"))
+        << pass;
+    EXPECT_EQ(SerializeOnnx(out.model), SerializeOnnx(in)) << pass;
+  }
+}
+
+}  // namespace
+}  // namespace pared
