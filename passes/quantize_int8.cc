@@ -37,7 +37,7 @@ constexpr int64_t kOpsetOfChannelScales = 13;
 enum class Granularity { kPerChannel, kPerTensor };
 
 // Candidates are compared on so many samples, and on more where the model is small.
-constexpr int64_t kJudgeSamples = 16, kJudgeSamplesMax = 64;
+constexpr int64_t kJudgeSamples = 16, kJudgeSamplesMax = 32;
 constexpr int64_t kJudgeMacs = int64_t{1} << 33;
 constexpr int64_t kRankSamples = 4;
 // A model with less has suffered visibly: some of its nodes return to float, one in kNodesPerFloat

@@ -16,7 +16,7 @@ FAULTS = 111
 
 def listed(build):
     text = subprocess.run(["ctest", "--test-dir", build, "-N"], capture_output=True, text=True, check=True).stdout
-    return re.findall(r"^ *Test +#\d+: (.+?)$", text, re.M)
+    return re.findall(r"^ *Test +#\d+: (\S+)", text, re.M)
 
 
 def main():
