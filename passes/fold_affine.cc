@@ -233,11 +233,11 @@ std::vector<FoldNote> FoldBias(Model& model, const std::function<bool(const Node
   return FoldAll(model, "Add", FindBias, keep);
 }
 
-void FoldAlpha(Model& model) {
+void FoldAlpha(Model& model, const std::function<bool(const Node&)>& keep) {
   const GraphIndex index(model.graph);
   FreshNames names(model);
   for (Node& node : model.graph.nodes) {
-    if (node.op_type != "Gemm" || node.Float("alpha", 1) == 1) continue;
+    if (node.op_type != "Gemm" || node.Float("alpha", 1) == 1 || keep(node)) continue;
     const Tensor* weight = ConstantOf(model.graph, index, node.inputs[1], model.ir_version);
     if (weight == nullptr || weight->dtype() != DType::kFloat32) continue;
     std::vector<float> scaled = ToFloat(*weight);

@@ -26,6 +26,6 @@ std::vector<FoldNote> FoldBatchNorm(Model& model, const std::function<bool(const
 std::vector<FoldNote> FoldBias(Model& model, const std::function<bool(const Node&)>& keep);
 
 // alpha of a Gemm moves into its weight: y = (alpha A) B.
-void FoldAlpha(Model& model);
+void FoldAlpha(Model& model, const std::function<bool(const Node&)>& keep);
 
 }  // namespace pared

@@ -42,6 +42,7 @@ Model Fold(Model model, const Options& options, PassContext& context) {
 }  // namespace
 
 extern const PassInfo kFoldBatchNorm = DefinePass<Options, Fold>(
-    "fold_batch_norm", "Folds BatchNormalization into the convolution before it.");
+    "fold_batch_norm", "Folds BatchNormalization into the convolution before it.",
+    [](const Json&) { return false; }, 2);
 
 }  // namespace pared

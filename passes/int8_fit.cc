@@ -92,7 +92,7 @@ class Fitter {
     for (int64_t row = 0; row < rows; ++row) {
       scales.push_back(ScaleOf(site, rounded, site.layout.Index(request.group, row, 0)));
     }
-    const auto codes = RoundSecondOrder({&s, &best, &scales, 127, kDamping});
+    const auto codes = RoundSecondOrder({&s, &best, &scales, nearest_.code_max, kDamping});
     if (!codes) return false;
     for (int64_t row = 0; row < rows; ++row) {
       double loss = s.y_mean[static_cast<size_t>(row)];

@@ -284,7 +284,8 @@ Int8Rewrite RewriteInt8(const Int8ChoiceContext& context, const Int8Choice& choi
                         const Calibration& calibration, const Int8Settings& settings) {
   Rewriter rewriter(context, choice, settings);
   Model model = rewriter.Run(calibration);
-  return {std::move(model), rewriter.RangesReport(), rewriter.WeightsByOutput(), rewriter.params()};
+  return {std::move(model), settings.code_max(), rewriter.RangesReport(),
+          rewriter.WeightsByOutput(), rewriter.params()};
 }
 
 }  // namespace pared

@@ -169,7 +169,7 @@ void Prepare(Model& model, const Exclusions& exclusions, Json& report) {
       if (note.reason.empty()) report["folded"].push_back(note.node);
     }
   }
-  FoldAlpha(model);
+  FoldAlpha(model, keep);
 }
 
 // A float model and what of it becomes INT8. Pointers lead into `model`, so it stays where it is.
@@ -485,6 +485,6 @@ Model Quantize(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; });
+    [](const Json&) { return true; }, 2);
 
 }  // namespace pared

@@ -133,6 +133,25 @@ TEST(QuantizeInt8, SecondOrderRoundingBeatsTheNearestCodes) {
             out.report.at("rounding").at("nearest_sqnr_db").get<double>());
 }
 
+// The first input is twice the second: code 64 would make up for what the first weight loses.
+TEST(QuantizeInt8, SecondOrderRoundingKeepsToTheReducedRange) {
+  const Model in = ModelFromText(R"(g (float[32,1] x) => (float[32,1] y)
+    <float[1,2] mix = {2,1}, float[2,1] w = {0.4,63}>
+    { [mixed] n = MatMul(x, mix) y = MatMul(n, w) })");
+  const PassResult out = Quantize(
+      in, {{"exclude", Json::array({"mixed"})}, {"rounding", "auto"}, {"reduce_range", true}});
+  EXPECT_THAT(Elements(out.model, "w_quantized"), ElementsAre(0, 63));
+}
+
+TEST(QuantizeInt8, AnExcludedGemmKeepsItsAlpha) {
+  const Model in = ModelFromText(R"(g (float[1,2] x) => (float[1,2] y)
+    <float[2,2] w = {1,2,3,4}, float[2,2] v = {1,0,0,1}>
+    { [kept] h = Gemm <alpha = 0.5> (x, w) y = MatMul(h, v) })");
+  const PassResult out = Quantize(in, {{"exclude", {"kept"}}});
+  EXPECT_FLOAT_EQ(NodeOf(out.model, "Gemm")->Float("alpha", 1), 0.5f);
+  EXPECT_THAT(Elements(out.model, "w"), ElementsAre(1, 2, 3, 4));
+}
+
 TEST(QuantizeInt8, QuantizesBetweenConvolutionsAndNotBehindTheLast) {
   const Model in = ModelFromText(R"(g (float[1,1,3,3] x) => (float[1,1,3,3] y)
     <float[1,1,1,1] v = {0.5}, float[1] b = {0.25}, float[1,1,1,1] w = {2}>
