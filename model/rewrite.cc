@@ -5,6 +5,8 @@
 namespace pared {
 namespace {
 
+constexpr int32_t kIntAttribute = 2;  // AttributeProto.AttributeType
+
 bool Captures(const Graph& graph, const std::string& name) {
   for (const std::string& captured : CapturedNames(graph)) {
     if (captured == name) return true;
@@ -106,6 +108,26 @@ std::string FreshNames::Make(const std::string& base) {
     std::string name = base + "_" + std::to_string(++number);
     if (taken_.insert(name).second) return name;
   }
+}
+
+Node MakeNode(const std::string& op_type, std::vector<std::string> inputs, std::string output,
+              FreshNames& names) {
+  Node node;
+  node.op_type = op_type;
+  node.name = names.Make(output + "_" + op_type);
+  node.inputs = std::move(inputs);
+  node.outputs = {std::move(output)};
+  return node;
+}
+
+Node MakeCast(const std::string& from, const std::string& to, DType dtype, FreshNames& names) {
+  Node cast;
+  cast.name = names.Make(to + "_cast");
+  cast.op_type = "Cast";
+  cast.inputs = {from};
+  cast.outputs = {to};
+  cast.attributes.set("to", {kIntAttribute, static_cast<int64_t>(dtype), "", ""});
+  return cast;
 }
 
 void ReplaceUses(Graph& graph, const std::string& from, const std::string& to) {

@@ -24,6 +24,11 @@ class FreshNames {
   std::unordered_map<std::string, int64_t> next_;  // the last number tried of each base
 };
 
+// A node of one output, called after it and the operator.
+Node MakeNode(const std::string& op_type, std::vector<std::string> inputs, std::string output,
+              FreshNames& names);
+Node MakeCast(const std::string& from, const std::string& to, DType dtype, FreshNames& names);
+
 // Lets every reader of `from` (nodes, also within subgraphs, but not the graph's outputs) read
 // `to`.
 void ReplaceUses(Graph& graph, const std::string& from, const std::string& to);

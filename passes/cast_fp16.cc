@@ -57,16 +57,6 @@ Tensor ToHalf(const Tensor& tensor) {
   return Tensor::Make<Float16>(tensor.shape(), std::move(values));
 }
 
-Node MakeCast(const std::string& from, const std::string& to, DType dtype, FreshNames& names) {
-  Node cast;
-  cast.name = names.Make(to + "_cast");
-  cast.op_type = "Cast";
-  cast.inputs = {from};
-  cast.outputs = {to};
-  cast.attributes.set("to", {2, static_cast<int64_t>(dtype), "", ""});
-  return cast;
-}
-
 bool IsAmong(const std::vector<ValueInfo>& values, const std::string& name) {
   for (const ValueInfo& value : values) {
     if (value.name == name) return true;

@@ -61,20 +61,20 @@ class Fitter {
 
   void FitSite(const LayerStream& stream, const WeightSite& site, size_t at) {
     const Node& node = model_.graph.nodes[at];
-    const QuantizedWeight& rounded = nearest_.weights.at(node.outputs[0]);
-    FittedWeight fitted{rounded.codes, {}};
+    const WeightScales& scales = nearest_.scales.at(node.outputs[0]);
+    FittedWeight fitted{std::vector<int8_t>(static_cast<size_t>(site.stored.count())), {}};
     const bool has_bias = HasBias(node);
     for (int64_t group = 0; group < site.layout.groups; ++group) {
-      if (!FitGroup(stream, {&site, group, has_bias}, rounded, fitted)) return;
+      if (!FitGroup(stream, {&site, group, has_bias}, scales, fitted)) return;
     }
-    Edit(site, rounded, fitted.codes);
+    Edit(site, scales, fitted.codes);
     if (has_bias) ShiftBias(fitted.mean_loss, at);
     fitted_.emplace(node.outputs[0], std::move(fitted));
   }
 
   // False: the group's input is constant, or its Hessian has no factors.
   bool FitGroup(const LayerStream& stream, const StatisticsRequest& request,
-                const QuantizedWeight& rounded, FittedWeight& fitted) const {
+                const WeightScales& weight_scales, FittedWeight& fitted) const {
     const WeightSite& site = *request.site;
     const int64_t k = site.layout.k, rows = site.layout.rows;
     const ColumnsRequest wanted = {&site, request.group, std::clamp(k, kColumnsMin, kColumnsMax), 1,
@@ -90,7 +90,7 @@ class Fitter {
     const std::vector<float> best = SolveMasked({&s, &original, kDamping, kSteps}, zero, original);
     std::vector<float> scales;
     for (int64_t row = 0; row < rows; ++row) {
-      scales.push_back(ScaleOf(site, rounded, site.layout.Index(request.group, row, 0)));
+      scales.push_back(weight_scales.At(site.shape, site.layout.Index(request.group, row, 0)));
     }
     const auto codes = RoundSecondOrder({&s, &best, &scales, nearest_.code_max, kDamping});
     if (!codes) return false;
@@ -120,18 +120,12 @@ class Fitter {
     }
   }
 
-  static float ScaleOf(const WeightSite& site, const QuantizedWeight& weight, int64_t viewed) {
-    const int64_t channel = weight.axis ? ChannelOf(site.shape, *weight.axis, viewed) : 0;
-    return weight.scales[static_cast<size_t>(channel)];
-  }
-
-  void Edit(const WeightSite& site, const QuantizedWeight& rounded,
-            const std::vector<int8_t>& codes) {
+  void Edit(const WeightSite& site, const WeightScales& scales, const std::vector<int8_t>& codes) {
     std::vector<float> stored(codes.size());
     for (size_t i = 0; i < codes.size(); ++i) {
       const int64_t viewed = static_cast<int64_t>(i);
       stored[static_cast<size_t>(site.StoredIndex(viewed))] =
-          static_cast<float>(codes[i]) * ScaleOf(site, rounded, viewed);
+          static_cast<float>(codes[i]) * scales.At(site.shape, viewed);
     }
     ReplaceConstants(edited_, {{{&edited_.graph, site.root.second},
                                 Tensor::Make(site.stored.shape(), std::move(stored))}});

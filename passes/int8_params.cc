@@ -218,6 +218,10 @@ int64_t ChannelOf(const Shape& shape, int64_t axis, int64_t viewed) {
   return viewed / inner % shape[static_cast<size_t>(axis)];
 }
 
+float WeightScales::At(const Shape& shape, int64_t viewed) const {
+  return scales[axis ? static_cast<size_t>(ChannelOf(shape, *axis, viewed)) : 0];
+}
+
 QuantizedWeight QuantizeWeight(const WeightSite& site, const WeightOptions& options) {
   const std::vector<float> elements = ViewedElements(site);
   QuantizedWeight weight;
@@ -235,11 +239,8 @@ QuantizedWeight QuantizeWeight(const WeightSite& site, const WeightOptions& opti
   const float code_max = static_cast<float>(options.code_max);
   weight.codes.reserve(elements.size());
   for (size_t i = 0; i < elements.size(); ++i) {
-    const size_t channel =
-        weight.axis
-            ? static_cast<size_t>(ChannelOf(site.shape, *weight.axis, static_cast<int64_t>(i)))
-            : 0;
-    const float code = std::nearbyint(elements[i] / weight.scales[channel]);
+    const float scale = weight.At(site.shape, static_cast<int64_t>(i));
+    const float code = std::nearbyint(elements[i] / scale);
     weight.codes.push_back(static_cast<int8_t>(std::clamp(code, -code_max, code_max)));
   }
   return weight;
@@ -264,10 +265,8 @@ std::vector<double> MeanLoss(const WeightSite& site, const QuantizedWeight& weig
         const size_t element = static_cast<size_t>(at);
         const size_t channel = static_cast<size_t>(group * (layout.k / window) + k / window);
         if (channel >= input.sums.size()) return {};
-        const size_t scale =
-            weight.axis ? static_cast<size_t>(ChannelOf(site.shape, *weight.axis, at)) : 0;
-        const double kept =
-            static_cast<double>(weight.codes[element]) * static_cast<double>(weight.scales[scale]);
+        const double kept = static_cast<double>(weight.codes[element]) *
+                            static_cast<double>(weight.At(site.shape, at));
         const double mean = input.sums[channel] / static_cast<double>(input.count);
         sum += (static_cast<double>(elements[element]) - kept) * mean;
       }

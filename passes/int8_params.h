@@ -49,10 +49,16 @@ std::optional<int64_t> ChannelAxis(const WeightSite& site);
 // The elements in the order of the node's view.
 std::vector<float> ViewedElements(const WeightSite& site);
 
-struct QuantizedWeight {
-  std::vector<int8_t> codes;
+struct WeightScales {
   std::vector<float> scales;    // one, or one a channel
   std::optional<int64_t> axis;  // nullopt: one scale for all
+
+  // Of the element at `viewed` of a weight of this shape.
+  float At(const Shape& shape, int64_t viewed) const;
+};
+
+struct QuantizedWeight : WeightScales {
+  std::vector<int8_t> codes;
 };
 
 struct WeightOptions {

@@ -51,12 +51,12 @@ class Rewriter {
     return out;
   }
 
-  std::map<std::string, QuantizedWeight> WeightsByOutput() const {
-    std::map<std::string, QuantizedWeight> weights;
+  std::map<std::string, WeightScales> ScalesByOutput() const {
+    std::map<std::string, WeightScales> scales;
     for (const auto& [node, site] : choice_.weights) {
-      weights.emplace(node->outputs[0], weights_.at(KeyOf(*site)).weight);
+      scales.emplace(node->outputs[0], weights_.at(KeyOf(*site)).weight);
     }
-    return weights;
+    return scales;
   }
   const std::unordered_map<std::string, ActivationParams>& params() const { return params_; }
 
@@ -155,15 +155,6 @@ class Rewriter {
     graph.initializers.set(name, {std::move(tensor), ""});
   }
 
-  Node MakeNode(const std::string& op_type, std::vector<std::string> inputs, std::string output) {
-    Node node;
-    node.op_type = op_type;
-    node.name = names_.Make(output + "_" + op_type);
-    node.inputs = std::move(inputs);
-    node.outputs = {std::move(output)};
-    return node;
-  }
-
   void QuantizeValue(const std::string& value, Graph& graph) {
     const auto params = params_.find(value);
     if (params == params_.end()) return;
@@ -172,9 +163,9 @@ class Rewriter {
     const std::string codes = names_.Make(value + "_quantized");
     AddInitializer(graph, scale, Tensor::Scalar<float>(params->second.scale));
     AddInitializer(graph, zero_point, Tensor::Scalar<uint8_t>(params->second.zero_point));
-    graph.nodes.push_back(MakeNode("QuantizeLinear", {value, scale, zero_point}, codes));
+    graph.nodes.push_back(MakeNode("QuantizeLinear", {value, scale, zero_point}, codes, names_));
     graph.nodes.push_back(
-        MakeNode("DequantizeLinear", {codes, scale, zero_point}, dequantized_.at(value)));
+        MakeNode("DequantizeLinear", {codes, scale, zero_point}, dequantized_.at(value), names_));
   }
 
   void QuantizeNode(const Node& original, Node& node, const Calibration& calibration,
@@ -183,8 +174,8 @@ class Rewriter {
     StoredWeight& stored = weights_.at(KeyOf(site));
     WriteWeight(site, stored, graph);
     const std::string name = names_.Make(original.inputs[site.input] + "_dequantized");
-    Node dequantize =
-        MakeNode("DequantizeLinear", {stored.codes, stored.scales, stored.zero_points}, name);
+    Node dequantize = MakeNode("DequantizeLinear",
+                               {stored.codes, stored.scales, stored.zero_points}, name, names_);
     if (stored.weight.axis) dequantize.attributes.set("axis", {2, *stored.weight.axis, "", ""});
     graph.nodes.push_back(std::move(dequantize));
     node.inputs[site.input] = name;
@@ -245,7 +236,8 @@ class Rewriter {
                    Tensor::Make<int32_t>(scale_shape, std::vector<int32_t>(scales.size(), 0)));
     AddInitializer(graph, codes_name, Tensor::Make<int32_t>(shape, std::move(codes)));
     AddInitializer(graph, scale_name, Tensor::Make<float>(scale_shape, std::move(scales)));
-    Node dequantize = MakeNode("DequantizeLinear", {codes_name, scale_name, zero_name}, name);
+    Node dequantize =
+        MakeNode("DequantizeLinear", {codes_name, scale_name, zero_name}, name, names_);
     if (weight.axis) dequantize.attributes.set("axis", {2, int64_t{0}, "", ""});
     graph.nodes.push_back(std::move(dequantize));
     return name;
@@ -284,8 +276,8 @@ Int8Rewrite RewriteInt8(const Int8ChoiceContext& context, const Int8Choice& choi
                         const Calibration& calibration, const Int8Settings& settings) {
   Rewriter rewriter(context, choice, settings);
   Model model = rewriter.Run(calibration);
-  return {std::move(model), settings.code_max(), rewriter.RangesReport(),
-          rewriter.WeightsByOutput(), rewriter.params()};
+  return {std::move(model), settings.code_max(), rewriter.RangesReport(), rewriter.ScalesByOutput(),
+          rewriter.params()};
 }
 
 }  // namespace pared

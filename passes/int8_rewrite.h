@@ -28,9 +28,9 @@ struct Int8Settings {
 
 struct Int8Rewrite {
   Model model;
-  int32_t code_max = 127;                          // of the weights
-  Json ranges;                                     // value to {"min", "max", "scale"}
-  std::map<std::string, QuantizedWeight> weights;  // by the node's first output
+  int32_t code_max = 127;                      // of the weights
+  Json ranges;                                 // value to {"min", "max", "scale"}
+  std::map<std::string, WeightScales> scales;  // of weights, by the node's first output
   std::unordered_map<std::string, ActivationParams> params;
 };
 

@@ -46,15 +46,11 @@ class Smoother {
                           Graph& graph) {
     std::vector<float> inverse;
     for (const float factor : factors) inverse.push_back(1 / factor);
-    Node node;
-    node.op_type = "Mul";
     const std::string result = names_.Make(value + "_smoothed");
-    node.name = names_.Make(result + "_Mul");
-    node.inputs = {value, names_.Make(value + "_smoothing")};
-    node.outputs = {result};
+    const std::string factor = names_.Make(value + "_smoothing");
+    graph.nodes.push_back(MakeNode("Mul", {value, factor}, result, names_));
     const Shape shape = {std::ssize(inverse)};
-    graph.initializers.set(node.inputs[1], {Tensor::Make<float>(shape, std::move(inverse)), ""});
-    graph.nodes.push_back(std::move(node));
+    graph.initializers.set(factor, {Tensor::Make<float>(shape, std::move(inverse)), ""});
     return result;
   }
 

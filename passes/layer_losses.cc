@@ -254,13 +254,8 @@ class LossMeter {
   double SavedShare(const LayerLoss& layer, const std::vector<bool>& zero, double sparsity) const {
     if (request_.budget != Budget::kLatency) return sparsity;
     const MatrixLayout& layout = layer.site->layout;
-    std::vector<int8_t> codes;
-    for (int64_t row = 0; row < layout.rows; ++row) {
-      for (int64_t k = 0; k < layout.k; ++k) {
-        const int64_t at = layer.site->StoredIndex(layout.Index(0, row, k));
-        codes.push_back(zero[static_cast<size_t>(at)] ? 0 : 1);
-      }
-    }
+    std::vector<int8_t> codes(static_cast<size_t>(layout.rows * layout.k));
+    ForEachWeight(*layer.site, 0, [&](size_t at, size_t in) { codes[at] = zero[in] ? 0 : 1; });
     const GemmPrediction gains =
         PredictGemm({.m = layout.rows, .k = layout.k, .values = codes, .epilogue = {}});
     const double best = std::max({1.0, gains.sparse_1x1, gains.sparse_2x1, gains.sparse_4x1});

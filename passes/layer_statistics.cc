@@ -4,6 +4,7 @@
 #include <tbb/parallel_for.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/gemm_f32.h"
 
@@ -53,17 +54,15 @@ std::string WhyNoStatistics(const WeightSite& site) {
 }
 
 std::vector<float> GroupWeight(const WeightSite& site, int64_t group) {
-  const MatrixLayout& layout = site.layout;
   const std::span<const float> stored = site.stored.data<float>();
-  std::vector<float> weight;
-  weight.reserve(static_cast<size_t>(layout.rows * layout.k));
-  for (int64_t row = 0; row < layout.rows; ++row) {
-    for (int64_t k = 0; k < layout.k; ++k) {
-      const int64_t at = site.StoredIndex(layout.Index(group, row, k));
-      weight.push_back(stored[static_cast<size_t>(at)]);
-    }
-  }
+  std::vector<float> weight(static_cast<size_t>(site.layout.rows * site.layout.k));
+  ForEachWeight(site, group, [&](size_t at, size_t in) { weight[at] = stored[in]; });
   return weight;
+}
+
+double SqnrDb(double signal, double noise) {
+  constexpr double kMost = 200;
+  return noise > 0 && signal > 0 ? std::min(kMost, 10 * std::log10(signal / noise)) : kMost;
 }
 
 std::vector<float> Multiply(const Product& product, const std::vector<float>& a,

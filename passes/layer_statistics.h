@@ -26,7 +26,20 @@ struct LayerStatistics {
 // Why no statistics can be taken at this site; empty: they can.
 std::string WhyNoStatistics(const WeightSite& site);
 
-// The weight of one group as [rows][k], and back into the stored tensor.
+// Calls `visit(at, stored)` for every weight of one group: its place in [rows][k], and in the
+// stored tensor.
+template <class Visit>
+void ForEachWeight(const WeightSite& site, int64_t group, Visit visit) {
+  const MatrixLayout& layout = site.layout;
+  for (int64_t row = 0; row < layout.rows; ++row) {
+    for (int64_t k = 0; k < layout.k; ++k) {
+      visit(static_cast<size_t>(row * layout.k + k),
+            static_cast<size_t>(site.StoredIndex(layout.Index(group, row, k))));
+    }
+  }
+}
+
+// The weight of one group as [rows][k].
 std::vector<float> GroupWeight(const WeightSite& site, int64_t group);
 
 struct StatisticsRequest {
@@ -46,6 +59,9 @@ LayerStatistics StatisticsOf(LayerColumns columns, const std::vector<float>& wei
 // The statistics of the samples of both, each about its own means (Chan, Golub and LeVeque,
 // Updating formulae and a pairwise algorithm for computing sample variances, 1979).
 LayerStatistics Merge(const LayerStatistics& a, const LayerStatistics& b);
+
+// 200 at most, and where there is no noise or no signal.
+double SqnrDb(double signal, double noise);
 
 // c [m][n] = a [m][k] b [k][n], row-major, with the process's fastest float kernels. The result
 // does not depend on the number of threads.

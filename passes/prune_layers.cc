@@ -61,11 +61,6 @@ std::optional<BiasPlace> FindBias(const Model& model, const GraphIndex& index,
       number(&node), 2, "", {channels}, std::vector<float>(static_cast<size_t>(channels), 0.0f)};
 }
 
-double Decibels(double signal, double error) {
-  constexpr double kMost = 200;
-  return error > 0 && signal > 0 ? std::min(kMost, 10 * std::log10(signal / error)) : kMost;
-}
-
 class Rebuilder {
  public:
   Rebuilder(const Model& original, const PruneRequest& request, const PruneMethod& method,
@@ -173,7 +168,7 @@ class Rebuilder {
       }
       const std::vector<float> original = GroupWeight(site, group);
       std::vector<bool> mask(original.size());
-      ForEach(site, group, [&](size_t at, size_t in) { mask[at] = zero[in]; });
+      ForEachWeight(site, group, [&](size_t at, size_t in) { mask[at] = zero[in]; });
       DampingChoice trust;
       if (!ChoosesDamping()) {
         trust.damping = method_.damping;
@@ -183,7 +178,7 @@ class Rebuilder {
       const std::vector<float> weight =
           SolveGroup({&*s, &original, trust.damping}, site, mask, trust);
       std::vector<float> masked = original;
-      ForEach(site, group, [&](size_t at, size_t in) {
+      ForEachWeight(site, group, [&](size_t at, size_t in) {
         if (zero[in]) masked[at] = 0;
         zero[in] = mask[at];
         stored[in] = weight[at];
@@ -197,22 +192,11 @@ class Rebuilder {
       after += SquaredErrorOf(*s, weight);
       if (bias && trust.shifts_bias) ShiftBias(*s, weight, group, bias->values);
     }
-    notes_[&site]["output_sqnr_db_pruned"] = Decibels(signal, before);
-    notes_[&site]["output_sqnr_db"] = Decibels(signal, after);
+    notes_[&site]["output_sqnr_db_pruned"] = SqnrDb(signal, before);
+    notes_[&site]["output_sqnr_db"] = SqnrDb(signal, after);
     if (choice != nullptr) choice->zero = zero;
     ReplaceConstants(edited_, {{EditedRef(site.root), Tensor::Make(site.stored.shape(), stored)}});
     if (bias) PutBias(*bias, site);
-  }
-
-  template <class Visit>
-  static void ForEach(const WeightSite& site, int64_t group, Visit visit) {
-    const MatrixLayout& layout = site.layout;
-    for (int64_t row = 0; row < layout.rows; ++row) {
-      for (int64_t k = 0; k < layout.k; ++k) {
-        visit(static_cast<size_t>(row * layout.k + k),
-              static_cast<size_t>(site.StoredIndex(layout.Index(group, row, k))));
-      }
-    }
   }
 
   // The weight of one group; a second-order method also chooses the mask anew.

@@ -196,19 +196,10 @@ class Quantizer {
     }
   }
 
-  Node MakeNode(const std::string& op_type, std::vector<std::string> inputs, std::string output) {
-    Node node;
-    node.op_type = op_type;
-    node.name = names_.Make(output + "_" + op_type);
-    node.inputs = std::move(inputs);
-    node.outputs = {std::move(output)};
-    return node;
-  }
-
   // Adds a node with an output of its own. Returns its name.
   std::string Add(const std::string& op_type, std::vector<std::string> inputs,
                   const std::string& base, Graph& graph) {
-    graph.nodes.push_back(MakeNode(op_type, std::move(inputs), names_.Make(base)));
+    graph.nodes.push_back(MakeNode(op_type, std::move(inputs), names_.Make(base), names_));
     return graph.nodes.back().outputs[0];
   }
 
@@ -222,7 +213,7 @@ class Quantizer {
     if (!q.codes.empty()) return q;
     q = {names_.Make(value + "_quantized"), names_.Make(value + "_scale"),
          names_.Make(value + "_zero_point")};
-    Node node = MakeNode("DynamicQuantizeLinear", {value}, q.codes);
+    Node node = MakeNode("DynamicQuantizeLinear", {value}, q.codes, names_);
     node.outputs = {q.codes, q.scale, q.zero_point};
     graph.nodes.push_back(std::move(node));
     return q;
@@ -242,10 +233,10 @@ class Quantizer {
         Add("Mul", {q.scale, ScaleOf(node, operand, graph)}, output + "_scale", graph);
     const std::string bias = BiasOf(node, site, graph);
     if (bias.empty()) {
-      graph.nodes.push_back(MakeNode("Mul", {real, scale}, output));
+      graph.nodes.push_back(MakeNode("Mul", {real, scale}, output, names_));
     } else {
       const std::string scaled = Add("Mul", {real, scale}, output + "_scaled", graph);
-      graph.nodes.push_back(MakeNode("Add", {scaled, bias}, output));
+      graph.nodes.push_back(MakeNode("Add", {scaled, bias}, output, names_));
     }
   }
 
@@ -280,7 +271,7 @@ class Quantizer {
     const std::string wanted = names_.Make(bias + "_shape");
     graph.initializers.set(
         wanted, {Tensor::Make<int64_t>({std::ssize(shape)}, {shape.begin(), shape.end()}), ""});
-    graph.nodes.push_back(MakeNode("Reshape", {bias, wanted}, name));
+    graph.nodes.push_back(MakeNode("Reshape", {bias, wanted}, name, names_));
     return name;
   }
 

@@ -1,7 +1,6 @@
 #include "passes/round_layers.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 #include "base/error.h"
@@ -14,19 +13,10 @@ namespace {
 
 constexpr int64_t kSamplesMax = 128;
 
-double Decibels(const LayerStatistics& s, double error) {
-  const double signal = std::accumulate(s.y_square.begin(), s.y_square.end(), 0.0);
-  constexpr double kMost = 200;
-  return error > 0 && signal > 0 ? std::min(kMost, 10 * std::log10(signal / error)) : kMost;
-}
-
 // The stored constant with the elements that `weight` [rows][k] stands for.
 Tensor Restored(const WeightSite& site, const std::vector<float>& weight) {
   std::vector<float> stored(weight.size());
-  for (int64_t at = 0; at < std::ssize(weight); ++at) {
-    const int64_t viewed = site.layout.Index(0, at / site.layout.k, at % site.layout.k);
-    stored[static_cast<size_t>(site.StoredIndex(viewed))] = weight[static_cast<size_t>(at)];
-  }
+  ForEachWeight(site, 0, [&](size_t at, size_t in) { stored[in] = weight[at]; });
   return Tensor::Make<float>(site.stored.shape(), std::move(stored));
 }
 
@@ -56,14 +46,15 @@ RoundedLayers RoundLayers(const Model& model, const std::vector<const WeightSite
     BlockMatrix made = RoundToNearest({weight, site->layout.k, 1}, rounding.form);
     const std::optional<LayerStatistics> s = TakeStatistics(stream, {site, 0, false});
     if (s) {
+      const double signal = std::accumulate(s->y_square.begin(), s->y_square.end(), 0.0);
       const double nearest = SquaredErrorOf(*s, made.Decoded());
       const std::vector<float> start = StartOf(*s, weight);
       std::optional<BlockMatrix> better =
           RoundSecondOrder({&*s, &start, rounding.damping}, rounding.form);
       const double error = better ? SquaredErrorOf(*s, better->Decoded()) : nearest;
       report.push_back({{"node", NodeLabel(*site->node)},
-                        {"output_sqnr_db_nearest", Decibels(*s, nearest)},
-                        {"output_sqnr_db", Decibels(*s, std::min(error, nearest))}});
+                        {"output_sqnr_db_nearest", SqnrDb(signal, nearest)},
+                        {"output_sqnr_db", SqnrDb(signal, std::min(error, nearest))}});
       if (error < nearest) {
         made = std::move(*better);
         rounded[site->root] = made;

@@ -7,8 +7,6 @@
 namespace pared {
 namespace {
 
-constexpr int32_t kIntType = 2;  // AttributeProto.AttributeType
-
 bool Names(const std::vector<std::string>& list, const std::string& name) {
   return std::ranges::find(list, name) != list.end();
 }
@@ -144,16 +142,6 @@ void ImportDomain(Model& model, const std::string& domain, int64_t version) {
   if (model.Opset(domain) != 0) return;
   model.opsets.emplace_back(domain, version);
   if (!model.opset_unknown.empty()) model.opset_unknown.emplace_back();
-}
-
-Node MakeCast(const std::string& from, const std::string& to, DType dtype, FreshNames& names) {
-  Node cast;
-  cast.name = names.Make(to + "_cast");
-  cast.op_type = "Cast";
-  cast.inputs = {from};
-  cast.outputs = {to};
-  cast.attributes.set("to", {kIntType, static_cast<int64_t>(dtype), "", ""});
-  return cast;
 }
 
 void AddLookup(Node node, const TableCodes& table, Graph& graph, FreshNames& names) {

@@ -51,6 +51,4 @@ void AddLookup(Node node, const TableCodes& table, Graph& graph, FreshNames& nam
 // Has the model import version `version` of the domain where it imports none.
 void ImportDomain(Model& model, const std::string& domain, int64_t version);
 
-Node MakeCast(const std::string& from, const std::string& to, DType dtype, FreshNames& names);
-
 }  // namespace pared
