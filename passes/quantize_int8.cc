@@ -100,8 +100,7 @@ void Fields(FieldVisitor& f, Options& o) {
            "would have less than 20 dB; or none do.");
   f.Number("min_sqnr_db", o.min_sqnr_db, {0, 200},
            "As many of the most sensitive nodes return to float as it takes for the worst output "
-           "to have this SQNR on "
-           "calibration samples; 0: keep_float decides.");
+           "to have this SQNR on calibration samples; 0: keep_float decides.");
   f.Integer("max_nodes_float", o.max_nodes_float, {0, 1000000},
             "So many nodes at most return to float; where min_sqnr_db needs more, it is an error.");
   f.Flag("sensitivity", o.sensitivity,

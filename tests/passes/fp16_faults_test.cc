@@ -37,14 +37,7 @@ class Fp16Faults : public ::testing::Test {
   }
   // With float16 rounding after every node that computes in it.
   static double SqnrDb(const Model& reference, const Model& model, const Dataset& data) {
-    const Executor a(reference), b(model);
-    FidelitySums sums;
-    for (int64_t sample = 0; sample < data.sample_count(); ++sample) {
-      const auto want = a.Run(data.Sample(sample, a.inputs()));
-      const auto got = b.Run(data.Sample(sample, b.inputs()));
-      for (size_t i = 0; i < want.size(); ++i) sums.Add(ToFloats(want[i]), ToFloats(got[i]));
-    }
-    return sums.has_nonfinite ? -200 : sums.SqnrDb();
+    return SqnrDbOn(data, reference, model);
   }
   TempDir folder_;
 };

@@ -48,15 +48,7 @@ PassResult Quantize(const Model& model, Json options = Json::object()) {
 
 // On the samples that calibration saw.
 double SqnrDb(const Model& reference, const Model& model) {
-  const Executor a(reference), b(model);
-  const Dataset data = Dataset::Random(a.inputs(), 32, 3);
-  FidelitySums sums;
-  for (int64_t sample = 0; sample < 32; ++sample) {
-    const auto want = a.Run(data.Sample(sample, a.inputs()));
-    const auto got = b.Run(data.Sample(sample, b.inputs()));
-    for (size_t i = 0; i < want.size(); ++i) sums.Add(ToFloats(want[i]), ToFloats(got[i]));
-  }
-  return sums.has_nonfinite ? -200 : sums.SqnrDb();
+  return SqnrDbOn(Dataset::Random(CallerInputs(reference.graph), 32, 3), reference, model);
 }
 
 const Node& NodeAt(const Model& model, const std::string& output) {

@@ -21,15 +21,7 @@ Tensor Normal(Shape shape, uint64_t seed = 21) {
 }
 
 double SqnrDb(const Model& reference, const Model& model) {
-  const Executor a(reference), b(model);
-  const Dataset data = Dataset::Random(a.inputs(), 8, 3);
-  FidelitySums sums;
-  for (int64_t sample = 0; sample < 8; ++sample) {
-    const auto want = a.Run(data.Sample(sample, a.inputs()));
-    const auto got = b.Run(data.Sample(sample, b.inputs()));
-    for (size_t i = 0; i < want.size(); ++i) sums.Add(ToFloats(want[i]), ToFloats(got[i]));
-  }
-  return sums.has_nonfinite ? -200 : sums.SqnrDb();
+  return SqnrDbOn(Dataset::Random(CallerInputs(reference.graph), 8, 3), reference, model);
 }
 
 // Three input channels of one element each: a run of 3, of which 2:4 keeps as many as of 4.
