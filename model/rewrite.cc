@@ -110,6 +110,12 @@ std::string FreshNames::Make(const std::string& base) {
   }
 }
 
+void ImportDomain(Model& model, const std::string& domain, int64_t version) {
+  if (model.Opset(domain) != 0) return;
+  model.opsets.emplace_back(domain, version);
+  if (!model.opset_unknown.empty()) model.opset_unknown.emplace_back();
+}
+
 Node MakeNode(const std::string& op_type, std::vector<std::string> inputs, std::string output,
               FreshNames& names) {
   Node node;

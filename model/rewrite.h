@@ -24,6 +24,9 @@ class FreshNames {
   std::unordered_map<std::string, int64_t> next_;  // the last number tried of each base
 };
 
+// Has the model import version `version` of the domain where it imports none.
+void ImportDomain(Model& model, const std::string& domain, int64_t version);
+
 // A node of one output, called after it and the operator.
 Node MakeNode(const std::string& op_type, std::vector<std::string> inputs, std::string output,
               FreshNames& names);

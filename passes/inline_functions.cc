@@ -1,9 +1,7 @@
 #include "passes/inline_functions.h"
 
 #include <algorithm>
-#include <functional>
 #include <map>
-#include <memory>
 #include <optional>
 
 #include "base/error.h"
@@ -81,13 +79,9 @@ class Inliner {
     if (found == functions_.end()) return nullptr;
     const Function& function = *found->second;
     for (const auto& [domain, version] : function.opsets) {
-      const int64_t imported = model_.Opset(Normalized(domain));
+      ImportDomain(model_, domain, version);
+      const int64_t imported = model_.Opset(domain);
       if (imported == version) continue;
-      if (imported == 0) {
-        model_.opsets.emplace_back(domain, version);
-        if (!model_.opset_unknown.empty()) model_.opset_unknown.emplace_back();
-        continue;
-      }
       kept_.emplace(&function, "in function " + function.name + ", which imports opset " +
                                    std::to_string(version) + " where the model has " +
                                    std::to_string(imported));
@@ -184,22 +178,6 @@ class Inliner {
   std::string Fresh(const std::string& name, Renames& renames) {
     if (name.empty()) return name;
     return renames[name] = names_.Make(name);
-  }
-
-  static void EditSubgraphs(Node& node, const std::function<void(Graph&)>& edit) {
-    const Attributes before = node.attributes;
-    for (const auto& [name, unused] : before) {
-      auto& value = node.attributes.find(name)->value;
-      const auto edited = [&](const GraphPtr& graph) {
-        auto copy = std::make_shared<Graph>(*graph);
-        edit(*copy);
-        return copy;
-      };
-      if (GraphPtr* one = std::get_if<GraphPtr>(&value)) *one = edited(*one);
-      if (auto* many = std::get_if<std::vector<GraphPtr>>(&value)) {
-        for (GraphPtr& graph : *many) graph = edited(graph);
-      }
-    }
   }
 
   Model& model_;

@@ -26,18 +26,10 @@ size_t Distance(const std::string& sought, const std::string& name) {
   return holds ? edits : edits + 2 * kComparedLength;
 }
 
-GraphPtr EditCopy(const GraphPtr& graph, const std::function<void(Graph&)>& visit) {
+GraphPtr EditCopy(const GraphPtr& graph, const std::function<void(Graph&)>& edit) {
   std::shared_ptr<Graph> copy = std::make_shared<Graph>(*graph);
-  EditGraphs(*copy, visit);
+  edit(*copy);
   return copy;
-}
-
-void EditAttribute(Attribute& attribute, const std::function<void(Graph&)>& visit) {
-  if (GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) {
-    *one = EditCopy(*one, visit);
-  } else if (auto* many = std::get_if<std::vector<GraphPtr>>(&attribute.value)) {
-    for (GraphPtr& graph : *many) graph = EditCopy(graph, visit);
-  }
 }
 
 // A reference with its pattern compiled once.
@@ -95,12 +87,21 @@ void ForEachNode(const Graph& graph, const std::function<void(const Node&)>& vis
   }
 }
 
+void EditSubgraphs(Node& node, const std::function<void(Graph&)>& edit) {
+  for (const auto& [name, unused] : Attributes(node.attributes)) {
+    auto& value = node.attributes.find(name)->value;
+    if (GraphPtr* one = std::get_if<GraphPtr>(&value)) {
+      *one = EditCopy(*one, edit);
+    } else if (auto* many = std::get_if<std::vector<GraphPtr>>(&value)) {
+      for (GraphPtr& graph : *many) graph = EditCopy(graph, edit);
+    }
+  }
+}
+
 void EditGraphs(Graph& graph, const std::function<void(Graph&)>& visit) {
   visit(graph);
   for (Node& node : graph.nodes) {
-    for (const auto& [name, unused] : Attributes(node.attributes)) {
-      EditAttribute(*node.attributes.find(name), visit);
-    }
+    EditSubgraphs(node, [&](Graph& inner) { EditGraphs(inner, visit); });
   }
 }
 

@@ -138,12 +138,6 @@ void EditBeside(Model& model, const Graph& original,
   EditGraphs(model.graph, [&](Graph& graph) { visit(*originals.at(at++), graph); });
 }
 
-void ImportDomain(Model& model, const std::string& domain, int64_t version) {
-  if (model.Opset(domain) != 0) return;
-  model.opsets.emplace_back(domain, version);
-  if (!model.opset_unknown.empty()) model.opset_unknown.emplace_back();
-}
-
 void AddLookup(Node node, const TableCodes& table, Graph& graph, FreshNames& names) {
   const std::string output = node.outputs[0];
   Node scale = node, product;

@@ -48,7 +48,4 @@ struct TableCodes {
 };
 void AddLookup(Node node, const TableCodes& table, Graph& graph, FreshNames& names);
 
-// Has the model import version `version` of the domain where it imports none.
-void ImportDomain(Model& model, const std::string& domain, int64_t version);
-
 }  // namespace pared
