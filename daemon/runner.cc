@@ -416,7 +416,7 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
     search.emplace(store_, artifacts_, job.id, WorkPlace{spec, model, folder.path()});
 
   Listener listener(store_, job.id, search ? &*search : nullptr,
-                    Estimate(spec, HistoryOf(store_, spec.model, model)));
+                    Estimate(spec, search ? StepHistory() : HistoryOf(store_, spec.model, model)));
   Watch watch(store_, job.id, limits, stop);
   std::optional<Child> child;
   bool was_killed = false;

@@ -76,10 +76,7 @@ std::vector<Worth> Search::Worths() const {
 }
 
 std::optional<SearchCandidate> Search::Next() const {
-  if (candidate_count() >= spec_.budget.candidates) return std::nullopt;
-  if (spec_.budget.seconds > 0 && seconds_ >= static_cast<double>(spec_.budget.seconds)) {
-    return std::nullopt;
-  }
+  if (!BudgetUsed().empty()) return std::nullopt;
   const std::vector<Worth> worths = Worths();
   std::vector<Tried> tried;
   for (size_t i = 0; i < candidates_.size(); ++i) {
@@ -98,14 +95,19 @@ std::optional<SearchCandidate> Search::Next() const {
                           {"why", proposal->why}}};
 }
 
-std::string Search::WhyEnded() const {
+std::string Search::BudgetUsed() const {
   if (candidate_count() >= spec_.budget.candidates) {
     return "its budget of " + std::to_string(spec_.budget.candidates) + " candidates is used up";
   }
   if (spec_.budget.seconds > 0 && seconds_ >= static_cast<double>(spec_.budget.seconds)) {
     return "its budget of " + std::to_string(spec_.budget.seconds) + " s is used up";
   }
-  return Next() ? "" : "every candidate has been tried";
+  return "";
+}
+
+std::string Search::WhyEnded() const {
+  const std::string used = BudgetUsed();
+  return !used.empty() || Next() ? used : "every candidate has been tried";
 }
 
 void Search::CheckMetrics() const {

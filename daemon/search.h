@@ -55,6 +55,7 @@ class Search {
   Verdict Judge() const;
 
  private:
+  std::string BudgetUsed() const;  // in words; empty: there is some left
   Json EntryOf(size_t candidate) const;
   std::vector<Worth> Worths() const;
   MetricValues ValuesOf(const SearchRun& run) const;

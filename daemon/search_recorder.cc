@@ -84,12 +84,8 @@ void SearchRecorder::End(const std::string& why) {
 Json SearchRecorder::FinalProgress() const {
   const Json status = search_.Status();
   const Json& best = status.at("best");
-  return {{"step", "ended"},
-          {"fraction", 1},
-          {"chains_ended", search_.candidate_count()},
-          {"chains", search_.candidate_count()},
-          {"best", best.is_null() ? Json() : best.at("chain")},
-          {"degraded", Json::array()}};
+  return EndedProgress(search_.candidate_count(), best.is_null() ? Json() : best.at("chain"),
+                       Json::array());
 }
 
 }  // namespace pared

@@ -51,6 +51,16 @@ Verdict JudgeRuns(const std::vector<RunRecord>& runs) {
   return {JobState::kFailed, JobError(*degraded)};
 }
 
+Json EndedProgress(int64_t chains, Json best, Json degraded) {
+  return {{"step", "ended"},
+          {"fraction", 1},
+          {"percent", 100},
+          {"chains_ended", chains},
+          {"chains", chains},
+          {"best", std::move(best)},
+          {"degraded", std::move(degraded)}};
+}
+
 Json FinalProgress(const std::vector<RunRecord>& runs) {
   Json best;
   double least = std::numeric_limits<double>::infinity();
@@ -63,10 +73,7 @@ Json FinalProgress(const std::vector<RunRecord>& runs) {
     least = Cost(run);
     best = run.chain;
   }
-  return {{"step", "ended"},       {"fraction", 1},
-          {"percent", 100},        {"chains_ended", runs.size()},
-          {"chains", runs.size()}, {"best", best},
-          {"degraded", degraded}};
+  return EndedProgress(std::ssize(runs), std::move(best), std::move(degraded));
 }
 
 }  // namespace pared

@@ -18,6 +18,9 @@ struct Verdict {
 // Otherwise succeeded; degraded runs keep their own errors.
 Verdict JudgeRuns(const std::vector<RunRecord>& runs);
 
+// The last progress of a job: of so many chains, "best" and "degraded" as below.
+Json EndedProgress(int64_t chains, Json best, Json degraded);
+
 // The job's last progress line: {"step": "ended", "fraction": 1, "chains", "chains_ended",
 // "best": the fastest chain without an error (the smallest where no latency was measured; the
 // baseline takes part), "degraded": [{"chain", "reason"}, ...]}.

@@ -74,9 +74,14 @@ void SparseLists::Append(const GemmWeights& weights, const SparseFormat& format,
 
 int64_t CountEntries(const GemmWeights& weights, int64_t rows, int64_t group) {
   int64_t entries = 0;
+  std::vector<int8_t> bits(static_cast<size_t>(weights.k));  // of all rows of a block, by k
   for (int64_t row = 0; row < weights.m; row += rows) {
-    int64_t used = 0;
-    for (int64_t k = 0; k < weights.k; ++k) used += IsUsed(weights, row, rows, k) ? 1 : 0;
+    std::ranges::fill(bits, int8_t{0});
+    for (int64_t m = row; m < std::min(row + rows, weights.m); ++m) {
+      const int8_t* values = weights.values.data() + m * weights.k;
+      for (size_t k = 0; k < bits.size(); ++k) bits[k] = static_cast<int8_t>(bits[k] | values[k]);
+    }
+    const int64_t used = weights.k - std::ranges::count(bits, int8_t{0});
     entries += (used + group - 1) / group;
   }
   return entries;

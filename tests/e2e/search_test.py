@@ -76,6 +76,7 @@ class Search(unittest.TestCase):
     def test_bound_met(self):
         job = self.daemon.wait_for_end(self.daemon.submit(spec_of(SMALL)))
         self.assertEqual(job["state"], "succeeded", job["error"])
+        self.assertEqual(job["progress"]["percent"], 100)
         search = job["search"]
         self.assertTrue(search["goal_met"])
         self.assertLessEqual(search["best"]["values"]["top1_drop"], 0.01)

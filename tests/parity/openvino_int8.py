@@ -44,7 +44,7 @@ def main():
         wanted = float_model.run(None, feeds)[-1]
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
-            calibration(folder, root / file, feeds)
+            calibration(folder, feeds)
             out = folder / "out.onnx"
             subprocess.run([sys.argv[1], root / file, out, PASS, folder, "1"], check=True, stdout=subprocess.DEVNULL)
             by_onnxruntime = sqnr_db([wanted], [real_models.session(out).run(None, feeds)[-1]])

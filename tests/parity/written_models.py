@@ -51,7 +51,7 @@ CASES = {
 }
 
 
-def calibration(folder, path, feeds):
+def calibration(folder, feeds):
     """The feeds as a data set; the first axis is the samples'."""
     listing = {}
     for i, (name, values) in enumerate(feeds.items()):
@@ -79,7 +79,7 @@ def check(programs, case, root):
     wanted = float_model.run(None, feeds)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        calibration(folder, root / file, feeds)
+        calibration(folder, feeds)
         out = folder / "out.onnx"
         subprocess.run([programs[0], root / file, out, json.dumps(passes), folder, "1"], check=True,
                        stdout=subprocess.DEVNULL, timeout=500)
