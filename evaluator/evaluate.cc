@@ -12,6 +12,7 @@
 #include "evaluator/metrics.h"
 #include "evaluator/run_samples.h"
 #include "evaluator/scorer.h"
+#include "evaluator/scores.h"
 #include "model/onnx.h"
 
 namespace pared {
@@ -96,6 +97,7 @@ Metrics Summarize(const std::vector<SampleResult>& results, const Scorer* scorer
   const double count = static_cast<double>(results.size());
   Metrics metrics = {
       {"agreement", agreeing / count}, {"sqnr_db", sums.SqnrDb()}, {"cosine", sums.Cosine()}};
+  AddInterval("agreement", agreeing, count, metrics);
   if (scorer != nullptr) metrics.merge(scorer->Summarize());
   if (nonfinite > 0) metrics["nonfinite_samples"] = nonfinite;
   return metrics;

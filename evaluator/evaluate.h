@@ -18,12 +18,11 @@ namespace pared {
 
 // Metric name to value. Names are public: docs/job_spec.md lists them with units.
 //   top1, map50, psnr_db ...  accuracy by the dataset's task (scorer.h, docs/data.md)
-//   agreement                fraction of samples with the float model's arg max
-//   sqnr_db, cosine          the measured output against the float model's, over all samples;
-//   sqnr_db is
-//                            10 log10(sum ref^2 / sum (ref - y)^2), 200 where they are equal
+//   agreement, _low, _high   fraction of samples with the float model's arg max, Wilson's interval
+//   sqnr_db, cosine          the measured output against the float model's, over all samples; SQNR
+//                            is 10 log10(sum ref^2 / sum (ref - y)^2), 200 where they are equal
 //   size_bytes, size_compressed_bytes (zlib level 6 of the file), sparsity (zeros among all
-//   weights) int8_weight_share, int8_mac_share latency_ms_mean, _p50, _p90, _p99, _min,
+//   weights), int8_weight_share, int8_mac_share, latency_ms_mean, _p50, _p90, _p99, _min,
 //   peak_activation_bytes
 using Metrics = std::map<std::string, double>;
 

@@ -44,12 +44,6 @@ namespace {
 
 using Values = std::map<std::string, double>;
 
-void AddInterval(const std::string& name, double hits, double count, Values& values) {
-  const Interval interval = WilsonInterval(hits, count);
-  values[name + "_low"] = interval.low;
-  values[name + "_high"] = interval.high;
-}
-
 // What is kept of each sample until all are in.
 template <class Facts>
 class FactScorer : public Scorer {

@@ -61,6 +61,13 @@ Interval WilsonInterval(double hits, double count) {
   return {std::max(0.0, (center - spread) / scale), std::min(1.0, (center + spread) / scale)};
 }
 
+void AddInterval(const std::string& name, double hits, double count,
+                 std::map<std::string, double>& values) {
+  const Interval interval = WilsonInterval(hits, count);
+  values[name + "_low"] = interval.low;
+  values[name + "_high"] = interval.high;
+}
+
 ClassScores ScoreClasses(std::span<const int64_t> labels, std::span<const int64_t> predictions) {
   const std::map<int64_t, Counts> counts = CountClasses(labels, predictions);
   ClassScores scores;

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace pared {
@@ -17,6 +19,10 @@ struct Interval {
 // succession, and statistical inference, 1927. Unlike the normal one it holds for few samples and
 // shares near 0 and 1.
 Interval WilsonInterval(double hits, double count);
+
+// Sets `name`_low and `name`_high to that interval.
+void AddInterval(const std::string& name, double hits, double count,
+                 std::map<std::string, double>& values);
 
 // Over a confusion of classes; all skip classes that no sample has and no prediction names.
 struct ClassScores {

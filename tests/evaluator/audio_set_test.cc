@@ -12,6 +12,7 @@
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/testing/wav.h"
 
 namespace pared {
 namespace {
@@ -19,34 +20,6 @@ namespace {
 using std::string_literals::operator""s;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-std::string Little(uint64_t value, size_t bytes) {
-  std::string text;
-  for (size_t i = 0; i < bytes; ++i) text += static_cast<char>(value >> (8 * i) & 0xff);
-  return text;
-}
-
-struct Format {
-  uint64_t code = 1;  // 1: PCM, 3: IEEE float
-  uint64_t bits = 16, channels = 1, rate = 8000;
-};
-
-// A RIFF file as the format's specification has it.
-std::string Wav(const Format& format, const std::string& data) {
-  const uint64_t block = format.channels * format.bits / 8;
-  const std::string fmt = Little(format.code, 2) + Little(format.channels, 2) +
-                          Little(format.rate, 4) + Little(format.rate * block, 4) +
-                          Little(block, 2) + Little(format.bits, 2);
-  const std::string body = "WAVEfmt "s + Little(fmt.size(), 4) + fmt + "data" +
-                           Little(data.size(), 4) + data + (data.size() % 2 ? "\0"s : "");
-  return "RIFF" + Little(body.size(), 4) + body;
-}
-
-std::string Pcm16(const std::vector<int>& values) {
-  std::string data;
-  for (const int value : values) data += Little(static_cast<uint64_t>(value), 2);
-  return data;
-}
 
 std::vector<float> Sound(const std::string& wav, Mixing mixing = Mixing::kMean) {
   const auto bytes = std::as_bytes(std::span(wav));

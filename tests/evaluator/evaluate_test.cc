@@ -69,6 +69,9 @@ TEST_F(EvaluateTest, MeasuresAnotherModelAgainstTheReference) {
   const Metrics metrics = EvaluateAccuracy(swapped_, RunReference(identity_, context_), context_);
   EXPECT_EQ(metrics.at("top1"), 0.25);  // only the sample with the wrong label
   EXPECT_EQ(metrics.at("agreement"), 0);
+  EXPECT_EQ(metrics.at("agreement_low"), 0);
+  EXPECT_NEAR(metrics.at("agreement_high"), 3.841458820694124 / 7.841458820694124,
+              1e-12);  // z2 / (n + z2)
   // Sums over (1,2) (5,3) (4,1) (0,7) and (4,2) (6,10) (2,8) (14,0):
   // squares 105 and 420, products 8 + 60 + 16 + 0 = 84, errors 105 + 420 - 2 * 84 = 357.
   EXPECT_NEAR(metrics.at("cosine"), 84.0 / 210.0, 1e-12);
