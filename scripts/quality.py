@@ -67,7 +67,7 @@ def spread(samples, count):
     return [samples[i * len(samples) // count] for i in range(min(count, len(samples)))]
 
 
-def by_onnxruntime(model, calibration, out):
+def by_onnxruntime(model, calibration, out, **options):
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -80,7 +80,7 @@ def by_onnxruntime(model, calibration, out):
 
     prepared = out + ".prepared"
     quant_pre_process(model, prepared, skip_symbolic_shape=True)
-    quantize_static(prepared, out, Reader())
+    quantize_static(prepared, out, Reader(), **options)
 
 
 def by_nncf(model, calibration, out):
