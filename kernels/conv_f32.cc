@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 namespace pared {
 namespace {
 
-// Up to this width, all rows of a depthwise output are summed as one: the columns between them are
-// wasted, but whole vectors work.
-constexpr int64_t kShortRow = 56;
+// A band of a depthwise convolution and its sums: a good part of an L2 cache of 512 KB.
+constexpr int64_t kBandFloats = 48 * 1024;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t Volume(const Extent3& e) { return e[0] * e[1] * e[2]; }
@@ -37,6 +37,8 @@ ConvF32::ConvF32(const ConvF32Options& options, std::span<const float> weights,
   depthwise_ = group_channels == 1 && group_outputs <= 2 && options.groups > 1;
   if (depthwise_) {
     packed_.assign(weights.begin(), weights.end());
+    const bool fills_lanes = options.channels > kernels.lanes / 2;
+    if (fills_lanes && group_outputs == 1 && options.kernel[0] == 1) PackLanes(weights);
     return;
   }
   packed_group_floats_ = PackedLhsFloats(group_outputs, k_, kernels);
@@ -49,6 +51,35 @@ ConvF32::ConvF32(const ConvF32Options& options, std::span<const float> weights,
                            .column_step = 1};
     PackLhs(matrix, kernels, packed_.data() + g * packed_group_floats_);
   }
+}
+
+void ConvF32::PackLanes(std::span<const float> weights) {
+  const int64_t lanes = kernels_.lanes;
+  const int64_t vectors = CeilDiv(options_.channels, lanes);
+  lanes_.assign(static_cast<size_t>(vectors * (k_ + 1) * lanes), 0.0F);
+  for (int64_t c = 0; c < options_.channels; ++c) {
+    float* to = lanes_.data() + c / lanes * (k_ + 1) * lanes + c % lanes;
+    for (int64_t t = 0; t < k_; ++t) to[t * lanes] = weights[static_cast<size_t>(c * k_ + t)];
+    if (!bias_.empty()) to[k_ * lanes] = bias_[static_cast<size_t>(c)];
+  }
+}
+
+void ConvF32::PlanLanes(ConvF32Plan& plan) const {
+  const int64_t taps_y = (options_.kernel[1] - 1) * options_.dilation[1] + 1;
+  const int64_t taps_x = (options_.kernel[2] - 1) * options_.dilation[2] + 1;
+  const int64_t outputs = std::max(plan.out[2], kDepthwiseBlock);
+  plan.row_vectors =
+      std::max(plan.pad[2] + plan.in[2], (outputs - 1) * options_.stride[2] + taps_x);
+  const auto band_floats = [&](int64_t rows) {
+    const int64_t inputs = (rows - 1) * options_.stride[1] + taps_y;
+    const int64_t sums = rows * plan.out[2] + kDepthwiseBlock;
+    return (inputs * plan.row_vectors + sums) * kernels_.lanes;
+  };
+  if (lanes_.empty() || plan.in[0] != 1 || plan.out[0] != 1 || band_floats(1) > kBandFloats) return;
+  const int64_t step = band_floats(2) - band_floats(1);
+  plan.band_rows = std::min(plan.out[1], 1 + (kBandFloats - band_floats(1)) / step);
+  plan.units = CeilDiv(options_.channels, kernels_.lanes);
+  plan.scratch_floats = band_floats(plan.band_rows);
 }
 
 ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& pad,
@@ -88,11 +119,7 @@ ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& 
   if (depthwise_) {
     plan.units = options_.outputs;
     plan.scratch_floats = plan.plane_floats + kTapSlack;
-    const bool is_dense = stride[0] == 1 && stride[1] == 1 && stride[2] == 1 && out[0] == 1;
-    if (is_dense && out[1] > 1 && out[2] <= kShortRow) {
-      plan.joined_floats = (out[1] - 1) * plan.row_floats + out[2];
-      plan.scratch_floats += plan.joined_floats;
-    }
+    PlanLanes(plan);
     return plan;
   }
   const int64_t group_columns = PanelGroup(kernels_) * kernels_.tile_columns;
@@ -146,12 +173,50 @@ void ConvF32::Pad(const ConvF32Plan& plan, const float* x, int64_t begin, int64_
 void ConvF32::RunUnits(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
                        int64_t unit_begin, int64_t unit_end, float* scratch) const noexcept {
   for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
-    if (depthwise_) {
+    if (plan.band_rows > 0) {
+      RunLanes(plan, x, y, addend, unit, scratch);
+    } else if (depthwise_) {
       RunDepthwise(plan, x, y, addend, unit, scratch);
     } else {
       RunTiles(plan, x, y, addend, unit, scratch);
     }
   }
+}
+
+void ConvF32::RunLanes(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
+                       int64_t unit, float* scratch) const noexcept {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const int64_t first = unit * kernels_.lanes;
+  const ActivationF32& activation = options_.activation;
+  const bool clamps = addend == nullptr && activation.kind == ActivationKind::kClamp;
+  DepthwiseF32 planes{.x = x + first * Volume(plan.in),
+                      .y = y + first * plan.pixels,
+                      .weights = lanes_.data() + unit * (k_ + 1) * kernels_.lanes,
+                      .channels = std::min(kernels_.lanes, options_.channels - first),
+                      .in_height = plan.in[1],
+                      .in_width = plan.in[2],
+                      .out_height = plan.out[1],
+                      .out_width = plan.out[2],
+                      .kernel_y = options_.kernel[1],
+                      .kernel_x = options_.kernel[2],
+                      .stride_y = options_.stride[1],
+                      .stride_x = options_.stride[2],
+                      .dilation_y = options_.dilation[1],
+                      .dilation_x = options_.dilation[2],
+                      .pad_y = plan.pad[1],
+                      .pad_x = plan.pad[2],
+                      .row_vectors = plan.row_vectors,
+                      .band_rows = plan.band_rows,
+                      .low = clamps ? activation.alpha : -kInfinity,
+                      .high = clamps ? activation.beta : kInfinity,
+                      .sums = scratch};
+  planes.bias = planes.weights + k_ * kernels_.lanes;
+  planes.band = scratch + (plan.band_rows * plan.out[2] + kDepthwiseBlock) * kernels_.lanes;
+  kernels_.depthwise(planes);
+  if (clamps) return;
+  const int64_t floats = planes.channels * plan.pixels;
+  if (addend != nullptr) kernels_.axpy(addend + first * plan.pixels, 1.0F, planes.y, floats);
+  kernels_.activate(activation, planes.y, floats);
 }
 
 void ConvF32::RunDepthwise(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
@@ -164,22 +229,11 @@ void ConvF32::RunDepthwise(const ConvF32Plan& plan, const float* x, float* y, co
   row.weights = packed_.data() + output * k_;
   row.taps = k_;
   row.bias = bias_.empty() ? 0.0F : bias_[static_cast<size_t>(output)];
-  if (plan.joined_floats > 0) {
-    row.source = scratch;
-    row.y = scratch + plan.plane_floats + kTapSlack;
-    row.count = plan.joined_floats;
+  row.count = plan.out[2];
+  for (int64_t pixel = 0; pixel < plan.pixels; pixel += plan.out[2]) {
+    row.source = scratch + Locate(plan, options_.stride, pixel).source;
+    row.y = out + pixel;
     kernels_.tap_sum_row(row);
-    for (int64_t y_row = 0; y_row < plan.out[1]; ++y_row) {
-      std::memcpy(out + y_row * plan.out[2], row.y + y_row * plan.row_floats,
-                  static_cast<size_t>(plan.out[2]) * sizeof(float));
-    }
-  } else {
-    row.count = plan.out[2];
-    for (int64_t pixel = 0; pixel < plan.pixels; pixel += plan.out[2]) {
-      row.source = scratch + Locate(plan, options_.stride, pixel).source;
-      row.y = out + pixel;
-      kernels_.tap_sum_row(row);
-    }
   }
   if (addend != nullptr) kernels_.axpy(addend + output * plan.pixels, 1.0F, out, plan.pixels);
   kernels_.activate(options_.activation, out, plan.pixels);

@@ -7,7 +7,8 @@
 //   [channel][depth][row][x mod stride][x div stride]
 //
 // so that under every tap the inputs of neighbouring outputs are neighbours. Then
-//   - a depthwise convolution sums its taps row by row, straight from that buffer;
+//   - a depthwise convolution of few channels, or of very wide rows, sums its taps row by row,
+//     straight from that buffer; any other is transposed so that channels fill the vectors;
 //   - any other packs panels of columns (im2col of one tile group and one block of k, in cache) and
 //     multiplies them by the packed weights.
 
@@ -43,7 +44,8 @@ struct ConvF32Plan {
   int64_t pixels = 0;                  // of an output channel
   int64_t units = 0;                   // independent pieces of work
   int64_t column_groups = 0, row_splits = 1;
-  int64_t joined_floats = 0;   // depthwise: of all rows summed as one; 0: row by row
+  int64_t band_rows = 0;       // depthwise by lanes: output rows at a time; 0: row by row
+  int64_t row_vectors = 0;     // the same: of a padded row
   int64_t buffer_floats = 0;   // padded input of all channels; 0: none
   int64_t scratch_floats = 0;  // of one worker
 };
@@ -67,6 +69,10 @@ class ConvF32 {
   bool depthwise() const { return depthwise_; }
 
  private:
+  void PackLanes(std::span<const float> weights);
+  void PlanLanes(ConvF32Plan& plan) const;
+  void RunLanes(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
+                int64_t unit, float* scratch) const noexcept;
   void RunDepthwise(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
                     int64_t output, float* scratch) const noexcept;
   void RunTiles(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
@@ -78,6 +84,7 @@ class ConvF32 {
   bool depthwise_ = false;
   int64_t k_ = 0;              // sums of one output
   std::vector<float> packed_;  // by group; depthwise: as given
+  std::vector<float> lanes_;   // depthwise by lanes: [vector of channels][taps and bias][lanes]
   std::vector<float> bias_;    // empty: none
   int64_t packed_group_floats_ = 0;
 };

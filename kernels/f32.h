@@ -65,6 +65,27 @@ struct TapRowF32 {
   int64_t count = 0;
 };
 
+// A depthwise convolution of `channels` planes, at most `lanes` of the table: channels lie in the
+// lanes of a vector, so that neither narrow planes nor strides leave lanes idle.
+constexpr int64_t kDepthwiseBlock = 8;  // most outputs of a row that are summed at once
+
+struct DepthwiseF32 {
+  const float* x = nullptr;        // [channels][in_height][in_width]
+  float* y = nullptr;              // [channels][out_height][out_width]
+  const float* weights = nullptr;  // [kernel_y][kernel_x][lanes]
+  const float* bias = nullptr;     // [lanes]
+  int64_t channels = 0;
+  int64_t in_height = 0, in_width = 0, out_height = 0, out_width = 0;
+  int64_t kernel_y = 1, kernel_x = 1, stride_y = 1, stride_x = 1, dilation_y = 1, dilation_x = 1;
+  int64_t pad_y = 0, pad_x = 0;
+  int64_t row_vectors = 0;  // of a padded row: what the taps of kDepthwiseBlock outputs reach, too
+  int64_t band_rows = 0;    // output rows at a time
+  float low = 0, high = 0;  // clamp
+  // [input rows of a band][row_vectors][lanes], [band_rows * out_width + kDepthwiseBlock][lanes]
+  float* band = nullptr;
+  float* sums = nullptr;
+};
+
 // Sorts a row by remainder modulo `stride`: the zero-padded row's element x goes to
 // y[x % stride * phase_floats + x / stride].
 struct SplitRowF32 {
@@ -94,11 +115,12 @@ struct PackColumnsF32 {
 };
 
 struct F32Kernels {
-  int64_t tile_rows, tile_columns;
+  int64_t tile_rows, tile_columns, lanes;
   void (*gemm_tile)(const GemmTileF32& tile) noexcept;
   void (*activate)(const ActivationF32& activation, float* x, int64_t count) noexcept;
   void (*tap_sum_row)(const TapRowF32& row) noexcept;
   void (*tap_max_row)(const TapRowF32& row) noexcept;  // weights and bias are not read
+  void (*depthwise)(const DepthwiseF32& planes) noexcept;
   void (*pack_columns)(const PackColumnsF32& pack) noexcept;
   void (*split_row)(const SplitRowF32& row) noexcept;
   void (*softmax)(const float* x, float* y, int64_t count) noexcept;

@@ -72,6 +72,29 @@ inline Vec Even(const float* p) {
   return Vec(_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), 0xD8)));
 }
 
+// Lane i of vector j becomes lane j of vector i.
+inline void Transpose(Vec (&rows)[8]) {
+  __m256 pairs[8];
+  __m256 fours[8];  // [4 g + j]: in 128-bit lane l, column 4 l + j of rows 4 g to 4 g + 3
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(rows[i].x, rows[i + 1].x);
+    pairs[i + 1] = _mm256_unpackhi_ps(rows[i].x, rows[i + 1].x);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+    fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xEE);
+    fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+    fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xEE);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    rows[j].x = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x20);
+    rows[4 + j].x = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x31);
+  }
+}
+
 #include "kernels/f32_body.h"
 
 }  // namespace

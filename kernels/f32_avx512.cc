@@ -63,6 +63,42 @@ inline Vec Even(const float* p) {
   return Vec(_mm512_permutex2var_ps(_mm512_loadu_ps(p), index, _mm512_loadu_ps(p + 16)));
 }
 
+inline __m512 JoinLow(__m512 a, __m512 b) {
+  return _mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xFF, _mm512_castps_pd(a), _mm512_castps_pd(b)));
+}
+inline __m512 JoinHigh(__m512 a, __m512 b) {
+  return _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xFF, _mm512_castps_pd(a), _mm512_castps_pd(b)));
+}
+
+// Lane i of vector j becomes lane j of vector i.
+inline void Transpose(Vec (&rows)[16]) {
+  __m512 pairs[16];
+  __m512 fours[16];  // [4 g + j]: in 128-bit lane l, column 4 l + j of rows 4 g to 4 g + 3
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_maskz_unpacklo_ps(0xFFFF, rows[i].x, rows[i + 1].x);
+    pairs[i + 1] = _mm512_maskz_unpackhi_ps(0xFFFF, rows[i].x, rows[i + 1].x);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    fours[i] = JoinLow(pairs[i], pairs[i + 2]);
+    fours[i + 1] = JoinHigh(pairs[i], pairs[i + 2]);
+    fours[i + 2] = JoinLow(pairs[i + 1], pairs[i + 3]);
+    fours[i + 3] = JoinHigh(pairs[i + 1], pairs[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    const __m512 even_top = _mm512_maskz_shuffle_f32x4(0xFFFF, fours[j], fours[4 + j], 0x88);
+    const __m512 even_end = _mm512_maskz_shuffle_f32x4(0xFFFF, fours[8 + j], fours[12 + j], 0x88);
+    const __m512 odd_top = _mm512_maskz_shuffle_f32x4(0xFFFF, fours[j], fours[4 + j], 0xDD);
+    const __m512 odd_end = _mm512_maskz_shuffle_f32x4(0xFFFF, fours[8 + j], fours[12 + j], 0xDD);
+    rows[j].x = _mm512_maskz_shuffle_f32x4(0xFFFF, even_top, even_end, 0x88);
+    rows[4 + j].x = _mm512_maskz_shuffle_f32x4(0xFFFF, odd_top, odd_end, 0x88);
+    rows[8 + j].x = _mm512_maskz_shuffle_f32x4(0xFFFF, even_top, even_end, 0xDD);
+    rows[12 + j].x = _mm512_maskz_shuffle_f32x4(0xFFFF, odd_top, odd_end, 0xDD);
+  }
+}
+
 #include "kernels/f32_body.h"
 
 }  // namespace

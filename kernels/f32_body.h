@@ -410,13 +410,17 @@ void Axpy(const float* x, float factor, float* y, int64_t count) noexcept {
   for (; i < count; ++i) y[i] += x[i] * factor;
 }
 
+#include "kernels/f32_depthwise_body.h"
+
 constexpr F32Kernels kTable = {
     .tile_rows = 6,
     .tile_columns = kTileColumns,
+    .lanes = Vec::kWidth,
     .gemm_tile = GemmTile,
     .activate = Activate,
     .tap_sum_row = TapSumRow,
     .tap_max_row = TapMaxRow,
+    .depthwise = Depthwise,
     .pack_columns = PackColumns,
     .split_row = SplitRow,
     .softmax = Softmax,

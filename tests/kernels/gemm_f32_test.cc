@@ -7,8 +7,6 @@
 #include <random>
 #include <vector>
 
-#include "kernels/conv_f32.h"
-
 namespace pared {
 namespace {
 
@@ -119,46 +117,6 @@ TEST_P(F32, ActivationsPassNanOn) {
     std::vector<float> x(3, std::numeric_limits<float>::quiet_NaN());
     kernels().activate({kind, 0, 6}, x.data(), 3);
     for (const float value : x) EXPECT_TRUE(std::isnan(value)) << static_cast<int>(kind);
-  }
-}
-
-TEST_P(F32, ConvolutionWithPadsStrideAndGroupsAgreesWithItsDefinition) {
-  for (const int64_t groups : {int64_t{1}, int64_t{2}, int64_t{6}}) {
-    for (const int64_t stride : {int64_t{1}, int64_t{2}, int64_t{3}}) {
-      constexpr int64_t kChannels = 6, kHeight = 9, kWidth = 37;
-      ConvF32Options options;
-      options.channels = options.outputs = kChannels;
-      options.groups = groups;
-      options.kernel = {1, 3, 3};
-      options.stride = {1, stride, stride};
-      const int64_t inputs = kChannels / groups;
-      const std::vector<float> x = RandomFloats(kChannels * kHeight * kWidth, 4);
-      const std::vector<float> w = RandomFloats(kChannels * inputs * 9, 5);
-      const ConvF32 conv(options, w, {}, kernels());
-      const Extent3 out = {1, (kHeight - 1) / stride + 1, (kWidth - 1) / stride + 1};
-      const ConvF32Plan plan = conv.Plan({1, kHeight, kWidth}, out, {0, 1, 1}, 1);
-      std::vector<float> buffer(static_cast<size_t>(plan.buffer_floats));
-      std::vector<float> scratch(static_cast<size_t>(plan.scratch_floats));
-      std::vector<float> y(static_cast<size_t>(kChannels * out[1] * out[2]), 99.0F);
-      if (plan.buffer_floats > 0) conv.Pad(plan, x.data(), 0, kChannels, buffer.data());
-      conv.RunUnits(plan, plan.buffer_floats > 0 ? buffer.data() : x.data(), y.data(), nullptr, 0,
-                    plan.units, scratch.data());
-      for (size_t i = 0; i < y.size(); ++i) {
-        const int64_t at = static_cast<int64_t>(i);
-        const int64_t m = at / out[2] / out[1];
-        double sum = 0;
-        for (int64_t t = 0; t < inputs * 9; ++t) {
-          const int64_t row = at / out[2] % out[1] * stride + t / 3 % 3 - 1;
-          const int64_t column = at % out[2] * stride + t % 3 - 1;
-          if (row < 0 || row >= kHeight || column < 0 || column >= kWidth) continue;
-          const int64_t channel = m / (kChannels / groups) * inputs + t / 9;
-          sum += static_cast<double>(w[static_cast<size_t>(m * inputs * 9 + t)]) *
-                 static_cast<double>(
-                     x[static_cast<size_t>((channel * kHeight + row) * kWidth + column)]);
-        }
-        ASSERT_NEAR(y[i], sum, 1e-5) << "groups " << groups << " stride " << stride << " at " << i;
-      }
-    }
   }
 }
 

@@ -1,0 +1,190 @@
+// Part of kernels/f32_body.h: depthwise convolution with channels in the lanes.
+//
+// A band of input rows is transposed to [row][column][lane] with zeros for the horizontal padding
+// written out, summed there, and the sums are transposed back. Taps above and below the plane are
+// left out. Each sum goes over its taps in order, whatever the band.
+
+// Where the vectors of one output row begin.
+struct LaneRow {
+  const float* x;        // of the first tap inside the plane
+  const float* weights;  // of that tap
+  int64_t taps_y;
+  float* y;
+};
+
+// Transposes input rows [begin, end) into the band.
+inline void SpreadRows(const DepthwiseF32& d, int64_t begin, int64_t end) {
+  constexpr int64_t kLanes = Vec::kWidth;
+  const int64_t plane = d.in_height * d.in_width;
+  const int64_t pixels = (end - begin) * d.in_width;
+  const int64_t skip = (d.row_vectors - d.in_width) * kLanes;
+  const float* x = d.x + begin * d.in_width;
+  float* to = d.band + d.pad_x * kLanes;
+  int64_t left = d.in_width;       // in the row
+  constexpr int64_t kAhead = 128;  // 512 bytes: 16 streams are too many for the prefetcher
+  for (int64_t p = 0; p < pixels; p += kLanes) {
+    const int64_t count = pixels - p < kLanes ? pixels - p : kLanes;
+    Vec block[kLanes];
+#pragma GCC unroll 16
+    for (int64_t c = 0; c < kLanes; ++c) {
+      const float* from = x + c * plane + p;
+      __builtin_prefetch(from + kAhead);
+      block[c] = c >= d.channels   ? Vec(0.0F)
+                 : count == kLanes ? Vec::Load(from)
+                                   : Vec::LoadFirst(from, count);
+    }
+    Transpose(block);
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kLanes; ++i) {
+      if (i == count) break;
+      block[i].Store(to);
+      to += kLanes;
+      if (--left == 0) {
+        left = d.in_width;
+        to += skip;
+      }
+    }
+  }
+}
+
+// Transposes `rows` rows of sums to the output rows from `begin` on.
+inline void GatherRows(const DepthwiseF32& d, int64_t begin, int64_t rows) {
+  constexpr int64_t kLanes = Vec::kWidth;
+  const int64_t plane = d.out_height * d.out_width;
+  const int64_t pixels = rows * d.out_width;
+  float* y = d.y + begin * d.out_width;
+  const Vec low(d.low);
+  const Vec high(d.high);
+  for (int64_t p = 0; p < pixels; p += kLanes) {
+    const int64_t count = pixels - p < kLanes ? pixels - p : kLanes;
+    Vec block[kLanes];
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kLanes; ++i) {
+      block[i] = i < count ? Vec::Load(d.sums + (p + i) * kLanes) : Vec(0.0F);
+    }
+    Transpose(block);
+#pragma GCC unroll 16
+    for (int64_t c = 0; c < kLanes; ++c) {
+      if (c == d.channels) break;
+      const Vec value = Clamp(block[c], low, high);
+      if (count == kLanes) {
+        value.Store(y + c * plane + p);
+      } else {
+        value.StoreFirst(y + c * plane + p, count);
+      }
+    }
+  }
+}
+
+// kBlock sums at once: each input vector is loaded once a tap row and meets all its taps.
+template <int kTaps, int kStride, int kBlock>
+inline void SumBlock(const DepthwiseF32& d, const LaneRow& row, int64_t at) {
+  constexpr int64_t kLanes = Vec::kWidth;
+  constexpr int kReach = (kBlock - 1) * kStride + kTaps;
+  const Vec bias = Vec::Load(d.bias);
+  Vec sums[kBlock];
+#pragma GCC unroll 8
+  for (int i = 0; i < kBlock; ++i) sums[i] = bias;
+  const float* x = row.x + at * kStride * kLanes;
+  const float* weights = row.weights;
+  const int64_t step = d.dilation_y * d.row_vectors * kLanes;
+  for (int64_t tap_y = 0; tap_y < row.taps_y; ++tap_y, x += step, weights += kTaps * kLanes) {
+    Vec taps[kTaps];
+#pragma GCC unroll 5
+    for (int t = 0; t < kTaps; ++t) taps[t] = Vec::Load(weights + t * kLanes);
+#pragma GCC unroll 24
+    for (int i = 0; i < kReach; ++i) {
+      const Vec value = Vec::Load(x + i * kLanes);
+#pragma GCC unroll 5
+      for (int t = 0; t < kTaps; ++t) {
+        const int output = (i - t) / kStride;
+        if (i >= t && (i - t) % kStride == 0 && output < kBlock) {
+          sums[output] = Fma(value, taps[t], sums[output]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kBlock; ++i) sums[i].Store(row.y + (at + i) * kLanes);
+}
+
+// The same for any kernel, stride and dilation.
+template <int kBlock>
+inline void SumBlockOfAny(const DepthwiseF32& d, const LaneRow& row, int64_t at) {
+  constexpr int64_t kLanes = Vec::kWidth;
+  const Vec bias = Vec::Load(d.bias);
+  Vec sums[kBlock];
+#pragma GCC unroll 8
+  for (int i = 0; i < kBlock; ++i) sums[i] = bias;
+  const int64_t stride = d.stride_x * kLanes;
+  const float* weights = row.weights;
+  for (int64_t tap_y = 0; tap_y < row.taps_y; ++tap_y) {
+    const float* x = row.x + at * stride + tap_y * d.dilation_y * d.row_vectors * kLanes;
+    for (int64_t t = 0; t < d.kernel_x; ++t, x += d.dilation_x * kLanes, weights += kLanes) {
+      const Vec tap = Vec::Load(weights);
+#pragma GCC unroll 8
+      for (int i = 0; i < kBlock; ++i) sums[i] = Fma(Vec::Load(x + i * stride), tap, sums[i]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kBlock; ++i) sums[i].Store(row.y + (at + i) * kLanes);
+}
+
+// One output row in blocks; the last block begins early where the row is no multiple.
+template <int kTaps, int kStride, int kBlock>
+void SumRow(const DepthwiseF32& d, const LaneRow& row) {
+  const int64_t last = d.out_width > kBlock ? d.out_width - kBlock : 0;
+  for (int64_t at = 0; at < d.out_width; at += kBlock) {
+    const int64_t begin = at < last ? at : last;
+    if constexpr (kTaps == 0) {
+      SumBlockOfAny<kBlock>(d, row, begin);
+    } else {
+      SumBlock<kTaps, kStride, kBlock>(d, row, begin);
+    }
+  }
+}
+
+template <int kBlock>
+auto SumRowFor(const DepthwiseF32& d) {
+  const auto is = [&](int64_t taps, int64_t stride) {
+    return d.kernel_x == taps && d.stride_x == stride && d.dilation_x == 1;
+  };
+  if (is(3, 1)) return SumRow<3, 1, kBlock>;
+  if (is(3, 2)) return SumRow<3, 2, kBlock>;
+  if (is(5, 1)) return SumRow<5, 1, kBlock>;
+  if (is(5, 2)) return SumRow<5, 2, kBlock>;
+  return SumRow<0, 0, kBlock>;
+}
+
+void Depthwise(const DepthwiseF32& d) noexcept {
+  constexpr int64_t kLanes = Vec::kWidth;
+  // Blocks of 7 suit the planes of 7 x 7, 14 x 14, ...
+  const bool sevens = (d.out_width + 6) / 7 * 7 < (d.out_width + 7) / 8 * 8;
+  const auto sum_row = sevens ? SumRowFor<7>(d) : SumRowFor<8>(d);
+  const int64_t reach = (d.kernel_y - 1) * d.dilation_y + 1;
+  const int64_t row_floats = d.row_vectors * kLanes;
+  const int64_t band_inputs = (d.band_rows - 1) * d.stride_y + reach;
+  for (int64_t i = 0; i < band_inputs * d.row_vectors; ++i) {
+    const int64_t column = i % d.row_vectors;
+    if (column < d.pad_x || column >= d.pad_x + d.in_width) Vec(0.0F).Store(d.band + i * kLanes);
+  }
+  for (int64_t begin = 0; begin < d.out_height; begin += d.band_rows) {
+    const int64_t end = begin + d.band_rows < d.out_height ? begin + d.band_rows : d.out_height;
+    const int64_t top = begin * d.stride_y - d.pad_y;
+    const int64_t bottom = (end - 1) * d.stride_y - d.pad_y + reach;
+    const int64_t first = top > 0 ? top : 0;
+    SpreadRows(d, first, bottom < d.in_height ? bottom : d.in_height);
+    for (int64_t y = begin; y < end; ++y) {
+      const int64_t source = y * d.stride_y - d.pad_y;  // of tap 0
+      const int64_t above = source < 0 ? (-source + d.dilation_y - 1) / d.dilation_y : 0;
+      const int64_t inside = (d.in_height - source + d.dilation_y - 1) / d.dilation_y;
+      const int64_t taps_end = inside < d.kernel_y ? inside : d.kernel_y;
+      const int64_t tap_row = source + above * d.dilation_y - first;
+      sum_row(d, {.x = d.band + tap_row * row_floats,
+                  .weights = d.weights + above * d.kernel_x * kLanes,
+                  .taps_y = taps_end - above,
+                  .y = d.sums + (y - begin) * d.out_width * kLanes});
+    }
+    GatherRows(d, begin, end - begin);
+  }
+}

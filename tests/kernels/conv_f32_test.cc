@@ -1,0 +1,133 @@
+#include "kernels/conv_f32.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <vector>
+
+namespace pared {
+namespace {
+
+std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) value = uniform(random);
+  return values;
+}
+
+// A convolution of one image in two dimensions.
+struct Case {
+  int64_t channels, outputs, groups, height, width, kernel, stride = 1, dilation = 1, pad = 0;
+
+  int64_t Out(int64_t in) const {
+    return (in + 2 * pad - (kernel - 1) * dilation - 1) / stride + 1;
+  }
+  int64_t inputs() const { return channels / groups; }  // of a group
+  ConvF32Options Options(ActivationF32 activation) const {
+    return {.channels = channels,
+            .outputs = outputs,
+            .groups = groups,
+            .kernel = {1, kernel, kernel},
+            .stride = {1, stride, stride},
+            .dilation = {1, dilation, dilation},
+            .activation = activation};
+  }
+};
+
+struct Data {
+  std::vector<float> x, weights, bias, addend;
+  explicit Data(const Case& c)
+      : x(RandomFloats(c.channels * c.height * c.width, 1)),
+        weights(RandomFloats(c.outputs * c.inputs() * c.kernel * c.kernel, 2)),
+        bias(RandomFloats(c.outputs, 3)),
+        addend(RandomFloats(c.outputs * c.Out(c.height) * c.Out(c.width), 4)) {}
+};
+
+// Output `i` of the convolution, in double, the way the definition reads.
+double Expected(const Case& c, const Data& data, int64_t i) {
+  const int64_t width = c.Out(c.width), height = c.Out(c.height);
+  const int64_t m = i / width / height, group = m / (c.outputs / c.groups);
+  double sum = static_cast<double>(data.bias[static_cast<size_t>(m)]);
+  for (int64_t t = 0; t < c.inputs() * c.kernel * c.kernel; ++t) {
+    const int64_t row =
+        i / width % height * c.stride + t / c.kernel % c.kernel * c.dilation - c.pad;
+    const int64_t column = i % width * c.stride + t % c.kernel * c.dilation - c.pad;
+    if (row < 0 || row >= c.height || column < 0 || column >= c.width) continue;
+    const int64_t channel = group * c.inputs() + t / c.kernel / c.kernel;
+    const auto at = static_cast<size_t>((channel * c.height + row) * c.width + column);
+    const auto weight = static_cast<size_t>(m * c.inputs() * c.kernel * c.kernel + t);
+    sum += static_cast<double>(data.weights[weight]) * static_cast<double>(data.x[at]);
+  }
+  return sum + static_cast<double>(data.addend[static_cast<size_t>(i)]);
+}
+
+class ConvF32Test : public ::testing::TestWithParam<Isa> {
+ protected:
+  // Cut for `threads` workers, which take turns.
+  std::vector<float> Run(const Case& c, const Data& data, ActivationF32 activation,
+                         int64_t threads) const {
+    const ConvF32 conv(c.Options(activation), data.weights, data.bias, F32KernelsFor(GetParam()));
+    const ConvF32Plan plan = conv.Plan({1, c.height, c.width}, {1, c.Out(c.height), c.Out(c.width)},
+                                       {0, c.pad, c.pad}, threads);
+    std::vector<float> buffer(static_cast<size_t>(plan.buffer_floats));
+    std::vector<float> y(data.addend.size(), 99.0F);
+    if (plan.buffer_floats > 0) conv.Pad(plan, data.x.data(), 0, c.channels, buffer.data());
+    const float* x = plan.buffer_floats > 0 ? buffer.data() : data.x.data();
+    for (int64_t share = 0; share < threads; ++share) {
+      std::vector<float> scratch(static_cast<size_t>(plan.scratch_floats), NAN);
+      conv.RunUnits(plan, x, y.data(), data.addend.data(), plan.units * share / threads,
+                    plan.units * (share + 1) / threads, scratch.data());
+    }
+    return y;
+  }
+
+  void Check(const std::vector<Case>& cases) const {
+    for (const Case& c : cases) {
+      const Data data(c);
+      SCOPED_TRACE(std::to_string(c.channels) + " to " + std::to_string(c.outputs) + " groups " +
+                   std::to_string(c.groups) + " of " + std::to_string(c.height) + "x" +
+                   std::to_string(c.width) + " kernel " + std::to_string(c.kernel) + " stride " +
+                   std::to_string(c.stride) + " dilation " + std::to_string(c.dilation));
+      const std::vector<float> plain = Run(c, data, {}, 1);
+      const std::vector<float> clamped = Run(c, data, {ActivationKind::kClamp, -1, 0.5F}, 1);
+      for (size_t i = 0; i < plain.size(); ++i) {
+        const double expected = Expected(c, data, static_cast<int64_t>(i));
+        const double tolerance = 1e-6 * static_cast<double>(8 + c.inputs() * c.kernel);
+        ASSERT_NEAR(plain[i], expected, tolerance) << i;
+        ASSERT_NEAR(clamped[i], std::clamp(expected, -1.0, 0.5), tolerance) << i;
+      }
+      EXPECT_EQ(plain, Run(c, data, {}, 3)) << "three threads";
+    }
+  }
+};
+
+TEST_P(ConvF32Test, GroupsStridesAndPadsAgreeWithTheDefinition) {
+  for (const int64_t groups : {1, 2, 6}) {
+    for (const int64_t stride : {1, 2, 3}) Check({{6, 6, groups, 9, 37, 3, stride, 1, 1}});
+  }
+}
+
+TEST_P(ConvF32Test, DepthwiseAgreesWithTheDefinition) {
+  // channels, outputs, groups, height, width, kernel, stride, dilation, pad
+  Check({{16, 16, 16, 7, 7, 5, 1, 1, 2},
+         {20, 20, 20, 14, 14, 3, 1, 1, 1},
+         {33, 33, 33, 14, 14, 5, 2, 1, 2},
+         {9, 9, 9, 13, 17, 3, 2, 1, 1},
+         {16, 16, 16, 3, 2, 3, 1, 1, 1},
+         {16, 16, 16, 1, 1, 5, 1, 1, 2},
+         {16, 16, 16, 20, 9, 3, 1, 2, 2},
+         {16, 16, 16, 12, 21, 7, 2, 1, 3},
+         {16, 16, 16, 11, 11, 3, 3, 1, 0},
+         {17, 34, 17, 8, 8, 3, 1, 1, 1},
+         {16, 16, 16, 70, 112, 5, 1, 1, 2},
+         {16, 16, 16, 5, 1100, 3, 1, 1, 1}});
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, ConvF32Test, ::testing::ValuesIn(AvailableIsas()),
+                         [](const auto& test) { return std::string(IsaName(test.param)); });
+
+}  // namespace
+}  // namespace pared
