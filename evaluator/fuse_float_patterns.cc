@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "evaluator/float_patterns.h"
 #include "evaluator/fuse_float.h"
 #include "evaluator/fuse_graph.h"
 #include "model/rewrite.h"
@@ -31,7 +32,9 @@ struct Product {
 
 class Patterns {
  public:
-  explicit Patterns(const Model& model) : model_(model), index_(model.graph) {}
+  Patterns(const Graph& graph, int64_t ir_version,
+           const std::unordered_map<std::string, ValueType>& types)
+      : graph_(graph), index_(graph), ir_version_(ir_version), types_(types) {}
 
   // What computes the output of `node` at once.
   std::optional<Node> Match(const Node& node) const {
@@ -43,7 +46,7 @@ class Patterns {
 
  private:
   const Tensor* Constant(const std::string& value) const {
-    const Tensor* found = ConstantOf(model_.graph, index_, value, model_.ir_version);
+    const Tensor* found = ConstantOf(graph_, index_, value, ir_version_);
     return found != nullptr && found->dtype() == DType::kFloat32 ? found : nullptr;
   }
   std::optional<float> Scalar(const std::string& value) const {
@@ -110,9 +113,13 @@ class Patterns {
 
   bool IsClipToSix(const std::string& value, const std::string& x) const {
     const Node* clip = Made(value, "Clip");
-    if (clip == nullptr || !IsInner(value) || clip->inputs.size() != 3) return false;
+    if (clip == nullptr || !IsInner(value) || PlusNumber(clip->inputs[0], 3) != x) return false;
+    if (clip->attributes.contains("min") && clip->attributes.contains("max")) {  // before opset 11
+      return clip->Float("min", -1) == 0 && clip->Float("max", 0) == 6;
+    }
+    if (clip->inputs.size() != 3) return false;
     const std::optional<float> low = Scalar(clip->inputs[1]);
-    return low && *low == 0 && IsNumber(clip->inputs[2], 6) && PlusNumber(clip->inputs[0], 3) == x;
+    return low && *low == 0 && IsNumber(clip->inputs[2], 6);
   }
 
   bool IsHardSigmoid(const std::string& value, const std::string& x) const {
@@ -166,13 +173,20 @@ class Patterns {
     if (mean == nullptr || !IsInner(value) || mean->Int("keepdims", 1) != 1) return {};
     std::vector<int64_t> axes = mean->Ints("axes");
     if (mean->inputs.size() > 1) {
-      const Tensor* given = ConstantOf(model_.graph, index_, mean->inputs[1], model_.ir_version);
+      const Tensor* given = ConstantOf(graph_, index_, mean->inputs[1], ir_version_);
       if (given == nullptr || given->dtype() != DType::kInt64) return {};
       const std::span<const int64_t> values = given->data<int64_t>();
       axes.assign(values.begin(), values.end());
     }
-    if (axes != std::vector<int64_t>{-1}) return {};
+    if (axes.size() != 1 || !IsLastAxis(axes[0], mean->inputs[0])) return {};
     return mean->inputs[0];
+  }
+
+  bool IsLastAxis(int64_t axis, const std::string& value) const {
+    if (axis == -1) return true;
+    const auto type = types_.find(value);
+    return type != types_.end() && type->second.shape &&
+           axis == std::ssize(*type->second.shape) - 1;
   }
 
   bool IsSquareOf(const std::string& value, const std::string& x) const {
@@ -227,21 +241,31 @@ class Patterns {
     return node;
   }
 
-  const Model& model_;
+  const Graph& graph_;
   GraphIndex index_;
+  int64_t ir_version_;
+  const std::unordered_map<std::string, ValueType>& types_;
 };
 
 }  // namespace
 
-void JoinFloatPatterns(Model& model) {
-  std::vector<std::pair<size_t, Node>> found;
-  const Patterns patterns(model);
-  for (size_t i = 0; i < model.graph.nodes.size(); ++i) {
-    if (std::optional<Node> joined = patterns.Match(model.graph.nodes[i])) {
-      found.emplace_back(i, std::move(*joined));
+std::vector<FloatPattern> FindFloatPatterns(
+    const Graph& graph, int64_t ir_version,
+    const std::unordered_map<std::string, ValueType>& types) {
+  std::vector<FloatPattern> found;
+  const Patterns patterns(graph, ir_version, types);
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    if (std::optional<Node> node = patterns.Match(graph.nodes[i])) {
+      found.push_back({i, std::move(*node)});
     }
   }
-  for (auto& [at, node] : found) model.graph.nodes[at] = std::move(node);
+  return found;
+}
+
+void JoinFloatPatterns(Model& model) {
+  for (auto& [last, node] : FindFloatPatterns(model.graph, model.ir_version)) {
+    model.graph.nodes[last] = std::move(node);
+  }
   EraseDead(model.graph);
 }
 

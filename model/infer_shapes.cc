@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "model/infer_context.h"
+#include "model/shape_values.h"
 
 namespace pared {
 namespace {
@@ -315,6 +316,47 @@ std::unordered_map<std::string, ValueType> InferShapes(const Model& model) {
     types.emplace(name, std::move(known.type));
   }
   return types;
+}
+
+namespace {
+
+// Undefined: not an integer tensor all of whose elements are known.
+Tensor IntegersOf(const Known& known) {
+  if (!known.elements.has_value() || !known.type.shape.has_value()) return {};
+  const Dims& dims = *known.type.shape;
+  Shape shape;
+  for (const Dim& dim : dims) shape.push_back(dim.value);
+  const auto count = static_cast<int64_t>(known.elements->size());
+  if (shape.size() > 1 || (shape.empty() ? count != 1 : shape[0] != count)) return {};
+  std::vector<int64_t> values;
+  for (const Dim& element : *known.elements) {
+    const std::optional<int64_t> number = ElementNumber(element);
+    if (!number.has_value()) return {};
+    values.push_back(*number);
+  }
+  if (known.type.dtype == DType::kInt64) return Tensor::Make<int64_t>(shape, std::move(values));
+  if (known.type.dtype != DType::kInt32) return {};
+  std::vector<int32_t> narrow;
+  for (const int64_t value : values) {
+    if (value != static_cast<int32_t>(value)) return {};
+    narrow.push_back(static_cast<int32_t>(value));
+  }
+  return Tensor::Make<int32_t>(shape, std::move(narrow));
+}
+
+}  // namespace
+
+std::unordered_map<std::string, Tensor> InferShapeValues(const Model& model) {
+  std::unordered_map<std::string, Tensor> found;
+  try {
+    for (const auto& [name, known] : Inference(model).InferGraph(model.graph, nullptr)) {
+      if (Tensor tensor = IntegersOf(known); tensor.defined()) found.emplace(name, tensor);
+    }
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kInvalidArgument) throw;
+    return {};
+  }
+  return found;
 }
 
 std::unordered_map<std::string, ValueType> ShapesIfConsistent(const Model& model) {

@@ -10,18 +10,22 @@ namespace pared {
 extern const PassInfo kCastFp16;
 extern const PassInfo kChannelPrune;
 extern const PassInfo kFoldBatchNorm;
+extern const PassInfo kFoldConstants;
+extern const PassInfo kFusePatterns;
 extern const PassInfo kMagnitudePrune;
 extern const PassInfo kQuantizeDynamic;
 extern const PassInfo kQuantizeInt8;
 extern const PassInfo kQuantizeWeights;
+extern const PassInfo kRemoveIdentities;
 extern const PassInfo kSecondOrderPrune;
 
 namespace {
 
 // The table of contents: one line a pass, in the order the documentation lists them.
 const PassInfo* const kPasses[] = {
-    &kFoldBatchNorm, &kMagnitudePrune,  &kSecondOrderPrune, &kChannelPrune,
-    &kQuantizeInt8,  &kQuantizeDynamic, &kQuantizeWeights,  &kCastFp16,
+    &kFoldConstants,   &kRemoveIdentities, &kFusePatterns, &kFoldBatchNorm,
+    &kMagnitudePrune,  &kSecondOrderPrune, &kChannelPrune, &kQuantizeInt8,
+    &kQuantizeDynamic, &kQuantizeWeights,  &kCastFp16,
 };
 
 }  // namespace

@@ -26,6 +26,9 @@ constexpr Choice kChoices[] = {
     {"quantize_weights", R"({})"},
     {"quantize_weights", R"({"bits": "4", "freeze_inputs": true})"},
     {"cast_fp16", R"({})"},
+    {"fold_constants", R"({"freeze_inputs": true})"},
+    {"remove_identities", R"({})"},
+    {"fuse_patterns", R"({"opset_max": 20})"},
 };
 
 Model Reread(const Model& model) {

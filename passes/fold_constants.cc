@@ -1,0 +1,405 @@
+// Computes what does not depend on the model's inputs, once and for all.
+//
+// Before:  t = Transpose(w)  y = MatMul(x, t)                            After:  y = MatMul(x, t)
+//          with the initializer w                                        with the initializer t
+// Before:  s = Shape(x)  c = Gather(s, 1)  r = Concat(-1, c)  y = Reshape(x, r)
+// After:   y = Reshape(x, r)  with the initializer r, where dimension 1 of x is a number
+//
+// Values keep their names. One that is an output of its graph becomes a Constant node. Declines
+// where the results take more room than what they are computed from and than the limit allows;
+// what reads the inputs of such a node is then looked at instead. Random operators stay, and so
+// does what expands stored weights (DequantizeLinear, casts from 16 bits and fewer).
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "base/error.h"
+#include "evaluator/executor.h"
+#include "evaluator/ops.h"
+#include "model/infer_shapes.h"
+#include "model/rewrite.h"
+#include "model/shape_values.h"
+#include "passes/pass.h"
+#include "passes/select_nodes.h"
+#include "passes/weights.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kEvaluatedBytesMax = int64_t{1} << 28;  // of one node's results
+constexpr int32_t kTensorType = 4;                        // AttributeProto.AttributeType
+
+struct Options {
+  int64_t growth_max_bytes = 65536;
+  std::vector<std::string> exclude;
+  bool freeze_inputs = false;
+};
+
+void Fields(FieldVisitor& f, Options& o) {
+  f.Integer("growth_max_bytes", o.growth_max_bytes, {0, int64_t{1} << 40},
+            "All folds together may make the constants this much larger; what would take more "
+            "stays and is reported. Folds that shrink the model are always done.");
+  f.TextList("exclude", o.exclude, TextRule::kNodeRef,
+             "Nodes to keep; an entry that matches nothing is an error.");
+  f.Flag("freeze_inputs", o.freeze_inputs,
+         "Take weights that are also graph inputs, and so could be overridden by a caller, as "
+         "constants, and drop these inputs.");
+}
+
+using Values = std::unordered_map<std::string, Tensor>;
+
+int64_t BytesOf(const Tensor& tensor) {
+  return tensor.dtype() == DType::kString ? 0 : static_cast<int64_t>(tensor.bytes().size());
+}
+
+// The node alone, its inputs as initializers and its outputs as the graph's.
+Model Alone(const Model& model, const Node& node, const Values& values) {
+  Model alone;
+  alone.ir_version = std::max<int64_t>(model.ir_version, 4);
+  alone.opsets = model.opsets;
+  alone.graph.name = "constant";
+  alone.graph.nodes = {node};
+  for (const std::string& input : node.inputs) {
+    if (!input.empty()) alone.graph.initializers.set(input, {values.at(input), ""});
+  }
+  for (const std::string& output : node.outputs) {
+    if (output.empty()) continue;
+    ValueInfo info;
+    info.name = output;
+    alone.graph.outputs.push_back(std::move(info));
+  }
+  return alone;
+}
+
+// Bytes of all outputs. nullopt: their shapes do not follow from the node.
+std::optional<int64_t> ResultBytes(const Model& alone) {
+  const auto types = ShapesIfConsistent(alone);
+  int64_t bytes = 0;
+  for (const ValueInfo& output : alone.graph.outputs) {
+    const auto type = types.find(output.name);
+    if (type == types.end() || !type->second.shape) return std::nullopt;
+    const int bits = std::max(ElementBits(type->second.dtype), 8);
+    int64_t size = bits / 8;
+    for (const Dim& dim : *type->second.shape) {
+      if (dim.value < 0) return std::nullopt;
+      if (__builtin_mul_overflow(size, dim.value, &size)) return INT64_MAX;
+    }
+    if (__builtin_add_overflow(bytes, size, &bytes)) return INT64_MAX;
+  }
+  return bytes;
+}
+
+// What rules the operator out whatever its inputs; empty: nothing.
+std::string WhyNever(const Node& node, const Values& values) {
+  static const std::set<std::string> kRandom = {
+      "Bernoulli",        "Dropout",       "Multinomial",      "RandomNormal",
+      "RandomNormalLike", "RandomUniform", "RandomUniformLike"};
+  if (!node.domain.empty() && node.domain != "ai.onnx") return "it is of another domain than ONNX";
+  if (kRandom.contains(node.op_type)) return "its result may differ from run to run";
+  if (!SubgraphsOf(node).empty()) return "it holds subgraphs";
+  if (node.op_type == "DequantizeLinear") return "it expands stored weights";
+  if (node.op_type == "Cast" || node.op_type == "CastLike") {
+    const DType from = values.at(node.inputs[0]).dtype();
+    const bool is_stored = from == DType::kFloat16 || from == DType::kBFloat16 ||
+                           (ElementBits(from) <= 8 && from != DType::kBool);
+    const auto to = static_cast<DType>(node.Int("to", static_cast<int64_t>(DType::kFloat32)));
+    if (is_stored && ElementBits(to) > ElementBits(from)) return "it expands stored weights";
+  }
+  if (FindOp("", node.op_type) == nullptr) return "pared has no operator " + node.op_type;
+  return "";
+}
+
+// One graph: which of its nodes are constant, and which of them are worth storing.
+class Folder {
+ public:
+  Folder(const Model& model, Graph& graph, const Values& shape_values, PassContext& context)
+      : model_(model), graph_(graph), shape_values_(shape_values), context_(context) {}
+
+  // `known`: constants of the graphs around; gets those of this one.
+  void Compute(Values& known, const std::unordered_set<const Node*>& excluded) {
+    for (const ValueInfo& input : graph_.inputs) known.erase(input.name);
+    for (const auto& [name, initializer] : graph_.initializers) {
+      const bool may_change = std::ranges::any_of(
+          graph_.inputs, [&](const ValueInfo& input) { return input.name == name; });
+      if (!may_change) known[name] = initializer.tensor;
+    }
+    for (size_t i = 0; i < graph_.nodes.size(); ++i) {
+      if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while folding");
+      Visit(i, known, excluded.contains(&graph_.nodes[i]));
+    }
+    values_ = known;
+  }
+
+  // Chooses among the constant nodes. `growth` is what folds have added so far.
+  void Choose(int64_t growth_max, int64_t& growth) {
+    const GraphIndex index(graph_);
+    index_ = &index;
+    // The cheapest first, so that one large result does not keep many small ones out.
+    std::set<std::pair<int64_t, size_t>> waiting;
+    for (const size_t i : candidates_) {
+      if (IsNeeded(i)) waiting.emplace(GrowthOf(i), i);
+    }
+    while (!waiting.empty()) {
+      const size_t i = waiting.begin()->second;
+      waiting.erase(waiting.begin());
+      const int64_t added = GrowthOf(i);  // less than before where others shared its inputs
+      if (added <= 0 || growth + added <= growth_max) {
+        growth += added;
+        folded_.insert(i);
+        continue;
+      }
+      const std::vector<size_t> inputs = InputCandidates(i);
+      Leave(i, "its result would add " + std::to_string(added) +
+                   " bytes, and growth_max_bytes leaves " +
+                   std::to_string(std::max<int64_t>(growth_max - growth, 0)));
+      for (const size_t input : inputs) {
+        if (!folded_.contains(input)) waiting.emplace(GrowthOf(input), input);
+      }
+    }
+    index_ = nullptr;
+  }
+
+  // Puts results in the place of nodes.
+  void Apply(FreshNames& names) {
+    std::set<std::string> outputs;
+    for (const ValueInfo& output : graph_.outputs) outputs.insert(output.name);
+    std::vector<Node> nodes;
+    std::map<std::string, std::string> labels;  // of the candidates, by output
+    for (const size_t i : candidates_) {
+      labels[FirstOutput(graph_.nodes[i])] = NodeLabel(graph_.nodes[i]);
+    }
+    for (size_t i = 0; i < graph_.nodes.size(); ++i) {
+      Node& node = graph_.nodes[i];
+      if (!folded_.contains(i)) {
+        nodes.push_back(std::move(node));
+        continue;
+      }
+      for (const std::string& output : node.outputs) {
+        if (output.empty()) continue;
+        const Tensor& tensor = values_.at(output);
+        if (!outputs.contains(output)) {
+          graph_.initializers.set(output, {tensor, ""});
+          continue;
+        }
+        Node constant = MakeNode("Constant", {}, output, names);
+        constant.attributes.set("value", {kTensorType, tensor, "", ""});
+        nodes.push_back(std::move(constant));
+      }
+    }
+    graph_.nodes = std::move(nodes);
+    EraseDead(graph_);
+    for (const Node& node : graph_.nodes) {
+      if (node.op_type != "Constant") labels.erase(FirstOutput(node));
+    }
+    for (const auto& [output, label] : labels) {
+      context_.report["changed"].push_back({{"node", label}});
+    }
+  }
+
+  const Values& values() const { return values_; }
+
+ private:
+  static std::string FirstOutput(const Node& node) {
+    for (const std::string& output : node.outputs) {
+      if (!output.empty()) return output;
+    }
+    return "";
+  }
+
+  void Skip(size_t i, const std::string& reason) {
+    context_.report["skipped"].push_back(
+        {{"node", NodeLabel(graph_.nodes[i])}, {"reason", reason}});
+  }
+
+  void Leave(size_t i, const std::string& reason) {
+    candidates_.erase(i);
+    Skip(i, reason);
+  }
+
+  void Visit(size_t i, Values& known, bool is_excluded) {
+    const Node& node = graph_.nodes[i];
+    const bool is_constant = node.op_type == "Constant" && node.domain.empty();
+    if (is_constant && node.attributes.contains("value")) {
+      known[node.outputs[0]] = *node.TensorOf("value");
+      return;
+    }
+    const auto shape =
+        node.outputs.size() == 1 ? shape_values_.find(node.outputs[0]) : shape_values_.end();
+    const bool from_shape = shape != shape_values_.end() && !is_constant;
+    bool is_fixed = from_shape || is_constant || !node.inputs.empty();
+    for (const std::string& input : node.inputs) {
+      is_fixed = is_fixed && (from_shape || input.empty() || known.contains(input));
+    }
+    if (!is_fixed) return;
+    if (is_excluded) return Skip(i, "excluded");
+    if (from_shape) {
+      known[node.outputs[0]] = shape->second;
+    } else if (std::string reason = Evaluate(node, known); !reason.empty()) {
+      if (!is_constant) Skip(i, reason);
+      return;
+    }
+    if (!is_constant) candidates_.insert(i);
+  }
+
+  // Adds the node's outputs to `known`, or says why they cannot be had.
+  std::string Evaluate(const Node& node, Values& known) const {
+    if (std::string reason = WhyNever(node, known); !reason.empty()) return reason;
+    static const std::set<std::string> kBounded = {"Compress", "Constant", "NonZero", "Unique"};
+    const Model alone = Alone(model_, node, known);
+    const std::optional<int64_t> bytes = ResultBytes(alone);
+    if (!bytes && !kBounded.contains(node.op_type)) return "the size of its result is not known";
+    if (bytes.value_or(0) > kEvaluatedBytesMax) {
+      return "its result would take " + std::to_string(*bytes) + " bytes";
+    }
+    try {
+      const std::vector<Tensor> outputs = Executor(alone, {.fuse = false}).Run({});
+      for (size_t i = 0; i < outputs.size(); ++i) {
+        known[alone.graph.outputs[i].name] = outputs[i];
+      }
+    } catch (const Error& error) {
+      // It may stand where it is never run.
+      return error.message();
+    }
+    return "";
+  }
+
+  // Whether something that stays reads one of the node's results.
+  bool IsNeeded(size_t i) const { return !IsUnread(i, {}); }
+
+  // Whether all readers of the node's results are folded, or in `gone`.
+  bool IsUnread(size_t i, const std::set<const Node*>& gone) const {
+    return std::ranges::all_of(graph_.nodes[i].outputs, [&](const std::string& output) {
+      return output.empty() || IsUnread(output, gone);
+    });
+  }
+  bool IsUnread(const std::string& value, const std::set<const Node*>& gone) const {
+    if (index_->is_output(value)) return false;
+    return std::ranges::all_of(index_->consumers(value), [&](const Node* reader) {
+      const size_t at = IndexOf(reader);
+      return gone.contains(reader) || folded_.contains(at) ||
+             (gone.empty() && candidates_.contains(at));
+    });
+  }
+
+  size_t IndexOf(const Node* node) const { return static_cast<size_t>(node - graph_.nodes.data()); }
+
+  std::vector<size_t> InputCandidates(size_t i) const {
+    std::vector<size_t> found;
+    for (const std::string& input : graph_.nodes[i].inputs) {
+      const Node* maker = input.empty() ? nullptr : index_->producer(input);
+      if (maker != nullptr && candidates_.contains(IndexOf(maker))) {
+        found.push_back(IndexOf(maker));
+      }
+    }
+    return found;
+  }
+
+  // Bytes of the node's results, less those of the constants that nothing reads when it is gone.
+  int64_t GrowthOf(size_t i) const {
+    std::set<size_t, std::greater<>> cone = {i};  // the last first: readers before what they read
+    std::set<const Node*> gone = {&graph_.nodes[i]};
+    std::set<std::string> leaves;
+    while (!cone.empty()) {
+      const size_t at = *cone.begin();
+      cone.erase(cone.begin());
+      const Node& node = graph_.nodes[at];
+      if (at != i && !IsUnread(at, gone)) continue;
+      gone.insert(&node);
+      leaves.insert(node.inputs.begin(), node.inputs.end());
+      for (const size_t input : InputCandidates(at)) {
+        if (!folded_.contains(input)) cone.insert(input);
+      }
+    }
+    int64_t growth = 0;
+    for (const std::string& output : graph_.nodes[i].outputs) {
+      if (!output.empty()) growth += BytesOf(values_.at(output));
+    }
+    for (const std::string& leaf : leaves) {
+      const Tensor* tensor = StoredHere(leaf);
+      if (tensor != nullptr && IsUnread(leaf, gone)) growth -= BytesOf(*tensor);
+    }
+    return growth;
+  }
+
+  // The constant of this graph that `value` is; one of a folded node counts too.
+  const Tensor* StoredHere(const std::string& value) const {
+    if (value.empty()) return nullptr;
+    const auto found = values_.find(value);
+    if (found == values_.end()) return nullptr;
+    if (graph_.initializers.contains(value)) return &found->second;
+    const Node* maker = index_->producer(value);
+    if (maker == nullptr) return nullptr;
+    const bool is_stored = maker->op_type == "Constant" || folded_.contains(IndexOf(maker));
+    return is_stored ? &found->second : nullptr;
+  }
+
+  const Model& model_;
+  Graph& graph_;
+  const Values& shape_values_;
+  PassContext& context_;
+  const GraphIndex* index_ = nullptr;
+  Values values_;
+  std::set<size_t> candidates_, folded_;  // indices of nodes
+};
+
+struct Folding {
+  const Model& model;
+  const Options& options;
+  PassContext& context;
+  FreshNames& names;
+  int64_t growth_bytes = 0;
+};
+
+bool IsExcluded(const Options& options, const Node& node) {
+  return std::ranges::any_of(
+      options.exclude, [&](const std::string& reference) { return SelectsNode(reference, node); });
+}
+
+void FoldGraph(Folding& folding, Graph& graph, const Values& shape_values, Values known) {
+  std::unordered_set<const Node*> excluded;
+  for (const Node& node : graph.nodes) {
+    if (IsExcluded(folding.options, node)) excluded.insert(&node);
+  }
+  Folder folder(folding.model, graph, shape_values, folding.context);
+  folder.Compute(known, excluded);
+  folder.Choose(folding.options.growth_max_bytes, folding.growth_bytes);
+  folder.Apply(folding.names);
+  for (Node& node : graph.nodes) {
+    EditSubgraphs(node, [&](Graph& inner) { FoldGraph(folding, inner, {}, folder.values()); });
+  }
+  EraseDead(graph);  // what only subgraphs read, and no longer do
+}
+
+// What shapes tell without the values that a caller may override.
+Values FixedShapeValues(const Model& model) {
+  Model fixed = model;
+  for (const ValueInfo& input : fixed.graph.inputs) {
+    fixed.graph.initializers.erase_if(
+        [&](const std::string& name, const Initializer&) { return name == input.name; });
+  }
+  return InferShapeValues(fixed);
+}
+
+Model Fold(Model model, const Options& options, PassContext& context) {
+  SelectNodes(model, options.exclude, "exclude");
+  context.report["changed"] = Json::array();
+  context.report["skipped"] = Json::array();
+  if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
+  FreshNames names(model);
+  // Of the model, nodes are computed with its opsets; its graph is what is edited.
+  Model out = model;
+  Folding folding{model, options, context, names};
+  FoldGraph(folding, out.graph, FixedShapeValues(model), {});
+  context.report["growth_bytes"] = folding.growth_bytes;
+  return out;
+}
+
+}  // namespace
+
+extern const PassInfo kFoldConstants = DefinePass<Options, Fold>(
+    "fold_constants", "Computes what does not depend on the inputs, once and for all.");
+
+}  // namespace pared

@@ -1,0 +1,153 @@
+// Functions that exporters spell with several operators, as the operator that ONNX has for them.
+//
+// Before:  d = x - ReduceMean(x)                                 After:  y = LayerNormalization(
+//          y = d / Sqrt(ReduceMean(d * d) + e) * scale + bias                  x, scale, bias)
+// Before:  y = x * (Erf(x / sqrt 2) + 1) / 2                     After:  y = Gelu(x)
+// Before:  y = x * Clip(x + 3, 0, 6) / 6, or x * HardSigmoid(x)  After:  y = HardSwish(x)
+//
+// The order of factors does not matter. HardSwish is of opset 14, LayerNormalization of 17, Gelu of
+// 20: the model is raised by converting its nodes where the options allow it; patterns whose opset
+// is out of reach stay and are reported. Not recognized, and so not touched: what has another
+// reader within the pattern, and what computes in other types than float32.
+
+#include <algorithm>
+#include <map>
+
+#include "base/error.h"
+#include "evaluator/float_patterns.h"
+#include "model/infer_shapes.h"
+#include "model/rewrite.h"
+#include "passes/opset_raise.h"
+#include "passes/pass.h"
+#include "passes/select_nodes.h"
+
+namespace pared {
+namespace {
+
+struct Options {
+  int64_t opset_max = 17;
+  std::vector<std::string> op_types = {"LayerNormalization", "Gelu", "HardSwish"};
+  std::vector<std::string> exclude;
+};
+
+void Fields(FieldVisitor& f, Options& o) {
+  f.Integer("opset_max", o.opset_max, {7, 21},
+            "The model is raised up to this opset where an operator needs it: HardSwish 14, "
+            "LayerNormalization 17, Gelu 20. Patterns that need a later one stay.");
+  f.TextList("op_types", o.op_types, TextRule::kAny,
+             "Operators to recognize: LayerNormalization, Gelu, HardSwish.");
+  f.TextList("exclude", o.exclude, TextRule::kNodeRef,
+             "Nodes to keep: the last of a pattern, whose name the operator would get; an entry "
+             "that matches nothing is an error.");
+}
+
+// The opset that brought the operator; 0: it is none of ONNX's.
+int64_t OpsetOf(const Node& node) {
+  static const std::map<std::string, int64_t> kSince = {
+      {"HardSwish", 14}, {"LayerNormalization", 17}, {"Gelu", 20}};
+  const auto found = kSince.find(node.op_type);
+  return found == kSince.end() ? 0 : found->second;
+}
+
+class Fuser {
+ public:
+  Fuser(Model& model, const Options& options, PassContext& context)
+      : model_(model), options_(options), context_(context) {}
+
+  void Run() {
+    Raise();
+    const int64_t opset = model_.Opset("");
+    ForEachPattern([&](Graph& graph, FloatPattern& pattern) {
+      const std::string label = NodeLabel(graph.nodes[pattern.last]);
+      const std::string& op_type = pattern.node.op_type;
+      if (IsExcluded(graph.nodes[pattern.last])) {
+        Skip(label, "excluded");
+      } else if (OpsetOf(pattern.node) > opset) {
+        Skip(label, op_type + " needs opset " + std::to_string(OpsetOf(pattern.node)) +
+                        ", and the model has " + std::to_string(opset) +
+                        (why_.empty() ? "; opset_max allows no later one" : ": " + why_));
+      } else {
+        context_.report["changed"].push_back({{"node", label}, {"op_type", op_type}});
+        pattern.node.domain.clear();
+        graph.nodes[pattern.last] = std::move(pattern.node);
+      }
+    });
+  }
+
+ private:
+  // Calls `visit` for each wanted pattern of all graphs.
+  void ForEachPattern(const std::function<void(Graph&, FloatPattern&)>& visit) {
+    const auto types = ShapesIfConsistent(model_);
+    bool is_main = true;
+    EditGraphs(model_.graph, [&](Graph& graph) {
+      const std::unordered_map<std::string, ValueType> none;
+      const auto& known = std::exchange(is_main, false) ? types : none;
+      for (FloatPattern& pattern : FindFloatPatterns(graph, model_.ir_version, known)) {
+        if (std::ranges::find(options_.op_types, pattern.node.op_type) == options_.op_types.end() ||
+            OpsetOf(pattern.node) == 0) {
+          continue;
+        }
+        visit(graph, pattern);
+      }
+      EraseDead(graph);
+    });
+  }
+
+  // To the least opset that serves all patterns that opset_max admits.
+  void Raise() {
+    int64_t wanted = model_.Opset("");
+    ForEachPattern([&](Graph& graph, FloatPattern& pattern) {
+      const int64_t needed = OpsetOf(pattern.node);
+      if (needed <= options_.opset_max && !IsExcluded(graph.nodes[pattern.last])) {
+        wanted = std::max(wanted, needed);
+      }
+    });
+    if (wanted == model_.Opset("")) return;
+    Model raised = model_;
+    try {
+      context_.report["opset"] = RaiseOpset(raised, wanted);
+    } catch (const Error& error) {
+      why_ = error.where().empty() ? error.message() : error.where() + " " + error.message();
+      return;
+    }
+    model_ = std::move(raised);
+  }
+
+  bool IsExcluded(const Node& node) const {
+    return std::ranges::any_of(options_.exclude, [&](const std::string& reference) {
+      return SelectsNode(reference, node);
+    });
+  }
+
+  void Skip(const std::string& label, const std::string& reason) {
+    context_.report["skipped"].push_back({{"node", label}, {"reason", reason}});
+  }
+
+  Model& model_;
+  const Options& options_;
+  PassContext& context_;
+  std::string why_;  // the model could not be raised
+};
+
+Model Fuse(Model model, const Options& options, PassContext& context) {
+  SelectNodes(model, options.exclude, "exclude");
+  for (const std::string& op_type : options.op_types) {
+    Node node;
+    node.op_type = op_type;
+    if (OpsetOf(node) == 0) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "\"" + op_type + "\" is none of LayerNormalization, Gelu, HardSwish", "op_types");
+    }
+  }
+  context.report["changed"] = Json::array();
+  context.report["skipped"] = Json::array();
+  Fuser(model, options, context).Run();
+  return model;
+}
+
+}  // namespace
+
+extern const PassInfo kFusePatterns = DefinePass<Options, Fuse>(
+    "fuse_patterns", "Writes LayerNormalization, Gelu and HardSwish for what spells them out.");
+
+}  // namespace pared
