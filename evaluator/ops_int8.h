@@ -70,7 +70,7 @@ class BinaryInt8 {
   void Run(const Tensor& a, const Tensor& b, Tensor& y, Scratch& scratch) const;
   // Byte by byte; y may be a.
   void RunFlat(std::span<const uint8_t> a, const uint8_t* b, uint8_t* y) const {
-    fixed_ ? AddFixedAvx512Vnni(a, b, *fixed_, y) : kernel_(a, b, params_, y, isa_);
+    fixed_ ? AddFixed(a, b, *fixed_, y) : kernel_(a, b, params_, y, isa_);
   }
 
  private:

@@ -61,6 +61,7 @@ bool Sparse4x1Wins(const GemmWeights& w, double density, Isa /*isa*/) {
 }
 
 constexpr std::array kCandidates = {
+#ifdef __x86_64__
     GemmCandidate{"sparse_4x1_avx512vnni", Sparse4x1Wins, PackSparse4x1Avx512Vnni,
                   Isa::kAvx512Vnni},
     GemmCandidate{"sparse_2x1_avx512vnni", Sparse2x1Wins, PackSparse2x1Avx512Vnni,
@@ -74,6 +75,17 @@ constexpr std::array kCandidates = {
     GemmCandidate{"sparse_2x1_avx2", Sparse2x1Wins, PackSparse2x1Avx2, Isa::kAvx2},
     GemmCandidate{"sparse_1x1_avx2", Sparse1x1Wins, PackSparse1x1Avx2, Isa::kAvx2},
     GemmCandidate{"dense_avx2", Always, PackDenseAvx2, Isa::kAvx2},
+#endif
+#ifdef __aarch64__
+    GemmCandidate{"sparse_4x1_neon_i8mm", Sparse4x1Wins, PackSparse4x1NeonI8mm, Isa::kNeonI8mm},
+    GemmCandidate{"sparse_2x1_neon_i8mm", Sparse2x1Wins, PackSparse2x1NeonI8mm, Isa::kNeonI8mm},
+    GemmCandidate{"sparse_1x1_neon_i8mm", Sparse1x1Wins, PackSparse1x1NeonI8mm, Isa::kNeonI8mm},
+    GemmCandidate{"dense_neon_i8mm", Always, PackDenseNeonI8mm, Isa::kNeonI8mm},
+    GemmCandidate{"sparse_4x1_neon_dot", Sparse4x1Wins, PackSparse4x1NeonDot, Isa::kNeonDot},
+    GemmCandidate{"sparse_2x1_neon_dot", Sparse2x1Wins, PackSparse2x1NeonDot, Isa::kNeonDot},
+    GemmCandidate{"sparse_1x1_neon_dot", Sparse1x1Wins, PackSparse1x1NeonDot, Isa::kNeonDot},
+    GemmCandidate{"dense_neon_dot", Always, PackDenseNeonDot, Isa::kNeonDot},
+#endif
     GemmCandidate{"reference", Always, PackReferenceGemm, Isa::kReference},
 };
 

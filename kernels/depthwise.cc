@@ -54,9 +54,8 @@ struct DepthwiseKernel {
   const char* name;
   DenseRow row;
   int64_t group;
+  bool signed_input = false;  // multiplies x - 128
 };
-constexpr DepthwiseKernel kAvx2Kernel = {"depthwise_avx2", DenseRowAvx2, 2};
-constexpr DepthwiseKernel kAvx512Kernel = {"depthwise_avx512vnni", DenseRowAvx512Vnni, 4};
 
 class VectorDepthwise final : public PackedDepthwise {
  public:
@@ -66,10 +65,9 @@ class VectorDepthwise final : public PackedDepthwise {
         channels_(weights.geometry.channels * weights.multiplier),
         positions_(weights.geometry.kernel_height * weights.geometry.kernel_width),
         kernel_(kernel),
-        values_(PackDensePanels(
-            {.m = channels_, .k = positions_, .values = weights.values, .epilogue = {}},
-            kernel.group, {1})),
-        epilogue_(weights.epilogue, channels_) {
+        values_(PackDensePanels(MatrixOf(weights), kernel.group, {1})),
+        epilogue_(kernel.signed_input ? SignedInputEpilogue(MatrixOf(weights)) : weights.epilogue,
+                  channels_) {
     PARED_CHECK(static_cast<int64_t>(weights.values.size()) == channels_ * positions_);
   }
 
@@ -95,6 +93,14 @@ class VectorDepthwise final : public PackedDepthwise {
   const char* kernel_name() const override { return kernel_.name; }
 
  private:
+  // A row for each output channel.
+  static GemmWeights MatrixOf(const DepthwiseWeights& weights) {
+    return {.m = weights.geometry.channels * weights.multiplier,
+            .k = weights.geometry.kernel_height * weights.geometry.kernel_width,
+            .values = weights.values,
+            .epilogue = weights.epilogue};
+  }
+
   Im2col im2col_;
   int64_t multiplier_, channels_, positions_;
   DepthwiseKernel kernel_;
@@ -105,14 +111,23 @@ class VectorDepthwise final : public PackedDepthwise {
 }  // namespace
 
 std::unique_ptr<PackedDepthwise> PackDepthwise(const DepthwiseWeights& weights, Isa isa) {
-  if (isa >= Isa::kAvx512Vnni) {
-    if (HasAvx512Vbmi()) {
-      std::unique_ptr<PackedDepthwise> direct = PackDirectDepthwise(weights, isa);
-      if (direct != nullptr) return direct;
-    }
-    return std::make_unique<VectorDepthwise>(weights, kAvx512Kernel, isa);
+  const auto vector = [&](const DepthwiseKernel& kernel) {
+    return std::make_unique<VectorDepthwise>(weights, kernel, isa);
+  };
+  if constexpr (kOnAarch64) {
+    if (isa == Isa::kNeonI8mm) return vector({"depthwise_neon_i8mm", DenseRowNeonI8mm, 4});
+    if (isa == Isa::kNeonDot) return vector({"depthwise_neon_dot", DenseRowNeonDot, 4, true});
   }
-  if (isa >= Isa::kAvx2) return std::make_unique<VectorDepthwise>(weights, kAvx2Kernel, isa);
+  if constexpr (kOnX86) {
+    if (isa >= Isa::kAvx512Vnni) {
+      if (HasAvx512Vbmi()) {
+        std::unique_ptr<PackedDepthwise> direct = PackDirectDepthwise(weights, isa);
+        if (direct != nullptr) return direct;
+      }
+      return vector({"depthwise_avx512vnni", DenseRowAvx512Vnni, 4});
+    }
+    if (isa >= Isa::kAvx2) return vector({"depthwise_avx2", DenseRowAvx2, 2});
+  }
   return std::make_unique<ReferenceDepthwise>(weights, isa);
 }
 

@@ -99,12 +99,16 @@ void Transpose(const uint8_t* x, int64_t x_stride, int64_t rows, int64_t columns
 }  // namespace
 
 void Quantize(std::span<const float> x, QuantParams q, uint8_t* y, Isa isa) noexcept {
-  if (isa >= Isa::kAvx512Vnni) return QuantizeAvx512(x, q, y);
+  if constexpr (kOnX86) {
+    if (isa >= Isa::kAvx512Vnni) return QuantizeAvx512(x, q, y);
+  }
   for (size_t i = 0; i < x.size(); ++i) y[i] = QuantizeOne(x[i], q);
 }
 
 void Dequantize(std::span<const uint8_t> x, QuantParams q, float* y, Isa isa) noexcept {
-  if (isa >= Isa::kAvx512Vnni) return DequantizeAvx512(x, q, y);
+  if constexpr (kOnX86) {
+    if (isa >= Isa::kAvx512Vnni) return DequantizeAvx512(x, q, y);
+  }
   // Blocks of constant length: gcc vectorizes those at -O2.
   size_t i = 0;
   for (; i + 16 <= x.size(); i += 16) {
@@ -189,7 +193,9 @@ void RowsFromPlanar(const int32_t* x, ImageSize size, TileRange tiles, int32_t* 
 
 void AddQuantized(std::span<const uint8_t> a, const uint8_t* b, const AddParams& params, uint8_t* y,
                   Isa isa) noexcept {
-  if (isa >= Isa::kAvx512Vnni) return AddQuantizedAvx512(a, b, params, y);
+  if constexpr (kOnX86) {
+    if (isa >= Isa::kAvx512Vnni) return AddQuantizedAvx512(a, b, params, y);
+  }
   for (size_t i = 0; i < a.size(); ++i) {
     const float sum = DequantizeOne(a[i], params.a) + DequantizeOne(b[i], params.b);
     y[i] = Saturate(sum / params.y.scale, params.y.zero_point, params.low, params.high);
@@ -198,7 +204,9 @@ void AddQuantized(std::span<const uint8_t> a, const uint8_t* b, const AddParams&
 
 void MulQuantized(std::span<const uint8_t> a, const uint8_t* b, const AddParams& params, uint8_t* y,
                   Isa isa) noexcept {
-  if (isa >= Isa::kAvx512Vnni) return MulQuantizedAvx512(a, b, params, y);
+  if constexpr (kOnX86) {
+    if (isa >= Isa::kAvx512Vnni) return MulQuantizedAvx512(a, b, params, y);
+  }
   for (size_t i = 0; i < a.size(); ++i) {
     const float product = DequantizeOne(a[i], params.a) * DequantizeOne(b[i], params.b);
     y[i] = Saturate(product / params.y.scale, params.y.zero_point, params.low, params.high);
@@ -206,7 +214,9 @@ void MulQuantized(std::span<const uint8_t> a, const uint8_t* b, const AddParams&
 }
 
 void LookUp(std::span<const uint8_t> x, const ByteTable& table, uint8_t* y, Isa isa) noexcept {
-  if (isa >= Isa::kAvx512Vnni && HasAvx512Vbmi()) return LookUpAvx512(x, table, y);
+  if constexpr (kOnX86) {
+    if (isa >= Isa::kAvx512Vnni && HasAvx512Vbmi()) return LookUpAvx512(x, table, y);
+  }
   for (size_t i = 0; i < x.size(); ++i) y[i] = table[x[i]];
 }
 

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "kernels/elementwise.h"
+#include "kernels/fixed_sum.h"
 
 namespace pared {
 
@@ -17,5 +18,8 @@ void MulQuantizedAvx512(std::span<const uint8_t> a, const uint8_t* b, const AddP
                         uint8_t* y) noexcept;
 // Needs VBMI: HasAvx512Vbmi().
 void LookUpAvx512(std::span<const uint8_t> x, const ByteTable& table, uint8_t* y) noexcept;
+
+void AddFixedAvx512Vnni(std::span<const uint8_t> a, const uint8_t* b, const FixedSum& sum,
+                        uint8_t* y) noexcept;
 
 }  // namespace pared

@@ -138,6 +138,6 @@ struct F32Kernels {
 const F32Kernels& F32KernelsFor(Isa isa);
 
 // The tables; those of an instruction set that the machine lacks must not be used.
-extern const F32Kernels kF32Reference, kF32Avx2, kF32Avx512;
+extern const F32Kernels kF32Reference, kF32Avx2, kF32Avx512, kF32Neon;
 
 }  // namespace pared

@@ -54,14 +54,12 @@ inline void Transpose(Vec (&/*rows*/)[1]) {}
 extern const F32Kernels kF32Reference = reference_f32::kTable;
 
 const F32Kernels& F32KernelsFor(Isa isa) {
-  switch (isa) {
-    case Isa::kReference:
-      return kF32Reference;
-    case Isa::kAvx2:
-    case Isa::kAvxVnni:
-      return kF32Avx2;
-    case Isa::kAvx512Vnni:
-      return kF32Avx512;
+  if constexpr (kOnAarch64) {
+    if (IsNeon(isa)) return kF32Neon;
+  }
+  if constexpr (kOnX86) {
+    if (Includes(isa, Isa::kAvx512Vnni)) return kF32Avx512;
+    if (Includes(isa, Isa::kAvx2)) return kF32Avx2;
   }
   return kF32Reference;
 }

@@ -5,6 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/elementwise_avx512.h"
+
 namespace pared {
 namespace {
 
@@ -35,7 +37,7 @@ struct AllPairs {
   }
   bool Agree(const FixedSum& sum) const {
     std::vector<uint8_t> found(a.size());
-    AddFixedAvx512Vnni(a, b.data(), sum, found.data());
+    AddFixed(a, b.data(), sum, found.data());
     return found == y;
   }
   std::vector<uint8_t> a, b, y;
@@ -87,8 +89,18 @@ std::optional<int64_t> OffsetFor(const std::vector<Sample>& samples, Multipliers
 
 }  // namespace
 
+void AddFixed(std::span<const uint8_t> a, const uint8_t* b, const FixedSum& sum,
+              uint8_t* y) noexcept {
+  if constexpr (kOnX86) return AddFixedAvx512Vnni(a, b, sum, y);
+  for (size_t i = 0; i < a.size(); ++i) {
+    const int32_t low = (sum.low_a * a[i] + sum.low_b * b[i] + sum.low_c) >> 15;
+    const int32_t code = (sum.high_a * a[i] + sum.high_b * b[i] + sum.high_c + low) >> sum.shift;
+    y[i] = static_cast<uint8_t>(std::clamp(code, sum.low, sum.high));
+  }
+}
+
 std::optional<FixedSum> FindFixedSum(const AddParams& params, Isa isa) {
-  if (isa < Isa::kAvx512Vnni) return std::nullopt;
+  if (!Includes(isa, Isa::kAvx512Vnni) && !IsNeon(isa)) return std::nullopt;
   const double ratio_a = static_cast<double>(params.a.scale) / params.y.scale;
   const double ratio_b = static_cast<double>(params.b.scale) / params.y.scale;
   const double most = std::max(std::abs(ratio_a), std::abs(ratio_b));

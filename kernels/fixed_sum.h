@@ -32,8 +32,8 @@ struct FixedSum {
 // kernel.
 std::optional<FixedSum> FindFixedSum(const AddParams& params, Isa isa);
 
-// y may be a. Needs AVX-512 VNNI.
-void AddFixedAvx512Vnni(std::span<const uint8_t> a, const uint8_t* b, const FixedSum& sum,
-                        uint8_t* y) noexcept;
+// y may be a. For the levels for which FindFixedSum finds sums.
+void AddFixed(std::span<const uint8_t> a, const uint8_t* b, const FixedSum& sum,
+              uint8_t* y) noexcept;
 
 }  // namespace pared

@@ -12,7 +12,13 @@ namespace {
 bool Always(const GemmWeights& /*weights*/, double /*density*/, Isa /*isa*/) { return true; }
 
 constexpr std::array kCandidates = {
+#ifdef __x86_64__
     GemvCandidate{"gemv_16x4_avx512vnni", Always, PackGemv16x4Avx512Vnni, Isa::kAvx512Vnni},
+#endif
+#ifdef __aarch64__
+    GemvCandidate{"gemv_neon_i8mm", Always, PackGemvNeonI8mm, Isa::kNeonI8mm},
+    GemvCandidate{"gemv_neon_dot", Always, PackGemvNeonDot, Isa::kNeonDot},
+#endif
     GemvCandidate{"gemv_reference", Always, PackReferenceGemv, Isa::kReference},
 };
 

@@ -1,29 +1,33 @@
 #include "kernels/half.h"
 
+#ifdef __x86_64__
 #include <immintrin.h>
+#else
+#include <arm_neon.h>
+#endif
 
 #include <bit>
 
 namespace pared {
 namespace {
 
+// Whole vectors; the number of elements that they hold.
+#ifdef __x86_64__
 #pragma GCC push_options
 #pragma GCC target("avx2,f16c")  // every CPU with AVX2 has F16C
 
-constexpr int64_t kLanes = 8;
-
-int64_t WidenF16c(const uint16_t* halves, int64_t count, float* floats) noexcept {
+int64_t WidenMost(const uint16_t* halves, int64_t count, float* floats) noexcept {
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
+  for (; i + 8 <= count; i += 8) {
     const __m128i in = _mm_loadu_si128(reinterpret_cast<const __m128i*>(halves + i));
     _mm256_storeu_ps(floats + i, _mm256_cvtph_ps(in));
   }
   return i;
 }
 
-int64_t NarrowF16c(const float* floats, int64_t count, uint16_t* halves) noexcept {
+int64_t NarrowMost(const float* floats, int64_t count, uint16_t* halves) noexcept {
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
+  for (; i + 8 <= count; i += 8) {
     const __m128i out = _mm256_cvtps_ph(_mm256_loadu_ps(floats + i), _MM_FROUND_TO_NEAREST_INT);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(halves + i), out);
   }
@@ -31,6 +35,23 @@ int64_t NarrowF16c(const float* floats, int64_t count, uint16_t* halves) noexcep
 }
 
 #pragma GCC pop_options
+#else
+int64_t WidenMost(const uint16_t* halves, int64_t count, float* floats) noexcept {
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    vst1q_f32(floats + i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(halves + i))));
+  }
+  return i;
+}
+
+int64_t NarrowMost(const float* floats, int64_t count, uint16_t* halves) noexcept {
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    vst1_u16(halves + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(floats + i))));
+  }
+  return i;
+}
+#endif
 
 }  // namespace
 
@@ -66,12 +87,12 @@ uint16_t FloatToHalf(float value) {
 }
 
 void HalvesToFloats(const uint16_t* halves, int64_t count, float* floats, Isa isa) noexcept {
-  int64_t i = isa == Isa::kReference ? 0 : WidenF16c(halves, count, floats);
+  int64_t i = isa == Isa::kReference ? 0 : WidenMost(halves, count, floats);
   for (; i < count; ++i) floats[i] = HalfToFloat(halves[i]);
 }
 
 void FloatsToHalves(const float* floats, int64_t count, uint16_t* halves, Isa isa) noexcept {
-  int64_t i = isa == Isa::kReference ? 0 : NarrowF16c(floats, count, halves);
+  int64_t i = isa == Isa::kReference ? 0 : NarrowMost(floats, count, halves);
   for (; i < count; ++i) halves[i] = FloatToHalf(floats[i]);
 }
 

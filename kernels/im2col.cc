@@ -73,7 +73,10 @@ Im2col::TilePlan Im2col::PlanTile(int64_t tile) const {
 void Im2col::PadPlanar(const PlanarSource& source, uint8_t zero_point, int64_t begin, int64_t end,
                        uint8_t* image) const noexcept {
   const int64_t plane = padded_height() * padded_width();
-  const auto copy = masks_ ? CopyPlanarRowAvx512 : CopyPlanarRow;
+  auto* copy = CopyPlanarRow;
+  if constexpr (kOnX86) {
+    if (masks_) copy = CopyPlanarRowAvx512;
+  }
   for (int64_t c = begin; c < end; ++c) {
     uint8_t* out = image + c * plane;
     if (plane != geometry_.height * geometry_.width) {
@@ -114,7 +117,7 @@ void Im2col::GatherChannels(const uint8_t* image, int64_t tile, int64_t begin, i
     for (const int64_t tap : taps_) {
       const uint8_t* in = image + c * plane + tap;
       if (permutes_) {
-        GatherRowAvx512(in, plan.windows, out);
+        if constexpr (kOnX86) GatherRowAvx512(in, plan.windows, out);
       } else {
         for (size_t i = 0; i < 64; ++i) out[i] = in[plan.offsets[i]];
       }

@@ -79,6 +79,4 @@ void CopyPlanarRowAvx512(const uint8_t* channel, int64_t tile_stride, int64_t pi
 
 #pragma GCC pop_options
 
-bool HasAvx512Vbmi() { return __builtin_cpu_supports("avx512vbmi") != 0; }
-
 }  // namespace pared

@@ -48,6 +48,4 @@ void MaxPlanarAvx512(const uint8_t* channel, const PlanarRows& rows, uint8_t pad
 void CopyPlanarRowAvx512(const uint8_t* channel, int64_t tile_stride, int64_t pixel, int64_t width,
                          uint8_t* out) noexcept;
 
-bool HasAvx512Vbmi();
-
 }  // namespace pared

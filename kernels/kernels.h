@@ -21,8 +21,18 @@ std::unique_ptr<PackedGemm> PackSparse2x1AvxVnni(const GemmWeights& weights);
 std::unique_ptr<PackedGemm> PackDenseAvx2(const GemmWeights& weights);
 std::unique_ptr<PackedGemm> PackSparse1x1Avx2(const GemmWeights& weights);
 std::unique_ptr<PackedGemm> PackSparse2x1Avx2(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackDenseNeonDot(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackSparse1x1NeonDot(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackSparse2x1NeonDot(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackSparse4x1NeonDot(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackDenseNeonI8mm(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackSparse1x1NeonI8mm(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackSparse2x1NeonI8mm(const GemmWeights& weights);
+std::unique_ptr<PackedGemm> PackSparse4x1NeonI8mm(const GemmWeights& weights);
 
 std::unique_ptr<PackedGemv> PackGemv16x4Avx512Vnni(const GemmWeights& weights);
+std::unique_ptr<PackedGemv> PackGemvNeonDot(const GemmWeights& weights);
+std::unique_ptr<PackedGemv> PackGemvNeonI8mm(const GemmWeights& weights);
 
 // One output row over the 64 columns of a tile, for depthwise convolutions: x is [k][64], w packed
 // by PackDensePanels with rows of one, y the output's tile.
@@ -32,5 +42,9 @@ void DenseRowAvx512Vnni(const uint8_t* x, const int8_t* w, int64_t k, const Epil
                         int64_t row, void* y) noexcept;
 void DenseRowAvx2(const uint8_t* x, const int8_t* w, int64_t k, const EpilogueView& e, int64_t row,
                   void* y) noexcept;  // int16 weights: group = 2
+void DenseRowNeonDot(const uint8_t* x, const int8_t* w, int64_t k, const EpilogueView& e,
+                     int64_t row, void* y) noexcept;  // with SignedInputEpilogue
+void DenseRowNeonI8mm(const uint8_t* x, const int8_t* w, int64_t k, const EpilogueView& e,
+                      int64_t row, void* y) noexcept;
 
 }  // namespace pared

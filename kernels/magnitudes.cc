@@ -8,7 +8,9 @@ namespace pared {
 
 int64_t SplitMagnitudes(std::span<const float> values, MagnitudeRange range,
                         std::vector<uint32_t>& within, Isa isa) {
-  if (isa >= Isa::kAvx512Vnni) return SplitMagnitudesAvx512(values, range, within);
+  if constexpr (kOnX86) {
+    if (isa >= Isa::kAvx512Vnni) return SplitMagnitudesAvx512(values, range, within);
+  }
   int64_t below = 0;
   for (const float value : values) {
     const uint32_t magnitude = std::bit_cast<uint32_t>(value) & kMagnitudeMask;

@@ -1,6 +1,7 @@
 #include "kernels/packing.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/check.h"
 
@@ -20,6 +21,18 @@ PackedEpilogue::PackedEpilogue(const GemmEpilogue& epilogue, int64_t rows)
            .low = epilogue.low,
            .high = epilogue.high,
            .high_minus_zero = static_cast<float>(epilogue.high - epilogue.zero_point)};
+}
+
+GemmEpilogue SignedInputEpilogue(const GemmWeights& weights) {
+  GemmEpilogue epilogue = weights.epilogue;
+  for (int64_t m = 0; m < weights.m; ++m) {
+    const std::span row =
+        weights.values.subspan(static_cast<size_t>(m * weights.k), static_cast<size_t>(weights.k));
+    int32_t& bias = epilogue.bias[static_cast<size_t>(m)];
+    const auto sum = static_cast<uint32_t>(std::accumulate(row.begin(), row.end(), int32_t{0}));
+    bias = static_cast<int32_t>(static_cast<uint32_t>(bias) + 128 * sum);
+  }
+  return epilogue;
 }
 
 double CheckedDensity(const GemmWeights& weights) {

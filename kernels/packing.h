@@ -35,6 +35,10 @@ class PackedEpilogue {
 // Bytes of one element of y.
 inline int64_t OutputBytes(GemmOutput output) { return output == GemmOutput::kUInt8 ? 1 : 4; }
 
+// The epilogue of a kernel that multiplies x - 128, as signed bytes, in place of x: the bias has
+// 128 * sum over k of w[m][k] besides, modulo 2^32 as the kernel's own sums.
+GemmEpilogue SignedInputEpilogue(const GemmWeights& weights);
+
 // Checks what every kernel relies on; the fraction of weights that are not zero.
 double CheckedDensity(const GemmWeights& weights);
 

@@ -63,14 +63,16 @@ PlanarRows PlanarGather::RowsOf(int64_t tile) const {
 void PlanarGather::Gather(const Channels& channels, int64_t tile, uint8_t* out) const noexcept {
   const PlanarRows rows = RowsOf(tile);
   for (int64_t c = channels.begin; c < channels.end; ++c, out += rows.rows * 64) {
-    GatherPlanarAvx512(channels.x + c * 64, rows, channels.padding, out);
+    if constexpr (kOnX86) {
+      GatherPlanarAvx512(channels.x + c * 64, rows, channels.padding, out);
+    }
   }
 }
 
 void PlanarGather::Max(const Channels& channels, int64_t tile, uint8_t* out) const noexcept {
   const PlanarRows rows = RowsOf(tile);
   for (int64_t c = channels.begin; c < channels.end; ++c, out += 64) {
-    MaxPlanarAvx512(channels.x + c * 64, rows, channels.padding, out);
+    if constexpr (kOnX86) MaxPlanarAvx512(channels.x + c * 64, rows, channels.padding, out);
   }
 }
 

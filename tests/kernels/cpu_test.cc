@@ -13,6 +13,8 @@ TEST(Cpu, TheReferenceIsAlwaysThere) { EXPECT_EQ(AvailableIsas().front(), Isa::k
 
 TEST(Cpu, EveryLevelHasTheNameThatSelectsIt) {
   EXPECT_STREQ(IsaName(Isa::kReference), "reference");
+  EXPECT_STREQ(IsaName(Isa::kNeonDot), "neon_dot");
+  EXPECT_STREQ(IsaName(Isa::kNeonI8mm), "neon_i8mm");
   EXPECT_STREQ(IsaName(Isa::kAvx2), "avx2");
   EXPECT_STREQ(IsaName(Isa::kAvxVnni), "avxvnni");
   EXPECT_STREQ(IsaName(Isa::kAvx512Vnni), "avx512vnni");
@@ -23,6 +25,14 @@ TEST(Cpu, Avx512DoesNotImplyTheVexEncoding) {
   EXPECT_TRUE(Includes(Isa::kAvxVnni, Isa::kAvxVnni));
   EXPECT_TRUE(Includes(Isa::kAvx512Vnni, Isa::kAvx2));
   EXPECT_FALSE(Includes(Isa::kAvx2, Isa::kAvx512Vnni));
+}
+
+TEST(Cpu, NoLevelIncludesOneOfAnotherArchitecture) {
+  EXPECT_TRUE(Includes(Isa::kNeonI8mm, Isa::kNeonDot));
+  EXPECT_FALSE(Includes(Isa::kNeonDot, Isa::kNeonI8mm));
+  EXPECT_FALSE(Includes(Isa::kAvx2, Isa::kNeonDot));
+  EXPECT_FALSE(Includes(Isa::kNeonI8mm, Isa::kAvx2));
+  EXPECT_TRUE(Includes(Isa::kNeonDot, Isa::kReference));
 }
 
 // CTest runs the binary once for each level: the cap must take hold.
