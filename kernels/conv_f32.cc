@@ -26,6 +26,16 @@ PixelAt Locate(const ConvF32Plan& plan, const Extent3& stride, int64_t pixel) {
   return {source_row * plan.row_floats + x, plan.out[2] - x};
 }
 
+// What a clamp leaves; infinite for every other activation.
+struct Range {
+  float low, high;
+};
+Range LimitsOf(const ActivationF32& activation) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  if (activation.kind == ActivationKind::kClamp) return {activation.alpha, activation.beta};
+  return {-kInfinity, kInfinity};
+}
+
 }  // namespace
 
 ConvF32::ConvF32(const ConvF32Options& options, std::span<const float> weights,
@@ -41,16 +51,64 @@ ConvF32::ConvF32(const ConvF32Options& options, std::span<const float> weights,
     if (fills_lanes && group_outputs == 1 && options.kernel[0] == 1) PackLanes(weights);
     return;
   }
-  packed_group_floats_ = PackedLhsFloats(group_outputs, k_, kernels);
-  packed_.resize(static_cast<size_t>(packed_group_floats_ * options.groups));
-  for (int64_t g = 0; g < options.groups; ++g) {
-    const MatrixF32 matrix{.data = weights.data() + g * group_outputs * k_,
-                           .rows = group_outputs,
-                           .columns = k_,
-                           .row_step = k_,
-                           .column_step = 1};
-    PackLhs(matrix, kernels, packed_.data() + g * packed_group_floats_);
+  as_rows_ = PackRows(weights);
+}
+
+int64_t ConvF32::group_floats(bool by_outputs) const {
+  const int64_t outputs = options_.outputs / options_.groups;
+  return by_outputs ? PackedRhsFloats(k_, outputs, kernels_) : PackedLhsFloats(outputs, k_, kernels_);
+}
+
+std::shared_ptr<const std::vector<float>> ConvF32::PackRows(std::span<const float> weights) const {
+  const int64_t outputs = options_.outputs / options_.groups;
+  const int64_t floats = group_floats(false);
+  std::vector<float> packed(static_cast<size_t>(floats * options_.groups));
+  for (int64_t g = 0; g < options_.groups; ++g) {
+    const float* from = weights.data() + g * outputs * k_;
+    PackLhs({from, outputs, k_, k_, 1}, kernels_, packed.data() + g * floats);
   }
+  return std::make_shared<const std::vector<float>>(std::move(packed));
+}
+
+std::shared_ptr<const std::vector<float>> ConvF32::PackPanels(
+    std::span<const float> weights) const {
+  const int64_t outputs = options_.outputs / options_.groups;
+  const int64_t floats = group_floats(true);
+  std::vector<float> packed(static_cast<size_t>(floats * options_.groups));
+  for (int64_t g = 0; g < options_.groups; ++g) {
+    const float* from = weights.data() + g * outputs * k_;
+    PackRhs({from, k_, outputs, 1, k_}, kernels_, 0, CeilDiv(outputs, kernels_.tile_columns),
+            packed.data() + g * floats);
+  }
+  return std::make_shared<const std::vector<float>>(std::move(packed));
+}
+
+std::vector<float> ConvF32::Unpack(std::span<const float> packed, bool by_outputs) const {
+  const int64_t outputs = options_.outputs / options_.groups;
+  const int64_t width = by_outputs ? kernels_.tile_columns : kernels_.tile_rows;
+  const int64_t floats = group_floats(by_outputs);
+  std::vector<float> weights(static_cast<size_t>(options_.outputs * k_));
+  for (int64_t m = 0; m < options_.outputs; ++m) {
+    const int64_t row = m % outputs;
+    const float* from =
+        packed.data() + m / outputs * floats + row / width * width * k_ + row % width;
+    for (int64_t k = 0; k < k_; ++k) weights[static_cast<size_t>(m * k_ + k)] = from[k * width];
+  }
+  return weights;
+}
+
+std::shared_ptr<const std::vector<float>> ConvF32::WeightsFor(bool by_outputs) const {
+  const std::scoped_lock lock(layouts_mutex_);
+  auto& wanted = by_outputs ? as_panels_ : as_rows_;
+  auto& other = by_outputs ? as_rows_ : as_panels_;
+  if (wanted == nullptr) {
+    const std::vector<float> weights = Unpack(*other, !by_outputs);
+    wanted = by_outputs ? PackPanels(weights) : PackRows(weights);
+    // The second change of mind: rows were packed, then panels, now rows again.
+    if (!by_outputs) alternates_ = true;
+    if (!alternates_) other.reset();
+  }
+  return wanted;
 }
 
 void ConvF32::PackLanes(std::span<const float> weights) {
@@ -122,15 +180,40 @@ ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& 
     PlanLanes(plan);
     return plan;
   }
+  plan.buffer_floats = plan.pads ? plan.plane_floats * options_.channels + kTapSlack : 0;
+  const int64_t outputs = options_.outputs / options_.groups;
+  const auto whole = [&](int64_t n) { return CeilDiv(n, kernels_.lanes) * kernels_.lanes; };
+  plan.by_outputs = 15 * plan.pixels * whole(outputs) < 14 * whole(plan.pixels) * outputs;
+  plan.weights = WeightsFor(plan.by_outputs);
+  if (plan.by_outputs) {
+    PlanOutputs(plan, threads);
+  } else {
+    PlanTiles(plan, threads);
+  }
+  return plan;
+}
+
+void ConvF32::PlanTiles(ConvF32Plan& plan, int64_t threads) const {
   const int64_t group_columns = PanelGroup(kernels_) * kernels_.tile_columns;
   plan.column_groups = CeilDiv(plan.pixels, group_columns);
   const int64_t blocks = CeilDiv(options_.outputs / options_.groups, kernels_.tile_rows);
   const int64_t pieces = plan.column_groups * options_.groups;
   if (pieces < threads) plan.row_splits = std::min(blocks, CeilDiv(threads, pieces));
   plan.units = pieces * plan.row_splits;
-  plan.buffer_floats = plan.pads ? plan.plane_floats * options_.channels + kTapSlack : 0;
   plan.scratch_floats = std::min(k_, kBlockK) * group_columns + kTapSlack;
-  return plan;
+}
+
+void ConvF32::PlanOutputs(ConvF32Plan& plan, int64_t threads) const {
+  const int64_t width = kernels_.tile_columns;
+  const int64_t panels = CeilDiv(options_.outputs / options_.groups, width);
+  if (options_.groups < threads) {
+    plan.row_splits = std::min(panels, CeilDiv(threads, options_.groups));
+  }
+  plan.units = options_.groups * plan.row_splits;
+  plan.is_direct = !plan.pads && Volume(options_.kernel) == 1 && plan.row_floats == plan.pixels;
+  const int64_t packed = CeilDiv(plan.pixels, width) * width * std::min(k_, kBlockK);
+  const int64_t sums = CeilDiv(panels, plan.row_splits) * width * plan.pixels;
+  plan.scratch_floats = (plan.is_direct ? 0 : packed) + kTapSlack + sums;
 }
 
 void ConvF32::PadChannel(const ConvF32Plan& plan, const float* x, float* target) const noexcept {
@@ -177,6 +260,8 @@ void ConvF32::RunUnits(const ConvF32Plan& plan, const float* x, float* y, const 
       RunLanes(plan, x, y, addend, unit, scratch);
     } else if (depthwise_) {
       RunDepthwise(plan, x, y, addend, unit, scratch);
+    } else if (plan.by_outputs) {
+      RunOutputs(plan, x, y, addend, unit, scratch);
     } else {
       RunTiles(plan, x, y, addend, unit, scratch);
     }
@@ -185,10 +270,9 @@ void ConvF32::RunUnits(const ConvF32Plan& plan, const float* x, float* y, const 
 
 void ConvF32::RunLanes(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
                        int64_t unit, float* scratch) const noexcept {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
   const int64_t first = unit * kernels_.lanes;
   const ActivationF32& activation = options_.activation;
-  const bool clamps = addend == nullptr && activation.kind == ActivationKind::kClamp;
+  const Range limits = LimitsOf(activation);
   DepthwiseF32 planes{.x = x + first * Volume(plan.in),
                       .y = y + first * plan.pixels,
                       .weights = lanes_.data() + unit * (k_ + 1) * kernels_.lanes,
@@ -207,16 +291,15 @@ void ConvF32::RunLanes(const ConvF32Plan& plan, const float* x, float* y, const 
                       .pad_x = plan.pad[2],
                       .row_vectors = plan.row_vectors,
                       .band_rows = plan.band_rows,
-                      .low = clamps ? activation.alpha : -kInfinity,
-                      .high = clamps ? activation.beta : kInfinity,
+                      .low = limits.low,
+                      .high = limits.high,
+                      .addend = addend == nullptr ? nullptr : addend + first * plan.pixels,
                       .sums = scratch};
   planes.bias = planes.weights + k_ * kernels_.lanes;
   planes.band = scratch + (plan.band_rows * plan.out[2] + kDepthwiseBlock) * kernels_.lanes;
   kernels_.depthwise(planes);
-  if (clamps) return;
-  const int64_t floats = planes.channels * plan.pixels;
-  if (addend != nullptr) kernels_.axpy(addend + first * plan.pixels, 1.0F, planes.y, floats);
-  kernels_.activate(activation, planes.y, floats);
+  if (activation.kind == ActivationKind::kClamp) return;
+  kernels_.activate(activation, planes.y, planes.channels * plan.pixels);
 }
 
 void ConvF32::RunDepthwise(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
@@ -239,6 +322,95 @@ void ConvF32::RunDepthwise(const ConvF32Plan& plan, const float* x, float* y, co
   kernels_.activate(options_.activation, out, plan.pixels);
 }
 
+void ConvF32::PackPanel(const ConvF32Plan& plan, const PackColumnsF32& part,
+                        int64_t panel) const noexcept {
+  std::array<PixelRun, 64> runs;  // a panel has at most 64 columns
+  PackColumnsF32 pack = part;
+  pack.runs = runs.data();
+  const int64_t first = panel * kernels_.tile_columns;
+  const int64_t end = std::min(plan.pixels, first + kernels_.tile_columns);
+  for (int64_t pixel = first; pixel < end;) {
+    const PixelAt at = Locate(plan, options_.stride, pixel);
+    const int64_t count = std::min(at.left_in_row, end - pixel);
+    runs[static_cast<size_t>(pack.run_count++)] = {pixel - first, at.source, count};
+    pixel += count;
+  }
+  kernels_.pack_columns(pack);
+}
+
+void ConvF32::RunOutputs(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
+                         int64_t unit, float* scratch) const noexcept {
+  const int64_t split = unit % plan.row_splits;
+  const int64_t g = unit / plan.row_splits;
+  const int64_t width = kernels_.tile_columns;
+  const int64_t outputs = options_.outputs / options_.groups;
+  const int64_t panels = CeilDiv(outputs, width);
+  const int64_t begin = panels * split / plan.row_splits;
+  const int64_t end = panels * (split + 1) / plan.row_splits;
+  const float* source = x + g * (options_.channels / options_.groups) * plan.plane_floats;
+  const float* weights = plan.weights->data() + g * group_floats(true);
+  const int64_t packed_floats = CeilDiv(plan.pixels, width) * width * std::min(k_, kBlockK);
+  float* sums = scratch + (plan.is_direct ? 0 : packed_floats + kTapSlack);
+  // Pixels are the rows of the product. Those of one panel lie together.
+  const int64_t step = plan.is_direct ? plan.pixels : width;
+  GemmTileF32 tile{.a_row = 1,
+                   .a_step = plan.is_direct ? plan.plane_floats : width,
+                   .b_step = width,
+                   .c_row = width,
+                   .columns = width,
+                   .finish = false};
+  for (int64_t k = 0; k < k_; k += kBlockK) {
+    tile.k = std::min(kBlockK, k_ - k);
+    tile.accumulate = k > 0;
+    for (int64_t first = 0; first < plan.pixels && !plan.is_direct; first += width) {
+      PackPanel(plan,
+                {.source = source,
+                 .offsets = plan.tap_offsets.data() + k,
+                 .k = tile.k,
+                 .target = scratch + first * tile.k},
+                first / width);
+    }
+    for (int64_t panel = begin; panel < end; ++panel) {
+      tile.b = weights + (panel * k_ + k) * width;
+      float* panel_sums = sums + (panel - begin) * plan.pixels * width;
+      for (int64_t first = 0; first < plan.pixels; first += step) {
+        const float* pixels = plan.is_direct ? source + k * plan.plane_floats
+                                             : scratch + first * tile.k;
+        const int64_t count = std::min(step, plan.pixels - first);
+        for (int64_t p = 0; p < count; p += kernels_.tile_rows) {
+          tile.a = pixels + p;
+          tile.rows = std::min(kernels_.tile_rows, count - p);
+          tile.c = panel_sums + (first + p) * width;
+          kernels_.gemm_tile(tile);
+        }
+      }
+      if (k + kBlockK >= k_) {
+        FinishOutputs(plan, panel_sums, g * outputs + panel * width, y, addend);
+      }
+    }
+  }
+}
+
+void ConvF32::FinishOutputs(const ConvF32Plan& plan, const float* sums, int64_t output, float* y,
+                            const float* addend) const noexcept {
+  const int64_t outputs = options_.outputs / options_.groups;
+  const Range limits = LimitsOf(options_.activation);
+  const int64_t first = output * plan.pixels;
+  TransposeF32 transpose{.sums = sums,
+                         .sums_row = kernels_.tile_columns,
+                         .pixels = plan.pixels,
+                         .outputs = std::min(kernels_.tile_columns, outputs - output % outputs),
+                         .y = y + first,
+                         .y_row = plan.pixels,
+                         .bias = bias_.empty() ? nullptr : bias_.data() + output,
+                         .addend = addend == nullptr ? nullptr : addend + first,
+                         .low = limits.low,
+                         .high = limits.high};
+  kernels_.transpose(transpose);
+  if (options_.activation.kind == ActivationKind::kClamp) return;
+  kernels_.activate(options_.activation, transpose.y, transpose.outputs * plan.pixels);
+}
+
 void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
                        int64_t unit, float* scratch) const noexcept {
   const int64_t split = unit % plan.row_splits;
@@ -248,7 +420,7 @@ void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const 
   const int64_t width = kernels_.tile_columns;
 
   GemmF32 gemm{.m = group_outputs, .n = plan.pixels, .k = k_};
-  SetPackedLhs(gemm, packed_.data() + g * packed_group_floats_, kernels_);
+  SetPackedLhs(gemm, plan.weights->data() + g * group_floats(false), kernels_);
   const int64_t first_output = g * group_outputs * plan.pixels;
   gemm.c = y + first_output;
   gemm.c_row = plan.pixels;
@@ -268,21 +440,12 @@ void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const 
     GemmPartF32 part{.k_begin = k, .k_count = std::min(kBlockK, k_ - k), .b = scratch};
     part.panel_step = part.k_count * width;
     for (int64_t panel = range.panel_begin; panel < range.panel_end; ++panel) {
-      std::array<PixelRun, 64> runs;  // a panel has at most 64 columns
-      PackColumnsF32 pack{.source = source,
-                          .offsets = plan.tap_offsets.data() + k,
-                          .k = part.k_count,
-                          .runs = runs.data()};
-      const int64_t first = panel * width;
-      const int64_t end = std::min(plan.pixels, first + width);
-      for (int64_t pixel = first; pixel < end;) {
-        const PixelAt at = Locate(plan, options_.stride, pixel);
-        const int64_t count = std::min(at.left_in_row, end - pixel);
-        runs[static_cast<size_t>(pack.run_count++)] = {pixel - first, at.source, count};
-        pixel += count;
-      }
-      pack.target = scratch + (panel - range.panel_begin) * part.panel_step;
-      kernels_.pack_columns(pack);
+      PackPanel(plan,
+                {.source = source,
+                 .offsets = plan.tap_offsets.data() + k,
+                 .k = part.k_count,
+                 .target = scratch + (panel - range.panel_begin) * part.panel_step},
+                panel);
     }
     RunGemmPart(gemm, kernels_, range, part);
   }

@@ -10,12 +10,15 @@
 //   - a depthwise convolution of few channels, or of very wide rows, sums its taps row by row,
 //     straight from that buffer; any other is transposed so that channels fill the vectors;
 //   - any other packs panels of columns (im2col of one tile group and one block of k, in cache) and
-//     multiplies them by the packed weights.
+//     multiplies them by the packed weights. Pixels fill the vectors, or outputs where so few pixels
+//     would leave lanes idle (7 x 7 images): the sums are the same, bit for bit.
 
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -44,6 +47,9 @@ struct ConvF32Plan {
   int64_t pixels = 0;                  // of an output channel
   int64_t units = 0;                   // independent pieces of work
   int64_t column_groups = 0, row_splits = 1;
+  bool by_outputs = false;  // outputs fill the vectors
+  bool is_direct = false;   // by_outputs: pixels are read where they lie
+  std::shared_ptr<const std::vector<float>> weights{};  // packed; null: depthwise
   int64_t band_rows = 0;       // depthwise by lanes: output rows at a time; 0: row by row
   int64_t row_vectors = 0;     // the same: of a padded row
   int64_t buffer_floats = 0;   // padded input of all channels; 0: none
@@ -77,16 +83,33 @@ class ConvF32 {
                     int64_t output, float* scratch) const noexcept;
   void RunTiles(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
                 int64_t unit, float* scratch) const noexcept;
+  void RunOutputs(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
+                  int64_t unit, float* scratch) const noexcept;
+  void FinishOutputs(const ConvF32Plan& plan, const float* sums, int64_t output, float* y,
+                     const float* addend) const noexcept;
+  void PlanTiles(ConvF32Plan& plan, int64_t threads) const;
+  void PlanOutputs(ConvF32Plan& plan, int64_t threads) const;
+  void PackPanel(const ConvF32Plan& plan, const PackColumnsF32& part,
+                 int64_t panel) const noexcept;
+  std::shared_ptr<const std::vector<float>> WeightsFor(bool by_outputs) const;
+  std::shared_ptr<const std::vector<float>> PackRows(std::span<const float> weights) const;
+  std::shared_ptr<const std::vector<float>> PackPanels(std::span<const float> weights) const;
+  std::vector<float> Unpack(std::span<const float> packed, bool by_outputs) const;
+  int64_t group_floats(bool by_outputs) const;
   void PadChannel(const ConvF32Plan& plan, const float* x, float* target) const noexcept;
 
   ConvF32Options options_;
   const F32Kernels& kernels_;
   bool depthwise_ = false;
   int64_t k_ = 0;              // sums of one output
-  std::vector<float> packed_;  // by group; depthwise: as given
+  std::vector<float> packed_;  // depthwise: as given
+  // By group, as left and as right operand. Only the one that the last plan asked for is kept, until
+  // plans turn out to alternate.
+  mutable std::mutex layouts_mutex_;
+  mutable std::shared_ptr<const std::vector<float>> as_rows_, as_panels_;
+  mutable bool alternates_ = false;
   std::vector<float> lanes_;   // depthwise by lanes: [vector of channels][taps and bias][lanes]
   std::vector<float> bias_;    // empty: none
-  int64_t packed_group_floats_ = 0;
 };
 
 }  // namespace pared

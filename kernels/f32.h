@@ -81,9 +81,22 @@ struct DepthwiseF32 {
   int64_t row_vectors = 0;  // of a padded row: what the taps of kDepthwiseBlock outputs reach, too
   int64_t band_rows = 0;    // output rows at a time
   float low = 0, high = 0;  // clamp
+  const float* addend = nullptr;  // laid out as y, or null
   // [input rows of a band][row_vectors][lanes], [band_rows * out_width + kDepthwiseBlock][lanes]
   float* band = nullptr;
   float* sums = nullptr;
+};
+
+// Transposes sums to rows of outputs: y[o][p] = clamp(sums[p][o] + bias[o] + addend[o][p]).
+struct TransposeF32 {
+  const float* sums = nullptr;  // rows of `sums_row` floats, of which whole vectors are read
+  int64_t sums_row = 0;
+  int64_t pixels = 0, outputs = 0;
+  float* y = nullptr;
+  int64_t y_row = 0;
+  const float* bias = nullptr;    // null: none
+  const float* addend = nullptr;  // laid out as y, or null
+  float low = 0, high = 0;
 };
 
 // Sorts a row by remainder modulo `stride`: the zero-padded row's element x goes to
@@ -121,6 +134,7 @@ struct F32Kernels {
   void (*tap_sum_row)(const TapRowF32& row) noexcept;
   void (*tap_max_row)(const TapRowF32& row) noexcept;  // weights and bias are not read
   void (*depthwise)(const DepthwiseF32& planes) noexcept;
+  void (*transpose)(const TransposeF32& sums) noexcept;
   void (*pack_columns)(const PackColumnsF32& pack) noexcept;
   void (*split_row)(const SplitRowF32& row) noexcept;
   void (*softmax)(const float* x, float* y, int64_t count) noexcept;

@@ -421,6 +421,7 @@ constexpr F32Kernels kTable = {
     .tap_sum_row = TapSumRow,
     .tap_max_row = TapMaxRow,
     .depthwise = Depthwise,
+    .transpose = TransposeSums,
     .pack_columns = PackColumns,
     .split_row = SplitRow,
     .softmax = Softmax,

@@ -47,33 +47,39 @@ inline void SpreadRows(const DepthwiseF32& d, int64_t begin, int64_t end) {
   }
 }
 
-// Transposes `rows` rows of sums to the output rows from `begin` on.
-inline void GatherRows(const DepthwiseF32& d, int64_t begin, int64_t rows) {
+// Outputs [first, first + lanes) of TransposeF32.
+inline void TransposeLanes(const TransposeF32& t, int64_t first) {
   constexpr int64_t kLanes = Vec::kWidth;
-  const int64_t plane = d.out_height * d.out_width;
-  const int64_t pixels = rows * d.out_width;
-  float* y = d.y + begin * d.out_width;
-  const Vec low(d.low);
-  const Vec high(d.high);
-  for (int64_t p = 0; p < pixels; p += kLanes) {
-    const int64_t count = pixels - p < kLanes ? pixels - p : kLanes;
+  const Vec low(t.low);
+  const Vec high(t.high);
+  const int64_t outputs = t.outputs - first;
+  for (int64_t p = 0; p < t.pixels; p += kLanes) {
+    const int64_t count = t.pixels - p < kLanes ? t.pixels - p : kLanes;
     Vec block[kLanes];
 #pragma GCC unroll 16
     for (int64_t i = 0; i < kLanes; ++i) {
-      block[i] = i < count ? Vec::Load(d.sums + (p + i) * kLanes) : Vec(0.0F);
+      block[i] = i < count ? Vec::Load(t.sums + (p + i) * t.sums_row + first) : Vec(0.0F);
     }
     Transpose(block);
 #pragma GCC unroll 16
-    for (int64_t c = 0; c < kLanes; ++c) {
-      if (c == d.channels) break;
-      const Vec value = Clamp(block[c], low, high);
+    for (int64_t i = 0; i < kLanes; ++i) {
+      if (i == outputs) break;
+      const int64_t at = (first + i) * t.y_row + p;
+      Vec value = block[i];
+      if (t.bias != nullptr) value = value + Vec(t.bias[first + i]);
       if (count == kLanes) {
-        value.Store(y + c * plane + p);
+        if (t.addend != nullptr) value = value + Vec::Load(t.addend + at);
+        Clamp(value, low, high).Store(t.y + at);
       } else {
-        value.StoreFirst(y + c * plane + p, count);
+        if (t.addend != nullptr) value = value + Vec::LoadFirst(t.addend + at, count);
+        Clamp(value, low, high).StoreFirst(t.y + at, count);
       }
     }
   }
+}
+
+void TransposeSums(const TransposeF32& t) noexcept {
+  for (int64_t first = 0; first < t.outputs; first += Vec::kWidth) TransposeLanes(t, first);
 }
 
 // kBlock sums at once: each input vector is loaded once a tap row and meets all its taps.
@@ -185,6 +191,14 @@ void Depthwise(const DepthwiseF32& d) noexcept {
                   .taps_y = taps_end - above,
                   .y = d.sums + (y - begin) * d.out_width * kLanes});
     }
-    GatherRows(d, begin, end - begin);
+    TransposeSums({.sums = d.sums,
+                   .sums_row = kLanes,
+                   .pixels = (end - begin) * d.out_width,
+                   .outputs = d.channels,
+                   .y = d.y + begin * d.out_width,
+                   .y_row = d.out_height * d.out_width,
+                   .addend = d.addend == nullptr ? nullptr : d.addend + begin * d.out_width,
+                   .low = d.low,
+                   .high = d.high});
   }
 }

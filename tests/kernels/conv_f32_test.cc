@@ -126,6 +126,32 @@ TEST_P(ConvF32Test, DepthwiseAgreesWithTheDefinition) {
          {16, 16, 16, 5, 1100, 3, 1, 1, 1}});
 }
 
+TEST_P(ConvF32Test, FewPixelsAgreeWithTheDefinition) {
+  // channels, outputs, groups, height, width, kernel, stride, dilation, pad
+  Check({{30, 64, 1, 7, 7, 1}, {600, 70, 1, 7, 7, 1},        {40, 128, 1, 7, 7, 3, 1, 1, 1},
+         {8, 129, 1, 1, 1, 1}, {64, 48, 1, 9, 9, 3, 1, 1, 1}, {20, 40, 2, 5, 5, 3, 2, 1, 1},
+         {70, 32, 1, 14, 7, 1}, {16, 64, 1, 13, 13, 1, 2}});
+}
+
+TEST_P(ConvF32Test, LayoutsOfWeightsMayAlternate) {
+  Case c{.channels = 20, .outputs = 64, .groups = 1, .height = 7, .width = 7, .kernel = 1};
+  const Data small(c);
+  const ConvF32 conv(c.Options({}), small.weights, small.bias, F32KernelsFor(GetParam()));
+  const auto run = [&](int64_t side) {
+    const std::vector<float> x = RandomFloats(20 * side * side, 9);
+    const ConvF32Plan plan = conv.Plan({1, side, side}, {1, side, side}, {0, 0, 0}, 1);
+    std::vector<float> y(static_cast<size_t>(64 * side * side));
+    std::vector<float> scratch(static_cast<size_t>(plan.scratch_floats));
+    conv.RunUnits(plan, x.data(), y.data(), nullptr, 0, plan.units, scratch.data());
+    return y;
+  };
+  const std::vector<float> of_49 = run(7), of_256 = run(16);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(run(7), of_49);
+    EXPECT_EQ(run(16), of_256);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Isas, ConvF32Test, ::testing::ValuesIn(AvailableIsas()),
                          [](const auto& test) { return std::string(IsaName(test.param)); });
 
