@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kBandFloats = 48 * 1024;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t Whole(int64_t n, int64_t lanes) { return CeilDiv(n, lanes) * lanes; }
 int64_t Volume(const Extent3& e) { return e[0] * e[1] * e[2]; }
 
 // Where `pixel` of the output begins in the input, and how many outputs follow it in its row.
@@ -56,7 +57,8 @@ ConvF32::ConvF32(const ConvF32Options& options, std::span<const float> weights,
 
 int64_t ConvF32::group_floats(bool by_outputs) const {
   const int64_t outputs = options_.outputs / options_.groups;
-  return by_outputs ? PackedRhsFloats(k_, outputs, kernels_) : PackedLhsFloats(outputs, k_, kernels_);
+  return by_outputs ? PackedRhsFloats(k_, outputs, kernels_)
+                    : PackedLhsFloats(outputs, k_, kernels_);
 }
 
 std::shared_ptr<const std::vector<float>> ConvF32::PackRows(std::span<const float> weights) const {
@@ -182,8 +184,9 @@ ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& 
   }
   plan.buffer_floats = plan.pads ? plan.plane_floats * options_.channels + kTapSlack : 0;
   const int64_t outputs = options_.outputs / options_.groups;
-  const auto whole = [&](int64_t n) { return CeilDiv(n, kernels_.lanes) * kernels_.lanes; };
-  plan.by_outputs = 15 * plan.pixels * whole(outputs) < 14 * whole(plan.pixels) * outputs;
+  // 196 pixels are worth it: 12.25 vectors of them cost 13.
+  plan.by_outputs = 25 * plan.pixels * Whole(outputs, kernels_.lanes) <
+                    24 * Whole(plan.pixels, kernels_.lanes) * outputs;
   plan.weights = WeightsFor(plan.by_outputs);
   if (plan.by_outputs) {
     PlanOutputs(plan, threads);
@@ -357,7 +360,6 @@ void ConvF32::RunOutputs(const ConvF32Plan& plan, const float* x, float* y, cons
                    .a_step = plan.is_direct ? plan.plane_floats : width,
                    .b_step = width,
                    .c_row = width,
-                   .columns = width,
                    .finish = false};
   for (int64_t k = 0; k < k_; k += kBlockK) {
     tile.k = std::min(kBlockK, k_ - k);
@@ -372,10 +374,11 @@ void ConvF32::RunOutputs(const ConvF32Plan& plan, const float* x, float* y, cons
     }
     for (int64_t panel = begin; panel < end; ++panel) {
       tile.b = weights + (panel * k_ + k) * width;
+      tile.columns = Whole(std::min(width, outputs - panel * width), kernels_.lanes);
       float* panel_sums = sums + (panel - begin) * plan.pixels * width;
       for (int64_t first = 0; first < plan.pixels; first += step) {
-        const float* pixels = plan.is_direct ? source + k * plan.plane_floats
-                                             : scratch + first * tile.k;
+        const float* pixels =
+            plan.is_direct ? source + k * plan.plane_floats : scratch + first * tile.k;
         const int64_t count = std::min(step, plan.pixels - first);
         for (int64_t p = 0; p < count; p += kernels_.tile_rows) {
           tile.a = pixels + p;

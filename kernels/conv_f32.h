@@ -10,8 +10,8 @@
 //   - a depthwise convolution of few channels, or of very wide rows, sums its taps row by row,
 //     straight from that buffer; any other is transposed so that channels fill the vectors;
 //   - any other packs panels of columns (im2col of one tile group and one block of k, in cache) and
-//     multiplies them by the packed weights. Pixels fill the vectors, or outputs where so few pixels
-//     would leave lanes idle (7 x 7 images): the sums are the same, bit for bit.
+//     multiplies them by the packed weights. Pixels fill the vectors, or outputs where so few
+//     pixels would leave lanes idle (7 x 7 images): the sums are the same, bit for bit.
 
 #pragma once
 
@@ -89,8 +89,7 @@ class ConvF32 {
                      const float* addend) const noexcept;
   void PlanTiles(ConvF32Plan& plan, int64_t threads) const;
   void PlanOutputs(ConvF32Plan& plan, int64_t threads) const;
-  void PackPanel(const ConvF32Plan& plan, const PackColumnsF32& part,
-                 int64_t panel) const noexcept;
+  void PackPanel(const ConvF32Plan& plan, const PackColumnsF32& part, int64_t panel) const noexcept;
   std::shared_ptr<const std::vector<float>> WeightsFor(bool by_outputs) const;
   std::shared_ptr<const std::vector<float>> PackRows(std::span<const float> weights) const;
   std::shared_ptr<const std::vector<float>> PackPanels(std::span<const float> weights) const;
@@ -103,13 +102,13 @@ class ConvF32 {
   bool depthwise_ = false;
   int64_t k_ = 0;              // sums of one output
   std::vector<float> packed_;  // depthwise: as given
-  // By group, as left and as right operand. Only the one that the last plan asked for is kept, until
-  // plans turn out to alternate.
+  // By group, as left and as right operand. Only the one that the last plan asked for is kept,
+  // until plans turn out to alternate.
   mutable std::mutex layouts_mutex_;
   mutable std::shared_ptr<const std::vector<float>> as_rows_, as_panels_;
   mutable bool alternates_ = false;
-  std::vector<float> lanes_;   // depthwise by lanes: [vector of channels][taps and bias][lanes]
-  std::vector<float> bias_;    // empty: none
+  std::vector<float> lanes_;  // depthwise by lanes: [vector of channels][taps and bias][lanes]
+  std::vector<float> bias_;   // empty: none
 };
 
 }  // namespace pared

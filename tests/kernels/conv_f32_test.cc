@@ -128,9 +128,14 @@ TEST_P(ConvF32Test, DepthwiseAgreesWithTheDefinition) {
 
 TEST_P(ConvF32Test, FewPixelsAgreeWithTheDefinition) {
   // channels, outputs, groups, height, width, kernel, stride, dilation, pad
-  Check({{30, 64, 1, 7, 7, 1}, {600, 70, 1, 7, 7, 1},        {40, 128, 1, 7, 7, 3, 1, 1, 1},
-         {8, 129, 1, 1, 1, 1}, {64, 48, 1, 9, 9, 3, 1, 1, 1}, {20, 40, 2, 5, 5, 3, 2, 1, 1},
-         {70, 32, 1, 14, 7, 1}, {16, 64, 1, 13, 13, 1, 2}});
+  Check({{30, 64, 1, 7, 7, 1},
+         {600, 70, 1, 7, 7, 1},
+         {40, 128, 1, 7, 7, 3, 1, 1, 1},
+         {8, 129, 1, 1, 1, 1},
+         {64, 48, 1, 9, 9, 3, 1, 1, 1},
+         {20, 40, 2, 5, 5, 3, 2, 1, 1},
+         {70, 32, 1, 14, 7, 1},
+         {16, 64, 1, 13, 13, 1, 2}});
 }
 
 TEST_P(ConvF32Test, LayoutsOfWeightsMayAlternate) {
