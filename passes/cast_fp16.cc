@@ -114,6 +114,13 @@ class Rewriter {
       if (!IsAmong(graph.inputs, name))
         StoreInitializer(name, initializer, readers[name], copies, out);
     }
+    for (const auto& [name, sparse] : graph.sparse_initializers) {
+      if (sparse.values.dtype() != DType::kFloat32) continue;
+      copies[name] = {name, ""};
+      if (!readers[name].half || readers[name].single || IsAmong(graph.inputs, name)) continue;
+      copies[name] = {"", name};
+      out.sparse_initializers.find(name)->values = ToHalf(sparse.values);
+    }
     for (const Node& node : graph.nodes) AddNode(graph, node, readers, types, copies, out);
     for (ValueInfo& output : out.outputs) {
       if (!KeepsType(graph) && copies.contains(output.name) &&
@@ -364,6 +371,6 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kCastFp16 = DefinePass<Options, CastToHalf>(
     "cast_fp16", "Stores weights in 16-bit floats, and computes in float16 what float16 can hold.",
-    [](const Json&) { return false; }, 2);
+    [](const Json&) { return false; }, 3);
 
 }  // namespace pared

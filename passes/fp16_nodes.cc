@@ -164,6 +164,12 @@ const Names kGrowing = {"CumSum",
                         "Sinh",
                         "Cosh"};
 
+// Their result is about as large as the largest input.
+const Names kCarrying = {"Abs",       "Add",       "Concat",     "Expand",   "Flatten", "Identity",
+                         "Max",       "Mean",      "Min",        "Mul",      "Neg",     "Reshape",
+                         "ReduceMax", "ReduceMin", "ReduceMean", "Slice",    "Split",   "Squeeze",
+                         "Sub",       "Sum",       "Transpose",  "Unsqueeze"};
+
 // Their result is small however large their input.
 const Names kBounded = {"Softmax",
                         "Sigmoid",
@@ -228,6 +234,7 @@ class Chooser {
     for (const auto& [name, initializer] : graph.initializers) {
       NoteConstant(name, initializer.tensor);
     }
+    for (const auto& [name, sparse] : graph.sparse_initializers) NoteConstant(name, sparse.values);
     for (const Node& node : graph.nodes) {
       if (node.op_type == "Constant") {
         if (const Tensor* tensor = node.TensorOf("value")) NoteConstant(node.outputs[0], *tensor);
@@ -248,6 +255,7 @@ class Chooser {
         choice_.kept.emplace(&node, reason);
       }
       PropagateWide(node);
+      PropagateGrown(node);
     }
   }
 
@@ -305,6 +313,9 @@ class Chooser {
     if (dtype != DType::kFloat32) return "";
     if (const auto lossy = lossy_.find(name); lossy != lossy_.end()) return lossy->second;
     if (wide_.contains(name)) return "\"" + name + "\" leaves the range of float16";
+    if (grown_.contains(name)) {
+      return "\"" + name + "\" may leave the range of float16, and no calibration data tells";
+    }
     if (from_integers_.contains(name)) {
       bool all = true;
       for (const std::string& input : node.inputs) {
@@ -379,6 +390,17 @@ class Chooser {
     }
   }
 
+  // Without data: the result of a growing operator may be as large behind those that add, scale or
+  // move it. Others read it in float32, which ends that: the root of a mean of squares is small.
+  void PropagateGrown(const Node& node) {
+    if (!ranges_.empty()) return;
+    bool grows = kGrowing.contains(node.op_type);
+    for (const std::string& input : node.inputs) {
+      grows = grows || (grown_.contains(input) && kCarrying.contains(node.op_type));
+    }
+    if (grows) grown_.insert(node.outputs.begin(), node.outputs.end());
+  }
+
   // Nodes of float arithmetic that a Cast to an integer type ends.
   static std::unordered_set<const Node*> IndexNodes(const Graph& graph, const GraphIndex& index,
                                                     const TypeMap& types) {
@@ -406,7 +428,7 @@ class Chooser {
   const HalfRanges& ranges_;
   HalfChoice choice_;
   std::unordered_map<std::string, std::string> lossy_;  // constant, and why
-  Names wide_, from_integers_, constants_;
+  Names wide_, grown_, from_integers_, constants_;
 };
 
 }  // namespace

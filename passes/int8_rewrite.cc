@@ -174,8 +174,9 @@ class Rewriter {
     StoredWeight& stored = weights_.at(KeyOf(site));
     WriteWeight(site, stored, graph);
     const std::string name = names_.Make(original.inputs[site.input] + "_dequantized");
-    Node dequantize = MakeNode("DequantizeLinear",
-                               {stored.codes, stored.scales, stored.zero_points}, name, names_);
+    std::vector<std::string> parts = {stored.codes, stored.scales};
+    if (!stored.zero_points.empty()) parts.push_back(stored.zero_points);
+    Node dequantize = MakeNode("DequantizeLinear", std::move(parts), name, names_);
     if (stored.weight.axis) dequantize.attributes.set("axis", {2, *stored.weight.axis, "", ""});
     graph.nodes.push_back(std::move(dequantize));
     node.inputs[site.input] = name;
@@ -187,13 +188,16 @@ class Rewriter {
     const std::string& base = site.node->inputs[site.input];
     stored.codes = names_.Make(base + "_quantized");
     stored.scales = names_.Make(base + "_scale");
-    stored.zero_points = names_.Make(base + "_zero_point");
     const Shape shape = stored.weight.axis ? Shape{std::ssize(stored.weight.scales)} : Shape{};
     AddInitializer(graph, stored.codes, Tensor::Make<int8_t>(site.shape, stored.weight.codes));
+    AddInitializer(graph, stored.scales, Tensor::Make<float>(shape, stored.weight.scales));
+    // ONNX Runtime fuses products of stacked matrices too, but refuses their zero points by
+    // channel; left out they are zero.
+    if (site.node->op_type == "MatMul" && site.shape.size() > 2 && stored.weight.axis) return;
+    stored.zero_points = names_.Make(base + "_zero_point");
     AddInitializer(
         graph, stored.zero_points,
         Tensor::Make<int8_t>(shape, std::vector<int8_t>(stored.weight.scales.size(), 0)));
-    AddInitializer(graph, stored.scales, Tensor::Make<float>(shape, stored.weight.scales));
   }
 
   void QuantizeBias(const WeightSite& site, const QuantizedWeight& weight,

@@ -484,6 +484,6 @@ Model Quantize(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 2);
+    [](const Json&) { return true; }, 3);
 
 }  // namespace pared

@@ -99,6 +99,9 @@ void PrintTo(const Later& later, std::ostream* out) {
 
 const std::vector<Later>& AllLater() {
   static const std::vector<Later> kLater = {
+      {"fold_constants", Json::object()},
+      {"remove_identities", Json::object()},
+      {"fuse_patterns", Json::object()},
       {"fold_batch_norm", Json::object()},
       {"magnitude_prune", {{"sparsity", 0.3}}},
       {"magnitude_prune", {{"sparsity", 0.3}, {"pattern", "4x1"}}},
