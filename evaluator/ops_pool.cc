@@ -167,9 +167,10 @@ PaddedPlane PlanPlane(const PoolNode& node, const Window& w) {
   return plane;
 }
 
-void FillPlane(const Window& w, const PaddedPlane& plane, const float* x, float padding,
-               float* out) {
-  std::fill(out, out + plane.floats(), padding);
+// Copies a plane into the padded one. The rows around it, and the columns where nothing is sorted,
+// hold the padding already.
+void FillPlane(const Window& w, const PaddedPlane& plane, const float* x, const SplitRowF32& split,
+               const F32Kernels& kernels, float* out) {
   for (int64_t row = 0; row < w.in[0] * w.in[1]; ++row) {
     const int64_t z = row / w.in[1] + w.pad_begin[0];
     const int64_t y = row % w.in[1] + w.pad_begin[1];
@@ -179,14 +180,10 @@ void FillPlane(const Window& w, const PaddedPlane& plane, const float* x, float 
       std::copy(from, from + w.in[2], to + w.pad_begin[2]);
       continue;
     }
-    for (int64_t phase = 0; phase < w.stride[2]; ++phase) {
-      const int64_t first = (w.pad_begin[2] - phase + w.stride[2] - 1) / w.stride[2];
-      int64_t i = std::max<int64_t>(0, first);
-      float* target = to + phase * plane.phase_floats;
-      for (int64_t c = i * w.stride[2] + phase - w.pad_begin[2]; c < w.in[2]; c += w.stride[2]) {
-        target[i++] = from[c];
-      }
-    }
+    SplitRowF32 part = split;
+    part.x = from;
+    part.y = to;
+    kernels.split_row(part);
   }
 }
 
@@ -199,6 +196,11 @@ void RunFloat(const PoolNode& node, const Window& w, const Tensor& x, Tensor& ou
   const bool is_max = node.kind == PoolKind::kMax;
   const float padding = is_max ? -std::numeric_limits<float>::infinity() : 0.0F;
   const float* values = x.data<float>().data();
+  const SplitRowF32 split{.count = w.in[2],
+                          .pad = w.pad_begin[2],
+                          .stride = w.stride[2],
+                          .phase_floats = plane.phase_floats,
+                          .padding = padding};
   ForEachShare(scratch, x.shape()[0] * x.shape()[1], plane.floats() + kTapSlack,
                [&](int64_t begin, int64_t end, float* memory) {
                  TapRowF32 row;
@@ -206,8 +208,9 @@ void RunFloat(const PoolNode& node, const Window& w, const Tensor& x, Tensor& ou
                  row.weights = ones.data();
                  row.taps = static_cast<int64_t>(ones.size());
                  row.count = w.out[2];
+                 std::fill(memory, memory + plane.floats(), padding);
                  for (int64_t i = begin; i < end; ++i) {
-                   FillPlane(w, plane, values + i * w.in_count(), padding, memory);
+                   FillPlane(w, plane, values + i * w.in_count(), split, *node.kernels, memory);
                    float* out = y.data() + i * w.out_count();
                    for (int64_t r = 0; r < w.out[0] * w.out[1]; ++r) {
                      const int64_t z = r / w.out[1] * w.stride[0];

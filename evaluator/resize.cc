@@ -152,6 +152,7 @@ void ResampleAxis(const AxisTaps& taps, const Shape& shape, const T* x, T* y, Sc
 template <class T>
 void Extrapolate(const std::vector<AxisTaps>& axes, const Shape& shape, T value, T* y) {
   for (const AxisTaps& taps : axes) {
+    if (std::ranges::find(taps.outside, true) == taps.outside.end()) continue;
     const int64_t inner = Extent(shape, taps.axis + 1, static_cast<int64_t>(shape.size()));
     const int64_t lines = Extent(shape, 0, taps.axis);
     for (int64_t i = 0; i < lines * taps.out; ++i) {

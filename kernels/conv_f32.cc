@@ -225,6 +225,8 @@ void ConvF32::PadChannel(const ConvF32Plan& plan, const float* x, float* target)
   float* row = target;
   for (int64_t z = 0; z < plan.padded[0]; ++z) {
     for (int64_t y = 0; y < plan.padded[1]; ++y, row += plan.row_floats) {
+      // Rows that no tap reaches stay as they are.
+      if (options_.kernel[1] == 1 && y % options_.stride[1] != 0) continue;
       const int64_t in_z = z - plan.pad[0];
       const int64_t in_y = y - plan.pad[1];
       if (in_z < 0 || in_z >= plan.in[0] || in_y < 0 || in_y >= plan.in[1]) {
@@ -243,7 +245,8 @@ void ConvF32::PadChannel(const ConvF32Plan& plan, const float* x, float* target)
                           .pad = plan.pad[2],
                           .stride = stride,
                           .y = row,
-                          .phase_floats = plan.phase_floats});
+                          .phase_floats = plan.phase_floats,
+                          .phases = options_.kernel[2] == 1 ? 1 : stride});
     }
   }
 }

@@ -99,13 +99,15 @@ struct TransposeF32 {
   float low = 0, high = 0;
 };
 
-// Sorts a row by remainder modulo `stride`: the zero-padded row's element x goes to
+// Sorts a row by remainder modulo `stride`: the padded row's element x goes to
 // y[x % stride * phase_floats + x / stride].
 struct SplitRowF32 {
   const float* x = nullptr;
   int64_t count = 0, pad = 0, stride = 1;
   float* y = nullptr;
   int64_t phase_floats = 0;
+  int64_t phases = stride;  // how many remainders are wanted
+  float padding = 0;
 };
 
 // A run of output pixels whose inputs lie side by side.

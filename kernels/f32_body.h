@@ -134,7 +134,8 @@ void Activate(const ActivationF32& activation, float* x, int64_t count) noexcept
 
 // Adds what stands after the sums and stores one row of the tile.
 template <int kVectors>
-inline void FinishRow(const GemmTileF32& t, int64_t r, Vec (&acc)[kVectors]) {
+[[gnu::always_inline]] inline void FinishRow(const GemmTileF32& t, int64_t r,
+                                             Vec (&acc)[kVectors]) {
   float* c = t.c + r * t.c_row;
   for (int v = 0; v < kVectors; ++v) {
     const int64_t at = v * Vec::kWidth;
@@ -280,11 +281,11 @@ void TapSumRow(const TapRowF32& row) noexcept { TapRow<false>(row); }
 void TapMaxRow(const TapRowF32& row) noexcept { TapRow<true>(row); }
 
 void SplitRow(const SplitRowF32& row) noexcept {
-  for (int64_t phase = 0; phase < row.stride; ++phase) {
+  for (int64_t phase = 0; phase < row.stride && phase < row.phases; ++phase) {
     float* y = row.y + phase * row.phase_floats;
     // The first column of this remainder that lies on the input.
     int64_t i = 0;
-    while (i < row.phase_floats && i * row.stride + phase < row.pad) y[i++] = 0.0F;
+    while (i < row.phase_floats && i * row.stride + phase < row.pad) y[i++] = row.padding;
     const float* x = row.x + (i * row.stride + phase - row.pad);
     const int64_t inside = row.x + row.count - x;
     const int64_t count = inside <= 0 ? 0 : (inside + row.stride - 1) / row.stride;
@@ -293,7 +294,7 @@ void SplitRow(const SplitRowF32& row) noexcept {
       for (; i + Vec::kWidth < end; i += Vec::kWidth, x += 2 * Vec::kWidth) Even(x).Store(y + i);
     }
     for (; i < end; ++i, x += row.stride) y[i] = *x;
-    while (i < row.phase_floats) y[i++] = 0.0F;
+    while (i < row.phase_floats) y[i++] = row.padding;
   }
 }
 

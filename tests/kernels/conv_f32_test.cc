@@ -135,7 +135,8 @@ TEST_P(ConvF32Test, FewPixelsAgreeWithTheDefinition) {
          {64, 48, 1, 9, 9, 3, 1, 1, 1},
          {20, 40, 2, 5, 5, 3, 2, 1, 1},
          {70, 32, 1, 14, 7, 1},
-         {16, 64, 1, 13, 13, 1, 2}});
+         {16, 64, 1, 13, 13, 1, 2},
+         {16, 12, 1, 33, 35, 1, 2, 1, 1}});
 }
 
 TEST_P(ConvF32Test, LayoutsOfWeightsMayAlternate) {
