@@ -216,6 +216,30 @@ void RunAttention(const AttentionAttributes& attributes, const F32Kernels& kerne
 
 }  // namespace
 
+Op PrepareAttentionMask(const Node& node, const OpContext&) {
+  CheckInputCount(node, 2, 2);
+  return [filter = node.Float("filter", 0), label = NodeLabel(node)](
+             std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {
+    const Shape &mask = inputs[0]->shape(), &keys = inputs[1]->shape();
+    const std::vector<int64_t> given = IntegersOf(*inputs[0], label);
+    const int64_t batch = keys.at(0), count = keys.at(1);
+    const bool is_lengths = mask == Shape{batch};
+    const bool fits = is_lengths || mask == Shape{batch, count} ||
+                      (mask.size() == 3 && mask[0] == batch && mask[2] == count);
+    if (!fits) {
+      throw Error(ErrorCode::kUnsupported,
+                  "a mask of shape " + ShapeText(mask) + " for keys of " + ShapeText(keys), label);
+    }
+    const int64_t rows = mask.size() == 3 ? mask[1] : 1;
+    const std::span<float> y = scratch.Allocate<float>(outputs[0], {batch, 1, rows, count});
+    for (size_t i = 0; i < y.size(); ++i) {
+      const auto at = static_cast<int64_t>(i);
+      const bool is_valid = is_lengths ? at % count < given[Sz(at / count)] : given[i] != 0;
+      y[i] = is_valid ? 0 : filter;
+    }
+  };
+}
+
 Op PrepareAttention(const Node& node, const OpContext& context) {
   CheckInputCount(node, 3, 7);
   AttentionAttributes attributes;

@@ -162,6 +162,104 @@ std::string SimplifiedNormalization(const Node&) {
          "float = @epsilon>(x, scale) }";
 }
 
+// Places are counted where they are not given; the mask's row sums are how many tokens are valid.
+std::string EmbedNormalization(const Node& node) {
+  std::string body =
+      "<epsilon: float = 1e-12>(ids, segments, word, place, segment, gamma, beta, mask, places) => "
+      "(y, mask_index, sum) { words = Gather(word, ids)\n";
+  if (Has(node, 8)) {
+    body += "at = Gather(place, places)\n";
+  } else {
+    body +=
+        "from = Constant <value_ints = [0]>()\n count = Shape <start = 1, end = 2>(ids)\n"
+        "at = Slice(place, from, count, from)\n";
+  }
+  body += "placed = Add(words, at)\n";
+  body += Has(node, 1) ? "parts = Gather(segment, segments)\n sum = Add(placed, parts)\n"
+                       : "sum = Identity(placed)\n";
+  body += "y = LayerNormalization <epsilon: float = @epsilon>(sum, gamma, beta)\n";
+  body += Has(node, 7) ? "valid = Identity(mask)\n" : "valid = Sub(ids, ids)\n";
+  return body +
+         "tokens = Constant <value_ints = [1]>()\n"
+         "mask_index = ReduceSum <keepdims = 0>(valid, tokens) }";
+}
+
+// The inputs of a contributed attention that its body does not cover.
+void RefuseInputs(const Node& node, std::initializer_list<size_t> inputs) {
+  for (const size_t input : inputs) {
+    if (!Has(node, input)) continue;
+    throw Error(ErrorCode::kUnsupported, "input " + std::to_string(input) + " is not supported",
+                NodeLabel(node));
+  }
+}
+
+// y of q, k and v, [batch, tokens, heads * size], with `mask` and `bias` where the node has them.
+std::string Attend(const Node& node, bool has_mask, bool has_bias) {
+  const std::string heads = std::to_string(node.Int("num_heads", 0));
+  const bool has_sizes = !node.Ints("qkv_hidden_sizes").empty();
+  if (node.outputs.size() > 1 || node.Int("do_rotary", 0) != 0 || has_sizes) {
+    throw Error(ErrorCode::kUnsupported,
+                "qkv_hidden_sizes, do_rotary and outputs after the first are not supported",
+                NodeLabel(node));
+  }
+  std::string body;
+  if (has_mask) {
+    body += "valid = pared.AttentionMask <filter: float = @mask_filter_value>(mask, k)\n";
+  }
+  const char* added = has_mask ? "valid" : "bias";
+  if (has_mask && has_bias) {
+    body += "both = Add(valid, bias)\n";
+    added = "both";
+  }
+  body += "y = Attention <q_num_heads = " + heads + ", kv_num_heads = " + heads +
+          ", is_causal = " + std::to_string(node.Int("unidirectional", 0)) +
+          ", scale: float = @scale";
+  return body + ">(q, k, v" + (has_mask || has_bias ? std::string(", ") + added : "") + ") }";
+}
+
+constexpr const char* kAttentionAttributes =
+    "<scale: float = 0.0, mask_filter_value: float = -10000.0>";
+constexpr const char* kSplit = "q, k, v = Split <axis = -1, num_outputs = 3>(all)\n";
+
+std::string PackedAttention(const Node& node) {
+  RefuseInputs(node, {4, 6});
+  std::string body = std::string(kAttentionAttributes) +
+                     "(x, w, w_bias, mask, past, bias) => (y) { product = MatMul(x, w)\n";
+  body += Has(node, 2) ? "all = Add(product, w_bias)\n" : "all = Identity(product)\n";
+  return body + kSplit + Attend(node, Has(node, 3), Has(node, 5));
+}
+
+std::string QuantizedAttention(const Node& node) {
+  RefuseInputs(node, {8});
+  return std::string(kAttentionAttributes) +
+         R"((x, w, w_bias, x_scale, w_scale, mask, x_zero, w_zero) => (y) {
+    sums = MatMulInteger(x, w, x_zero, w_zero)
+    scale = Mul(x_scale, w_scale)
+    floats = CastLike(sums, scale)
+    product = Mul(floats, scale)
+    all = Add(product, w_bias)
+  )" + kSplit +
+         Attend(node, Has(node, 5), false);
+}
+
+std::string MultiHeadAttention(const Node& node) {
+  RefuseInputs(node, {6, 7, 8, 9});
+  if (!Has(node, 1) || !Has(node, 2)) {
+    throw Error(ErrorCode::kUnsupported, "packed keys and values are not supported",
+                NodeLabel(node));
+  }
+  std::string body =
+      std::string(kAttentionAttributes) + "(query, key, value, all, mask, bias) => (y) { ";
+  if (Has(node, 3)) {
+    body +=
+        "q_bias, k_bias, v_bias = Split <axis = 0, num_outputs = 3>(all)\n"
+        "q = Add(query, q_bias)\n k = Add(key, k_bias)\n v = Add(value, v_bias)\n";
+  } else {
+    body += "q = Identity(query)\n k = Identity(key)\n v = Identity(value)\n";
+  }
+  return body + Attend(node, Has(node, 4), Has(node, 5));
+}
+
 // loss = -weight[target] * log_probability[target]; elements of ignore_index count for nothing.
 std::string LossBody(const Node& node) {
   const std::string reduction = node.String("reduction", "mean");
@@ -281,9 +379,13 @@ constexpr Composition kCompositions[] = {
     {"", "RotaryEmbedding", RotaryEmbedding},
     {"", "SimplifiedLayerNormalization", SimplifiedNormalization},
     {"", "SoftmaxCrossEntropyLoss", CrossEntropyLoss},
+    {kMicrosoft, "Attention", PackedAttention},
     {kMicrosoft, "BiasGelu", BiasGelu},
     {kMicrosoft, "DynamicQuantizeMatMul", ScaledMatMul},
+    {kMicrosoft, "EmbedLayerNormalization", EmbedNormalization},
     {kMicrosoft, "MatMulIntegerToFloat", ScaledMatMul},
+    {kMicrosoft, "MultiHeadAttention", MultiHeadAttention},
+    {kMicrosoft, "QAttention", QuantizedAttention},
     {kMicrosoft, "QGemm", QuantizedGemm},
     {kMicrosoft, "QLinearAdd", OfTwo},
     {kMicrosoft, "QLinearAveragePool", QuantizedAveragePool},
@@ -305,7 +407,7 @@ std::optional<Function> ComposeOp(const Node& node) {
   for (const Composition& composition : kCompositions) {
     if (composition.domain != domain || composition.op_type != node.op_type) continue;
     const std::string text = R"(<ir_version: 10, opset_import: ["" : 23]> g () => () {}
-      <domain: "composed", opset_import: ["" : 23]> )" +
+      <domain: "composed", opset_import: ["" : 23, "pared" : 1]> )" +
                              node.op_type + " " + composition.body(node);
     return ParseText(text).functions.at(0);
   }

@@ -1,4 +1,5 @@
-// If, Loop and Scan: nodes that run graphs.
+// If, Loop, Scan and SequenceMap: nodes that run graphs; beside them the list of sequences and
+// optionals.
 //
 // The op of a subgraph takes the graph's own inputs, then the names it captures; the node's op gets
 // the captured names of all its graphs after its own inputs, graph by graph.
@@ -7,6 +8,7 @@
 
 #include "evaluator/op_checks.h"
 #include "evaluator/prepared_graph.h"
+#include "evaluator/sequence.h"
 #include "evaluator/strided.h"
 
 namespace pared {
@@ -251,10 +253,47 @@ Op PrepareScan(const Node& node, const OpContext& context) {
                                   Scratch& scratch) { RunScan(scan, inputs, outputs, scratch); };
 }
 
+// The body runs once for each item; a tensor beside the sequences is the same for all.
+Op PrepareSequenceMap(const Node& node, const OpContext& context) {
+  CheckInputCount(node, 1, SIZE_MAX);
+  return [body = FindBody(node, "body", &context), own_count = node.inputs.size(),
+          label = NodeLabel(node)](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
+                                   Scratch& scratch) {
+    if (body.outputs != outputs.size()) RefuseNode("its body has other outputs", label);
+    const size_t count = CheckedItems(inputs[0], label).size();
+    std::vector<std::vector<Tensor>> made(outputs.size());
+    for (size_t i = 0; i < count; ++i) {
+      std::vector<const Tensor*> own;
+      for (const Tensor* input : inputs.first(own_count)) {
+        const bool is_sequence = input != nullptr && input->dtype() == kSequence;
+        if (is_sequence && ItemsOf(*input).size() != count) {
+          RefuseNode("its sequences differ in length", label);
+        }
+        own.push_back(is_sequence ? &ItemsOf(*input)[i] : input);
+      }
+      std::vector<Tensor> results = body.Run(std::move(own), inputs, scratch);
+      for (size_t j = 0; j < made.size(); ++j) made[j].push_back(std::move(results[j]));
+    }
+    for (size_t j = 0; j < made.size(); ++j) outputs[j] = MakeSequence(std::move(made[j]));
+  };
+}
+
 constexpr OpInfo kOps[] = {
     {"If", "", PrepareIf, HalfFloats::kNative},
     {"Loop", "", PrepareLoop, HalfFloats::kNative},
     {"Scan", "", PrepareScan, HalfFloats::kNative},
+    {"SequenceMap", "", PrepareSequenceMap, HalfFloats::kNative},
+    {"SequenceEmpty", "", PrepareSequenceEmpty, HalfFloats::kNative},
+    {"SequenceConstruct", "", PrepareSequenceConstruct, HalfFloats::kNative},
+    {"SequenceAt", "", PrepareSequenceAt, HalfFloats::kNative},
+    {"SequenceInsert", "", PrepareSequenceInsert, HalfFloats::kNative},
+    {"SequenceErase", "", PrepareSequenceErase, HalfFloats::kNative},
+    {"SequenceLength", "", PrepareSequenceLength, HalfFloats::kNative},
+    {"SplitToSequence", "", PrepareSplitToSequence, HalfFloats::kNative},
+    {"ConcatFromSequence", "", PrepareConcatFromSequence, HalfFloats::kNative},
+    {"Optional", "", PrepareOptional, HalfFloats::kNative},
+    {"OptionalHasElement", "", PrepareOptionalHasElement, HalfFloats::kNative},
+    {"OptionalGetElement", "", PrepareOptionalGetElement, HalfFloats::kNative},
 };
 
 }  // namespace

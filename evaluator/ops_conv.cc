@@ -6,6 +6,7 @@
 
 #include "evaluator/activation.h"
 #include "evaluator/conv_transpose.h"
+#include "evaluator/deform_conv.h"
 #include "evaluator/op_checks.h"
 #include "evaluator/ops.h"
 #include "evaluator/window.h"
@@ -193,6 +194,7 @@ Op PrepareConv(const Node& node, const OpContext& context) {
 constexpr std::array kOps = {
     OpInfo{"Conv", "", PrepareConv},
     OpInfo{"ConvTranspose", "", PrepareConvTranspose},
+    OpInfo{"DeformConv", "", PrepareDeformConv},
     OpInfo{"FusedConv", "com.microsoft", PrepareConv},
     OpInfo{"FloatConv", "pared", PrepareConv},
 };

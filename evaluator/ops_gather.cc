@@ -324,6 +324,46 @@ Op PrepareCompress(const Node& node, const OpContext&) {
   };
 }
 
+// A cache with new rows written from a place of each batch on; `mode` circular: past its end they
+// go to its beginning.
+Op PrepareTensorScatter(const Node& node, const OpContext&) {
+  CheckInputCount(node, 2, 3);
+  const std::string mode = node.String("mode", "linear");
+  if (mode != "linear" && mode != "circular") {
+    RefuseNode("mode must be linear or circular, is \"" + mode + "\"", NodeLabel(node));
+  }
+  return [wraps = mode == "circular", axis_given = node.Int("axis", -2), label = NodeLabel(node)](
+             std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {
+    const Tensor &past = *inputs[0], &update = *inputs[1];
+    const int64_t axis = NormalizeAxis(axis_given, past.rank(), label);
+    Shape wanted = past.shape();
+    if (update.rank() == past.rank()) wanted[Sz(axis)] = update.shape()[Sz(axis)];
+    const bool fits = axis >= 1 && update.shape() == wanted && update.dtype() == past.dtype() &&
+                      wanted[Sz(axis)] <= past.shape()[Sz(axis)];
+    if (!fits) RefuseNode("its update does not fit its cache", label);
+    const int64_t batches = wanted[0], rows = wanted[Sz(axis)], length = past.shape()[Sz(axis)];
+    std::vector<int64_t> starts(Sz(batches), 0);
+    if (inputs.size() > 2 && inputs[2] != nullptr) starts = IntegersOf(*inputs[2], label);
+    const int64_t last = wraps ? length - 1 : length - rows;
+    const bool starts_fit =
+        starts.size() == Sz(batches) && std::ranges::all_of(starts, [&](int64_t start) {
+          return start >= 0 && start <= std::max<int64_t>(last, 0);
+        });
+    if (!starts_fit) RefuseNode("its write_indices are not within the cache", label);
+    const int64_t heads = Extent(wanted, 1, axis), inner = Extent(wanted, axis + 1, past.rank());
+    DispatchWidth(past.dtype(), label, [&]<class T>() {
+      T* y = AllocateLike<T>(outputs[0], past.dtype(), past.shape(), scratch);
+      std::copy_n(Elements<T>(past), past.count(), y);
+      const T* x = Elements<T>(update);
+      for (int64_t i = 0; i < batches * heads * rows; ++i) {
+        const int64_t outer = i / rows;
+        const int64_t row = (starts[Sz(outer / heads)] + i % rows) % length;
+        std::copy_n(x + i * inner, inner, y + (outer * length + row) * inner);
+      }
+    });
+  };
+}
+
 constexpr OpInfo kOps[] = {
     {"Compress", "", PrepareCompress, HalfFloats::kNative},
     {"Gather", "", PrepareGather, HalfFloats::kNative},
@@ -333,6 +373,7 @@ constexpr OpInfo kOps[] = {
     {"Scatter", "", PrepareScatterElements},
     {"ScatterElements", "", PrepareScatterElements},
     {"ScatterND", "", PrepareScatterND},
+    {"TensorScatter", "", PrepareTensorScatter, HalfFloats::kNative},
 };
 
 }  // namespace

@@ -1,7 +1,8 @@
-// MatMul, Gemm and their fused forms.
+// MatMul, Gemm and their fused forms; the list of what else is linear or made of products.
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "evaluator/matmul_nbits.h"
 #include "evaluator/op_checks.h"
 #include "evaluator/ops.h"
+#include "evaluator/signal.h"
 
 namespace pared {
 namespace {
@@ -304,15 +306,66 @@ Op PrepareGemm(const Node& node, const OpContext& context) {
   };
 }
 
+// By elimination with partial pivoting, in double.
+double Determinant(std::vector<double> a, int64_t n) {
+  double product = 1;
+  const auto at = [&](int64_t r, int64_t c) -> double& { return a[Sz(r * n + c)]; };
+  for (int64_t k = 0; k < n; ++k) {
+    int64_t pivot = k;
+    for (int64_t r = k + 1; r < n; ++r) {
+      if (std::abs(at(r, k)) > std::abs(at(pivot, k))) pivot = r;
+    }
+    if (at(pivot, k) == 0) return 0;
+    if (pivot != k) {
+      for (int64_t c = k; c < n; ++c) std::swap(at(pivot, c), at(k, c));
+      product = -product;
+    }
+    product *= at(k, k);
+    for (int64_t r = k + 1; r < n; ++r) {
+      const double factor = at(r, k) / at(k, k);
+      for (int64_t c = k; c < n; ++c) at(r, c) -= factor * at(k, c);
+    }
+  }
+  return product;
+}
+
+Op PrepareDet(const Node& node, const OpContext&) {
+  CheckInputCount(node, 1, 1);
+  return [label = NodeLabel(node)](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
+                                   Scratch& scratch) {
+    Shape shape = inputs[0]->shape();
+    const int64_t n = shape.empty() ? 0 : shape.back();
+    if (shape.size() < 2 || shape[shape.size() - 2] != n)
+      RefuseNode("needs square matrices", label);
+    shape.resize(shape.size() - 2);
+    DispatchFloat(inputs[0]->dtype(), label, [&]<class T>() {
+      const T* x = inputs[0]->data<T>().data();
+      const std::span<T> y = scratch.Allocate<T>(outputs[0], shape);
+      for (size_t i = 0; i < y.size(); ++i) {
+        const T* own = x + static_cast<int64_t>(i) * n * n;
+        y[i] = static_cast<T>(Determinant({own, own + n * n}, n));
+      }
+    });
+  };
+}
+
 constexpr std::array kOps = {
     OpInfo{"MatMul", "", PrepareMatMul},
     OpInfo{"Gemm", "", PrepareGemm},
     OpInfo{"Attention", "", PrepareAttention},
     OpInfo{"Einsum", "", PrepareEinsum},
+    OpInfo{"Det", "", PrepareDet},
+    OpInfo{"DFT", "", PrepareDft},
+    OpInfo{"STFT", "", PrepareStft},
+    OpInfo{"HannWindow", "", PrepareWindow},
+    OpInfo{"HammingWindow", "", PrepareWindow},
+    OpInfo{"BlackmanWindow", "", PrepareWindow},
+    OpInfo{"MelWeightMatrix", "", PrepareMelWeightMatrix},
     OpInfo{"FusedMatMul", "com.microsoft", PrepareMatMul},
     OpInfo{"FusedGemm", "com.microsoft", PrepareGemm},
     OpInfo{"MatMulNBits", "com.microsoft", PrepareMatMulNBits},
     OpInfo{"FloatMatMul", "pared", PrepareMatMul},
+    OpInfo{"AttentionMask", "pared", PrepareAttentionMask},
 };
 
 }  // namespace

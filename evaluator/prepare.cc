@@ -254,7 +254,7 @@ bool Builder::Fold(const Node& node, const Scope& scope, const Op& op, PreparedS
   static constexpr std::string_view kRandom[] = {
       "RandomNormal", "RandomUniform", "Bernoulli",         "RandomNormalLike",
       "Multinomial",  "Dropout",       "RandomUniformLike", "If",
-      "Loop",         "Scan"};
+      "Loop",         "Scan",          "SequenceMap"};
   if (std::ranges::find(kRandom, node.op_type) != std::end(kRandom)) return false;
   const bool is_constant = node.op_type == "Constant" && node.inputs.empty();
   if (!is_constant && !(scope.folds && !step.inputs.empty())) return false;

@@ -59,8 +59,10 @@ unsigned EncodeFloat(float value, const MiniFloat& format, bool saturates) {
   const unsigned all_ones = (1u << width) - 1;
   const unsigned infinity = all_ones & ~((1u << format.mantissa_bits) - 1);
   const auto nan = [&] {
-    if (format.specials == Specials::kUnsignedZero) return 1u << width;
-    if (format.specials == Specials::kNoNaN) return all_ones;
+    // kNoNaN has none: it becomes -0, as the onnx package casts it.
+    if (format.specials == Specials::kUnsignedZero || format.specials == Specials::kNoNaN) {
+      return 1u << width;
+    }
     // A quiet NaN: the first bit of the mantissa.
     if (format.specials == Specials::kIeee)
       return sign | infinity | 1u << (format.mantissa_bits - 1);

@@ -22,8 +22,11 @@ constexpr DTypeInfo kDTypes[] = {
     {"uint32", 32},        {"uint64", 64},      {"complex64", 64},     {"complex128", 128},
     {"bfloat16", 16},      {"float8e4m3fn", 8}, {"float8e4m3fnuz", 8}, {"float8e5m2", 8},
     {"float8e5m2fnuz", 8}, {"uint4", 4},        {"int4", 4},           {"float4e2m1", 4},
-    {"float8e8m0", 8},     {"uint2", 2},        {"int2", 2},
+    {"float8e8m0", 8},     {"uint2", 2},        {"int2", 2},           {"sequence", 0},
 };
+
+// The evaluator's sequences: of items whose size only it knows (evaluator/sequence.h).
+constexpr size_t kSequenceNumber = std::size(kDTypes) - 1;
 
 const DTypeInfo& InfoOf(DType dtype) {
   const auto index = static_cast<size_t>(dtype);
@@ -112,8 +115,11 @@ Tensor Tensor::MakeStrings(Shape shape, std::vector<std::string> strings) {
 
 Tensor Tensor::View(DType dtype, Shape shape, std::span<const std::byte> bytes,
                     std::shared_ptr<const void> owner, Layout layout) {
-  const int64_t size = layout == Layout::kPlanar64 ? PlanarBytes(shape) : PackedBytes(dtype, shape);
-  PARED_CHECK(static_cast<int64_t>(bytes.size()) == size);
+  if (static_cast<size_t>(dtype) != kSequenceNumber) {
+    const int64_t size =
+        layout == Layout::kPlanar64 ? PlanarBytes(shape) : PackedBytes(dtype, shape);
+    PARED_CHECK(static_cast<int64_t>(bytes.size()) == size);
+  }
   Tensor tensor;
   tensor.dtype_ = dtype;
   tensor.layout_ = layout;

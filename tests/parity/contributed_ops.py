@@ -34,6 +34,10 @@ def f32(*shape):
     return rng.normal(0, 1, shape).astype(np.float32)
 
 
+def ids(rows, columns, most):
+    return rng.integers(0, most, (rows, columns)).astype(np.int32)
+
+
 def scale(value):
     return np.array(value, np.float32)
 
@@ -85,9 +89,22 @@ CASES = [
     ("BiasGelu", [f32(4, 30), f32(30)], {}, "f"),
     ("SkipLayerNormalization", [f32(2, 4, 8), f32(2, 4, 8), f32(8), f32(8), f32(8)], {"epsilon": 1e-3}, "f"),
     ("SkipLayerNormalization", [f32(2, 4, 8), f32(2, 4, 8), f32(8)], {}, "f"),
+    ("EmbedLayerNormalization", [ids(2, 5, 30), ids(2, 5, 2), f32(30, 8), f32(9, 8), f32(2, 8), f32(8), f32(8),
+                                 (ids(2, 5, 3) > 0).astype(np.int32)], {"epsilon": 1e-3}, "fi"),
+    ("EmbedLayerNormalization", [ids(2, 5, 30), None, f32(30, 8), f32(9, 8), None, f32(8), f32(8), None, ids(2, 5, 9)],
+     {}, "fi"),
+    ("Attention", [f32(2, 5, 8), f32(8, 24), f32(24), np.array([3, 5], np.int32)], {"num_heads": 2}, "f"),
+    ("Attention", [f32(2, 5, 8), f32(8, 24), f32(24), (ids(2, 5, 4) > 0).astype(np.int32)], {"num_heads": 4, "scale": .3}, "f"),
+    ("Attention", [f32(1, 6, 8), f32(8, 24), f32(24)], {"num_heads": 2, "unidirectional": 1}, "f"),
+    ("Attention", [f32(1, 6, 8), f32(8, 24), f32(24), None, None, f32(1, 2, 6, 6)], {"num_heads": 2}, "f"),
+    ("QAttention", [u8(2, 5, 8), i8(8, 24), f32(24), scale(.02), scale(.01), np.array([4, 5], np.int32), zero(127),
+                    zero(0, np.int8)], {"num_heads": 2}, "f"),
+    ("MultiHeadAttention", [f32(2, 3, 8), f32(2, 5, 8), f32(2, 5, 8), f32(24)], {"num_heads": 2}, "f"),
+    ("MultiHeadAttention", [f32(2, 3, 8), f32(2, 5, 8), f32(2, 5, 8), None, (ids(2, 5, 4) > 0).astype(np.int32)],
+     {"num_heads": 2}, "f"),
     ("SkipSimplifiedLayerNormalization", [f32(2, 4, 8), f32(2, 4, 8), f32(8), f32(8)], {"epsilon": 1e-3}, "f"),
 ]
-TYPES = {"b": TensorProto.UINT8, "c": TensorProto.INT8, "f": TensorProto.FLOAT}
+TYPES = {"b": TensorProto.UINT8, "c": TensorProto.INT8, "f": TensorProto.FLOAT, "i": TensorProto.INT32}
 
 
 def model_of(op, tensors, attributes, kinds):

@@ -4,7 +4,8 @@
     export_backend_cases.py OUT
 
 OUT/KIND/NAME gets model.onnx, tolerance ("rtol atol") and test_data_set_N/{input,output}_N.pb.
-Cases whose inputs or outputs are no tensors get none of the data, but a file `skip` with the reason.
+Cases whose inputs or outputs are neither tensors, sequences nor optionals get none of the data, but a file `skip`
+with the reason.
 """
 
 import shutil
@@ -19,7 +20,11 @@ from onnx.backend.test.loader import load_model_tests
 KINDS = ["node", "simple", "pytorch-operator", "pytorch-converted"]
 
 
-def to_proto(value, name):
+def to_proto(value, name, kind):
+    if kind == "optional_type":
+        return numpy_helper.from_optional(value, name)
+    if kind == "sequence_type":
+        return numpy_helper.from_list(value, name)
     if isinstance(value, TensorProto):
         return value
     return numpy_helper.from_array(numpy.asarray(value), name)
@@ -41,10 +46,11 @@ def write_data(case, folder):
         target.mkdir()
         for kind, infos, values in zip(["input", "output"], [graph.input, graph.output], data_set):
             for j, (info, value) in enumerate(zip(infos, values)):
-                if not info.type.HasField("tensor_type"):
-                    (folder / "skip").write_text(info.type.WhichOneof("value"))
+                type_kind = info.type.WhichOneof("value")
+                if type_kind not in ("tensor_type", "sequence_type", "optional_type"):
+                    (folder / "skip").write_text(type_kind)
                     return
-                proto = to_proto(value, info.name)
+                proto = to_proto(value, info.name, type_kind)
                 (target / f"{kind}_{j}.pb").write_bytes(proto.SerializeToString())
 
 

@@ -15,6 +15,7 @@
 #include <iterator>
 #include <map>
 #include <optional>
+#include <protozero/pbf_reader.hpp>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -22,6 +23,7 @@
 #include "base/error.h"
 #include "evaluator/executor.h"
 #include "evaluator/half_floats.h"
+#include "evaluator/sequence.h"
 #include "evaluator/small_formats.h"
 #include "model/onnx.h"
 
@@ -39,18 +41,45 @@ std::string ReadFile(const fs::path& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-Tensor ReadTensor(const fs::path& path) {
-  const std::string bytes = ReadFile(path);
+Tensor ParseTensor(std::string_view bytes) {
   std::string name;
   return ParseTensorProto(std::as_bytes(std::span<const char>(bytes)), name);
 }
 
-std::vector<Tensor> ReadTensors(const fs::path& folder, const std::string& kind) {
-  std::vector<Tensor> tensors;
-  for (int i = 0; fs::exists(folder / (kind + "_" + std::to_string(i) + ".pb")); ++i) {
-    tensors.push_back(ReadTensor(folder / (kind + "_" + std::to_string(i) + ".pb")));
+// Of TypeProto: which of its kinds, and what an optional holds.
+enum TypeKind : uint32_t { kTensorType = 1, kSequenceType = 4, kOptionalType = 9 };
+
+// A SequenceProto has its tensors in field 3; an OptionalProto a tensor in 3 or a sequence in 5.
+Tensor ParseValue(std::string_view bytes, std::string_view type) {
+  protozero::pbf_reader kind{type.data(), type.size()};
+  if (type.empty() || !kind.next() || kind.tag() == kTensorType) return ParseTensor(bytes);
+  const uint32_t tag = kind.tag();
+  std::vector<Tensor> items;
+  protozero::pbf_reader reader{bytes.data(), bytes.size()};
+  while (reader.next()) {
+    if (reader.tag() != 3 && reader.tag() != 5) {
+      reader.skip();
+      continue;
+    }
+    const bool is_sequence = reader.tag() == 5;
+    const auto view = reader.get_view();
+    const std::string_view inner(view.data(), view.size());
+    // The type of an optional's sequence is not needed: its items are tensors in all cases.
+    items.push_back(is_sequence ? ParseValue(inner, "\x22") : ParseTensor(inner));
   }
-  return tensors;
+  if (tag == kSequenceType) return MakeSequence(std::move(items));
+  return items.empty() ? Tensor() : items.front();
+}
+
+// `infos`: the model's inputs or outputs, which say what the files hold.
+std::vector<Tensor> ReadValues(const fs::path& folder, const std::string& kind,
+                               const std::vector<ValueInfo>& infos) {
+  std::vector<Tensor> values;
+  for (size_t i = 0; fs::exists(folder / (kind + "_" + std::to_string(i) + ".pb")); ++i) {
+    const std::string type = i < infos.size() ? infos[i].type_bytes : "";
+    values.push_back(ParseValue(ReadFile(folder / (kind + "_" + std::to_string(i) + ".pb")), type));
+  }
+  return values;
 }
 
 // Nothing where the elements are not floats: those are compared bit by bit.
@@ -82,6 +111,13 @@ std::string Difference(const Tensor& got, const Tensor& wanted, Tolerance tolera
   }
   if (got.shape() != wanted.shape()) {
     return "shape " + ShapeText(got.shape()) + ", not " + ShapeText(wanted.shape());
+  }
+  if (got.dtype() == kSequence) {
+    for (size_t i = 0; i < ItemsOf(got).size(); ++i) {
+      const std::string fault = Difference(ItemsOf(got)[i], ItemsOf(wanted)[i], tolerance);
+      if (!fault.empty()) return "item " + std::to_string(i) + ": " + fault;
+    }
+    return "";
   }
   const std::optional<std::vector<double>> a = Floats(got), b = Floats(wanted);
   if (!a) {
@@ -116,8 +152,8 @@ std::string RunCase(const Case& test, bool fuses) {
     const Executor executor(LoadOnnx(test.folder / "model.onnx"), options);
     for (int set = 0; fs::exists(test.folder / ("test_data_set_" + std::to_string(set))); ++set) {
       const fs::path data = test.folder / ("test_data_set_" + std::to_string(set));
-      std::vector<Tensor> inputs = ReadTensors(data, "input");
-      const std::vector<Tensor> wanted = ReadTensors(data, "output");
+      std::vector<Tensor> inputs = ReadValues(data, "input", executor.inputs());
+      const std::vector<Tensor> wanted = ReadValues(data, "output", executor.outputs());
       inputs.resize(std::min(inputs.size(), executor.inputs().size()));
       const std::vector<Tensor> got = executor.Run(inputs);
       if (got.size() < wanted.size()) return "too few outputs";
