@@ -105,19 +105,40 @@ struct Sums {
   return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), high));
 }
 
+[[gnu::always_inline]] inline __m512i ScaleInt32(__m512i sum, __m512 scale) {
+  return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
+}
+
+// Codes of four vectors in quad order. Constants come from memory: a broadcast from a register
+// would take turns with the arithmetic.
+[[gnu::always_inline]] inline void StoreCodes(const EpilogueView& e, void* y, const Sums& s) {
+  __m512i a = _mm512_packs_epi32(s.c0, s.c1), b = _mm512_packs_epi32(s.c2, s.c3);
+  if (e.range == CodeRange::kPlain) [[likely]] {
+    _mm512_storeu_si512(y, _mm512_packus_epi16(a, b));
+    return;
+  }
+  const __m512i zero_points = Load(e.zero_points);
+  a = _mm512_adds_epi16(a, zero_points);
+  b = _mm512_adds_epi16(b, zero_points);
+  const __m512i bytes = _mm512_min_epu8(_mm512_packus_epi16(a, b), Load(e.highs));
+  _mm512_storeu_si512(y, _mm512_max_epu8(bytes, Load(e.lows)));
+}
+
 // The four sums of one row, in quad order, to 64 columns of y.
 [[gnu::always_inline]] inline void StoreRow(const EpilogueView& e, int64_t row, void* y,
                                             const Sums& s) {
   if (e.output == GemmOutput::kUInt8) [[likely]] {
-    const __m512 scale = _mm512_set1_ps(e.scale[row]), high = _mm512_set1_ps(e.high_minus_zero);
-    const __m512i zero_point = _mm512_set1_epi16(static_cast<int16_t>(e.zero_point));
-    const __m512i a = _mm512_packs_epi32(Scale(s.c0, scale, high), Scale(s.c1, scale, high));
-    const __m512i b = _mm512_packs_epi32(Scale(s.c2, scale, high), Scale(s.c3, scale, high));
-    const __m512i bytes =
-        _mm512_packus_epi16(_mm512_adds_epi16(a, zero_point), _mm512_adds_epi16(b, zero_point));
-    const __m512i low = _mm512_set1_epi8(static_cast<char>(e.low));
-    _mm512_storeu_si512(static_cast<uint8_t*>(y) + row * 64, _mm512_max_epu8(bytes, low));
-    return;
+    const __m512 scale = _mm512_set1_ps(e.scale[row]);
+    uint8_t* out = static_cast<uint8_t*>(y) + row * 64;
+    if (e.range != CodeRange::kAny) [[likely]] {
+      return StoreCodes(e, out,
+                        {ScaleInt32(s.c0, scale), ScaleInt32(s.c1, scale), ScaleInt32(s.c2, scale),
+                         ScaleInt32(s.c3, scale)});
+    }
+    const __m512 high = _mm512_set1_ps(e.high_minus_zero);
+    return StoreCodes(e, out,
+                      {Scale(s.c0, scale, high), Scale(s.c1, scale, high), Scale(s.c2, scale, high),
+                       Scale(s.c3, scale, high)});
   }
   // A 4 x 4 transpose of 128-bit lanes brings the columns in order.
   const __m512i a = _mm512_shuffle_i32x4(s.c0, s.c1, 0x44),

@@ -1,14 +1,28 @@
 #include "kernels/packing.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/check.h"
 
 namespace pared {
+namespace {
+
+CodeRange RangeOf(const GemmEpilogue& epilogue) {
+  const auto is_small = [](float scale) { return std::abs(scale) <= 0.5F; };  // not NaN either
+  if (!std::ranges::all_of(epilogue.scale, is_small)) return CodeRange::kAny;
+  const bool is_plain = epilogue.zero_point == 0 && epilogue.low == 0 && epilogue.high == 255;
+  return is_plain ? CodeRange::kPlain : CodeRange::kInt32;
+}
+
+}  // namespace
 
 PackedEpilogue::PackedEpilogue(const GemmEpilogue& epilogue, int64_t rows)
-    : bias_(static_cast<size_t>(rows)), scale_(static_cast<size_t>(rows)) {
+    : bias_(static_cast<size_t>(rows)),
+      scale_(static_cast<size_t>(rows)),
+      zero_points_(32),
+      limits_(128) {
   PARED_CHECK(static_cast<int64_t>(epilogue.bias.size()) <= rows);
   PARED_CHECK(epilogue.output == GemmOutput::kInt32 ||
               epilogue.scale.size() == epilogue.bias.size());
@@ -20,7 +34,14 @@ PackedEpilogue::PackedEpilogue(const GemmEpilogue& epilogue, int64_t rows)
            .zero_point = epilogue.zero_point,
            .low = epilogue.low,
            .high = epilogue.high,
-           .high_minus_zero = static_cast<float>(epilogue.high - epilogue.zero_point)};
+           .high_minus_zero = static_cast<float>(epilogue.high - epilogue.zero_point),
+           .range = RangeOf(epilogue),
+           .zero_points = zero_points_.data(),
+           .lows = limits_.data(),
+           .highs = limits_.data() + 64};
+  std::fill_n(zero_points_.data(), 32, static_cast<int16_t>(epilogue.zero_point));
+  std::fill_n(limits_.data(), 64, static_cast<uint8_t>(epilogue.low));
+  std::fill_n(limits_.data() + 64, 64, static_cast<uint8_t>(epilogue.high));
 }
 
 GemmEpilogue SignedInputEpilogue(const GemmWeights& weights) {

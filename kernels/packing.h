@@ -10,6 +10,13 @@
 
 namespace pared {
 
+// What the conversion of sums to codes must look after.
+enum class CodeRange {
+  kAny,    // a scale above 1/2: a product may overflow int32
+  kInt32,  // none: `low` and `high` may wait until sums are bytes
+  kPlain,  // and the saturation of the packs does it all: zero point 0, codes 0 to 255
+};
+
 // The epilogue as hot loops read it; `bias` and `scale` have one element a row.
 struct EpilogueView {
   const int32_t* bias;
@@ -17,6 +24,9 @@ struct EpilogueView {
   GemmOutput output;
   int32_t zero_point, low, high;
   float high_minus_zero;
+  CodeRange range;
+  const int16_t* zero_points;   // 32 of them
+  const uint8_t *lows, *highs;  // 64 each
 };
 
 // Owns what an EpilogueView points to. `rows` >= m: rows added by padding have bias and scale 0.
@@ -29,6 +39,8 @@ class PackedEpilogue {
  private:
   AlignedBuffer<int32_t> bias_;
   AlignedBuffer<float> scale_;
+  AlignedBuffer<int16_t> zero_points_;
+  AlignedBuffer<uint8_t> limits_;
   EpilogueView view_;
 };
 

@@ -186,7 +186,14 @@ struct Tiles {
   std::byte* y;        // [T][m][64]
   int64_t y_stride;    // bytes
   std::byte* scratch;  // partial sums
+  // What the next call reads, or null: lines of x to ask for meanwhile.
+  const uint8_t* next;
+  int64_t next_lines;
 };
+
+// Lists jump about in x, which no hardware prefetcher follows: where x is larger than half of a
+// 1 MB L2 cache, the next tiles are fetched while these are in work.
+constexpr int64_t kFetchedBytes = 512 * 1024;
 
 // All rows over T tiles.
 template <int R, int T>
@@ -195,6 +202,10 @@ void RunTiles(const SparseLists& lists, int64_t block_k, const EpilogueView& e, 
   SparseArgs args{};
   args.entries = lists.entries();
   const uint32_t* count = lists.counts();
+  const int64_t groups = lists.blocks() * lists.row_groups();
+  const int64_t lines = (tiles.next_lines + groups - 1) / groups;  // a group
+  const uint8_t* next = tiles.next;
+  const uint8_t* const next_end = next + tiles.next_lines * 64;
   for (int64_t block = 0; block < lists.blocks(); ++block) {
     args.x = tiles.x + block * block_k * 64;
     args.x2 = args.x + tiles.x_stride;
@@ -204,6 +215,9 @@ void RunTiles(const SparseLists& lists, int64_t block_k, const EpilogueView& e, 
       args.count = *count++;
       args.bias = e.bias + group * R;
       args.partials = block == 0 ? nullptr : partials;
+      for (int64_t i = 0; i < lines && next < next_end; ++i, next += 64) {
+        _mm_prefetch(next, _MM_HINT_T1);
+      }
       Sums sums[R * T];
       Accumulate<R, T>(args, sums);
       args.entries += args.count * (8 + 4 * R);
@@ -288,10 +302,18 @@ class SparseAvx512Vnni final : public PackedGemm {
                 .x_stride = k_ * kTileColumns,
                 .y = static_cast<std::byte*>(y),
                 .y_stride = m_ * kTileColumns * OutputBytes(e.output),
-                .scratch = scratch};
+                .scratch = scratch,
+                .next = nullptr,
+                .next_lines = 0};
+    const bool fetches = columns * k_ > kFetchedBytes;
     while (columns > 0) {
       // 33 columns are computed as 64.
       const int64_t count = R <= 2 && columns > 64 + 32 ? 2 : 1;
+      const int64_t left = (columns + kTileColumns - 1) / kTileColumns - count;
+      if (fetches) {
+        tiles.next = tiles.x + count * tiles.x_stride;
+        tiles.next_lines = std::min(left, count) * k_;
+      }
       if (columns <= 32) {
         RunColumns16<R>(lists_, block_k_, e, m_, tiles);
         if (columns > 16) {
