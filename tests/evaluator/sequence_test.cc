@@ -84,7 +84,7 @@ TEST(Sequence, BadPlacesAndPiecesAreErrorsThatNameTheNode) {
 }
 
 TEST(Sequence, OperatorsForElementsRefuseIt) {
-  for (const char* node : {"y = Transpose(s)", "y = Neg(s)", "y = Concat <axis = 0>(s, s)",
+  for (const char* node : {"y = Tile(s, i2)", "y = Neg(s)", "y = Concat <axis = 0>(s, s)",
                            "y = Slice(s, i1, i2)", "y = Gather(s, i)", "y = Cast <to = 1>(s)"}) {
     EXPECT_THAT(
         [&] {
