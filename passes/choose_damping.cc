@@ -7,6 +7,7 @@ namespace pared {
 namespace {
 
 constexpr double kDampings[] = {0.01, 0.1, 1, 10};
+constexpr int64_t kRowsMax = 64;  // rows are independent: some of them tell for all
 
 }  // namespace
 
@@ -40,6 +41,11 @@ double HeldOutError(const LayerStatistics& held, const LayerStatistics* fitted,
 
 DampingChoice ChooseDamping(const LayerStatistics& fitted, const LayerStatistics& held,
                             const std::vector<float>& original, const std::vector<bool>& zero) {
+  if (fitted.rows > kRowsMax) {
+    const std::vector<int64_t> rows = SpreadRows(fitted.rows, kRowsMax);
+    return ChooseDamping(RowsOf(fitted, rows), RowsOf(held, rows), RowsOf(original, fitted.k, rows),
+                         RowsOf(zero, fitted.k, rows));
+  }
   std::vector<float> masked = original;
   for (size_t i = 0; i < masked.size(); ++i) {
     if (zero[i]) masked[i] = 0;

@@ -65,31 +65,43 @@ class Gatherer {
     const Window w = PlanWindow(window_, x.shape(), kernel_);
     const int64_t channels = site_.shape[1], all = x.shape()[1];
     const std::span<const float> values = x.data<float>();
-    std::vector<int64_t> offsets(static_cast<size_t>(w.taps()));
-    for (const int64_t at : ChoosePositions(x.shape()[0] * w.out_count(), taken, sample)) {
+    const std::vector<Axes3> taps = TapsOf(w);
+    std::vector<int64_t> offsets(taps.size());
+    const std::vector<int64_t> positions =
+        ChoosePositions(x.shape()[0] * w.out_count(), taken, sample);
+    const size_t begin = columns.size();
+    columns.resize(begin + positions.size() * static_cast<size_t>(channels) * taps.size());
+    float* next = columns.data() + begin;
+    for (const int64_t at : positions) {
       const int64_t image = at / w.out_count(), pixel = at % w.out_count();
       const Axes3 out = {pixel / (w.out[1] * w.out[2]), pixel / w.out[2] % w.out[1],
                          pixel % w.out[2]};
-      for (int64_t tap = 0; tap < w.taps(); ++tap) {
-        offsets[static_cast<size_t>(tap)] = OffsetOf(w, out, tap);
-      }
+      for (size_t tap = 0; tap < taps.size(); ++tap) offsets[tap] = OffsetOf(w, out, taps[tap]);
       for (int64_t c = 0; c < channels; ++c) {
         const int64_t plane = (image * all + group_ * channels + c) * w.in_count();
         for (const int64_t offset : offsets) {
-          columns.push_back(offset < 0 ? 0.0f : values[static_cast<size_t>(plane + offset)]);
+          *next++ = offset < 0 ? 0.0f : values[static_cast<size_t>(plane + offset)];
         }
       }
     }
   }
 
+  // Where each tap lies from the first, in input pixels.
+  static std::vector<Axes3> TapsOf(const Window& w) {
+    std::vector<Axes3> taps;
+    for (int64_t tap = 0; tap < w.taps(); ++tap) {
+      taps.push_back({tap / (w.kernel[1] * w.kernel[2]) * w.dilation[0],
+                      tap / w.kernel[2] % w.kernel[1] * w.dilation[1],
+                      tap % w.kernel[2] * w.dilation[2]});
+    }
+    return taps;
+  }
+
   // Within a channel; -1: in the padding.
-  static int64_t OffsetOf(const Window& w, const Axes3& out, int64_t tap) {
-    const Axes3 taps = {tap / (w.kernel[1] * w.kernel[2]), tap / w.kernel[2] % w.kernel[1],
-                        tap % w.kernel[2]};
+  static int64_t OffsetOf(const Window& w, const Axes3& out, const Axes3& tap) {
     int64_t offset = 0;
     for (size_t axis = 0; axis < 3; ++axis) {
-      const int64_t at =
-          out[axis] * w.stride[axis] + taps[axis] * w.dilation[axis] - w.pad_begin[axis];
+      const int64_t at = out[axis] * w.stride[axis] + tap[axis] - w.pad_begin[axis];
       if (at < 0 || at >= w.in[axis]) return -1;
       offset = offset * w.in[axis] + at;
     }

@@ -27,32 +27,6 @@ constexpr double kLightSparsity = kSparsities[0];  // whose noise is still small
 constexpr double kChoosingSparsity = 0.8;          // that the damping of all points is chosen at
 constexpr int kSplits = 3;                         // of each step, for the curve between the points
 
-// The statistics of some rows.
-LayerStatistics RowsOf(const LayerStatistics& s, const std::vector<int64_t>& rows) {
-  LayerStatistics part = s;
-  part.rows = std::ssize(rows);
-  part.g.clear();
-  part.y_square.clear();
-  part.y_mean.clear();
-  for (const int64_t row : rows) {
-    const auto begin = s.g.begin() + row * s.k;
-    part.g.insert(part.g.end(), begin, begin + s.k);
-    part.y_square.push_back(s.y_square[static_cast<size_t>(row)]);
-    part.y_mean.push_back(s.y_mean[static_cast<size_t>(row)]);
-  }
-  return part;
-}
-
-template <class T>
-std::vector<T> RowsOf(const std::vector<T>& matrix, int64_t k, const std::vector<int64_t>& rows) {
-  std::vector<T> part;
-  for (const int64_t row : rows) {
-    const auto begin = matrix.begin() + row * k;
-    part.insert(part.end(), begin, begin + k);
-  }
-  return part;
-}
-
 std::vector<bool> Zeroes(const LayerLoss& layer, double sparsity) {
   return LeastUnits(*layer.site, layer.pattern, layer.importance, sparsity);
 }
@@ -127,8 +101,7 @@ class LossMeter {
     halved.weight = GroupWeight(site, group);
     AddImportance(site, group, {&*fitted, &*held}, importance);
     if (!request_.with_points) return halved;
-    const int64_t rows = site.layout.rows, taken = std::min(rows, kRowsMax);
-    for (int64_t i = 0; i < taken; ++i) halved.rows.push_back(i * rows / taken);
+    halved.rows = SpreadRows(site.layout.rows, kRowsMax);
     halved.fitted = RowsOf(*fitted, halved.rows);
     halved.held = RowsOf(*held, halved.rows);
     return halved;

@@ -65,8 +65,11 @@ double SqnrDb(double signal, double noise) {
   return noise > 0 && signal > 0 ? std::min(kMost, 10 * std::log10(signal / noise)) : kMost;
 }
 
-std::vector<float> Multiply(const Product& product, const std::vector<float>& a,
-                            const std::vector<float>& b) {
+namespace {
+
+// Of a symmetric product only what stands on and above the diagonal.
+std::vector<float> MultiplyTiles(const Product& product, const std::vector<float>& a,
+                                 const std::vector<float>& b, bool is_symmetric) {
   const auto& [m, n, k, is_a_transposed, is_b_transposed] = product;
   const F32Kernels& kernels = F32KernelsFor(SelectedIsa());
   std::vector<float> c(static_cast<size_t>(m * n));
@@ -85,9 +88,29 @@ std::vector<float> Multiply(const Product& product, const std::vector<float>& a,
   const int64_t blocks = RowBlocks(gemm, kernels), panels = Panels(gemm, kernels);
   tbb::parallel_for(tbb::blocked_range<int64_t>(0, panels), [&](const auto& range) {
     PackRhs(right, kernels, range.begin(), range.end(), rhs.data());
-    RunGemm(gemm, kernels, {0, blocks, range.begin(), range.end()});
+    const int64_t above = range.end() * kernels.tile_columns / kernels.tile_rows + 1;
+    const int64_t last = is_symmetric ? std::min(blocks, above) : blocks;
+    RunGemm(gemm, kernels, {0, last, range.begin(), range.end()});
   });
   return c;
+}
+
+// x^T x of x [count][k].
+std::vector<float> Gram(const std::vector<float>& x, int64_t count, int64_t k) {
+  std::vector<float> h = MultiplyTiles({k, k, count, true, false}, x, x, true);
+  tbb::parallel_for(int64_t{1}, k, [&](int64_t row) {
+    for (int64_t i = 0; i < row; ++i) {
+      h[static_cast<size_t>(row * k + i)] = h[static_cast<size_t>(i * k + row)];
+    }
+  });
+  return h;
+}
+
+}  // namespace
+
+std::vector<float> Multiply(const Product& product, const std::vector<float>& a,
+                            const std::vector<float>& b) {
+  return MultiplyTiles(product, a, b, false);
 }
 
 std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
@@ -110,13 +133,33 @@ LayerStatistics StatisticsOf(LayerColumns columns, const std::vector<float>& wei
   std::vector<float> y = Multiply({s.count, s.rows, s.k, false, true}, columns.original, weight);
   s.x_mean = TakeMeans(x, s.k, is_centered);
   s.y_mean = TakeMeans(y, s.rows, is_centered);
-  s.h = Multiply({s.k, s.k, s.count, true, false}, x, x);
+  s.h = Gram(x, s.count, s.k);
   s.g = Multiply({s.rows, s.k, s.count, true, false}, y, x);
   s.y_square.assign(static_cast<size_t>(s.rows), 0.0);
   for (size_t i = 0; i < y.size(); ++i) {
     s.y_square[i % static_cast<size_t>(s.rows)] += static_cast<double>(y[i]) * y[i];
   }
   return s;
+}
+
+LayerStatistics RowsOf(const LayerStatistics& s, const std::vector<int64_t>& rows) {
+  LayerStatistics part;
+  part.k = s.k;
+  part.rows = std::ssize(rows);
+  part.count = s.count;
+  part.h = s.h;
+  part.x_mean = s.x_mean;
+  part.g = RowsOf(s.g, s.k, rows);
+  part.y_square = RowsOf(s.y_square, 1, rows);
+  part.y_mean = RowsOf(s.y_mean, 1, rows);
+  return part;
+}
+
+std::vector<int64_t> SpreadRows(int64_t rows, int64_t most) {
+  const int64_t taken = std::min(rows, most);
+  std::vector<int64_t> spread;
+  for (int64_t i = 0; i < taken; ++i) spread.push_back(i * rows / taken);
+  return spread;
 }
 
 LayerStatistics Merge(const LayerStatistics& a, const LayerStatistics& b) {

@@ -56,6 +56,23 @@ std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
 LayerStatistics StatisticsOf(LayerColumns columns, const std::vector<float>& weight,
                              bool is_centered);
 
+// Those of some rows only.
+LayerStatistics RowsOf(const LayerStatistics& statistics, const std::vector<int64_t>& rows);
+
+// `rows` of a matrix [..][k].
+template <class T>
+std::vector<T> RowsOf(const std::vector<T>& matrix, int64_t k, const std::vector<int64_t>& rows) {
+  std::vector<T> part;
+  for (const int64_t row : rows) {
+    const auto begin = matrix.begin() + row * k;
+    part.insert(part.end(), begin, begin + k);
+  }
+  return part;
+}
+
+// At most `most` of `rows` rows, evenly from all.
+std::vector<int64_t> SpreadRows(int64_t rows, int64_t most);
+
 // The statistics of the samples of both, each about its own means (Chan, Golub and LeVeque,
 // Updating formulae and a pairwise algorithm for computing sample variances, 1979).
 LayerStatistics Merge(const LayerStatistics& a, const LayerStatistics& b);

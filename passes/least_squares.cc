@@ -48,9 +48,17 @@ class ConjugateGradients {
 
   void Run() {
     for (int step = 0; step < steps_max_; ++step) {
-      if (std::ranges::all_of(rows_, &RowSolver::is_done)) return;
-      const std::vector<float> product = Multiply({s_.rows, s_.k, s_.k}, p_, s_.h);
-      tbb::parallel_for(int64_t{0}, s_.rows, [&](int64_t row) { Step(row, product); });
+      std::vector<int64_t> active;
+      for (int64_t row = 0; row < s_.rows; ++row) {
+        if (!rows_[static_cast<size_t>(row)].is_done) active.push_back(row);
+      }
+      if (active.empty()) return;
+      const int64_t count = std::ssize(active);
+      const std::vector<float> product =
+          Multiply({count, s_.k, s_.k}, count == s_.rows ? p_ : RowsOf(p_, s_.k, active), s_.h);
+      tbb::parallel_for(int64_t{0}, count, [&](int64_t i) {
+        Step(active[static_cast<size_t>(i)], product.data() + i * s_.k);
+      });
     }
   }
 
@@ -79,13 +87,13 @@ class ConjugateGradients {
     solver.is_done = !(solver.rho > solver.stop);
   }
 
-  void Step(int64_t row, const std::vector<float>& product) {
+  // `product`: the row's direction times h.
+  void Step(int64_t row, const float* product) {
     RowSolver& solver = rows_[static_cast<size_t>(row)];
-    if (solver.is_done) return;
     double curvature = 0;
     for (int64_t i = 0; i < s_.k; ++i) {
       const size_t at = At(row, i);
-      curvature += p_[at] * (product[at] + lambda_ * p_[at]);
+      curvature += p_[at] * (product[i] + lambda_ * p_[at]);
     }
     if (!(curvature > 0)) {
       solver.is_done = true;
@@ -97,7 +105,7 @@ class ConjugateGradients {
       const size_t at = At(row, i);
       if (zero_[at]) continue;
       x_[at] += static_cast<float>(length * p_[at]);
-      r_[at] -= static_cast<float>(length * (product[at] + lambda_ * p_[at]));
+      r_[at] -= static_cast<float>(length * (product[i] + lambda_ * p_[at]));
       rho += r_[at] * Scaled(r_[at], i);
     }
     for (int64_t i = 0; i < s_.k; ++i) {
