@@ -279,6 +279,90 @@ void RunColumns16(const SparseLists& lists, int64_t block_k, const EpilogueView&
   }
 }
 
+// Where lane i of four 128-bit lanes finds what belongs to its row.
+[[gnu::always_inline]] inline __m512i RowOfLane() {
+  return _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+}
+
+// The dwords of R rows, each in all of its row's lanes.
+template <int R>
+[[gnu::always_inline]] inline __m512i SpreadRows(const void* rows) {
+  if constexpr (R == 1) {
+    int32_t one = 0;
+    __builtin_memcpy(&one, rows, 4);
+    return _mm512_set1_epi32(one);
+  } else if constexpr (R == 2) {
+    const __m128i two = _mm_loadl_epi64(static_cast<const __m128i*>(rows));
+    return _mm512_permutexvar_epi32(RowOfLane(), _mm512_castsi128_si512(two));
+  } else {
+    const __m128i four = _mm_loadu_si128(static_cast<const __m128i*>(rows));
+    return _mm512_permutexvar_epi32(RowOfLane(), _mm512_castsi128_si512(four));
+  }
+}
+
+// Four k of four columns, columns in order, in the first R 128-bit lanes.
+template <int R>
+[[gnu::always_inline]] inline __m512i Interleave4(const uint8_t* x, const uint8_t* entry) {
+  uint16_t offsets[4];
+  __builtin_memcpy(offsets, entry, sizeof offsets);
+  int32_t k[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) __builtin_memcpy(&k[i], x + offsets[i] * 8, 4);
+  const __m128i bytes = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m128i quads = _mm_shuffle_epi8(_mm_setr_epi32(k[0], k[1], k[2], k[3]), bytes);
+  return R == 1 ? _mm512_castsi128_si512(quads) : _mm512_broadcast_i32x4(quads);
+}
+
+// R rows of four columns, row r in 128-bit lane r.
+template <int R>
+void StoreRows4(const EpilogueView& e, int64_t row, int64_t m, std::byte* y, __m512i sums) {
+  const int64_t bytes = OutputBytes(e.output);
+  if (e.output != GemmOutput::kInt32) {
+    const __m512 scale = _mm512_castsi512_ps(SpreadRows<R>(e.scale + row));
+    if (e.output == GemmOutput::kFloat32) {
+      sums = _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale));
+    } else {
+      const __m512i low = _mm512_set1_epi32(e.low - e.zero_point);
+      sums = _mm512_max_epi32(Scale(sums, scale, _mm512_set1_ps(e.high_minus_zero)), low);
+      sums = _mm512_add_epi32(sums, _mm512_set1_epi32(e.zero_point));
+      sums = _mm512_castsi128_si512(_mm512_cvtepi32_epi8(sums));
+    }
+  }
+  alignas(64) std::byte values[64];
+  _mm512_store_si512(values, sums);
+  for (int64_t r = 0; r < R && row + r < m; ++r) {
+    std::byte* out = y + (row + r) * kTileColumns * bytes;
+    if (bytes == 1) {
+      __builtin_memcpy(out, values + 4 * r, 4);
+    } else {
+      __builtin_memcpy(out, values + 16 * r, 16);
+    }
+  }
+}
+
+// All rows over columns [0, 4) of one tile.
+template <int R>
+void RunColumns4(const SparseLists& lists, int64_t block_k, const EpilogueView& e, int64_t m,
+                 const Tiles& tiles) noexcept {
+  const uint8_t* entry = lists.entries();
+  const uint32_t* count = lists.counts();
+  for (int64_t block = 0; block < lists.blocks(); ++block) {
+    const uint8_t* x = tiles.x + block * block_k * 64;
+    for (int64_t group = 0; group < lists.row_groups(); ++group) {
+      std::byte* partials = tiles.scratch + group * 64;
+      __m512i sums = block == 0 ? SpreadRows<R>(e.bias + group * R) : _mm512_load_si512(partials);
+      for (uint32_t i = *count++; i > 0; --i, entry += 8 + 4 * R) {
+        Dot(sums, Interleave4<R>(x, entry), SpreadRows<R>(entry + 8));
+      }
+      if (block + 1 < lists.blocks()) {
+        _mm512_store_si512(partials, sums);
+      } else {
+        StoreRows4<R>(e, group * R, m, tiles.y, sums);
+      }
+    }
+  }
+}
+
 // Rows of a tile in a block. R = 1 is bound by loads and wants most of them from the L1 cache; with
 // more rows an entry only L2 matters: two tiles of a block take half of 1 MB.
 constexpr int64_t kBlockRows1 = 1280;
@@ -314,7 +398,9 @@ class SparseAvx512Vnni final : public PackedGemm {
         tiles.next = tiles.x + count * tiles.x_stride;
         tiles.next_lines = std::min(left, count) * k_;
       }
-      if (columns <= 32) {
+      if (columns <= 4) {
+        RunColumns4<R>(lists_, block_k_, e, m_, tiles);
+      } else if (columns <= 32) {
         RunColumns16<R>(lists_, block_k_, e, m_, tiles);
         if (columns > 16) {
           Tiles next = tiles;

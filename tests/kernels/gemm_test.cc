@@ -155,7 +155,7 @@ TEST(Gemm, EveryKernelEqualsTheReferenceAtEachTileEdge) {
   for (int64_t m : {1, 2, 3, 4, 5, 6, 7, 12, 13}) {
     for (int64_t k : {1, 2, 3, 4, 5, 8, 13, 75}) {
       for (int64_t columns :
-           {1, 6, 7, 16, 17, 32, 33, 38, 48, 49, 54, 55, 64, 65, 81, 127, 128, 129, 196}) {
+           {1, 4, 5, 6, 7, 16, 17, 32, 33, 38, 48, 49, 54, 55, 64, 65, 81, 127, 128, 129, 196}) {
         ExpectAllEqualReference({.m = m, .k = k, .columns = columns, .sparsity = 0.3});
       }
     }
@@ -163,7 +163,7 @@ TEST(Gemm, EveryKernelEqualsTheReferenceAtEachTileEdge) {
 }
 
 TEST(Gemm, EveryKernelEqualsTheReferenceWhereTilesAreFetchedAhead) {
-  ExpectAllEqualReference({.m = 5, .k = 1400, .columns = 400, .sparsity = 0.9});
+  ExpectAllEqualReference({.m = 5, .k = 1400, .columns = 388, .sparsity = 0.9});
 }
 
 TEST(Gemm, EveryKernelEqualsTheReferenceForEachOutputType) {
