@@ -221,8 +221,9 @@ Op PrepareAttentionMask(const Node& node, const OpContext&) {
   return [filter = node.Float("filter", 0), label = NodeLabel(node)](
              std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {
     const Shape &mask = inputs[0]->shape(), &keys = inputs[1]->shape();
+    if (keys.size() < 2) RefuseNode("needs keys of [batch, keys, ...]", label);
     const std::vector<int64_t> given = IntegersOf(*inputs[0], label);
-    const int64_t batch = keys.at(0), count = keys.at(1);
+    const int64_t batch = keys[0], count = keys[1];
     const bool is_lengths = mask == Shape{batch};
     const bool fits = is_lengths || mask == Shape{batch, count} ||
                       (mask.size() == 3 && mask[0] == batch && mask[2] == count);

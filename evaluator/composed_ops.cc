@@ -7,16 +7,13 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "evaluator/composed_attention.h"
 #include "model/text.h"
 
 namespace pared {
 namespace {
 
 constexpr std::string_view kMicrosoft = "com.microsoft";
-
-bool Has(const Node& node, size_t input) {
-  return input < node.inputs.size() && !node.inputs[input].empty();
-}
 
 // A quantized operator is the float one between DequantizeLinear and QuantizeLinear; that is how
 // ONNX Runtime defines them too.
@@ -105,7 +102,7 @@ std::string QuantizedGemm(const Node& node) {
       "product = Gemm <alpha: float = @alpha, transA: int = @transA, transB: int = @transB>(fa, "
       "fb)\n";
   std::string sum = "product";
-  if (Has(node, 6)) {
+  if (HasInput(node, 6)) {
     body +=
         "factor = Constant <value_float: float = @alpha>()\n"
         "unit = Mul(a_scale, b_scale)\n"
@@ -115,15 +112,15 @@ std::string QuantizedGemm(const Node& node) {
         "sum = Add(product, bias)\n";
     sum = "sum";
   }
-  body += Has(node, 7) ? "y = QuantizeLinear(" + sum + ", y_scale, y_zero)"
-                       : "y = Identity(" + sum + ")";
+  body += HasInput(node, 7) ? "y = QuantizeLinear(" + sum + ", y_scale, y_zero)"
+                            : "y = Identity(" + sum + ")";
   return body + "}";
 }
 
 // Integer products that leave as float.
 std::string ScaledMatMul(const Node& node) {
   const bool is_dynamic = node.op_type == "DynamicQuantizeMatMul";
-  const bool has_bias = Has(node, is_dynamic ? 4 : 6);
+  const bool has_bias = HasInput(node, is_dynamic ? 4 : 6);
   std::string body = is_dynamic ? R"((x, b, b_scale, b_zero, bias) => (y) {
     a, a_scale, a_zero = DynamicQuantizeLinear(x))"
                                 : "(a, b, a_scale, b_scale, a_zero, b_zero, bias) => (y) {";
@@ -146,8 +143,8 @@ std::string SkipNormalization(const Node& node) {
   std::string body = is_layer ? "<epsilon: float = 1e-12>(x, skip, gamma, beta, bias)"
                               : "<epsilon: float = 1e-5>(x, skip, gamma, bias)";
   body += "=> (y, mean, inverse, sum) { ";
-  body += Has(node, is_layer ? 4 : 3) ? "skipped = Add(x, skip)\n sum = Add(skipped, bias)\n"
-                                      : "sum = Add(x, skip)\n";
+  body += HasInput(node, is_layer ? 4 : 3) ? "skipped = Add(x, skip)\n sum = Add(skipped, bias)\n"
+                                           : "sum = Add(x, skip)\n";
   if (is_layer) {
     return body +
            "y, mean, inverse = LayerNormalization <epsilon: float = @epsilon>(sum, gamma, beta) }";
@@ -167,7 +164,7 @@ std::string EmbedNormalization(const Node& node) {
   std::string body =
       "<epsilon: float = 1e-12>(ids, segments, word, place, segment, gamma, beta, mask, places) => "
       "(y, mask_index, sum) { words = Gather(word, ids)\n";
-  if (Has(node, 8)) {
+  if (HasInput(node, 8)) {
     body += "at = Gather(place, places)\n";
   } else {
     body +=
@@ -175,89 +172,13 @@ std::string EmbedNormalization(const Node& node) {
         "at = Slice(place, from, count, from)\n";
   }
   body += "placed = Add(words, at)\n";
-  body += Has(node, 1) ? "parts = Gather(segment, segments)\n sum = Add(placed, parts)\n"
-                       : "sum = Identity(placed)\n";
+  body += HasInput(node, 1) ? "parts = Gather(segment, segments)\n sum = Add(placed, parts)\n"
+                            : "sum = Identity(placed)\n";
   body += "y = LayerNormalization <epsilon: float = @epsilon>(sum, gamma, beta)\n";
-  body += Has(node, 7) ? "valid = Identity(mask)\n" : "valid = Sub(ids, ids)\n";
+  body += HasInput(node, 7) ? "valid = Identity(mask)\n" : "valid = Sub(ids, ids)\n";
   return body +
          "tokens = Constant <value_ints = [1]>()\n"
          "mask_index = ReduceSum <keepdims = 0>(valid, tokens) }";
-}
-
-// The inputs of a contributed attention that its body does not cover.
-void RefuseInputs(const Node& node, std::initializer_list<size_t> inputs) {
-  for (const size_t input : inputs) {
-    if (!Has(node, input)) continue;
-    throw Error(ErrorCode::kUnsupported, "input " + std::to_string(input) + " is not supported",
-                NodeLabel(node));
-  }
-}
-
-// y of q, k and v, [batch, tokens, heads * size], with `mask` and `bias` where the node has them.
-std::string Attend(const Node& node, bool has_mask, bool has_bias) {
-  const std::string heads = std::to_string(node.Int("num_heads", 0));
-  const bool has_sizes = !node.Ints("qkv_hidden_sizes").empty();
-  if (node.outputs.size() > 1 || node.Int("do_rotary", 0) != 0 || has_sizes) {
-    throw Error(ErrorCode::kUnsupported,
-                "qkv_hidden_sizes, do_rotary and outputs after the first are not supported",
-                NodeLabel(node));
-  }
-  std::string body;
-  if (has_mask) {
-    body += "valid = pared.AttentionMask <filter: float = @mask_filter_value>(mask, k)\n";
-  }
-  const char* added = has_mask ? "valid" : "bias";
-  if (has_mask && has_bias) {
-    body += "both = Add(valid, bias)\n";
-    added = "both";
-  }
-  body += "y = Attention <q_num_heads = " + heads + ", kv_num_heads = " + heads +
-          ", is_causal = " + std::to_string(node.Int("unidirectional", 0)) +
-          ", scale: float = @scale";
-  return body + ">(q, k, v" + (has_mask || has_bias ? std::string(", ") + added : "") + ") }";
-}
-
-constexpr const char* kAttentionAttributes =
-    "<scale: float = 0.0, mask_filter_value: float = -10000.0>";
-constexpr const char* kSplit = "q, k, v = Split <axis = -1, num_outputs = 3>(all)\n";
-
-std::string PackedAttention(const Node& node) {
-  RefuseInputs(node, {4, 6});
-  std::string body = std::string(kAttentionAttributes) +
-                     "(x, w, w_bias, mask, past, bias) => (y) { product = MatMul(x, w)\n";
-  body += Has(node, 2) ? "all = Add(product, w_bias)\n" : "all = Identity(product)\n";
-  return body + kSplit + Attend(node, Has(node, 3), Has(node, 5));
-}
-
-std::string QuantizedAttention(const Node& node) {
-  RefuseInputs(node, {8});
-  return std::string(kAttentionAttributes) +
-         R"((x, w, w_bias, x_scale, w_scale, mask, x_zero, w_zero) => (y) {
-    sums = MatMulInteger(x, w, x_zero, w_zero)
-    scale = Mul(x_scale, w_scale)
-    floats = CastLike(sums, scale)
-    product = Mul(floats, scale)
-    all = Add(product, w_bias)
-  )" + kSplit +
-         Attend(node, Has(node, 5), false);
-}
-
-std::string MultiHeadAttention(const Node& node) {
-  RefuseInputs(node, {6, 7, 8, 9});
-  if (!Has(node, 1) || !Has(node, 2)) {
-    throw Error(ErrorCode::kUnsupported, "packed keys and values are not supported",
-                NodeLabel(node));
-  }
-  std::string body =
-      std::string(kAttentionAttributes) + "(query, key, value, all, mask, bias) => (y) { ";
-  if (Has(node, 3)) {
-    body +=
-        "q_bias, k_bias, v_bias = Split <axis = 0, num_outputs = 3>(all)\n"
-        "q = Add(query, q_bias)\n k = Add(key, k_bias)\n v = Add(value, v_bias)\n";
-  } else {
-    body += "q = Identity(query)\n k = Identity(key)\n v = Identity(value)\n";
-  }
-  return body + Attend(node, Has(node, 4), Has(node, 5));
 }
 
 // loss = -weight[target] * log_probability[target]; elements of ignore_index count for nothing.
@@ -281,7 +202,7 @@ std::string LossBody(const Node& node) {
       "picked = GatherElements <axis = 1>(x, columns)\n"
       "flat = Squeeze(picked, axis)\n"
       "negative = Neg(flat)\n";
-  if (Has(node, 2)) {
+  if (HasInput(node, 2)) {
     body += "weights = Gather(weight, index)\n";
   } else {
     body += "same = Equal(index, index)\n weights = CastLike(same, x)\n";
@@ -327,8 +248,10 @@ std::string RotaryEmbedding(const Node& node) {
   const int64_t heads = node.Int("num_heads", 0), rotated = node.Int("rotary_embedding_dim", 0);
   const bool is_interleaved = node.Int("interleaved", 0) != 0;
   constexpr const char* kEnd = "9223372036854775807";
+  const bool is_contributed = node.domain == kMicrosoft;
   std::string body =
-      "(x, cos_cache, sin_cache, place) => (y) { last = Constant <value_ints = [-1]>()\n";
+      is_contributed ? "(x, place, cos_cache, sin_cache)" : "(x, cos_cache, sin_cache, place)";
+  body += " => (y) { last = Constant <value_ints = [-1]>()\n";
   if (heads > 0) {
     body += "by_head = Constant <value_ints = [0, 0, " + std::to_string(heads) + ", -1]>()\n" +
             "split = Reshape(x, by_head)\n all = Transpose <perm = [0, 2, 1, 3]>(split)\n";
@@ -337,7 +260,9 @@ std::string RotaryEmbedding(const Node& node) {
   }
   for (const std::string f : {"cos", "sin"}) {
     body += f + "_row = " +
-            (Has(node, 3) ? "Gather(" + f + "_cache, place)" : "Identity(" + f + "_cache)") + "\n";
+            (is_contributed || HasInput(node, 3) ? "Gather(" + f + "_cache, place)"
+                                                 : "Identity(" + f + "_cache)") +
+            "\n";
     body += f + "_axis = Constant <value_ints = [1]>()\n" + f + " = Unsqueeze(" + f + "_row, " + f +
             "_axis)\n";
   }
@@ -383,6 +308,7 @@ constexpr Composition kCompositions[] = {
     {kMicrosoft, "BiasGelu", BiasGelu},
     {kMicrosoft, "DynamicQuantizeMatMul", ScaledMatMul},
     {kMicrosoft, "EmbedLayerNormalization", EmbedNormalization},
+    {kMicrosoft, "GroupQueryAttention", GroupQueryAttention},
     {kMicrosoft, "MatMulIntegerToFloat", ScaledMatMul},
     {kMicrosoft, "MultiHeadAttention", MultiHeadAttention},
     {kMicrosoft, "QAttention", QuantizedAttention},
@@ -396,6 +322,7 @@ constexpr Composition kCompositions[] = {
     {kMicrosoft, "QLinearSigmoid", QuantizedSigmoid},
     {kMicrosoft, "QLinearSoftmax", QuantizedSoftmax},
     {kMicrosoft, "QLinearWhere", QuantizedWhere},
+    {kMicrosoft, "RotaryEmbedding", RotaryEmbedding},
     {kMicrosoft, "SkipLayerNormalization", SkipNormalization},
     {kMicrosoft, "SkipSimplifiedLayerNormalization", SkipNormalization},
 };

@@ -172,7 +172,7 @@ DType OutputType(const Node& node) {
   return static_cast<DType>(node.Int("output_datatype", static_cast<int64_t>(DType::kFloat32)));
 }
 
-constexpr int64_t kSamplesMax = int64_t{1} << 28;  // of a transform or window: 2 GB of doubles
+constexpr int64_t kSamplesMax = int64_t{1} << 24;  // of a transform or table: 128 MB of doubles
 
 int64_t CheckedLength(int64_t length, const std::string& what, const std::string& label) {
   if (length < 1 || length > kSamplesMax) {
@@ -309,7 +309,8 @@ Op PrepareMelWeightMatrix(const Node& node, const OpContext&) {
       }
       edges.push_back(static_cast<int64_t>(row));
     }
-    std::vector<double> weights(Sz(ElementCount({rows, bins})));
+    CheckedLength(ElementCount({rows, bins}), "its number of weights", label);
+    std::vector<double> weights(Sz(rows * bins));
     for (int64_t i = 0; i < bins; ++i) {
       const int64_t left = edges[Sz(i)], center = edges[Sz(i + 1)], right = edges[Sz(i + 2)];
       const auto set = [&](int64_t row, int64_t part, int64_t whole) {

@@ -1,0 +1,68 @@
+// What the bodies of the contributed attentions decline; what they compute is compared with ONNX
+// Runtime by tests/parity/contributed_ops.py.
+
+#include "evaluator/composed_attention.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "evaluator/executor.h"
+#include "tests/testing/matchers.h"
+#include "tests/testing/models.h"
+
+namespace pared {
+namespace {
+
+using ::testing::HasSubstr;
+
+auto Preparing(const std::string& node) {
+  return [=] {
+    Executor(ModelFromText(R"(<ir_version: 10, opset_import: ["" : 17, "com.microsoft" : 1]>
+      g (float[1,2,8] x, float[8,24] w, float[24] b, float[2,1,2,3,4] past, int32[1] n) =>
+        (float[1,2,8] y) { )" +
+                           node + " }"));
+  };
+}
+
+TEST(ComposedAttention, DeclinesWhatItDoesNotCover) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"y = com.microsoft.Attention <num_heads = 2>(x, w, b, , past)", "input 4"},
+      {"y = com.microsoft.Attention <num_heads = 2, do_rotary = 1>(x, w, b)", "do_rotary"},
+      {"y, k = com.microsoft.Attention <num_heads = 2>(x, w, b)", "after the first 1"},
+      {"y = com.microsoft.Attention <num_heads = 2, qkv_hidden_sizes = [8, 8, 8]>(x, w, b)",
+       "qkv_hidden_sizes"},
+      {"y = com.microsoft.MultiHeadAttention <num_heads = 2>(x)", "packed keys"},
+      {"y = com.microsoft.MultiHeadAttention <num_heads = 2>(x, x, x, , n, , past, past)",
+       "padding mask together with a past"},
+      {"y = com.microsoft.GroupQueryAttention <num_heads = 2, kv_num_heads = 2, smooth_softmax = "
+       "1>(x, x, x, , , n, n)",
+       "smooth_softmax"},
+      {"y = com.microsoft.GroupQueryAttention <num_heads = 2, kv_num_heads = 2>(x, x, x, , , n, n, "
+       ", , n)",
+       "input 9"},
+  };
+  for (const auto& [node, message] : cases) {
+    EXPECT_THAT(Preparing(node),
+                ThrowsError(ErrorCode::kUnsupported, HasSubstr("producing y"), HasSubstr(message)))
+        << node;
+  }
+}
+
+TEST(ComposedAttention, AMaskOfAnotherShapeIsAnErrorThatTellsBoth) {
+  const Executor executor(ModelFromText(
+      R"(<ir_version: 10, opset_import: ["" : 17, "com.microsoft" : 1]>
+      g (float[1,2,8] x, float[8,24] w, int32[M] mask) => (float[1,2,8] y) {
+        y = com.microsoft.Attention <num_heads = 2>(x, w, , mask) })"));
+  const Tensor x = Tensor::Make<float>({1, 2, 8}, std::vector<float>(16, 0.5F));
+  const Tensor w = Tensor::Make<float>({8, 24}, std::vector<float>(192, 0.1F));
+  EXPECT_EQ(executor.Run({x, w, Tensor::Make<int32_t>({1}, {2})})[0].shape(), (Shape{1, 2, 8}));
+  EXPECT_THAT(
+      [&] {
+        executor.Run({x, w, Tensor::Make<int32_t>({5}, {1, 1, 1, 1, 1})});
+      },
+      ThrowsError(ErrorCode::kUnsupported, HasSubstr("AttentionMask"),
+                  HasSubstr("a mask of shape [5] for keys of [1, 2, 8]")));
+}
+
+}  // namespace
+}  // namespace pared
