@@ -222,23 +222,48 @@ void RunScan(const ScanParts& scan, std::span<const Tensor* const> inputs,
   }
 }
 
+// Scan of opset 8: every value has an axis of the batch in front, behind the lengths of the
+// sequences as first input.
+void RunBatchedScan(const ScanParts& scan, std::span<const Tensor* const> inputs,
+                    std::span<Tensor> outputs, Scratch& scratch) {
+  if (inputs[0] != nullptr) {
+    throw Error(ErrorCode::kUnsupported, "sequence_lens is not supported", scan.label);
+  }
+  const auto own = inputs.subspan(1, scan.states + scan.scans);
+  const int64_t batches = own[0]->rank() == 0 ? 0 : own[0]->shape()[0];
+  for (const Tensor* input : own) {
+    const bool fits = batches > 0 && input->rank() > 0 && input->shape()[0] == batches;
+    if (!fits) RefuseNode("its inputs must have a batch in common", scan.label);
+  }
+  std::vector<std::vector<Tensor>> made(outputs.size());
+  for (int64_t batch = 0; batch < batches; ++batch) {
+    std::vector<Tensor> slices, results(outputs.size());
+    for (const Tensor* input : own) {
+      slices.push_back(SliceAt(*input, 0, batch, scratch, scan.label));
+    }
+    // What the body captures keeps its place.
+    std::vector<const Tensor*> all(inputs.begin(), inputs.end());
+    for (size_t i = 0; i < slices.size(); ++i) all[i] = &slices[i];
+    RunScan(scan, all, results, scratch);
+    for (size_t i = 0; i < made.size(); ++i) made[i].push_back(std::move(results[i]));
+  }
+  for (size_t i = 0; i < made.size(); ++i) outputs[i] = Stack(made[i], 0, scratch, scan.label);
+}
+
 Op PrepareScan(const Node& node, const OpContext& context) {
   ScanParts scan;
   scan.label = NodeLabel(node);
-  if (context.opset < 9) {
-    throw Error(ErrorCode::kUnsupported, "the batched Scan of opset 8 is not supported",
-                scan.label);
-  }
+  const bool is_batched = context.opset < 9;
+  const size_t own = node.inputs.size() - std::min<size_t>(node.inputs.size(), is_batched ? 1 : 0);
   const int64_t scans = node.Int("num_scan_inputs", 0);
   scan.body = FindBody(node, "body", &context);
   scan.graph = node.GraphOf("body");
-  const bool counts_fit = scans > 0 && Sz(scans) <= node.inputs.size() &&
-                          scan.graph->inputs.size() == node.inputs.size() &&
+  const bool counts_fit = scans > 0 && Sz(scans) <= own && scan.graph->inputs.size() == own &&
                           scan.graph->outputs.size() == node.outputs.size() &&
-                          node.outputs.size() >= node.inputs.size() - Sz(scans);
+                          node.outputs.size() >= own - Sz(scans);
   if (!counts_fit) RefuseNode("its inputs, outputs and body do not fit each other", scan.label);
   scan.scans = Sz(scans);
-  scan.states = node.inputs.size() - scan.scans;
+  scan.states = own - scan.scans;
   const size_t out_scans = node.outputs.size() - scan.states;
   const auto list = [&](const char* name, size_t count) {
     std::vector<int64_t> values = node.Ints(name, std::vector<int64_t>(count, 0));
@@ -246,11 +271,14 @@ Op PrepareScan(const Node& node, const OpContext& context) {
     return values;
   };
   scan.input_axes = list("scan_input_axes", scan.scans);
-  scan.input_directions = list("scan_input_directions", scan.scans);
+  scan.input_directions = list(is_batched ? "directions" : "scan_input_directions", scan.scans);
   scan.output_axes = list("scan_output_axes", out_scans);
   scan.output_directions = list("scan_output_directions", out_scans);
-  return [scan = std::move(scan)](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
-                                  Scratch& scratch) { RunScan(scan, inputs, outputs, scratch); };
+  return [scan = std::move(scan), is_batched](std::span<const Tensor* const> inputs,
+                                              std::span<Tensor> outputs, Scratch& scratch) {
+    is_batched ? RunBatchedScan(scan, inputs, outputs, scratch)
+               : RunScan(scan, inputs, outputs, scratch);
+  };
 }
 
 // The body runs once for each item; a tensor beside the sequences is the same for all.

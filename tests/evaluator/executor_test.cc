@@ -99,6 +99,41 @@ TEST(Executor, LoopsCarryValuesAndCaptureNames) {
   EXPECT_EQ(y[1].shape(), (Shape{3, 1}));
 }
 
+// Running sums of two sequences at once, each from its own start.
+constexpr const char* kBatchedScan = R"(<ir_version: 4, opset_import: ["" : 8]>
+    g (int64[B] lengths, float[B,1] start, float[B,3,1] x) => (float[B,1] s, float[B,3,1] all) {
+      s, all = Scan <num_scan_inputs = 1, directions = [1],
+                     body = b (float[1] before, float[1] next) => (float[1] after, float[1] copy) {
+        after = Add(before, next)
+        copy = Identity(after)
+      }>()";
+
+TEST(Executor, TheScanOfOpset8RunsEachSequenceOfABatch) {
+  const std::vector<Tensor> y =
+      RunText(std::string(kBatchedScan) + ", start, x) }",
+              {Tensor::Make<int64_t>({2}, {3, 3}), Floats({2, 1}, {0, 100}),
+               Floats({2, 3, 1}, {1, 2, 3, 10, 20, 30})});
+  EXPECT_THAT(ValuesOf(y[0]), ElementsAre(6, 160));
+  EXPECT_THAT(ValuesOf(y[1]), ElementsAre(3, 5, 6, 130, 150, 160));  // from the end
+  EXPECT_EQ(y[1].shape(), (Shape{2, 3, 1}));
+}
+
+TEST(Executor, TheScanOfOpset8RefusesLengthsAndBatchesThatDiffer) {
+  const Tensor lengths = Tensor::Make<int64_t>({2}, {3, 2});
+  const Tensor x = Floats({2, 3, 1}, {1, 2, 3, 10, 20, 30});
+  EXPECT_THAT(
+      [&] {
+        RunText(std::string(kBatchedScan) + "lengths, start, x) }",
+                {lengths, Floats({2, 1}, {0, 1}), x});
+      },
+      ThrowsError(ErrorCode::kUnsupported, "Scan producing s", HasSubstr("sequence_lens")));
+  EXPECT_THAT(
+      [&] {
+        RunText(std::string(kBatchedScan) + ", start, x) }", {lengths, Floats({1, 1}, {0}), x});
+      },
+      ThrowsError(ErrorCode::kInvalidArgument, "Scan producing s", HasSubstr("a batch in common")));
+}
+
 constexpr const char* kCalls = R"(
     <ir_version: 8, opset_import: ["" : 17, "local" : 1]>
     g (float[2] x) => (float[2] y) {
