@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -23,6 +24,14 @@ struct WeightInfo {
 
 // Of the main graph and its subgraphs.
 std::vector<WeightInfo> MeasureWeights(const Model& model);
+
+// Share of elements that are not 0; of none 1.
+template <class T>
+double DensityOf(std::span<const T> values) {
+  if (values.empty()) return 1;
+  const auto zeros = std::count(values.begin(), values.end(), T{0});
+  return 1 - static_cast<double>(zeros) / static_cast<double>(values.size());
+}
 
 // The elements as float. Throws kUnsupported for types that are no numbers.
 std::vector<float> ToFloats(const Tensor& tensor);

@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "evaluator/executor.h"
+#include "evaluator/metrics.h"
 
 namespace pared {
 namespace {
@@ -192,8 +193,7 @@ std::unique_ptr<PackedGemm> PackFor(const OpContext& context, const GemmWeights&
 
 void DescribeKernel(const char* kernel, const Tensor& w, LayerStats& stats) {
   const std::span<const int8_t> values = w.data<int8_t>();
-  const auto zeros = static_cast<double>(std::count(values.begin(), values.end(), 0));
-  stats.density = 1.0 - zeros / static_cast<double>(values.size());
+  stats.density = DensityOf(values);
   stats.kernel = kernel;
   const GemmPrediction prediction =
       PredictGemm({.m = w.shape()[0], .k = w.shape()[1], .values = values, .epilogue = {}});

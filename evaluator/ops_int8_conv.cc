@@ -20,6 +20,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "evaluator/executor.h"
+#include "evaluator/metrics.h"
 #include "evaluator/ops_int8.h"
 #include "kernels/depthwise.h"
 #include "kernels/im2col.h"
@@ -384,6 +385,7 @@ void ConvInt8::ToFloat(const Call& call, Tensor& y) const {
 void ConvInt8::Describe(LayerStats& stats) const {
   if (!depthwise_) return DescribeKernel(parts_[0].gemm->kernel_name(), w_, stats);
   stats.kernel = std::string("depthwise_") + IsaName(isa_);
+  stats.density = DensityOf(w_.data<int8_t>());
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "evaluator/metrics.h"
 #include "passes/select_smallest.h"
 
 namespace pared {
@@ -154,10 +155,8 @@ Tensor Zeroed(const Tensor& stored, const std::vector<bool>& zero) {
 }
 
 double DensityOf(const Tensor& tensor) {
-  if (tensor.count() == 0) return 1;
   const std::vector<float> values = ToFloat(tensor);
-  const int64_t zeros = std::ranges::count(values, 0.0f);
-  return 1 - static_cast<double>(zeros) / static_cast<double>(tensor.count());
+  return DensityOf(std::span<const float>(values));
 }
 
 }  // namespace pared

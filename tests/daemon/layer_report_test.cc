@@ -106,5 +106,14 @@ TEST(LayerSqnr, ComparesAShareOfLongResults) {
   EXPECT_NEAR(LayerSqnr(with(1.01f), with(1), inputs, layers).at("layer"), 40, 1e-3);
 }
 
+TEST_F(LayerReportTest, FloatLayersTellTheirDensityToo) {
+  const Json layer = LayerNamed(Report(ModelFromText(R"(
+      g (float[1,4] x) => (float[1,2] y) <float[4,2] w = {0,1,0,2,3,0,0,0}> {
+        [product] y = MatMul(x, w) })"),
+                                       {}),
+                                "product");
+  EXPECT_EQ(layer.at("density"), 0.375);
+}
+
 }  // namespace
 }  // namespace pared
