@@ -197,9 +197,10 @@ ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& 
 }
 
 void ConvF32::PlanTiles(ConvF32Plan& plan, int64_t threads) const {
-  const int64_t group_columns = PanelGroup(kernels_) * kernels_.tile_columns;
+  const GemmF32 gemm{.m = options_.outputs / options_.groups, .n = plan.pixels, .k = k_};
+  const int64_t group_columns = PanelGroup(gemm, kernels_) * kernels_.tile_columns;
   plan.column_groups = CeilDiv(plan.pixels, group_columns);
-  const int64_t blocks = CeilDiv(options_.outputs / options_.groups, kernels_.tile_rows);
+  const int64_t blocks = RowBlocks(gemm, kernels_);
   const int64_t pieces = plan.column_groups * options_.groups;
   if (pieces < threads) plan.row_splits = std::min(blocks, CeilDiv(threads, pieces));
   plan.units = pieces * plan.row_splits;
@@ -438,8 +439,9 @@ void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const 
   TileRange range;
   range.block_begin = blocks * split / plan.row_splits;
   range.block_end = blocks * (split + 1) / plan.row_splits;
-  range.panel_begin = columns_index * PanelGroup(kernels_);
-  range.panel_end = std::min(Panels(gemm, kernels_), range.panel_begin + PanelGroup(kernels_));
+  range.panel_begin = columns_index * PanelGroup(gemm, kernels_);
+  range.panel_end =
+      std::min(Panels(gemm, kernels_), range.panel_begin + PanelGroup(gemm, kernels_));
 
   const float* source = x + g * (options_.channels / options_.groups) * plan.plane_floats;
   for (int64_t k = 0; k < k_; k += kBlockK) {

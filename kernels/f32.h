@@ -118,8 +118,6 @@ struct PixelRun {
 };
 
 // Writes panel rows: target[k][runs[i].target + x] = source[offsets[k] + runs[i].source + x].
-// A row may be written up to a vector past its last run: the rows after it repair that, and behind
-// the last one there is room.
 struct PackColumnsF32 {
   const float* source = nullptr;
   const int64_t* offsets = nullptr;

@@ -298,17 +298,59 @@ void SplitRow(const SplitRowF32& row) noexcept {
   }
 }
 
+// Copies one run of rows [begin, end): kWhole vectors, and one that ends where the run does.
+template <int kWhole, bool kTail>
+void CopyRun(const PackColumnsF32& pack, const PixelRun& run, int64_t begin, int64_t end) {
+  const float* source = pack.source + run.source;
+  float* to = pack.target + begin * kTileColumns + run.target;
+  const int64_t last = run.count - Vec::kWidth;
+  for (int64_t k = begin; k < end; ++k, to += kTileColumns) {
+    const float* from = source + pack.offsets[k];
+    Vec parts[kWhole];
+#pragma GCC unroll 4
+    for (int v = 0; v < kWhole; ++v) parts[v] = Vec::Load(from + v * Vec::kWidth);
+#pragma GCC unroll 4
+    for (int v = 0; v < kWhole; ++v) parts[v].Store(to + v * Vec::kWidth);
+    if (kTail) Vec::Load(from + last).Store(to + last);
+  }
+}
+
+inline void CopyShortRun(const PackColumnsF32& pack, const PixelRun& run, int64_t begin,
+                         int64_t end) {
+  const float* source = pack.source + run.source;
+  float* to = pack.target + begin * kTileColumns + run.target;
+  for (int64_t k = begin; k < end; ++k, to += kTileColumns) {
+    Vec::LoadFirst(source + pack.offsets[k], run.count).StoreFirst(to, run.count);
+  }
+}
+
+// Run by run, so that no row decides anew how to copy; in parts of rows that stay in L1.
 void PackColumns(const PackColumnsF32& pack) noexcept {
-  float* target = pack.target;
-  for (int64_t k = 0; k < pack.k; ++k, target += kTileColumns) {
-    const float* source = pack.source + pack.offsets[k];
+  constexpr int64_t kPart = 16 * 1024 / (kTileColumns * 4);
+  for (int64_t begin = 0; begin < pack.k; begin += kPart) {
+    const int64_t end = begin + kPart < pack.k ? begin + kPart : pack.k;
     for (int64_t i = 0; i < pack.run_count; ++i) {
       const PixelRun& run = pack.runs[i];
-      const float* from = source + run.source;
-      float* to = target + run.target;
-      int64_t x = 0;
-      for (; x + Vec::kWidth <= run.count; x += Vec::kWidth) Vec::Load(from + x).Store(to + x);
-      if (x < run.count) Vec::LoadFirst(from + x, run.count - x).Store(to + x);
+      const bool is_whole = run.count % Vec::kWidth == 0;
+      switch (run.count / Vec::kWidth) {
+        case 0:
+          CopyShortRun(pack, run, begin, end);
+          break;
+        case 1:
+          is_whole ? CopyRun<1, false>(pack, run, begin, end)
+                   : CopyRun<1, true>(pack, run, begin, end);
+          break;
+        case 2:
+          is_whole ? CopyRun<2, false>(pack, run, begin, end)
+                   : CopyRun<2, true>(pack, run, begin, end);
+          break;
+        case 3:
+          is_whole ? CopyRun<3, false>(pack, run, begin, end)
+                   : CopyRun<3, true>(pack, run, begin, end);
+          break;
+        default:
+          CopyRun<4, false>(pack, run, begin, end);
+      }
     }
   }
 }

@@ -66,6 +66,6 @@ void RunGemmPart(const GemmF32& gemm, const F32Kernels& kernels, const TileRange
 
 // How much of k, and how many panels, are worked on at once.
 constexpr int64_t kBlockK = 512;
-int64_t PanelGroup(const F32Kernels& kernels);
+int64_t PanelGroup(const GemmF32& gemm, const F32Kernels& kernels);
 
 }  // namespace pared
