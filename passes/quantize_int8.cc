@@ -43,7 +43,7 @@ constexpr int64_t kRankSamples = 4;
 // A model with less has suffered visibly: some of its nodes return to float, one in kNodesPerFloat
 // at most.
 constexpr double kPoorDb = 20;
-constexpr size_t kNodesPerFloat = 8;
+constexpr size_t kNodesPerFloat = 5;
 constexpr RangeMethod kRangeMethods[] = {RangeMethod::kPercentile, RangeMethod::kMinMax,
                                          RangeMethod::kMse, RangeMethod::kEntropy};
 // A candidate that differs from what is tried first must gain so much to be taken.
@@ -96,7 +96,7 @@ void Fields(FieldVisitor& f, Options& o) {
   f.Flag("reduce_range", o.reduce_range,
          "Weights of 7 bits, for machines whose INT8 products saturate at 16 bits.");
   f.Choice("keep_float", o.keep_float, {"auto", "off"},
-           "The most sensitive nodes return to float, one in eight at most, where the worst output "
+           "The most sensitive nodes return to float, one in five at most, where the worst output "
            "would have less than 20 dB; or none do.");
   f.Number("min_sqnr_db", o.min_sqnr_db, {0, 200},
            "As many of the most sensitive nodes return to float as it takes for the worst output "
@@ -484,6 +484,6 @@ Model Quantize(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 3);
+    [](const Json&) { return true; }, 4);
 
 }  // namespace pared

@@ -21,6 +21,7 @@ import onnx
 import onnxruntime as ort
 
 # model: file, dataset, the output that is compared, calibration samples
+DETECTORS = {"yolov8n"}
 MODELS = {
     "mnist-conv": ("mnist-conv/mnist-conv.onnx", "mnist-5k", None, 100),
     "efficientnet-lite0": ("made/efficientnet_lite0.onnx", "imagenet-20", None, 20),
@@ -106,6 +107,38 @@ def by_pared(pared, model, calibration, out):
                        check=True, stdout=subprocess.DEVNULL)
 
 
+def overlap(a, b):
+    """Intersection over union of boxes [left, top, right, bottom]."""
+    inside = np.maximum(0, np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).prod()
+    return inside / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - inside)
+
+
+def boxes(output):
+    """(box, class) of a YOLOv8 head [1, 4 + classes, places], scores from 0.25, suppressed within a class from an IoU of 0.45."""
+    rows = output[0].T
+    scores, classes = rows[:, 4:].max(1), rows[:, 4:].argmax(1)
+    corners = np.concatenate([rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2], 1)
+    found = []
+    for i in np.argsort(-scores, kind="stable")[:int((scores >= 0.25).sum())]:
+        if all(classes[i] != c or overlap(corners[i], box) < 0.45 for box, c in found):
+            found.append((corners[i], classes[i]))
+    return found
+
+
+def boxes_kept(reference, got):
+    """How many boxes of the float model are found again (IoU from 0.5, same class), of how many, and how many are new."""
+    count = kept = new = 0
+    for expected, left in ((boxes(r), boxes(g)) for r, g in zip(reference, got)):
+        count += len(expected)
+        for box, of in expected:
+            match = next((i for i, (other, c) in enumerate(left) if c == of and overlap(box, other) >= 0.5), None)
+            if match is not None:
+                left.pop(match)
+                kept += 1
+        new += len(left)
+    return f"{kept} of {count}, {new} new"
+
+
 def measure(reference, got, labels):
     signal = sum(float((r.astype(np.float64) ** 2).sum()) for r in reference)
     noise = sum(float(((r.astype(np.float64) - g) ** 2).sum()) for r, g in zip(reference, got))
@@ -134,7 +167,11 @@ def compare(name, args):
             try:
                 make(out)
                 seconds = time.monotonic() - start
-                rows.append((maker, measure(reference, outputs(out, samples, output), labels), os.path.getsize(out), seconds))
+                got = outputs(out, samples, output)
+                figures = measure(reference, got, labels)
+                if name in DETECTORS:
+                    figures["boxes"] = boxes_kept(reference, got)
+                rows.append((maker, figures, os.path.getsize(out), seconds))
             except Exception as error:  # a peer that fails is a row of the table
                 rows.append((maker, str(error).strip().splitlines()[-1][:80] if str(error).strip() else repr(error), 0, 0.0))
     return rows, len(samples)
@@ -145,6 +182,7 @@ HEAD = """# INT8 quality
 Default settings of each quantizer, the same calibration samples, every result run in ONNX Runtime; repeat it with `scripts/quality`.
 {cpu}, 2 cores; onnxruntime {ort}, NNCF {nncf}. SQNR is that of the first output (for MiniLM the sentence embedding) over all
 samples; agreement is the share of samples with the float model's arg max, which says nothing of a model whose output is an image.
+Boxes are kept that the quantized model finds again with an IoU of 0.5 and the same class, of those with a score of 0.25.
 
 """
 
@@ -162,7 +200,7 @@ def main():
     parser.add_argument("--out", metavar="FILE.md", help="write the table here too")
     parser.add_argument("models", nargs="*", metavar="MODEL", help="of: " + ", ".join(MODELS))
     args = parser.parse_args()
-    lines = ["| model (samples) | quantizer | SQNR dB | agreement | top-1 | bytes | seconds |", "|---|---|---|---|---|---|---|"]
+    lines = ["| model (samples) | quantizer | SQNR dB | agreement | top-1, or boxes kept | bytes | seconds |", "|---|---|---|---|---|---|---|"]
     print("\n".join(lines), flush=True)
     for name in args.models or MODELS:
         rows, count = compare(name, args)
@@ -170,7 +208,7 @@ def main():
             if isinstance(figures, str):
                 line = f"| {name} ({count}) | {maker} | fails: {figures} | | | | |"
             else:
-                top1 = f"{figures['top1']:.4f}" if "top1" in figures else ""
+                top1 = f"{figures['top1']:.4f}" if "top1" in figures else figures.get("boxes", "")
                 line = (f"| {name} ({count}) | {maker} | {figures['sqnr']:.1f} | {figures['agreement']:.4f} | {top1} "
                         f"| {size:,} | {seconds:.1f} |")
             lines.append(line)

@@ -82,7 +82,7 @@ TEST(QuantizeInt8, TheWorstNodesReturnToFloatUntilTheBoundHolds) {
   EXPECT_THROW(Quantize(in, {{"min_sqnr_db", 150}}), Error);
 }
 
-// Of eight products the first of a thousandfold channel is the bad one: one in eight may return by
+// Of eight products the first of a thousandfold channel is the bad one: one in five may return by
 // itself.
 TEST(QuantizeInt8, APoorModelKeepsItsWorstNodeInFloat) {
   const Model in = ModelFromText(R"(g (float[4,2] x) => (float[4,2] y, float[4,2] f)
