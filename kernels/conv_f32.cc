@@ -10,6 +10,10 @@ namespace {
 // A band of a depthwise convolution and its sums: a good part of an L2 cache of 512 KB.
 constexpr int64_t kBandFloats = 48 * 1024;
 
+// A 1x1 convolution packs its input once, so as many panels as half of a 1 MB L2 cache holds: the
+// longer the rows of outputs that are stored, the better. Other kernels: see PanelGroup.
+constexpr int64_t kPackedFloats = 128 * 1024;
+
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t Whole(int64_t n, int64_t lanes) { return CeilDiv(n, lanes) * lanes; }
 int64_t Volume(const Extent3& e) { return e[0] * e[1] * e[2]; }
@@ -198,7 +202,12 @@ ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& 
 
 void ConvF32::PlanTiles(ConvF32Plan& plan, int64_t threads) const {
   const GemmF32 gemm{.m = options_.outputs / options_.groups, .n = plan.pixels, .k = k_};
-  const int64_t group_columns = PanelGroup(gemm, kernels_) * kernels_.tile_columns;
+  plan.group_panels = PanelGroup(gemm.m * gemm.k, kernels_);
+  if (Volume(options_.kernel) == 1) {
+    const int64_t rows = std::clamp(k_, kBlockK / 4, kBlockK);
+    plan.group_panels = kPackedFloats / (rows * kernels_.tile_columns);
+  }
+  const int64_t group_columns = plan.group_panels * kernels_.tile_columns;
   plan.column_groups = CeilDiv(plan.pixels, group_columns);
   const int64_t blocks = RowBlocks(gemm, kernels_);
   const int64_t pieces = plan.column_groups * options_.groups;
@@ -439,9 +448,8 @@ void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const 
   TileRange range;
   range.block_begin = blocks * split / plan.row_splits;
   range.block_end = blocks * (split + 1) / plan.row_splits;
-  range.panel_begin = columns_index * PanelGroup(gemm, kernels_);
-  range.panel_end =
-      std::min(Panels(gemm, kernels_), range.panel_begin + PanelGroup(gemm, kernels_));
+  range.panel_begin = columns_index * plan.group_panels;
+  range.panel_end = std::min(Panels(gemm, kernels_), range.panel_begin + plan.group_panels);
 
   const float* source = x + g * (options_.channels / options_.groups) * plan.plane_floats;
   for (int64_t k = 0; k < k_; k += kBlockK) {

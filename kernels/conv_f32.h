@@ -46,7 +46,7 @@ struct ConvF32Plan {
   std::vector<int64_t> tap_offsets{};  // by (channel of a group, tap)
   int64_t pixels = 0;                  // of an output channel
   int64_t units = 0;                   // independent pieces of work
-  int64_t column_groups = 0, row_splits = 1;
+  int64_t column_groups = 0, group_panels = 0, row_splits = 1;
   bool by_outputs = false;  // outputs fill the vectors
   bool is_direct = false;   // by_outputs: pixels are read where they lie
   std::shared_ptr<const std::vector<float>> weights{};  // packed; null: depthwise

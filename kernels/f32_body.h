@@ -326,6 +326,7 @@ inline void CopyShortRun(const PackColumnsF32& pack, const PixelRun& run, int64_
 
 // Run by run, so that no row decides anew how to copy; in parts of rows that stay in L1.
 void PackColumns(const PackColumnsF32& pack) noexcept {
+  static_assert(kTileVectors <= 4, "the switch below ends at four vectors");
   constexpr int64_t kPart = 16 * 1024 / (kTileColumns * 4);
   for (int64_t begin = 0; begin < pack.k; begin += kPart) {
     const int64_t end = begin + kPart < pack.k ? begin + kPart : pack.k;

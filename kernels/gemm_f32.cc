@@ -7,8 +7,7 @@ namespace pared {
 namespace {
 
 // 512 rows x 256 columns of B are 512 KB: half of a 1 MB L2 cache. A block of A, 6 x 512, is 12 KB
-// and stays in L1. Where all of A is small enough to stay in L2, half as many columns leave room
-// for the image that panels are packed from; a large A would be read twice as often from L3.
+// and stays in L1.
 constexpr int64_t kGroupColumns = 256;
 constexpr int64_t kSmallA = 64 * 1024;
 
@@ -16,8 +15,8 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 
-int64_t PanelGroup(const GemmF32& gemm, const F32Kernels& kernels) {
-  const int64_t columns = gemm.m * gemm.k <= kSmallA ? kGroupColumns / 2 : kGroupColumns;
+int64_t PanelGroup(int64_t a_floats, const F32Kernels& kernels) {
+  const int64_t columns = a_floats <= kSmallA ? kGroupColumns / 2 : kGroupColumns;
   return columns / kernels.tile_columns;
 }
 
@@ -123,7 +122,7 @@ void RunGemmPart(const GemmF32& gemm, const F32Kernels& kernels, const TileRange
 }
 
 void RunGemm(const GemmF32& gemm, const F32Kernels& kernels, const TileRange& range) noexcept {
-  const int64_t group = PanelGroup(gemm, kernels);
+  const int64_t group = PanelGroup(gemm.m * gemm.k, kernels);
   const int64_t width = kernels.tile_columns;
   for (int64_t panel = range.panel_begin; panel < range.panel_end; panel += group) {
     TileRange part_range = range;
