@@ -28,6 +28,7 @@
 #include "passes/pass.h"
 #include "passes/qoperator.h"
 #include "passes/select_nodes.h"
+#include "passes/store_tables.h"
 
 namespace pared {
 namespace {
@@ -68,6 +69,7 @@ struct Options {
   double min_sqnr_db = 0;
   int64_t max_nodes_float = 1000;
   bool sensitivity = false;
+  bool tables = true;
   Format format = Format::kQdq;
   Target target = Target::kOnnxruntime;
   std::vector<std::string> op_types = {"Conv", "ConvTranspose", "Gemm", "MatMul"};
@@ -106,6 +108,8 @@ void Fields(FieldVisitor& f, Options& o) {
   f.Flag("sensitivity", o.sensitivity,
          "Report for each node the SQNR of the outputs where it alone is INT8; runs the model "
          "once for each node.");
+  f.Flag("tables", o.tables,
+         "Tables that Gather looks up, from 16,384 elements, become INT8 with a scale a row.");
   f.Choice("format", o.format, {"qdq", "qoperator"},
            "Float operators between QuantizeLinear and DequantizeLinear, or quantized operators "
            "(QLinearConv) wherever there is one.");
@@ -136,6 +140,7 @@ class Exclusions {
     }
   }
   bool Contains(const Node& node) const { return names_.contains(node.name); }
+  const std::unordered_set<std::string>& names() const { return names_; }
 
  private:
   std::unordered_set<std::string> names_;
@@ -473,6 +478,7 @@ Model Quantize(Model model, const Options& options, PassContext& context) {
                                      : NodeLabel(*skipped[0].node) + ": " + skipped[0].reason));
   }
   Model quantized = search.Run();
+  if (options.tables) StoreTables(quantized, exclusions.names(), context.report);
   if (options.format == Format::kQOperator) {
     context.report["qoperator"] = ToQOperators(quantized, options.target == Target::kOnnxruntime);
   }
@@ -484,6 +490,6 @@ Model Quantize(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 4);
+    [](const Json&) { return true; }, 5);
 
 }  // namespace pared

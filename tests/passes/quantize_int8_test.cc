@@ -14,6 +14,7 @@ using ::testing::Contains;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::StartsWith;
 
@@ -80,6 +81,37 @@ TEST(QuantizeInt8, TheWorstNodesReturnToFloatUntilTheBoundHolds) {
   EXPECT_GT(out.report.at("calibration_sqnr_db").get<double>(), 30);
   EXPECT_GT(SqnrDb(in, out.model), 28);
   EXPECT_THROW(Quantize(in, {{"min_sqnr_db", 150}}), Error);
+}
+
+// Row i of the table has values up to i: a scale a row keeps the small rows, too.
+Model WithTable(int64_t columns) {
+  Model in = ModelFromText(R"(g (int64[3] ids) => (float[3,4] y, float[3,8] looked)
+    <float[1,1] table = {0}, int64[1] zero = {0}, int64[1] eight = {8}, int64[1] axis = {1},
+     float[8,4] w = {1,-1,0.5,2, 1,0,0,1, 0.5,1,1,1, -1,0.25,1,0,
+                                             0,1,-1,2, 1,1,0,0.5, 2,0,1,1, -1,1,0.5,0.25}>
+    { [look] e = Gather(table, ids) looked = Slice(e, zero, eight, axis) y = MatMul(looked, w) })");
+  std::vector<float> values;
+  for (int64_t i = 0; i < 256 * columns; ++i) {
+    values.push_back(static_cast<float>(i / columns) * std::sin(static_cast<float>(i)));
+  }
+  in.graph.initializers.set("table", {Tensor::Make({256, columns}, std::move(values)), ""});
+  return in;
+}
+
+TEST(QuantizeInt8, TablesAreStoredInInt8WithAScaleARow) {
+  const Model in = WithTable(64), small = WithTable(63);
+  const PassResult out = Quantize(in);
+  EXPECT_THAT(out.report.at("tables"), ElementsAre("table"));
+  EXPECT_EQ(out.model.graph.initializers.find("table"), nullptr);
+  const std::vector<Tensor> ids = {Tensor::Make<int64_t>({3}, {1, 17, 255})};
+  const Tensor expected = Executor(in).Run(ids)[1], looked = Executor(out.model).Run(ids)[1];
+  for (size_t i = 0; i < 24; ++i) {
+    const float step = static_cast<float>(ids[0].data<int64_t>()[i / 8]) / 127;
+    EXPECT_NEAR(looked.data<float>()[i], expected.data<float>()[i], 0.501f * step);
+  }
+  EXPECT_FALSE(Quantize(in, {{"tables", false}}).report.contains("tables"));
+  EXPECT_THAT(Quantize(in, {{"exclude", {"look"}}}).report.at("tables"), IsEmpty());
+  EXPECT_THAT(Quantize(small).report.at("tables"), IsEmpty());
 }
 
 // Of eight products the first of a thousandfold channel is the bad one: one in five may return by
