@@ -143,6 +143,7 @@ struct Flow::GraphState {
     pass.calibration_samples = context.calibration_samples;
     pass.seed = context.seed;
     pass.threads = context.threads;
+    pass.shared = context.shared;
     // What it has said until then is told of a pass that fails, too.
     const auto tell = [&] {
       pass.report.erase(kAtLayer);

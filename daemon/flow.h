@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "daemon/step_cache.h"
 #include "passes/plan.h"
+#include "passes/shared_statistics.h"
 
 namespace pared {
 
@@ -40,8 +41,9 @@ struct FlowContext {
   const Dataset* calibration = nullptr;
   int64_t calibration_samples = 0;
   int64_t seed = 0;
-  const StepCache* cache = nullptr;  // null: every step runs
-  int64_t threads = 1;               // of the graph and of every pass; 0: all that the machine has
+  const StepCache* cache = nullptr;    // null: every step runs
+  SharedStatistics* shared = nullptr;  // null: every step takes its own
+  int64_t threads = 1;  // of the graph and of every pass; 0: all that the machine has
   // Called by any thread.
   std::function<void(const StepProgress&)> progress = [](const StepProgress&) {};
 };

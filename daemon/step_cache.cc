@@ -1,6 +1,5 @@
 #include "daemon/step_cache.h"
 
-#include <span>
 #include <utility>
 
 #include "config/sha256.h"
@@ -13,12 +12,6 @@ namespace {
 constexpr const char* kFileName = "model.onnx";
 
 }  // namespace
-
-std::string ModelDigest(const Model& model) {
-  Sha256 sha256;
-  StreamOnnx(model, [&](std::span<const std::byte> bytes) { sha256.Update(bytes); });
-  return sha256.Finish();
-}
 
 StepCache::StepCache(PassCache files, StepInputs inputs)
     : files_(std::move(files)), inputs_(std::move(inputs)) {}

@@ -13,9 +13,6 @@
 
 namespace pared {
 
-// SHA-256 over the model as ONNX: the graph in order, every attribute, every weight byte.
-std::string ModelDigest(const Model& model);
-
 // What a step's result depends on besides the model and the step itself.
 struct StepInputs {
   std::string calibration_sha256 = {};  // empty: none

@@ -240,6 +240,7 @@ class Session {
     flow.seed = spec_.seed;
     const std::optional<StepCache> cache = OpenCache();
     flow.cache = cache ? &*cache : nullptr;
+    flow.shared = &shared_;
     flow.threads = order_.threads;
     flow.progress = [this](const StepProgress& progress) { ReportStep(progress); };
     Flow(plan, flow, [&](const std::string& chain, const Outcome& outcome) {
@@ -421,6 +422,7 @@ class Session {
   Reference reference_;
   Metrics baseline_;   // without latency
   int64_t tried_ = 0;  // candidates of the search
+  SharedStatistics shared_;
 
   mutable std::mutex mutex_;                  // while the graph runs, of what follows
   std::map<std::string, Measured> measured_;  // by chain

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "evaluator/executor.h"
+#include "passes/shared_statistics.h"
 
 namespace pared {
 namespace {
@@ -71,6 +72,10 @@ void CheckSketch(const std::string& value, const Sketch& sketch) {
 }
 
 }  // namespace
+
+int64_t Sketch::bytes() const {
+  return static_cast<int64_t>(sizeof(*this) + 8 * (positive_.size() + negative_.size()));
+}
 
 void Sketch::Add(std::span<const float> elements, bool with_bins) {
   if (with_bins && positive_.empty()) {
@@ -244,13 +249,10 @@ int64_t CalibrationCount(const PassContext& context) {
   return context.calibration_samples > 0 ? std::min(all, context.calibration_samples) : all;
 }
 
-Calibration Calibrate(const Model& model, const CalibrationRequest& request, PassContext& context) {
+static Calibration Measure(const Model& model, const CalibrationRequest& request,
+                           PassContext& context) {
   Calibration result;
   result.samples = CalibrationCount(context);
-  if (result.samples == 0) {
-    throw Error(ErrorCode::kInvalidArgument, "the calibration dataset has no samples",
-                context.calibration == nullptr ? "calibration" : context.calibration->name());
-  }
   for (const std::string& value : request.values) result.sketches[value];
   for (const auto& [value, axis] : request.channels) result.channels[value].axis = axis;
   const Executor executor(model, {.threads = context.threads, .fuse = false, .seed = context.seed});
@@ -268,6 +270,68 @@ Calibration Calibrate(const Model& model, const CalibrationRequest& request, Pas
     executor.Run(inputs, &observer);
     context.progress(0.9 * static_cast<double>(sample + 1) / static_cast<double>(result.samples));
   }
+  return result;
+}
+
+static bool Covers(const Calibration& known, const CalibrationRequest& request) {
+  const auto has_value = [&](const std::string& value) {
+    const auto sketch = known.sketches.find(value);
+    return sketch != known.sketches.end() && (!request.with_bins || sketch->second.has_bins());
+  };
+  const auto has_channels = [&](const auto& wanted) {
+    const auto channels = known.channels.find(wanted.first);
+    return channels != known.channels.end() && channels->second.axis == wanted.second;
+  };
+  return std::ranges::all_of(request.values, has_value) &&
+         std::ranges::all_of(request.channels, has_channels);
+}
+
+// What is asked for and what was known already, so that neither is measured a third time.
+static CalibrationRequest Joined(CalibrationRequest request, const Calibration& known) {
+  for (const auto& [value, sketch] : known.sketches) {
+    request.values.push_back(value);
+    request.with_bins = request.with_bins || sketch.has_bins();
+  }
+  for (const auto& [value, channels] : known.channels) {
+    request.channels.try_emplace(value, channels.axis);
+  }
+  return request;
+}
+
+static Calibration PartOf(const Calibration& known, const CalibrationRequest& request) {
+  Calibration part;
+  part.samples = known.samples;
+  for (const std::string& value : request.values) part.sketches[value] = known.sketches.at(value);
+  for (const auto& [value, axis] : request.channels)
+    part.channels[value] = known.channels.at(value);
+  return part;
+}
+
+static Calibration MeasureOnce(const Model& model, const CalibrationRequest& request,
+                               PassContext& context) {
+  constexpr const char* kWhat = "calibration";
+  if (context.shared == nullptr) return Measure(model, request, context);
+  const std::string key = KeyText({kWhat, model}, context);
+  std::shared_ptr<const Calibration> known = context.shared->Find<Calibration>(key);
+  if (known && Covers(*known, request)) {
+    TellShared(kWhat, context.report);
+    return PartOf(*known, request);
+  }
+  known = std::make_shared<const Calibration>(
+      Measure(model, known ? Joined(request, *known) : request, context));
+  int64_t bytes = 0;
+  for (const auto& [value, sketch] : known->sketches) bytes += sketch.bytes();
+  for (const auto& [value, stats] : known->channels) bytes += 12 * std::ssize(stats.sums);
+  context.shared->Put(key, known, bytes);
+  return PartOf(*known, request);
+}
+
+Calibration Calibrate(const Model& model, const CalibrationRequest& request, PassContext& context) {
+  if (CalibrationCount(context) == 0) {
+    throw Error(ErrorCode::kInvalidArgument, "the calibration dataset has no samples",
+                context.calibration == nullptr ? "calibration" : context.calibration->name());
+  }
+  Calibration result = MeasureOnce(model, request, context);
   for (const std::string& value : request.values) {
     const Sketch& sketch = result.sketches.at(value);
     if (sketch.count() == 0) {

@@ -34,6 +34,9 @@ class Sketch {
 
   void Add(std::span<const float> elements, bool with_bins);
 
+  bool has_bins() const { return !positive_.empty(); }
+  int64_t bytes() const;  // in memory
+
   int64_t count() const { return count_; }
   int64_t nan_count() const { return nan_count_; }
   int64_t infinite_count() const { return infinite_count_; }
@@ -80,8 +83,9 @@ struct Calibration {
   int64_t samples = 0;
 };
 
-// Runs the samples of context.calibration. Throws kInvalidArgument naming the value where more than
-// one element in a thousand is NaN or infinite, or where a value was never seen; kCancelled.
+// Runs the samples of context.calibration, once for what context.shared keeps. Throws
+// kInvalidArgument naming the value where more than one element in a thousand is NaN or infinite,
+// or where a value was never seen; kCancelled.
 Calibration Calibrate(const Model& model, const CalibrationRequest& request, PassContext& context);
 
 ValueRange RangeOf(const Sketch& sketch, RangeMethod method, double percentile);

@@ -7,6 +7,7 @@
 #include "evaluator/half_floats.h"
 #include "passes/calibrate.h"
 #include "passes/fp16_nodes.h"
+#include "passes/shared_statistics.h"
 
 namespace pared {
 namespace {
@@ -70,9 +71,8 @@ bool FitsHalf(const HalfLoss& loss) {
   return loss.overflow == 0 && loss.relative_error <= kHalfRounding;
 }
 
-HalfRanges MeasureRanges(const Model& model, PassContext& context) {
+static HalfRanges Measure(const Model& model, PassContext& context) {
   HalfRanges ranges;
-  if (context.calibration == nullptr) return ranges;
   const Executor executor(model, {.threads = context.threads, .fuse = false, .seed = context.seed});
   const Observer observer = [&](const std::string& value, const Tensor& tensor) {
     if (tensor.dtype() != DType::kFloat32) return;
@@ -89,6 +89,15 @@ HalfRanges MeasureRanges(const Model& model, PassContext& context) {
   };
   RunSamples(executor, observer, context);
   return ranges;
+}
+
+HalfRanges MeasureRanges(const Model& model, PassContext& context) {
+  if (context.calibration == nullptr) return {};
+  return *Shared(
+      {"ranges", model}, context, [&] { return Measure(model, context); },
+      [](const HalfRanges& ranges) {
+        return static_cast<int64_t>(ranges.size() * sizeof(HalfRanges::value_type));
+      });
 }
 
 std::unordered_set<std::string> FindNotFinite(const Model& half, const HalfRanges& ranges,

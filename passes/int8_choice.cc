@@ -312,4 +312,13 @@ std::vector<std::string> QuantizedInputs(const Node& node, const Int8Choice& cho
   return node.inputs;  // Add, Mul, Concat
 }
 
+Json ExcludedPlaces(const Int8ChoiceContext& context) {
+  Json places = Json::array();
+  const std::vector<Node>& nodes = context.model->graph.nodes;
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (context.excluded.contains(&nodes[i])) places.push_back(i);
+  }
+  return places;
+}
+
 }  // namespace pared

@@ -16,6 +16,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "config/fields.h"
 #include "model/graph.h"
 #include "model/infer_shapes.h"
 #include "passes/weights.h"
@@ -48,6 +49,9 @@ struct Int8ChoiceContext {
 };
 
 Int8Choice ChooseInt8(const Int8ChoiceContext& context);
+
+// What the choice follows from, besides the model: the excluded nodes, by their places.
+Json ExcludedPlaces(const Int8ChoiceContext& context);
 
 // The inputs of a compute or join node that are activations and must be quantized.
 std::vector<std::string> QuantizedInputs(const Node& node, const Int8Choice& choice);

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "model/rewrite.h"
 #include "passes/calibrate.h"
+#include "passes/shared_statistics.h"
 #include "passes/weights.h"
 
 namespace pared {
@@ -116,13 +117,26 @@ std::vector<std::string> JudgedValues(const Graph& graph) {
   return judged;
 }
 
-FidelityJudge::FidelityJudge(const Model& model, const PassContext& context, int64_t samples_max,
+FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t samples_max,
                              std::vector<std::string> judged)
     : context_(context),
       samples_(Spread(CalibrationCount(context), samples_max)),
       judged_(std::move(judged)) {
-  const Executor executor(model, Unfused(context));
-  for (const int64_t sample : samples_) wanted_.push_back(Watch(executor, sample));
+  const auto watch = [&] {
+    const Executor executor(model, Unfused(context));
+    std::vector<Values> wanted;
+    for (const int64_t sample : samples_) wanted.push_back(Watch(executor, sample));
+    return wanted;
+  };
+  const auto bytes = [](const std::vector<Values>& samples) {
+    size_t sum = 0;
+    for (const Values& values : samples) {
+      for (const auto& [value, tensor] : values) sum += tensor.bytes().size();
+    }
+    return static_cast<int64_t>(sum);
+  };
+  wanted_ = Shared({"outputs", model, {{"samples", samples_}, {"values", judged_}}}, context, watch,
+                   bytes);
 }
 
 FidelityJudge::Values FidelityJudge::Watch(const Executor& executor, int64_t sample) const {
@@ -140,7 +154,7 @@ double FidelityJudge::SqnrDb(const Model& candidate) const {
   for (size_t i = 0; i < samples_.size(); ++i) {
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while measuring");
     const Values got = Watch(executor, samples_[i]);
-    for (const auto& [value, wanted] : wanted_[i]) {
+    for (const auto& [value, wanted] : (*wanted_)[i]) {
       const auto found = got.find(value);
       if (wanted.dtype() != DType::kFloat32 || found == got.end()) continue;
       fidelities[value].Add(wanted, AsFloat32(found->second));

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -33,10 +34,10 @@ std::vector<std::string> JudgedValues(const Graph& graph);
 class FidelityJudge {
  public:
   // Looks at `samples_max` samples at most, spread over all.
-  FidelityJudge(const Model& model, const PassContext& context, int64_t samples_max)
+  FidelityJudge(const Model& model, PassContext& context, int64_t samples_max)
       : FidelityJudge(model, context, samples_max, JudgedValues(model.graph)) {}
   // By these values; what a candidate does not make under its name is passed over.
-  FidelityJudge(const Model& model, const PassContext& context, int64_t samples_max,
+  FidelityJudge(const Model& model, PassContext& context, int64_t samples_max,
                 std::vector<std::string> judged);
 
   // Of the worst judged value: an average would hide an output that collapses.
@@ -49,7 +50,7 @@ class FidelityJudge {
   const PassContext& context_;
   std::vector<int64_t> samples_;
   std::vector<std::string> judged_;
-  std::vector<Values> wanted_;  // per sample
+  std::shared_ptr<const std::vector<Values>> wanted_;  // per sample
 };
 
 // The sensitivity of each compute node: SQNR of its own output where only this node is INT8, its

@@ -8,6 +8,7 @@
 #include "passes/layer_statistics.h"
 #include "passes/least_squares.h"
 #include "passes/second_order_round.h"
+#include "passes/shared_statistics.h"
 
 namespace pared {
 namespace {
@@ -163,7 +164,17 @@ class Fitter {
 
 FittedWeights FitInt8Weights(const Int8ChoiceContext& context, const Int8Choice& choice,
                              const Int8Rewrite& nearest, PassContext& pass_context) {
-  return Fitter(context, choice, nearest, pass_context).Run();
+  // Scales and zero points stand in the model that they are rounded by.
+  const Json request = {{"excluded", ExcludedPlaces(context)},
+                        {"nearest", pass_context.shared ? ModelDigest(nearest.model) : ""}};
+  return *Shared(
+      {"fitted weights", *context.model, request}, pass_context,
+      [&] { return Fitter(context, choice, nearest, pass_context).Run(); },
+      [](const FittedWeights& fitted) {
+        size_t bytes = 0;
+        for (const auto& [node, f] : fitted) bytes += f.codes.size() + 8 * f.mean_loss.size();
+        return static_cast<int64_t>(bytes);
+      });
 }
 
 }  // namespace pared

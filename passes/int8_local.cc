@@ -8,6 +8,7 @@
 #include "passes/int8_cone.h"
 #include "passes/int8_params.h"
 #include "passes/layer_statistics.h"
+#include "passes/shared_statistics.h"
 
 namespace pared {
 namespace {
@@ -213,10 +214,8 @@ std::vector<std::vector<float>> SmoothingCandidates(const std::vector<float>& in
   return candidates;
 }
 
-}  // namespace
-
-ValueRanges ChooseRanges(const Int8ChoiceContext& context, const Int8Choice& choice,
-                         const Calibration& calibration, PassContext& pass_context) {
+ValueRanges MeasureRanges(const Int8ChoiceContext& context, const Int8Choice& choice,
+                          const Calibration& calibration, PassContext& pass_context) {
   ValueRanges ranges;
   const auto sites_of = [&](const std::string& value) -> std::optional<Sites> {
     Sites sites;
@@ -243,8 +242,8 @@ ValueRanges ChooseRanges(const Int8ChoiceContext& context, const Int8Choice& cho
   return ranges;
 }
 
-SmoothingFactors ChooseSmoothing(const Int8ChoiceContext& context, const Int8Choice& choice,
-                                 const Calibration& calibration, PassContext& pass_context) {
+SmoothingFactors MeasureSmoothing(const Int8ChoiceContext& context, const Int8Choice& choice,
+                                  const Calibration& calibration, PassContext& pass_context) {
   SmoothingFactors chosen;
   const auto sites_of = [&](const std::string& value) -> std::optional<Sites> {
     const auto channels = calibration.channels.find(value);
@@ -269,6 +268,30 @@ SmoothingFactors ChooseSmoothing(const Int8ChoiceContext& context, const Int8Cho
   };
   VisitValues(context, sites_of, pass_context, visit);
   return chosen;
+}
+
+}  // namespace
+
+ValueRanges ChooseRanges(const Int8ChoiceContext& context, const Int8Choice& choice,
+                         const Calibration& calibration, PassContext& pass_context) {
+  return *Shared(
+      {"ranges of products", *context.model, ExcludedPlaces(context)}, pass_context,
+      [&] { return MeasureRanges(context, choice, calibration, pass_context); },
+      [](const ValueRanges& ranges) {
+        return static_cast<int64_t>(ranges.size() * sizeof(ValueRanges::value_type));
+      });
+}
+
+SmoothingFactors ChooseSmoothing(const Int8ChoiceContext& context, const Int8Choice& choice,
+                                 const Calibration& calibration, PassContext& pass_context) {
+  return *Shared(
+      {"smoothing", *context.model, ExcludedPlaces(context)}, pass_context,
+      [&] { return MeasureSmoothing(context, choice, calibration, pass_context); },
+      [](const SmoothingFactors& smoothing) {
+        size_t bytes = 0;
+        for (const auto& [value, factors] : smoothing) bytes += 4 * factors.size();
+        return static_cast<int64_t>(bytes);
+      });
 }
 
 }  // namespace pared

@@ -1,7 +1,9 @@
 // Ranges of activations and smoothing factors from what they cost the products that read them.
 //
 // At sampled positions the products of a value are computed with the value's codes, and their error
-// is compared for each candidate: no run of the model for any of them.
+// is compared for each candidate: no run of the model for any of them. The calibration is that of
+// the values of the choice; what was found is kept for passes that ask the same
+// (passes/shared_statistics.h).
 
 #pragma once
 

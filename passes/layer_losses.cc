@@ -15,6 +15,7 @@
 #include "passes/layer_progress.h"
 #include "passes/layer_statistics.h"
 #include "passes/select_smallest.h"
+#include "passes/shared_statistics.h"
 
 namespace pared {
 namespace {
@@ -245,8 +246,8 @@ class LossMeter {
 
 }  // namespace
 
-void MeasureLosses(const Model& model, const LossRequest& request, PassContext& context,
-                   std::vector<LayerLoss>& layers) {
+static std::vector<LayerLoss> Measure(const Model& model, const LossRequest& request,
+                                      PassContext& context, std::vector<LayerLoss> layers) {
   LossMeter meter(model, request, context);
   for (size_t i = 0; i < layers.size(); ++i) {
     if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while measuring");
@@ -254,6 +255,43 @@ void MeasureLosses(const Model& model, const LossRequest& request, PassContext& 
     // The other half is what is done with the losses.
     context.progress(static_cast<double>(i) / static_cast<double>(layers.size()) / 2);
     meter.Measure(layers[i]);
+  }
+  for (LayerLoss& layer : layers) layer.site = nullptr;  // it points into this model
+  return layers;
+}
+
+// Site and pattern of each layer, and what is asked of it.
+static Json Describe(const LossRequest& request, const std::vector<LayerLoss>& layers) {
+  Json about = {{"importance", request.importance},
+                {"with_points", request.with_points},
+                {"is_fitted", request.is_fitted},
+                {"budget", request.budget},
+                {"sparsity_max", request.sparsity_max}};
+  for (const LayerLoss& layer : layers) {
+    const Pattern& pattern = layer.pattern;
+    about["layers"].push_back({layer.site->node->outputs[0], layer.site->input, pattern.rows,
+                               pattern.columns, pattern.keep, pattern.of});
+  }
+  return about;
+}
+
+static int64_t BytesOf(const std::vector<LayerLoss>& losses) {
+  size_t bytes = 0;
+  for (const LayerLoss& loss : losses) {
+    bytes += sizeof(loss) + 4 * loss.importance.size() + sizeof(SparsityPoint) * loss.points.size();
+  }
+  return static_cast<int64_t>(bytes);
+}
+
+void MeasureLosses(const Model& model, const LossRequest& request, PassContext& context,
+                   std::vector<LayerLoss>& layers) {
+  const auto losses = Shared(
+      {"losses of layers", model, Describe(request, layers)}, context,
+      [&] { return Measure(model, request, context, layers); }, BytesOf);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const WeightSite* site = layers[i].site;
+    layers[i] = (*losses)[i];
+    layers[i].site = site;
   }
 }
 

@@ -12,6 +12,8 @@
 
 namespace pared {
 
+class SharedStatistics;
+
 struct PassContext {
   std::function<bool()> cancelled = [] { return false; };         // asked in every long loop
   std::function<void(double fraction)> progress = [](double) {};  // 0 to 1
@@ -19,6 +21,7 @@ struct PassContext {
   int64_t calibration_samples = 0;
   int64_t seed = 0;
   int64_t threads = 1;
+  SharedStatistics* shared = nullptr;  // passes/shared_statistics.h; null: nothing is shared
   // What the pass has to say: {"changed": [...], "skipped": [{"node", "reason"}, ...], ...}.
   Json report = Json::object();
 };

@@ -260,7 +260,8 @@ class Search {
   CalibrationRequest RequestFor(const Candidate& candidate) const {
     const Int8Choice& choice = candidate.choice;
     CalibrationRequest request;
-    request.with_bins = options_.method != Method::kMinMax;
+    // Another candidate of the search may ask for more than the ends.
+    request.with_bins = options_.method != Method::kMinMax || context_.shared != nullptr;
     request.values = choice.values;
     for (const auto& [node, site] : choice.weights) {
       if (site->input == 0) continue;
