@@ -43,7 +43,13 @@ std::map<std::string, std::optional<std::string>> TagsOf(const Json& json) {
 
 const std::string& ArtifactOf(const Run& run) {
   if (run.record.artifact.empty()) {
-    throw Error(ErrorCode::kNotFound, "run " + std::to_string(run.id) + " made no model", "{id}");
+    const bool is_beaten = run.record.error.is_null() && run.record.lineage.contains("search");
+    throw Error(ErrorCode::kNotFound,
+                "run " + std::to_string(run.id) +
+                    (is_beaten ? "'s model was not kept: others of its search are better; its "
+                                 "steps make it again, and \"keep\": \"all\" keeps all"
+                               : " made no model"),
+                "{id}");
   }
   return run.record.artifact;
 }

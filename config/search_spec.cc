@@ -49,6 +49,8 @@ void Fields(FieldVisitor& f, SearchSpec& s) {
   f.List("over", s.over, kAxesMax,
          "The options that are tried, with their values; without any: what suits each pass.");
   f.Object("budget", s.budget, "When to end.");
+  f.Choice("keep", s.keep, {"front", "all"},
+           "The models that stay: those of the front and the best, or of every candidate.");
 }
 
 namespace {

@@ -37,11 +37,14 @@ struct BudgetSpec {
   int64_t seconds = 0;  // of all candidates together, over every start of the job; 0: no such limit
 };
 
+enum class KeptModels { kFront, kAll };
+
 struct SearchSpec {
   std::vector<ObjectiveSpec> objectives;  // the first decides among those that meet the bounds
   std::vector<BoundSpec> bounds;
   std::vector<AxisSpec> over;  // empty: what suits each pass (passes/search_space.h)
   BudgetSpec budget;
+  KeptModels keep = KeptModels::kFront;
 };
 
 constexpr size_t kSearchObjectivesMax = 4;

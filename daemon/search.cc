@@ -173,6 +173,16 @@ Json Search::Status() const {
           {"ended", ended.empty() ? Json() : Json(ended)}};
 }
 
+std::set<int64_t> Search::KeptRuns() const {
+  const std::vector<Worth> worths = Worths();
+  std::set<int64_t> kept;
+  for (const size_t i : pared::FrontOf(worths)) kept.insert(candidates_[i].run);
+  if (const std::optional<size_t> best = BestOf(spec_, worths)) {
+    kept.insert(candidates_[*best].run);
+  }
+  return kept;
+}
+
 Verdict Search::Judge() const {
   const std::vector<Worth> worths = Worths();
   const std::optional<size_t> best = BestOf(spec_, worths);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,9 @@ class Search {
   // nullopt: the search has ended, and WhyEnded says why.
   std::optional<SearchCandidate> Next() const;
   std::string WhyEnded() const;  // empty: it has not
+
+  // The runs of the front, and the best: whose models somebody may want.
+  std::set<int64_t> KeptRuns() const;
 
   int64_t candidate_count() const { return static_cast<int64_t>(candidates_.size()); }
 

@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -38,7 +39,9 @@ class SearchRecorder {
   Json FinalProgress() const;
 
  private:
+  bool IsWanted(const ChainResult& chain) const;
   void Record(RunRecord record);
+  void DropBeaten();
 
   Store& store_;
   Artifacts& artifacts_;
@@ -46,8 +49,9 @@ class SearchRecorder {
   const WorkPlace place_;
   std::vector<SearchRun> runs_;
   Search search_;
-  Json begun_;                // {"chain", "steps", "search"}; null: no candidate is at work
-  std::string killed_chain_;  // the candidate that somebody killed the worker on last
+  std::set<int64_t> with_model_;  // runs of candidates that name theirs
+  Json begun_;                    // {"chain", "steps", "search"}; null: no candidate is at work
+  std::string killed_chain_;      // the candidate that somebody killed the worker on last
 };
 
 }  // namespace pared

@@ -206,8 +206,9 @@ class Store {
   int64_t CountRuns(const RunQuery& query) const;  // limit, after and sort have no effect
   Front FrontOf(const FrontQuery& query) const;
 
-  void ChangeRun(int64_t id, const RunChange& change);      // kNotFound
-  void DeleteRun(int64_t id);                               // kNotFound
+  void ChangeRun(int64_t id, const RunChange& change);  // kNotFound
+  void DropArtifact(int64_t id);  // the run names its model no more; nothing where it is gone
+  void DeleteRun(int64_t id);     // kNotFound
   int64_t DeleteExperiment(const std::string& experiment);  // its runs' count; kNotFound
   // Runs of before, but for those of a job of which one run has the tag "keep": what somebody keeps
   // stays comparable with its baseline. Their count.

@@ -146,6 +146,13 @@ void Store::ChangeRun(int64_t id, const RunChange& change) {
   transaction.Commit();
 }
 
+void Store::DropArtifact(int64_t id) {
+  std::lock_guard lock(impl_->mutex);
+  Statement update(impl_->writer, "UPDATE runs SET artifact = NULL WHERE id = ?");
+  update.Bind(id);
+  update.Run();
+}
+
 void Store::DeleteRun(int64_t id) {
   std::lock_guard lock(impl_->mutex);
   if (DeleteRuns(impl_->writer, "id = ?", {id}) == 0) ThrowNoRun(id);

@@ -57,7 +57,7 @@ class RunnerTest : public testing::Test {
   }
 
   Job WaitUntil(JobId id, const std::function<bool(const Job&)>& holds) const {
-    const auto deadline = std::chrono::steady_clock::now() + 30s;
+    const auto deadline = std::chrono::steady_clock::now() + 120s;  // under load
     while (true) {
       const Job job = *store_.GetJob(id);
       if (holds(job)) return job;
@@ -77,6 +77,13 @@ class RunnerTest : public testing::Test {
 
   Job WaitForProgress(JobId id) const {
     return WaitUntil(id, [](const Job& job) { return !job.progress.is_null(); });
+  }
+
+  // With settings.logs_dir = dir_ / "logs".
+  void WaitForLog(JobId id, const std::string& event) const {
+    WaitUntil(id, [&](const Job&) {
+      return JobLogs(dir_ / "logs").Read(id, 0).text.find(event) != std::string::npos;
+    });
   }
 
   std::vector<pared::Run> RunsOf(JobId id) const {
@@ -236,6 +243,102 @@ TEST_F(RunnerTest, TheMemoryLimitEndsTheJob) {
   EXPECT_THAT(job.error["message"].get<std::string>(), HasSubstr("16 MB"));
 }
 
+Json SearchSpecOf(const Json& others = Json::object()) {
+  Json spec = kSpec;
+  spec["chains"] = {{{"name", "c"}, {"passes", {{{"pass", "magnitude_prune"}}}}}};
+  spec["search"] = {{"objectives", {{{"metric", "size_bytes"}}}},
+                    {"over",
+                     {{{"pass", "magnitude_prune"},
+                       {"option", "sparsity"},
+                       {"values", {0.1, 0.2, 0.3, 0.4, 0.5, 0.6}}}}}};
+  spec["search"]["objectives"].push_back({{"metric", "sqnr_db"}, {"direction", "max"}});
+  spec["search"].update(others);
+  return spec;
+}
+
+// Shell commands of a worker that is at candidate c.NUMBER.
+std::string Begins(int number) {
+  const std::string n = std::to_string(number);
+  return "echo '{\"step\": \"c." + n + "\", \"fraction\": 0, \"begins\": {\"chain\": \"c." + n +
+         "\", \"steps\": [], \"search\": {\"number\": " + n + ", \"from\": \"c\", \"point\": [" +
+         n + "], \"choice\": {}}}}'\n";
+}
+
+std::string Ends(int number, const Json& metrics) {
+  const std::string name = "c." + std::to_string(number);
+  const Json result = {{"runs",
+                        {{{"chain", name},
+                          {"file", name + ".onnx"},
+                          {"metrics", metrics},
+                          {"search",
+                           {{"number", number},
+                            {"from", "c"},
+                            {"point", {number}},
+                            {"choice", Json::object()},
+                            {"seconds", 1}}}}}}};
+  return "echo model-of-" + name + " > $FOLDER/" + name + ".onnx\ncat > $FOLDER/" + name +
+         ".json <<'END'\n" + DumpJson(result) + "\nEND\necho '{\"step\": \"" + name +
+         "\", \"fraction\": 1, \"kept\": \"" + name + "\"}'\n";
+}
+
+const char kComplete[] = "echo '{\"is_complete\": true, \"runs\": []}' > $FOLDER/result.json\n";
+
+TEST_F(RunnerTest, ACandidateThatRunsIntoTheMemoryLimitHasFailedAndTheSearchGoesOn) {
+  Json spec = SearchSpecOf();
+  spec["limits"] = {{"memory_mb", 16}};
+  const JobId id = store_.Submit(spec);
+  // The second worker is told of the first candidate.
+  RunnerSettings settings =
+      Script("if grep -q c.1 $FOLDER/order.json; then\n" + Begins(2) +
+             Ends(2, {{"size_bytes", 8}, {"sqnr_db", 20}}) + kComplete + "else\n" + Begins(1) +
+             "x=$(head -c 64000000 /dev/zero | tr '\\0' x); exec sleep 60\nfi\n");
+  settings.logs_dir = dir_ / "logs";
+  const Runner runner(store_, artifacts_, settings);
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kSucceeded) << job.error;
+  EXPECT_EQ(job.tries, 1);
+  EXPECT_EQ(job.search["candidates"], 2);
+  EXPECT_EQ(job.search["best"]["chain"], "c.2");
+  ASSERT_THAT(job.search["failed"], SizeIs(1));
+  EXPECT_EQ(job.search["failed"][0]["chain"], "c.1");
+  EXPECT_THAT(job.search["failed"][0]["reason"].get<std::string>(),
+              HasSubstr("memory limit of 16 MB"));
+  EXPECT_EQ(RunsOf(id)[0].record.error["where"], "/limits/memory_mb");
+  WaitForLog(id, "job_ended");
+  EXPECT_THAT(JobLogs(dir_ / "logs").Read(id, 0).text,
+              AllOf(HasSubstr("worker_died"), HasSubstr("memory limit of 16 MB")));
+}
+
+// c.2 beats c.1 and c.3, which comes after it; c.4 is smaller than all.
+const std::string kFourCandidates = Begins(1) + Ends(1, {{"size_bytes", 10}, {"sqnr_db", 20}}) +
+                                    Begins(2) + Ends(2, {{"size_bytes", 8}, {"sqnr_db", 25}}) +
+                                    Begins(3) + Ends(3, {{"size_bytes", 9}, {"sqnr_db", 21}}) +
+                                    Begins(4) + Ends(4, {{"size_bytes", 5}, {"sqnr_db", 10}}) +
+                                    kComplete;
+
+TEST_F(RunnerTest, OfASearchOnlyTheFrontsModelsStay) {
+  const JobId id = store_.Submit(SearchSpecOf());
+  const Runner runner(store_, artifacts_, Script(kFourCandidates));
+  EXPECT_EQ(WaitForEnd(id).state, JobState::kSucceeded);
+  std::vector<std::string> models;
+  for (const pared::Run& run : RunsOf(id)) {
+    const std::string& artifact = run.record.artifact;
+    models.push_back(artifact.empty() ? "" : ReadFile(artifacts_.Open(artifact).model));
+  }
+  EXPECT_THAT(models, testing::ElementsAre("", "model-of-c.2\n", "", "model-of-c.4\n"));
+  // What was there until it was beaten is garbage: the model itself, c.2 and c.4 are not.
+  EXPECT_EQ(artifacts_.Sweep(store_.ReferencedArtifacts(), 0s, false).count, 1);
+  EXPECT_EQ(artifacts_.Sweep({}, 0s, true).count, 3);
+}
+
+TEST_F(RunnerTest, EveryCandidatesModelStaysWhereThatIsAsked) {
+  const JobId id = store_.Submit(SearchSpecOf({{"keep", "all"}}));
+  const Runner runner(store_, artifacts_, Script(kFourCandidates));
+  EXPECT_EQ(WaitForEnd(id).state, JobState::kSucceeded);
+  for (const pared::Run& run : RunsOf(id)) EXPECT_FALSE(run.record.artifact.empty());
+  EXPECT_EQ(artifacts_.Sweep(store_.ReferencedArtifacts(), 0s, true).count, 0);
+}
+
 TEST_F(RunnerTest, AJobThatRunsWhenTheDaemonStopsGoesBackIntoTheQueue) {
   const JobId id = store_.Submit(kSpec);
   {
@@ -297,6 +400,7 @@ TEST_F(RunnerTest, AKilledWorkersJobIsTriedAgainAndSaysSo) {
   EXPECT_EQ(job.state, JobState::kSucceeded);
   EXPECT_EQ(job.tries, 2);
   EXPECT_EQ(job.requeues, 1);
+  WaitForLog(id, "job_ended");  // told after the job has ended
   EXPECT_THAT(job.requeue["message"].get<std::string>(), HasSubstr("signal 9"));
   EXPECT_THAT(JobLogs(dir_ / "logs").Read(id, 0).text,
               AllOf(HasSubstr("job_requeued"), HasSubstr("signal 9"), HasSubstr("job_ended")));
@@ -326,9 +430,7 @@ TEST_F(RunnerTest, WhatTheWorkerLogsIsKeptWithTheJob) {
   settings.logs_dir = dir_ / "logs";
   const Runner runner(store_, artifacts_, settings);
   WaitForEnd(id);
-  WaitUntil(id, [&](const Job&) {
-    return JobLogs(dir_ / "logs").Read(id, 0).text.find("job_ended") != std::string::npos;
-  });
+  WaitForLog(id, "job_ended");
   EXPECT_THAT(JobLogs(dir_ / "logs").Read(id, 0).text,
               AllOf(HasSubstr("job_started"), HasSubstr("{\"event\": \"hello\"}\n"),
                     HasSubstr("\"text\":\"plain\"")));

@@ -144,6 +144,40 @@ class Search(unittest.TestCase):
                   for run in self.candidates_of(job["id"])]
         self.assertEqual(cached, [False, True, True])
 
+    def test_statistics_are_taken_once(self):
+        search = {"objectives": [{"metric": "size_compressed_bytes"}], "budget": {"candidates": 4},
+                  "over": [{"pass": "quantize_int8", "option": "method", "values": ["minmax", "percentile", "mse", "auto"]}]}
+        job = self.daemon.wait_for_end(self.daemon.submit(spec_of(search, seed=12, cache=False)))
+        self.assertEqual(job["state"], "succeeded", job["error"])
+        runs = self.candidates_of(job["id"])
+        shared = [set(report["report"].get("shared", [])) for run in runs
+                  for report in self.daemon.get(f"/v1/runs/{run['id']}")["reports"] if report["pass"] == "quantize_int8"]
+        self.assertEqual(shared[0], set())
+        for names in shared[1:]:
+            self.assertLessEqual({"calibration", "outputs"}, names)
+        # Each alone is the same model.
+        for run in runs:
+            spec = {**spec_of(None, seed=12, cache=False), "chains": [{"name": "alone", "passes": run["steps"]}]}
+            del spec["search"]
+            alone = self.daemon.wait_for_end(self.daemon.submit(spec))["runs"][1]
+            kept = next((entry for entry in job["search"]["front"] if entry["run"] == run["id"]), None)
+            if kept:
+                self.assertEqual(alone["artifact"], run["artifact"])
+            self.assertEqual(alone["metrics"]["size_compressed_bytes"], run["metrics"]["size_compressed_bytes"])
+
+    def test_models_of_the_front_stay_and_others_go(self):
+        search = {**SMALL, "budget": {"candidates": 8}}
+        job = self.daemon.wait_for_end(self.daemon.submit(spec_of(search, seed=13)))
+        kept = {entry["run"] for entry in job["search"]["front"]} | {job["search"]["best"]["run"]}
+        runs = self.candidates_of(job["id"])
+        self.assertEqual({run["id"] for run in runs if run["artifact"]}, kept)
+        beaten = next(run for run in runs if run["id"] not in kept)
+        status, body = self.daemon.curl(f"/v1/runs/{beaten['id']}/model")
+        self.assertEqual(status, 404)
+        self.assertIn("was not kept", json.loads(body)["detail"])
+        everything = self.daemon.wait_for_end(self.daemon.submit(spec_of({**search, "keep": "all"}, seed=13)))
+        self.assertTrue(all(run["artifact"] for run in self.candidates_of(everything["id"]) if not run["error"]))
+
     def test_the_best_can_be_fetched_while_it_runs_and_a_cancel_keeps_what_is_there(self):
         search = {**SMALL, "over": [{**SPARSITY, "step": 0.01}], "budget": {"candidates": 60}}
         id = self.daemon.submit(spec_of(search, evaluate={**EVALUATE, "samples": 1000}, seed=5))
