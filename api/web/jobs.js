@@ -3,6 +3,7 @@
 import { follow, get, send } from "./api.js";
 import { chip, duration, h, problem, show, table, time } from "./dom.js";
 import { runTable } from "./run_table.js";
+import { searchView } from "./search.js";
 
 const kJobsShown = 100;
 
@@ -84,6 +85,7 @@ async function newestJobs() {
 export async function showJob(view, { id, signal }) {
   let job = await get(`/v1/jobs/${id}`);
   const head = h("div", {});
+  const search = h("div", {});
   const runs = h("div", {});
   const drawHead = () => {
     const button = h("button", { onclick: () => cancel(job, head) }, "Cancel");
@@ -91,9 +93,10 @@ export async function showJob(view, { id, signal }) {
          job.error ? h("p", {}, errorOf(job)) : null,
          (job.progress?.degraded ?? []).length > 0
            ? h("p", { class: "warn" }, `Degraded: ${JSON.stringify(job.progress.degraded)}`) : null);
+    show(search, searchView(job));
   };
   const drawRuns = () => show(runs, runTable(job.runs ?? []));
-  show(view, h("h1", {}, `Job ${id}: ${job.spec.model}`), head, h("h2", {}, "Runs"), runs,
+  show(view, h("h1", {}, `Job ${id}: ${job.spec.model}`), head, search, h("h2", {}, "Runs"), runs,
        h("p", {}, h("a", { href: `#/pareto?job=${id}` }, "Front of this job"), " · ",
          h("a", { href: `#/submit?job=${id}` }, "Submit a job like this")),
        h("h2", {}, "Spec"), h("pre", { tabindex: 0 }, JSON.stringify(job.spec, null, 1)));

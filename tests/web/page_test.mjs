@@ -194,6 +194,35 @@ test("follows a night to its report", async () => {
   await shoot("night");
 });
 
+test("shows a search's candidates, its front and what failed", async () => {
+  const spec = { model: "mnist-conv", evaluate: { dataset: "mnist-5k", samples: 100, runs: 0 },
+                 chains: [{ name: "p", passes: [{ pass: "magnitude_prune", reconstruct: "off" }] }],
+                 search: { objectives: [{ metric: "size_compressed_bytes" }, { metric: "top1_drop" }],
+                           bounds: [{ metric: "top1_drop", max: 0.01 }], budget: { candidates: 6 },
+                           over: [{ pass: "magnitude_prune", option: "sparsity", values: [0.3, 0.5, 0.98] },
+                                  { pass: "magnitude_prune", option: "exclude", values: [[], ["gone"]] }] } };
+  const answer = await fetch(`${daemon.url}/v1/jobs`, { method: "POST", body: JSON.stringify(spec) });
+  assert.equal(answer.status, 201, await answer.clone().text());
+  const { id } = await answer.json();
+  await open(`#/jobs/${id}`, `Job ${id}`);
+  await page.locator(".chip.state-succeeded").first().waitFor();
+  await page.getByText("6 of 6 candidates").waitFor();
+  await page.getByText("bounds met", { exact: true }).waitFor();
+  const { search } = await (await fetch(`${daemon.url}/v1/jobs/${id}`)).json();
+  const tables = page.locator("table");
+  assert.deepEqual(await tables.nth(0).locator("tbody td:nth-child(2)").allInnerTexts(), search.front.map((entry) => entry.chain));
+  assert.equal(await tables.nth(0).locator("tr", { hasText: "best" }).locator("td:nth-child(2)").innerText(), search.best.chain);
+  assert.deepEqual(await tables.nth(1).locator("tbody td:nth-child(2)").allInnerTexts(), search.failed.map((entry) => entry.chain));
+  assert.ok((await tables.nth(1).innerText()).includes('"gone" matches no node'));
+  await shoot("search");
+  await page.getByRole("link", { name: "All candidates" }).click();
+  await page.getByText("7 runs", { exact: true }).waitFor();  // with the baseline
+  const narrow = await newPage({ viewport: { width: 400, height: 800 } });
+  await open(`#/jobs/${id}`, `Job ${id}`, narrow);
+  assert.ok(await narrow.evaluate(() => document.scrollingElement.scrollWidth) <= 400);
+  await narrow.close();
+});
+
 test("says that a page or a run is not there", async () => {
   await open("#/runs/999", "That did not work");
   await page.getByText("there is no run 999").waitFor();
