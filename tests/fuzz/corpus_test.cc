@@ -1,8 +1,10 @@
 // Every seed of the corpus, and many damages of each, through its fuzz target: a fault
-// once found stays found, in the normal build and under the sanitizers.
+// once found stays found, in the normal build and under the sanitizers. PARED_FUZZ_DAMAGES=50000
+// tries so many of each seed.
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -57,6 +59,11 @@ std::string Damaged(std::string bytes, Random& random) {
   return bytes;
 }
 
+int DamagesOf(const Target& target) {
+  const char* text = std::getenv("PARED_FUZZ_DAMAGES");
+  return text == nullptr ? target.damages : std::atoi(text);
+}
+
 class Corpus : public ::testing::TestWithParam<Target> {};
 
 // The targets abort on a fault; what they must do with the bytes stands in each.
@@ -64,10 +71,11 @@ TEST_P(Corpus, SeedsAndDamagesOfThemAreReadOrRefused) {
   const auto seeds = SeedsOf(GetParam().name);
   ASSERT_GT(seeds.size(), 5u);
   Random random;
+  const int damages = DamagesOf(GetParam());
   for (const auto& [name, bytes] : seeds) {
     SCOPED_TRACE(name);
     Feed(GetParam(), bytes);
-    for (int i = 0; i < GetParam().damages; ++i) Feed(GetParam(), Damaged(bytes, random));
+    for (int i = 0; i < damages; ++i) Feed(GetParam(), Damaged(bytes, random));
   }
 }
 
