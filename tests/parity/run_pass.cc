@@ -1,8 +1,8 @@
 // Runs a list of passes on a model file, for scripts that compare with other quantizers.
 //
-//   run_pass MODEL OUT PASSES_JSON [CALIBRATION_FOLDER|random] [SAMPLES]
+//   run_pass MODEL OUT PASSES_JSON [CALIBRATION_FOLDER|random|none] [SAMPLES] [THREADS]
 //
-// Writes OUT and prints the report of each pass, one JSON object a line.
+// Types and shapes of each result must infer. Writes OUT and prints the report of each pass, one JSON object a line.
 
 #include <cstdio>
 #include <iostream>
@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "evaluator/executor.h"
+#include "model/infer_shapes.h"
 #include "model/onnx.h"
 #include "passes/plan.h"
 
@@ -25,17 +26,18 @@ int Run(const std::vector<std::string>& words) {
   spec.chains = {{"chain", ParseJson(words.at(2)).get<std::vector<Json>>()}};
   const PlanNode plan = MakePlan(spec);
   const int64_t samples = words.size() > 4 ? std::stoll(words[4]) : 8;
-  const Dataset calibration = spec.calibration.dataset == "random"
-                                  ? Dataset::Random(model.graph.inputs, samples, 1)
-                                  : Dataset::Open(spec.calibration.dataset);
+  const bool is_drawn = spec.calibration.dataset == "random" || spec.calibration.dataset == "none";
+  const Dataset calibration = is_drawn ? Dataset::Random(model.graph.inputs, samples, 1)
+                                       : Dataset::Open(spec.calibration.dataset);
   for (const PlanNode* node = &plan; !node->next.empty();) {
     node = &node->next[0];
     PassContext context;
-    context.calibration = &calibration;
+    if (spec.calibration.dataset != "none") context.calibration = &calibration;
     context.calibration_samples = samples;
-    context.threads = 2;
+    context.threads = words.size() > 5 ? std::stoll(words[5]) : 2;
     model = node->step.run(std::move(model), context);
     Verify(model);
+    InferShapes(model);
     std::cout << context.report.dump() << '\n';
   }
   SaveOnnx(model, words.at(1));
