@@ -144,6 +144,7 @@ struct Flow::GraphState {
     pass.seed = context.seed;
     pass.threads = context.threads;
     pass.shared = context.shared;
+    pass.scratch = context.scratch;
     // What it has said until then is told of a pass that fails, too.
     const auto tell = [&] {
       pass.report.erase(kAtLayer);

@@ -5,6 +5,7 @@
 
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -43,6 +44,7 @@ struct FlowContext {
   int64_t seed = 0;
   const StepCache* cache = nullptr;    // null: every step runs
   SharedStatistics* shared = nullptr;  // null: every step takes its own
+  std::filesystem::path scratch{};     // as PassContext has it
   int64_t threads = 1;  // of the graph and of every pass; 0: all that the machine has
   // Called by any thread.
   std::function<void(const StepProgress&)> progress = [](const StepProgress&) {};

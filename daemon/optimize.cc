@@ -4,6 +4,7 @@
 #include <tbb/global_control.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <optional>
 #include <ostream>
 #include <sstream>
@@ -87,6 +88,7 @@ void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
   context.seed = options.seed;
   context.threads = options.threads == 0 ? std::max<int64_t>(1, std::thread::hardware_concurrency())
                                          : options.threads;
+  context.scratch = std::filesystem::absolute(options.out).parent_path();
   const tbb::global_control threads(tbb::global_control::max_allowed_parallelism,
                                     static_cast<size_t>(context.threads));
   Outcome outcome;

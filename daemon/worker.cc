@@ -242,6 +242,7 @@ class Session {
     flow.cache = cache ? &*cache : nullptr;
     flow.shared = &shared_;
     flow.threads = order_.threads;
+    flow.scratch = context_.folder;
     flow.progress = [this](const StepProgress& progress) { ReportStep(progress); };
     Flow(plan, flow, [&](const std::string& chain, const Outcome& outcome) {
       if (chain != kBaseline) EndChain(chain, ChainSteps(plan, chain), outcome);

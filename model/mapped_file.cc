@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include "base/error.h"
@@ -72,6 +73,25 @@ std::shared_ptr<const MappedFile> MappedFile::Map(int descriptor, const std::str
   }
   return std::shared_ptr<const MappedFile>(
       new MappedFile({static_cast<const std::byte*>(data), size}));
+}
+
+std::shared_ptr<const MappedFile> MappedFile::WithoutName(const std::filesystem::path& folder,
+                                                          std::span<const std::byte> bytes) {
+  const auto fail = [&] {
+    throw Error(ErrorCode::kUnavailable,
+                std::string("no file can be written for large tensors: ") + std::strerror(errno),
+                folder.string());
+  };
+  std::string name = (folder / "tensor-XXXXXX").string();
+  const Descriptor descriptor(::mkostemp(name.data(), O_CLOEXEC));
+  if (descriptor.value() < 0) fail();
+  ::unlink(name.c_str());
+  while (!bytes.empty()) {
+    const ssize_t count = ::write(descriptor.value(), bytes.data(), bytes.size());
+    if (count < 0 && errno != EINTR) fail();
+    if (count > 0) bytes = bytes.subspan(static_cast<size_t>(count));
+  }
+  return Map(descriptor.value(), folder.string(), Links::kAny);
 }
 
 std::shared_ptr<const MappedFile> MappedFile::Open(const std::filesystem::path& path) {

@@ -21,6 +21,11 @@ class MappedFile {
                                                        const std::string& location,
                                                        const std::string& where);
 
+  // A new file of these bytes on the disk of `folder`, which goes with the mapping. Throws
+  // kUnavailable with where = `folder`.
+  static std::shared_ptr<const MappedFile> WithoutName(const std::filesystem::path& folder,
+                                                       std::span<const std::byte> bytes);
+
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
   ~MappedFile();

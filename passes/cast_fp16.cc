@@ -13,6 +13,8 @@
 
 #include "evaluator/half_floats.h"
 #include "model/rewrite.h"
+#include "model/spill.h"
+#include "passes/float_elements.h"
 #include "passes/fp16_nodes.h"
 #include "passes/int8_fidelity.h"
 #include "passes/pass.h"
@@ -53,7 +55,9 @@ using CopyMap = std::unordered_map<std::string, Copies>;
 Tensor ToHalf(const Tensor& tensor) {
   std::vector<Float16> values;
   values.reserve(static_cast<size_t>(tensor.count()));
-  for (const float value : tensor.data<float>()) values.push_back(ToFloat16(value));
+  const FloatElements elements(tensor);
+  for (const float value : elements.get()) values.push_back(ToFloat16(value));
+  tensor.DropPages();
   return Tensor::Make<Float16>(tensor.shape(), std::move(values));
 }
 
@@ -66,12 +70,14 @@ bool IsAmong(const std::vector<ValueInfo>& values, const std::string& name) {
 
 class Rewriter {
  public:
-  Rewriter(const Model& model, const HalfChoice& choice, bool keeps_io)
+  // `spill`: where constants go that are made, as Spilled has it.
+  Rewriter(const Model& model, const HalfChoice& choice, bool keeps_io, std::filesystem::path spill)
       : model_(model),
         choice_(choice),
         names_(model),
         opset_(model.Opset("")),
-        keeps_io_(keeps_io) {}
+        keeps_io_(keeps_io),
+        spill_(std::move(spill)) {}
 
   Graph Run() { return Rewrite(model_.graph, {}, InferShapes(model_)); }
 
@@ -144,11 +150,11 @@ class Rewriter {
     if (!readers.half) return;
     if (!readers.single) {
       copy = {"", name};
-      out.initializers.find(name)->tensor = ToHalf(initializer.tensor);
+      out.initializers.find(name)->tensor = Spilled(ToHalf(initializer.tensor), spill_);
       return;
     }
     copy.half = names_.Make(name + "_fp16");
-    out.initializers.set(copy.half, {ToHalf(initializer.tensor), ""});
+    out.initializers.set(copy.half, {Spilled(ToHalf(initializer.tensor), spill_), ""});
   }
 
   void AddNode(const Graph& graph, const Node& node, ReaderMap& readers, const TypeMap& types,
@@ -193,7 +199,7 @@ class Rewriter {
     }
     if (!readers.half) return;
     Node half = node;
-    half.attributes.find("value")->value = ToHalf(value);
+    half.attributes.find("value")->value = Spilled(ToHalf(value), spill_);
     copy.half = name;
     if (readers.single) {
       copy.half = names_.Make(name + "_fp16");
@@ -282,6 +288,7 @@ class Rewriter {
   FreshNames names_;
   int64_t opset_;
   bool keeps_io_;
+  std::filesystem::path spill_;
 };
 
 void Report(const Model& model, const HalfChoice& choice, Json& report) {
@@ -304,8 +311,9 @@ void Report(const Model& model, const HalfChoice& choice, Json& report) {
   }
 }
 
-Graph Rewritten(const Model& model, const HalfChoice& choice, bool keeps_io) {
-  Graph graph = Rewriter(model, choice, keeps_io).Run();
+Graph Rewritten(const Model& model, const HalfChoice& choice, bool keeps_io,
+                const PassContext& context) {
+  Graph graph = Rewriter(model, choice, keeps_io, SpillFolder(model, context.scratch)).Run();
   EraseDead(graph);
   return graph;
 }
@@ -320,7 +328,7 @@ HalfChoice Verified(const Model& model, Reasons single, PassContext& context) {
   if (ranges.empty()) return choice;
   for (int round = 0; round < kRoundsMax && !choice.half.empty(); ++round) {
     Model half = model;
-    half.graph = Rewritten(model, choice, true);
+    half.graph = Rewritten(model, choice, true, context);
     const std::unordered_set<std::string> faults = FindNotFinite(half, ranges, context);
     if (faults.empty()) {
       // By the outputs: values inside are float16, under other names.
@@ -363,7 +371,7 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
   if (choice.half.empty()) return model;
   if (model.ir_version < 4)
     DropInitializerInputs(model);  // the nodes stay where they are: the choice still points at them
-  model.graph = Rewritten(model, choice, options.keep_io);
+  model.graph = Rewritten(model, choice, options.keep_io, context);
   return model;
 }
 

@@ -6,6 +6,7 @@
 #include "evaluator/executor.h"
 #include "evaluator/half_floats.h"
 #include "passes/calibrate.h"
+#include "passes/float_elements.h"
 #include "passes/fp16_nodes.h"
 #include "passes/shared_statistics.h"
 
@@ -21,7 +22,8 @@ struct Squares {
 // Of the finite elements: float16 has infinity and NaN too.
 Squares AddLoss(const Tensor& tensor, HalfLoss& loss) {
   Squares squares;
-  for (const float value : tensor.data<float>()) {
+  const FloatElements elements(tensor);
+  for (const float value : elements.get()) {
     if (!std::isfinite(value)) continue;
     const float half = ToFloat(ToFloat16(value));
     loss.overflow += std::isinf(half) ? 1 : 0;
@@ -63,6 +65,7 @@ bool IsFinite(const Tensor& tensor) {
 HalfLoss LossOf(const Tensor& tensor) {
   HalfLoss loss;
   const Squares squares = AddLoss(tensor, loss);
+  tensor.DropPages();
   loss.relative_error = squares.energy == 0 ? 0 : std::sqrt(squares.error / squares.energy);
   return loss;
 }

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -22,6 +23,8 @@ struct PassContext {
   int64_t seed = 0;
   int64_t threads = 1;
   SharedStatistics* shared = nullptr;  // passes/shared_statistics.h; null: nothing is shared
+  // Where results too large for memory may be written; empty: nowhere (SpillFolder, weights.h).
+  std::filesystem::path scratch{};
   // What the pass has to say: {"changed": [...], "skipped": [{"node", "reason"}, ...], ...}.
   Json report = Json::object();
 };

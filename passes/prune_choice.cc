@@ -114,6 +114,7 @@ class Chooser {
         continue;
       }
       CheckFinite(site.stored, site.root.second);
+      site.stored.DropPages();
       layers.push_back(ChooseLayer(site, overrides));
     }
     return layers;
@@ -240,16 +241,19 @@ class Chooser {
                                 std::vector<bool>& at_floor) const {
     while (true) {
       std::vector<std::span<const float>> lists;
+      std::vector<const PruneUnits*> listed;
       int64_t left = wanted, free = 0;
       for (size_t i = 0; i < units.size(); ++i) {
         if (at_floor[i]) {
           left -= CountMax(units[i]);
         } else {
           lists.push_back(units[i].scores());
+          listed.push_back(&units[i]);
           free += std::ssize(units[i].scores());
         }
       }
-      const Threshold threshold = SelectSmallest(lists, std::clamp<int64_t>(left, 0, free));
+      const Threshold threshold = SelectSmallest(lists, std::clamp<int64_t>(left, 0, free),
+                                                 [&](size_t list) { listed[list]->DropPages(); });
       bool is_settled = true;
       int64_t ties = threshold.ties;
       for (size_t i = 0; i < units.size(); ++i) {
@@ -269,6 +273,7 @@ class Chooser {
       below += static_cast<int64_t>(std::fabs(score) < magnitude);
       equal += static_cast<int64_t>(std::fabs(score) == magnitude);
     }
+    units.DropPages();
     const int64_t taken = std::min(equal, ties);
     ties -= taken;
     return below + taken;
@@ -278,6 +283,7 @@ class Chooser {
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while pruning");
     TellLayer(context_, NodeLabel(*layer.site->node), choices_.size() + 1, scan_.sites.size());
     choices_.push_back({layer.site, layer.pattern, std::move(zero)});
+    layer.site->stored.DropPages();
   }
 
   const Model& model_;

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "model/rewrite.h"
+#include "model/spill.h"
 #include "passes/calibrate.h"
 #include "passes/choose_damping.h"
 #include "passes/layer_progress.h"
@@ -61,6 +62,26 @@ std::optional<BiasPlace> FindBias(const Model& model, const GraphIndex& index,
       number(&node), 2, "", {channels}, std::vector<float>(static_cast<size_t>(channels), 0.0f)};
 }
 
+// Weights of one ranking are read together. Those that lie unaligned in the model's file go to one
+// of their own: in memory, copies of all of them would be as large as the model.
+void AlignConstants(Model& model, const std::filesystem::path& spill) {
+  if (spill.empty()) return;
+  const auto align = [&](Tensor& tensor) {
+    if (tensor.dtype() != DType::kFloat32) return;
+    if (reinterpret_cast<uintptr_t>(tensor.bytes().data()) % alignof(float) == 0) return;
+    const Tensor aligned = Spilled(tensor, spill);
+    tensor.DropPages();
+    tensor = aligned;
+  };
+  for (Node& node : model.graph.nodes) {
+    if (node.op_type != "Constant" || node.TensorOf("value") == nullptr) continue;
+    align(std::get<Tensor>(node.attributes.find("value")->value));
+  }
+  for (const auto& [name, unused] : model.graph.initializers) {
+    align(model.graph.initializers.find(name)->tensor);
+  }
+}
+
 class Rebuilder {
  public:
   Rebuilder(const Model& original, const PruneRequest& request, const PruneMethod& method,
@@ -78,8 +99,11 @@ class Rebuilder {
   Model Run() {
     context_.report["changed"] = Json::array();
     ConstantEdits edits;
+    const std::filesystem::path spill = SpillFolder(original_, context_.scratch);
     for (const LayerChoice& choice : choices_) {
-      edits.emplace(EditedRef(choice.site->root), Zeroed(choice.site->stored, choice.zero));
+      const Tensor& stored = choice.site->stored;
+      edits.emplace(EditedRef(choice.site->root), Spilled(Zeroed(stored, choice.zero), spill));
+      stored.DropPages();
     }
     ReplaceConstants(edited_, edits);
     const bool rebuilds = method_.rebuild != Rebuild::kOff && context_.calibration != nullptr;
@@ -272,8 +296,8 @@ class Rebuilder {
   void Report(const LayerChoice& choice) {
     const WeightSite& site = *choice.site;
     const int64_t count = site.stored.count();
-    const Tensor pruned = Zeroed(site.stored, choice.zero);
-    const double density = DensityOf(pruned);
+    const double density = DensityOf(Zeroed(site.stored, choice.zero));
+    site.stored.DropPages();
     Json entry = {{"node", NodeLabel(*site.node)},
                   {"weight", site.root.second},
                   {"shape", site.shape},
@@ -318,6 +342,7 @@ Model PruneChosen(const Model& model, const PruneRequest& request, const PruneMe
 Model PruneLayers(Model model, const PruneOptions& options, const PruneMethod& method,
                   PassContext& context) {
   if (options.freeze_inputs) DropInitializerInputs(model);
+  AlignConstants(model, SpillFolder(model, context.scratch));
   PruneOptions chosen = options;
   chosen.is_fitted = method.rebuild == Rebuild::kAuto || method.rebuild == Rebuild::kOn;
   const auto choose = [&](const Model& of, const WeightScan& scan) {

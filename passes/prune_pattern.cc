@@ -81,8 +81,9 @@ PruneUnits::PruneUnits(const WeightSite& site, Pattern pattern,
     : site_(site), pattern_(pattern) {
   if (!IsSingle(pattern)) {
     ScoreBlocks(importance);
-  } else if (importance.empty() && site.order.empty() && site.stored.dtype() == DType::kFloat32) {
-    scores_ = site.stored.data<float>();  // the common case: no copy of a large weight
+  } else if (importance.empty() && site.order.empty()) {
+    elements_.emplace(site.stored);  // the common case: no copy of a large weight
+    scores_ = elements_->get();
   } else {
     owned_ = ViewedImportance(site, importance);
     scores_ = owned_;

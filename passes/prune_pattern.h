@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "config/fields.h"
+#include "passes/float_elements.h"
 #include "passes/weights.h"
 
 namespace pared {
@@ -50,6 +52,8 @@ class PruneUnits {
   PruneUnits(const WeightSite& site, Pattern pattern, const std::vector<float>& importance = {});
 
   std::span<const float> scores() const { return scores_; }
+  // Of the stored weight, where it is mapped: scores() may be read again at any time.
+  void DropPages() const { site_.stored.DropPages(); }
   // Marks the elements (of `stored`) of each unit below the threshold; takes up to `ties` of those
   // equal to it and counts them down.
   std::vector<bool> Below(float magnitude, int64_t& ties) const;
@@ -60,7 +64,8 @@ class PruneUnits {
   const WeightSite& site_;
   Pattern pattern_;
   std::vector<float> owned_;
-  std::span<const float> scores_;  // into owned_, or into the stored tensor
+  std::optional<FloatElements> elements_;
+  std::span<const float> scores_;  // into owned_ or elements_
 };
 
 // Elements (of `stored`) that an N:M pattern zeroes: the smallest of each group.

@@ -23,6 +23,7 @@
 
 #include "base/error.h"
 #include "model/rewrite.h"
+#include "model/spill.h"
 #include "passes/int8_params.h"
 #include "passes/layer_progress.h"
 #include "passes/opset_raise.h"
@@ -106,6 +107,7 @@ class Quantizer {
     if (HasBlocks() && options_.rounding == Rounding::kAuto && context_.calibration != nullptr) {
       rounded_ = RoundLayers(model_, ProductsToRound(), {Form(), options_.damping}, context_);
     }
+    const std::filesystem::path spill = SpillFolder(model_, context_.scratch);
     Replacements replacements;
     size_t done = 0;
     for (auto& [root, stored] : stored_) {
@@ -121,6 +123,7 @@ class Quantizer {
         stored.reason = "its weight would not get smaller";
         continue;
       }
+      made.codes.codes = Spilled(made.codes.codes, spill);
       replacements.emplace(root, std::move(made));
     }
     context_.report.update(ReportStored(stored_, scan_));

@@ -37,18 +37,22 @@ uint32_t AtRank(std::vector<uint32_t>& sample, double rank) {
   return *place;
 }
 
+using IsRead = std::function<void(size_t list)>;
+
 MagnitudeRange SampleBracket(const std::vector<std::span<const float>>& lists, int64_t count,
-                             int64_t total) {
+                             const IsRead& is_read) {
+  const int64_t total = TotalCount(lists);
   if (total <= 4 * kSampleSize) return {};
   // A step with no small factor does not fall in with the rows of a matrix.
   const int64_t step = (total / kSampleSize) | 1;
   std::vector<uint32_t> sample;
   int64_t next = step / 2;
-  for (const std::span<const float> list : lists) {
-    for (; next < std::ssize(list); next += step) {
-      sample.push_back(Magnitude(list[static_cast<size_t>(next)]));
+  for (size_t i = 0; i < lists.size(); ++i) {
+    for (; next < std::ssize(lists[i]); next += step) {
+      sample.push_back(Magnitude(lists[i][static_cast<size_t>(next)]));
     }
-    next -= std::ssize(list);
+    next -= std::ssize(lists[i]);
+    is_read(i);
   }
   const double size = static_cast<double>(sample.size());
   const double quantile = static_cast<double>(count) / static_cast<double>(total);
@@ -65,24 +69,27 @@ struct Split {
   std::vector<uint32_t> within;
 };
 
-Split SplitAll(const std::vector<std::span<const float>>& lists, MagnitudeRange bracket) {
+void AddSplit(std::span<const float> list, MagnitudeRange bracket, Split& split) {
   constexpr size_t kChunk = 1 << 20;
-  std::vector<std::span<const float>> chunks;
-  for (std::span<const float> list : lists) {
-    while (!list.empty()) {
-      chunks.push_back(list.first(std::min(kChunk, list.size())));
-      list = list.subspan(chunks.back().size());
-    }
-  }
-  std::vector<Split> parts(chunks.size());
+  std::vector<Split> parts((list.size() + kChunk - 1) / kChunk);
   const Isa isa = SelectedIsa();
-  tbb::parallel_for(size_t{0}, chunks.size(), [&](size_t i) {
-    parts[i].below = SplitMagnitudes(chunks[i], bracket, parts[i].within, isa);
+  tbb::parallel_for(size_t{0}, parts.size(), [&](size_t i) {
+    const std::span<const float> rest = list.subspan(i * kChunk);
+    parts[i].below =
+        SplitMagnitudes(rest.first(std::min(kChunk, rest.size())), bracket, parts[i].within, isa);
   });
-  Split split;
   for (const Split& part : parts) {
     split.below += part.below;
     split.within.insert(split.within.end(), part.within.begin(), part.within.end());
+  }
+}
+
+Split SplitAll(const std::vector<std::span<const float>>& lists, MagnitudeRange bracket,
+               const IsRead& is_read) {
+  Split split;
+  for (size_t i = 0; i < lists.size(); ++i) {
+    AddSplit(lists[i], bracket, split);
+    is_read(i);
   }
   return split;
 }
@@ -115,14 +122,15 @@ Ranked FindRank(std::vector<uint32_t>& magnitudes, int64_t rank) {
 
 }  // namespace
 
-Threshold SelectSmallest(const std::vector<std::span<const float>>& lists, int64_t count) {
+Threshold SelectSmallest(const std::vector<std::span<const float>>& lists, int64_t count,
+                         const IsRead& is_read) {
   const int64_t total = TotalCount(lists);
   PARED_CHECK(count >= 0);
   PARED_CHECK(count <= total);
   if (count == 0) return {0, 0};
-  Split split = SplitAll(lists, SampleBracket(lists, count, total));
+  Split split = SplitAll(lists, SampleBracket(lists, count, is_read), is_read);
   if (count <= split.below || count > split.below + std::ssize(split.within)) {
-    split = SplitAll(lists, {});
+    split = SplitAll(lists, {}, is_read);
   }
   const Ranked last = FindRank(split.within, count - split.below - 1);
   return {std::bit_cast<float>(last.magnitude), count - split.below - last.less};

@@ -2,7 +2,9 @@
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -15,7 +17,10 @@ struct Threshold {
 };
 
 // Selects exactly `count` of all elements of `lists` by least absolute value; among equals those
-// that come first. No element is NaN. `count` lies between 0 and the number of elements.
-Threshold SelectSmallest(const std::vector<std::span<const float>>& lists, int64_t count);
+// that come first. No element is NaN. `count` lies between 0 and the number of elements. Lists are
+// read one after the other; `is_read` is told of each when it is not read for a while.
+Threshold SelectSmallest(
+    const std::vector<std::span<const float>>& lists, int64_t count,
+    const std::function<void(size_t list)>& is_read = [](size_t) {});
 
 }  // namespace pared

@@ -2,6 +2,8 @@
 
 #include "evaluator/half_floats.h"
 #include "model/rewrite.h"
+#include "model/spill.h"
+#include "passes/float_elements.h"
 #include "passes/fp16_nodes.h"
 #include "passes/opset_raise.h"
 #include "passes/select_nodes.h"
@@ -15,7 +17,8 @@ constexpr int64_t kOpsetOfBFloat16 = 13;  // Cast
 constexpr int64_t kLeastCount = 256;      // elements; a Cast costs more than fewer would save
 
 Tensor Narrowed(const Tensor& tensor, DType dtype) {
-  const std::span<const float> values = tensor.data<float>();
+  const FloatElements elements(tensor);
+  const std::span<const float> values = elements.get();
   if (dtype == DType::kFloat16) {
     std::vector<Float16> halves;
     halves.reserve(values.size());
@@ -47,6 +50,7 @@ Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*
   report["changed"] = Json::array();
   report["skipped"] = Json::array();
   FreshNames names(model);
+  const std::filesystem::path spill = SpillFolder(model, context.scratch);
   const auto changes = [&](const std::string& name, const Tensor& tensor, bool is_input) {
     if (tensor.dtype() != DType::kFloat32 || tensor.count() < kLeastCount) return false;
     std::string reason;
@@ -69,7 +73,8 @@ Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*
     const NamedList<Initializer> initializers = graph.initializers;
     for (const auto& [name, initializer] : initializers) {
       if (!changes(name, initializer.tensor, IsInput(graph, name))) continue;
-      graph.initializers.set(add_cast(name), {Narrowed(initializer.tensor, dtype), ""});
+      graph.initializers.set(add_cast(name),
+                             {Spilled(Narrowed(initializer.tensor, dtype), spill), ""});
       graph.initializers.erase_if(
           [&](const std::string& other, const auto&) { return other == name; });
       initializer.tensor.DropPages();
@@ -81,7 +86,9 @@ Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*
         continue;
       }
       const std::string stored = add_cast(node.outputs[0]);
-      node.attributes.find("value")->value = Narrowed(*value, dtype);
+      const Tensor narrowed = Spilled(Narrowed(*value, dtype), spill);
+      value->DropPages();
+      node.attributes.find("value")->value = narrowed;
       node.outputs[0] = stored;
       nodes.insert(nodes.end() - 1, std::move(node));
     }

@@ -6,25 +6,11 @@
 #include <span>
 #include <vector>
 
+#include "passes/float_elements.h"
 #include "passes/int8_params.h"
 
 namespace pared {
 namespace {
-
-// The elements of a float32 tensor where they lie, of others converted.
-class Elements {
- public:
-  explicit Elements(const Tensor& tensor) : tensor_(tensor) {
-    if (tensor.dtype() != DType::kFloat32) converted_ = ToFloat(tensor);
-  }
-  std::span<const float> get() const {
-    return tensor_.dtype() == DType::kFloat32 ? tensor_.data<float>() : converted_;
-  }
-
- private:
-  const Tensor& tensor_;
-  std::vector<float> converted_;
-};
 
 // A tensor seen as [outer][length][inner] around one axis.
 struct Around {
@@ -68,7 +54,7 @@ class CodePacker {
 }  // namespace
 
 WeightCodes CodeChannels(const Tensor& weight, std::optional<int64_t> axis, float code_max) {
-  const Elements elements(weight);
+  const FloatElements elements(weight);
   const std::span<const float> x = elements.get();
   const Around around = axis ? At(weight.shape(), *axis) : Around{1, 1, weight.count()};
   std::vector<float> scales(static_cast<size_t>(around.length), 0);
@@ -97,7 +83,7 @@ WeightCodes CodeChannels(const Tensor& weight, std::optional<int64_t> axis, floa
 }
 
 BlockMatrix RoundAlong(const Tensor& weight, int64_t axis, const BlockForm& form) {
-  const Elements elements(weight);
+  const FloatElements elements(weight);
   const Around around = At(weight.shape(), axis);
   return RoundToNearest({elements.get(), around.length, around.inner}, form);
 }

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "base/error.h"
 #include "evaluator/half_floats.h"
+#include "passes/float_elements.h"
 
 namespace pared {
 namespace {
@@ -394,9 +396,24 @@ std::optional<MatrixLayout> LayoutOf(const Node& node, size_t input, const Shape
   return Rows(shape[0], shape[1], shape[2]);
 }
 
+std::filesystem::path SpillFolder(const Model& model, const std::filesystem::path& scratch) {
+  constexpr int64_t kMemoryBytes = int64_t{128} << 20;
+  int64_t bytes = 0;
+  const auto add = [&](const Tensor& tensor) {
+    bytes += static_cast<int64_t>(tensor.bytes().size());
+  };
+  for (const auto& [name, initializer] : model.graph.initializers) add(initializer.tensor);
+  for (const Node& node : model.graph.nodes) {
+    const Tensor* value = node.op_type == "Constant" ? node.TensorOf("value") : nullptr;
+    if (value != nullptr) add(*value);
+  }
+  return bytes > kMemoryBytes ? scratch : std::filesystem::path();
+}
+
 void CheckFinite(const Tensor& tensor, const std::string& name) {
   if (!IsFloat(tensor.dtype())) return;
-  const std::vector<float> values = ToFloat(tensor);
+  const FloatElements elements(tensor);
+  const std::span<const float> values = elements.get();
   int64_t count = 0, first = -1;
   for (size_t i = 0; i < values.size(); ++i) {
     if (std::isfinite(values[i])) continue;
@@ -411,8 +428,12 @@ void CheckFinite(const Tensor& tensor, const std::string& name) {
 
 std::vector<float> ToFloat(const Tensor& tensor) {
   switch (tensor.dtype()) {
-    case DType::kFloat32:
-      return Widen(tensor.data<float>());
+    case DType::kFloat32: {
+      std::vector<float> values(static_cast<size_t>(tensor.count()));
+      // Perhaps unaligned; data() would keep an aligned copy of it.
+      if (!values.empty()) std::memcpy(values.data(), tensor.bytes().data(), tensor.bytes().size());
+      return values;
+    }
     case DType::kFloat64: {
       std::vector<float> values;
       for (double value : tensor.data<double>()) values.push_back(static_cast<float>(value));

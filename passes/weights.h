@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
@@ -78,6 +79,10 @@ void DropInitializerInputs(Model& model);
 // The layout of the weight that `node` has at `input`, seen with `shape`. nullopt: not a weight
 // pared knows, or a rank its operator does not allow.
 std::optional<MatrixLayout> LayoutOf(const Node& node, size_t input, const Shape& shape);
+
+// `scratch` where the model's constants are so many that a pass had better write what it makes of
+// them there at once (Spilled), else empty.
+std::filesystem::path SpillFolder(const Model& model, const std::filesystem::path& scratch);
 
 // Throws kInvalidArgument naming the tensor where an element is NaN or infinite.
 void CheckFinite(const Tensor& tensor, const std::string& name);

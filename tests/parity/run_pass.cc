@@ -2,7 +2,8 @@
 //
 //   run_pass MODEL OUT PASSES_JSON [CALIBRATION_FOLDER|random|none] [SAMPLES] [THREADS]
 //
-// Types and shapes of each result must infer. Writes OUT and prints the report of each pass, one JSON object a line.
+// Types and shapes of each result must infer. Writes OUT and prints the report of each pass, one
+// JSON object a line.
 
 #include <cstdio>
 #include <iostream>
@@ -34,6 +35,7 @@ int Run(const std::vector<std::string>& words) {
     PassContext context;
     if (spec.calibration.dataset != "none") context.calibration = &calibration;
     context.calibration_samples = samples;
+    context.scratch = std::filesystem::absolute(words.at(1)).parent_path();
     context.threads = words.size() > 5 ? std::stoll(words[5]) : 2;
     model = node->step.run(std::move(model), context);
     Verify(model);
