@@ -64,14 +64,14 @@ using Bytes = uint8_t __attribute__((vector_size(kBlock)));
 // 16 x 16 bytes. To interleave rows i and i + 8 rotates the eight bits of an element's place, row
 // and column, by one: four times swap rows and columns.
 void TransposeBlock(const uint8_t* x, int64_t x_stride, uint8_t* y, int64_t y_stride) {
-  constexpr Bytes kFront = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-  constexpr Bytes kBack = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   Bytes rows[kBlock], next[kBlock];
   for (int64_t i = 0; i < kBlock; ++i) std::memcpy(&rows[i], x + i * x_stride, kBlock);
   for (int round = 0; round < 4; ++round) {
     for (int64_t i = 0; i < kBlock / 2; ++i) {
-      next[2 * i] = __builtin_shuffle(rows[i], rows[i + 8], kFront);
-      next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + 8], kBack);
+      next[2 * i] = __builtin_shufflevector(rows[i], rows[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20,
+                                            5, 21, 6, 22, 7, 23);
+      next[2 * i + 1] = __builtin_shufflevector(rows[i], rows[i + 8], 8, 24, 9, 25, 10, 26, 11, 27,
+                                                12, 28, 13, 29, 14, 30, 15, 31);
     }
     std::copy(next, next + kBlock, rows);
   }
