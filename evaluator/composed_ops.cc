@@ -48,9 +48,16 @@ std::string QuantizedLeakyRelu(const Node&) {
   return OfOne("<alpha>", "LeakyRelu <alpha: float = @alpha>");
 }
 std::string QuantizedSoftmax(const Node& node) {
-  if (node.Int("opset", 13) < 13) {
-    throw Error(ErrorCode::kUnsupported, "the Softmax of opset 12 and before is not supported",
-                NodeLabel(node));
+  if (node.Int("opset", 13) < 13) {  // then over all axes from that one on
+    return R"((x, x_scale, x_zero, y_scale, y_zero) => (y) {
+      fx = DequantizeLinear(x, x_scale, x_zero)
+      shape = Shape(fx)
+      flat = Flatten <axis = )" +
+           std::to_string(node.Int("axis", -1)) + R"(>(fx)
+      soft = Softmax <axis = -1>(flat)
+      fy = Reshape(soft, shape)
+      y = QuantizeLinear(fy, y_scale, y_zero)
+    })";
   }
   return OfOne("<axis>", "Softmax <axis: int = @axis>");
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "evaluator/expand_qoperators.h"
 #include "evaluator/fuse_float.h"
 #include "evaluator/fuse_graph.h"
 
@@ -83,6 +84,7 @@ void FuseInto(FuseGraph& graph, TableFusion& tables, const Node& quantize) {
 }  // namespace
 
 Model FuseForExecution(Model model, const ExecutorOptions& options) {
+  ExpandQOperators(model);
   FuseGraph graph(std::move(model), options);
   TableFusion tables(graph);
   for (const Node& node : graph.graph().nodes) {

@@ -119,7 +119,8 @@ std::optional<std::string> TableFusion::FindRoot(const std::string& value) {
     quantized_.emplace(quantized->name, *quantized);
     return RootOf(quantized->name);
   }
-  if (graph_.QuantizedBy(*node)) {
+  if (const std::optional<Quantized> quantized = graph_.QuantizedBy(*node)) {
+    quantized_.emplace(value, *quantized);  // its readers may take the codes as they are
     const std::optional<std::string> root = RootOf(node->inputs[0]);
     return root ? root : std::optional<std::string>(value);
   }

@@ -67,6 +67,44 @@ TEST(Fuse, ShapesThatContradictAreNoReasonNotToRun) {
   EXPECT_TRUE(std::ranges::equal(fused.data<float>(), unfused.data<float>()));
 }
 
+// The bias of this form has the scale 0.5 * 0.5 by definition.
+constexpr char kQuantizedOperator[] =
+    " q = QuantizeLinear(x, s, z) r = QLinearConv(q, s, z, w, ws, wz, s2, z2, b) "
+    "y = DequantizeLinear(r, s2, z2) ";
+
+TEST(Fuse, QuantizedOperatorsRunAsTheirQuantizedValuesDo) {
+  EXPECT_THAT(Fused(kImages, kQuantizedOperator),
+              ElementsAre("pared.QuantizeLinear", "pared.Conv", "pared.DequantizeLinear"));
+  EXPECT_THAT(Fused("(float[1,1,4,4] x, int8[2,1,1,1] v) => (float[1,2,4,4] y)",
+                    "q = QuantizeLinear(x, s, z) r = QLinearConv(q, s, z, v, ws, wz, s2, z2) "
+                    "y = DequantizeLinear(r, s2, z2)"),
+              Contains("QLinearConv"));  // its weights are no constants
+}
+
+TEST(Fuse, AQuantizedOperatorGivesTheCodesOfItsDefinition) {
+  const Model model =
+      ModelFromText(std::string("g ") + kImages + kConstants + "{" + kQuantizedOperator + "}");
+  std::vector<float> x;
+  for (int i = 0; i < 16; ++i) x.push_back(static_cast<float>(i * 37 % 23) / 2 - 5);
+  const Tensor input = Tensor::Make<float>({1, 1, 4, 4}, x);
+  const Tensor fused = Executor(model).Run({input})[0];
+  // x is a multiple of its scale: codes are exact. y = x w 0.5 + b 0.25, held in 0 to 63.75.
+  for (size_t i = 0; i < 16; ++i) {
+    EXPECT_EQ(fused.data<float>()[i], std::clamp(x[i] * 2 * 0.5f + 1, 0.0f, 63.75f));
+    EXPECT_EQ(fused.data<float>()[16 + i], std::clamp(x[i] * -1 * 0.5f - 2, 0.0f, 63.75f));
+  }
+}
+
+TEST(Fuse, CodesMayBeClippedAsIntegers) {
+  const Model model = ModelFromText(
+      "g (float[6] x) => (float[6] y) <float s = {0.5}, uint8 z = {10}, float s2 = {0.25}, "
+      "uint8 z2 = {0}, uint8 low = {8}, uint8 high = {20}>"
+      "{ q = QuantizeLinear(x, s, z) c = Clip(q, low, high) d = DequantizeLinear(c, s, z) "
+      "  r = QuantizeLinear(d, s2, z2) y = DequantizeLinear(r, s2, z2) }");
+  const Tensor x = Tensor::Make<float>({6}, {-9, -1, 0, 0.5f, 5, 9});
+  EXPECT_THAT(Executor(model).Run({x})[0].data<float>(), ElementsAre(0, 0, 0, 0.5f, 5, 5));
+}
+
 TEST(Fuse, ReluAndClipGoIntoTheConvolution) {
   EXPECT_THAT(Fused(kImages, std::string(kQuantizeX) + kWeights +
                                  "e = Conv(d, v, c) h = Relu(e) f = Clip(h, s2, s)" + kQuantizeF),

@@ -56,6 +56,7 @@ CASES = [
     ("QLinearSigmoid", [u8(5, 9), scale(.05), zero(128), scale(1 / 256), zero(0)], {}, "b"),
     ("QLinearLeakyRelu", [u8(5, 9), scale(.05), zero(128), scale(.04), zero(20)], {"alpha": .2}, "b"),
     ("QLinearSoftmax", [u8(5, 9), scale(.05), zero(128), scale(1 / 256), zero(0)], {"axis": -1, "opset": 13}, "b"),
+    ("QLinearSoftmax", [u8(3, 4, 5), scale(.05), zero(128), scale(1 / 256), zero(0)], {"axis": 1, "opset": 12}, "b"),
     ("QLinearGlobalAveragePool", [*X, *Y], {}, "b"),
     ("QLinearAveragePool", [*X, *Y], {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]}, "b"),
     ("QLinearConcat", [scale(.1), zero(100), u8(2, 3), scale(.08), zero(90), u8(2, 5), scale(.1), zero(100)],
