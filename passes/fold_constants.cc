@@ -122,9 +122,9 @@ class Folder {
   void Compute(Values& known, const std::unordered_set<const Node*>& excluded) {
     for (const ValueInfo& input : graph_.inputs) known.erase(input.name);
     for (const auto& [name, initializer] : graph_.initializers) {
-      const bool may_change = std::ranges::any_of(
-          graph_.inputs, [&](const ValueInfo& input) { return input.name == name; });
-      if (!may_change) known[name] = initializer.tensor;
+      if (std::ranges::find(graph_.inputs, name, &ValueInfo::name) == graph_.inputs.end()) {
+        known[name] = initializer.tensor;  // nobody may override it
+      }
     }
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while folding");

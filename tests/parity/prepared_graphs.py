@@ -9,13 +9,11 @@ Exits 77 (skipped) where the models or the packages are missing.
 """
 import collections
 import json
-import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 
-from real_models import LIMIT, NO_ORT, Data, difference, feeds_of, session
+from real_models import LIMIT, NO_ORT, difference, feeds_of, run_files, session
 
 PASSES = [{"pass": "remove_identities"}, {"pass": "fold_constants"}, {"pass": "fuse_patterns", "opset_max": 20}]
 # File, operator and how many of it are fused.
@@ -54,22 +52,5 @@ def check(program, path, data):
         return "" if worst <= OTHER_LIMIT.get(path.name, LIMIT) else f"differs by {worst:.2e} of the range"
 
 
-def main():
-    program, words = sys.argv[1], sys.argv[2:]
-    root = pathlib.Path(os.environ.get("PARED_MODELS", pathlib.Path.home() / ".cache/pared-models"))
-    files = sorted(p for p in root.glob("*/*.onnx") if p.parent.name != "archives")
-    files = [p for p in files if not words or any(word in str(p) for word in words)]
-    if not files:
-        print(f"skipped: no ONNX files in {root}")
-        sys.exit(77)
-    failed = 0
-    for path in files:
-        fault = check(program, path, Data(root))
-        failed += bool(fault)
-        print(f"{'FAILED' if fault else 'ok'} {path.parent.name}/{path.name} {fault[:300]}", flush=True)
-    print(f"{len(files) - failed} of {len(files)} files agree")
-    sys.exit(failed > 0)
-
-
 if __name__ == "__main__":
-    main()
+    run_files(check)
