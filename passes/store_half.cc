@@ -76,7 +76,7 @@ Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*
       graph.initializers.set(add_cast(name),
                              {Spilled(Narrowed(initializer.tensor, dtype), spill), ""});
       graph.initializers.erase_if(
-          [&](const std::string& other, const auto&) { return other == name; });
+          [&old = name](const std::string& other, const auto&) { return other == old; });
       initializer.tensor.DropPages();
     }
     for (Node& node : graph.nodes) {
