@@ -109,7 +109,9 @@ Ranked FindRank(std::vector<uint32_t>& magnitudes, int64_t rank) {
   size_t bin = 0;
   int64_t before = 0;
   while (before + bins[bin] <= rank) before += bins[bin++];
-  const auto is_outside = [&](uint32_t m) { return (m - least) >> shift != bin; };
+  const auto is_outside = [bin, shift, base = least](uint32_t m) {
+    return (m - base) >> shift != bin;
+  };
   magnitudes.erase(std::remove_if(magnitudes.begin(), magnitudes.end(), is_outside),
                    magnitudes.end());
   const auto place = magnitudes.begin() + (rank - before);
