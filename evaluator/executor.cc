@@ -7,6 +7,8 @@
 
 #include "base/error.h"
 #include "evaluator/fuse.h"
+#include "evaluator/half_floats.h"
+#include "evaluator/metrics.h"
 #include "evaluator/prepared_graph.h"
 
 namespace pared {
@@ -35,6 +37,19 @@ void CheckInput(const ValueInfo& info, const Tensor& tensor) {
                 "must have shape " + ShapeText(wanted) + ", has shape " + ShapeText(tensor.shape()),
                 info.name);
   }
+}
+
+// Of the constant floats that a product takes as its second input.
+double WeightDensity(const PreparedGraph& graph, const PreparedStep& step) {
+  const auto has = [&](const char* part) {
+    return step.stats.op_type.find(part) != std::string::npos;
+  };
+  if (!has("Conv") && !has("MatMul") && !has("Gemm")) return 1;
+  const ValueRef ref = step.inputs.size() > 1 ? step.inputs[1] : kNoValue;
+  if (ref >= 0 || ref == kNoValue) return 1;
+  const Tensor& w = graph.constants[static_cast<size_t>(~ref)];
+  if (w.dtype() != DType::kFloat32 && !IsHalfFloat(w.dtype())) return 1;
+  return DensityOf(std::span<const float>(ToFloats(w)));
 }
 
 void Observe(const PreparedStep& step, const std::vector<const Tensor*>& outputs,
@@ -153,7 +168,10 @@ std::vector<Tensor> Executor::Run(const std::vector<Tensor>& inputs,
 std::vector<LayerStats> Executor::Profile(const std::vector<Tensor>& inputs, int64_t runs) const {
   const std::vector<PreparedStep>& steps = prepared_->graph.steps;
   std::vector<LayerStats> all;
-  for (const PreparedStep& step : steps) all.push_back(step.stats);
+  for (const PreparedStep& step : steps) {
+    all.push_back(step.stats);
+    if (step.stats.kernel.empty()) all.back().density = WeightDensity(prepared_->graph, step);
+  }
   PreparedGraph::Hooks hooks;
   hooks.clock = [&](size_t step, const PreparedGraph::Hooks::Tick& tick) {
     all[step].time_ms += tick.time_ms / static_cast<double>(runs);

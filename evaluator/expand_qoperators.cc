@@ -1,6 +1,7 @@
 #include "evaluator/expand_qoperators.h"
 
 #include <algorithm>
+#include <map>
 #include <string_view>
 
 #include "evaluator/fuse_graph.h"
@@ -20,7 +21,7 @@ class Expander {
       const bool is_product = node.op_type == "QLinearMatMul";
       if (node.domain.empty() && (is_convolution || is_product) && CanExpand(node)) {
         Expand(node, is_convolution, expanded);
-      } else if (const size_t operands = Operands(node); operands > 0) {
+      } else if (const size_t operands = OperandsOf(node); operands > 0) {
         ExpandElementwise(node, operands, expanded);
       } else {
         expanded.push_back(node);
@@ -46,9 +47,11 @@ class Expander {
   // x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, bias
   bool CanExpand(const Node& node) const {
     const std::vector<std::string>& in = node.inputs;
+    if (in.size() < 8) return false;
     for (const size_t i : {1, 2, 6, 7}) {
       if (Scalar(in[i]) == nullptr) return false;
     }
+    if (Scalar(in[1])->dtype() != DType::kFloat32) return false;
     const Tensor *w = Constant(in[3]), *scale = Constant(in[4]), *zero = Constant(in[5]);
     if (w == nullptr || scale == nullptr || zero == nullptr || !IsZero(*zero)) return false;
     if (w->dtype() != DType::kInt8 || scale->dtype() != DType::kFloat32) return false;
@@ -62,21 +65,17 @@ class Expander {
   }
 
   // How many quantized operands an elementwise node or pool of com.microsoft has, each with scale
-  // and zero point, before those of its result; 0: it is none, or its parameters are not constant.
-  size_t Operands(const Node& node) const {
+  // and zero point, before those of its result; 0: it is none.
+  static size_t OperandsOf(const Node& node) {
+    static const std::map<std::string, size_t> kOperands = {{"QLinearAdd", 2},
+                                                            {"QLinearMul", 2},
+                                                            {"QLinearGlobalAveragePool", 1},
+                                                            {"QLinearLeakyRelu", 1},
+                                                            {"QLinearSigmoid", 1}};
     if (node.domain != "com.microsoft" || node.Int("channels_last", 0) != 0) return 0;
-    size_t operands = 0;
-    if (node.op_type == "QLinearAdd" || node.op_type == "QLinearMul") operands = 2;
-    if (node.op_type == "QLinearGlobalAveragePool" || node.op_type == "QLinearSigmoid" ||
-        node.op_type == "QLinearLeakyRelu") {
-      operands = 1;
-    }
-    if (node.inputs.size() != 3 * operands + 2) return 0;
-    for (size_t i = 0; i < node.inputs.size(); ++i) {
-      const bool is_operand = i < 3 * operands && i % 3 == 0;
-      if (!is_operand && (node.inputs[i].empty() || Scalar(node.inputs[i]) == nullptr)) return 0;
-    }
-    return operands;
+    const auto found = kOperands.find(node.op_type);
+    const bool fits = found != kOperands.end() && node.inputs.size() == 3 * found->second + 2;
+    return fits ? found->second : 0;
   }
 
   std::string Dequantize(std::vector<std::string> inputs, int64_t axis, std::vector<Node>& nodes) {
@@ -142,6 +141,9 @@ class Expander {
 
 }  // namespace
 
-void ExpandQOperators(Model& model) { Expander(model).Run(); }
+void ExpandQOperators(Model& model) {
+  const auto is_quantized = [](const Node& node) { return node.op_type.starts_with("QLinear"); };
+  if (std::ranges::any_of(model.graph.nodes, is_quantized)) Expander(model).Run();
+}
 
 }  // namespace pared

@@ -9,19 +9,10 @@
 #include "base/error.h"
 #include "evaluator/composed_ops.h"
 #include "evaluator/half_floats.h"
-#include "evaluator/metrics.h"
 #include "evaluator/prepared_graph.h"
 
 namespace pared {
 namespace {
-
-// Of the constant floats that a product takes as its second input; INT8 kernels write their own.
-double WeightDensity(const Node& node, const OpContext& context) {
-  const Tensor* w = context.constants.size() > 1 ? context.constants[1] : nullptr;
-  if (w == nullptr || w->dtype() != DType::kFloat32) return 1;
-  const auto has = [&](const char* part) { return node.op_type.find(part) != std::string::npos; };
-  return has("Conv") || has("MatMul") || has("Gemm") ? DensityOf(w->data<float>()) : 1;
-}
 
 // Constants made of constants are computed once when that does not swell the model in memory: a
 // ConstantOfShape of a few bytes may stand for gigabytes.
@@ -253,7 +244,6 @@ Op Builder::PrepareOp(const Node& node, const Scope& scope, PreparedStep& step) 
     context.constants.push_back(constant);
     context.given.push_back(step.inputs[i] != kNoValue);
   }
-  step.stats.density = WeightDensity(node, context);
   Op op = info->prepare(node, context);
   return widens ? AroundHalfFloats(std::move(op), std::move(widened)) : op;
 }

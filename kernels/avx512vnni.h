@@ -109,6 +109,16 @@ struct Sums {
   return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
 }
 
+// What is stored of sums that are no int32: floats, or codes before they are cut to bytes.
+[[gnu::always_inline]] inline __m512i Finished(const EpilogueView& e, __m512i sums, __m512 scale) {
+  if (e.output == GemmOutput::kFloat32) {
+    return _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale));
+  }
+  const __m512i low = _mm512_set1_epi32(e.low - e.zero_point);
+  sums = _mm512_max_epi32(Scale(sums, scale, _mm512_set1_ps(e.high_minus_zero)), low);
+  return _mm512_add_epi32(sums, _mm512_set1_epi32(e.zero_point));
+}
+
 // Codes of four vectors in quad order. Constants come from memory: a broadcast from a register
 // would take turns with the arithmetic.
 [[gnu::always_inline]] inline void StoreCodes(const EpilogueView& e, void* y, const Sums& s) {

@@ -72,14 +72,7 @@ template <int R>
   alignas(64) int32_t values[16];
   sums = _mm512_add_epi32(sums, _mm512_maskz_loadu_epi32(kRows, e.bias + row));
   if (e.output != GemmOutput::kInt32) {
-    const __m512 scale = _mm512_maskz_loadu_ps(kRows, e.scale + row);
-    if (e.output == GemmOutput::kFloat32) {
-      sums = _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale));
-    } else {
-      const __m512i low = _mm512_set1_epi32(e.low - e.zero_point);
-      sums = _mm512_max_epi32(Scale(sums, scale, _mm512_set1_ps(e.high_minus_zero)), low);
-      sums = _mm512_add_epi32(sums, _mm512_set1_epi32(e.zero_point));
-    }
+    sums = Finished(e, sums, _mm512_maskz_loadu_ps(kRows, e.scale + row));
   }
   _mm512_store_si512(values, sums);
   for (int64_t r = 0; r < R; ++r) {

@@ -318,15 +318,8 @@ template <int R>
 void StoreRows4(const EpilogueView& e, int64_t row, int64_t m, std::byte* y, __m512i sums) {
   const int64_t bytes = OutputBytes(e.output);
   if (e.output != GemmOutput::kInt32) {
-    const __m512 scale = _mm512_castsi512_ps(SpreadRows<R>(e.scale + row));
-    if (e.output == GemmOutput::kFloat32) {
-      sums = _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale));
-    } else {
-      const __m512i low = _mm512_set1_epi32(e.low - e.zero_point);
-      sums = _mm512_max_epi32(Scale(sums, scale, _mm512_set1_ps(e.high_minus_zero)), low);
-      sums = _mm512_add_epi32(sums, _mm512_set1_epi32(e.zero_point));
-      sums = _mm512_castsi128_si512(_mm512_cvtepi32_epi8(sums));
-    }
+    sums = Finished(e, sums, _mm512_castsi512_ps(SpreadRows<R>(e.scale + row)));
+    if (bytes == 1) sums = _mm512_castsi128_si512(_mm512_cvtepi32_epi8(sums));
   }
   alignas(64) std::byte values[64];
   _mm512_store_si512(values, sums);

@@ -21,12 +21,7 @@ void Fields(FieldVisitor& f, Options& o) {
 
 Model Fold(Model model, const Options& options, PassContext& context) {
   SelectNodes(model, options.exclude, "exclude");
-  const auto is_excluded = [&](const Node& node) {
-    for (const std::string& reference : options.exclude) {
-      if (SelectsNode(reference, node)) return true;
-    }
-    return false;
-  };
+  const auto is_excluded = [&](const Node& node) { return SelectsNode(options.exclude, node); };
   context.report["changed"] = Json::array();
   context.report["skipped"] = Json::array();
   for (const FoldNote& note : FoldBatchNorm(model, is_excluded)) {

@@ -353,15 +353,10 @@ struct Folding {
   int64_t growth_bytes = 0;
 };
 
-bool IsExcluded(const Options& options, const Node& node) {
-  return std::ranges::any_of(
-      options.exclude, [&](const std::string& reference) { return SelectsNode(reference, node); });
-}
-
 void FoldGraph(Folding& folding, Graph& graph, const Values& shape_values, Values known) {
   std::unordered_set<const Node*> excluded;
   for (const Node& node : graph.nodes) {
-    if (IsExcluded(folding.options, node)) excluded.insert(&node);
+    if (SelectsNode(folding.options.exclude, node)) excluded.insert(&node);
   }
   Folder folder(folding.model, graph, shape_values, folding.context);
   folder.Compute(known, excluded);

@@ -113,11 +113,7 @@ class Fuser {
     model_ = std::move(raised);
   }
 
-  bool IsExcluded(const Node& node) const {
-    return std::ranges::any_of(options_.exclude, [&](const std::string& reference) {
-      return SelectsNode(reference, node);
-    });
-  }
+  bool IsExcluded(const Node& node) const { return SelectsNode(options_.exclude, node); }
 
   void Skip(const std::string& label, const std::string& reason) {
     context_.report["skipped"].push_back({{"node", label}, {"reason", reason}});

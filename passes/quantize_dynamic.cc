@@ -151,9 +151,7 @@ class Quantizer {
       TellLayer(context_, root.second, ++done_, stored_.size());
       CheckFinite(stored.tensor, root.second);
       if (stored.sites.empty()) {
-        WeightCodes made = CodeChannels(stored.tensor, 0);
-        made.scales = made.scales.Reshaped({made.scales.count(), 1});
-        const TableCodes codes = Put(root.second, std::move(made), graph);
+        const TableCodes codes = PutTable(root.second, stored.tensor, graph, names_);
         for (const Node* lookup : stored.lookups) lookups_[lookup] = codes;
       }
       std::map<std::string, TableCodes> views;

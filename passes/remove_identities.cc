@@ -216,9 +216,7 @@ class Remover {
       if (node.op_type != "Dropout") return false;
       reason = "it trains";
     } else {
-      const bool is_excluded = std::ranges::any_of(
-          options_.exclude, [&](const std::string& each) { return SelectsNode(each, node); });
-      reason = is_excluded ? "excluded" : finder.WhyKept(node);
+      reason = SelectsNode(options_.exclude, node) ? "excluded" : finder.WhyKept(node);
     }
     if (reason.empty()) return true;
     context_.report["skipped"].push_back({{"node", NodeLabel(node)}, {"reason", reason}});

@@ -127,8 +127,9 @@ std::unordered_set<const Node*> SelectNodes(const Model& model,
   return selected;
 }
 
-bool SelectsNode(const std::string& reference, const Node& node) {
-  return Selector(reference).Selects(node);
+bool SelectsNode(const std::vector<std::string>& references, const Node& node) {
+  return std::ranges::any_of(
+      references, [&](const std::string& reference) { return Selector(reference).Selects(node); });
 }
 
 std::vector<std::string> NearestNames(const std::string& name,

@@ -4,7 +4,6 @@
 
 #include "passes/select_nodes.h"
 #include "passes/stored_weights.h"
-#include "passes/weight_codes.h"
 
 namespace pared {
 namespace {
@@ -37,11 +36,8 @@ void StoreTables(Model& model, const std::unordered_set<std::string>& excluded, 
     for (auto it = tables.lower_bound({&original, ""});
          it != tables.end() && it->first.first == &original; ++it) {
       const auto& [root, stored] = *it;
-      WeightCodes made = CodeChannels(stored.tensor, 0);
-      const TableCodes codes = {names.Make(root.second + "_quantized"),
-                                names.Make(root.second + "_scale")};
-      graph.initializers.set(codes.codes, {std::move(made.codes), ""});
-      graph.initializers.set(codes.scale, {made.scales.Reshaped({made.scales.count(), 1}), ""});
+      CheckFinite(stored.tensor, root.second);
+      const TableCodes codes = PutTable(root.second, stored.tensor, graph, names);
       for (const Node* node : stored.lookups) lookups.emplace(node, codes);
       report["tables"].push_back(root.second);
     }

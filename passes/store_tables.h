@@ -15,7 +15,8 @@ namespace pared {
 
 // Float matrices of at least 16,384 elements, rows of which are all that nodes read of them, become
 // int8 with a scale for each row; not those that a node named in `excluded` reads. Adds "tables",
-// the names of those that it stored, to `report`.
+// the names of those that it stored, to `report`. Throws kInvalidArgument, with the name of the
+// table, where an element is not finite.
 void StoreTables(Model& model, const std::unordered_set<std::string>& excluded, Json& report);
 
 }  // namespace pared

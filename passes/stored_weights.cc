@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "passes/select_nodes.h"
+#include "passes/weight_codes.h"
 
 namespace pared {
 namespace {
@@ -136,6 +137,15 @@ void EditBeside(Model& model, const Graph& original,
   }
   size_t at = 0;
   EditGraphs(model.graph, [&](Graph& graph) { visit(*originals.at(at++), graph); });
+}
+
+TableCodes PutTable(const std::string& table, const Tensor& tensor, Graph& graph,
+                    FreshNames& names) {
+  WeightCodes made = CodeChannels(tensor, 0);
+  const TableCodes codes = {names.Make(table + "_quantized"), names.Make(table + "_scale")};
+  graph.initializers.set(codes.codes, {std::move(made.codes), ""});
+  graph.initializers.set(codes.scale, {made.scales.Reshaped({made.scales.count(), 1}), ""});
+  return codes;
 }
 
 void AddLookup(Node node, const TableCodes& table, Graph& graph, FreshNames& names) {

@@ -46,6 +46,9 @@ void EditBeside(Model& model, const Graph& original,
 struct TableCodes {
   std::string codes, scale;  // initializers [rows, columns] and [rows, 1]
 };
+// Puts those of a table into `graph`, called after it.
+TableCodes PutTable(const std::string& table, const Tensor& tensor, Graph& graph,
+                    FreshNames& names);
 void AddLookup(Node node, const TableCodes& table, Graph& graph, FreshNames& names);
 
 }  // namespace pared
