@@ -1,0 +1,59 @@
+#include "passes/int8_candidate.h"
+
+#include <algorithm>
+
+#include "model/rewrite.h"
+#include "passes/select_nodes.h"
+
+namespace pared {
+
+Int8Exclusions::Int8Exclusions(Model& model, const std::vector<std::string>& references) {
+  const auto selected = SelectNodes(model, references, "exclude");
+  std::unordered_set<const Node*> top;
+  FreshNames names(model);
+  for (Node& node : model.graph.nodes) {
+    if (!selected.contains(&node)) continue;
+    if (node.name.empty()) node.name = names.Make("excluded_" + node.op_type);
+    names_.insert(node.name);
+  }
+}
+
+std::unique_ptr<Int8Candidate> MakeInt8Candidate(
+    Model model, const Int8Request& request, const std::unordered_set<std::string>& kept_float) {
+  auto candidate = std::make_unique<Int8Candidate>();
+  Int8Candidate& c = *candidate;
+  c.model = std::move(model);
+  c.index = std::make_unique<GraphIndex>(c.model.graph);
+  c.scan = FindWeights(c.model);
+  c.context = {&c.model, c.index.get(), &c.scan, InferShapes(c.model), {}};
+  const auto& types = request.options->op_types;
+  for (const Node& node : c.model.graph.nodes) {
+    const bool has_weight_type = std::ranges::find(types, node.op_type) != types.end();
+    const bool is_weighted = node.op_type == "Conv" || node.op_type == "ConvTranspose" ||
+                             node.op_type == "Gemm" || node.op_type == "MatMul";
+    const bool is_kept = !node.outputs.empty() && kept_float.contains(node.outputs[0]);
+    if (request.exclusions->Contains(node) || is_kept || (is_weighted && !has_weight_type)) {
+      c.context.excluded.insert(&node);
+    }
+  }
+  c.choice = ChooseInt8(c.context);
+  return candidate;
+}
+
+Calibration CalibrateInt8(const Int8Candidate& candidate, const Int8Options& options,
+                          PassContext& context) {
+  const Int8Choice& choice = candidate.choice;
+  CalibrationRequest request;
+  // Another candidate of the search may ask for more than the ends.
+  request.with_bins = options.method != Int8Options::Method::kMinMax || context.shared != nullptr;
+  request.values = choice.values;
+  for (const auto& [node, site] : choice.weights) {
+    if (site->input == 0) continue;
+    const bool is_conv = node->op_type == "Conv" || node->op_type == "ConvTranspose";
+    const bool is_transposed = node->op_type == "Gemm" && node->Int("transA", 0) != 0;
+    request.channels[node->inputs[0]] = is_conv ? 1 : is_transposed ? 0 : -1;
+  }
+  return Calibrate(candidate.model, request, context);
+}
+
+}  // namespace pared

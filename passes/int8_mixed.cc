@@ -1,0 +1,154 @@
+#include "passes/int8_mixed.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "passes/layer_progress.h"
+#include "passes/select_nodes.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kRankSamples = 4;
+// A model with less has suffered visibly: some of its nodes return to float, one in kNodesPerFloat
+// at most.
+constexpr double kPoorDb = 20;
+constexpr size_t kNodesPerFloat = 5;
+
+// Outputs of nodes that stay float.
+using Values = std::unordered_set<std::string>;
+
+class Mixer {
+ public:
+  Mixer(Int8Found& found, const Int8Request& request, PassContext& context)
+      : found_(found), request_(request), context_(context) {}
+
+  // The compute nodes by the SQNR of their outputs, the worst first.
+  std::vector<std::pair<double, const Node*>> BySensitivity() const {
+    const std::map<std::string, double> sqnr =
+        NodeSqnrDb(found_.candidate->model, found_.candidate->choice, found_.best.model, context_);
+    std::vector<std::pair<double, const Node*>> order;
+    for (const Node& node : found_.candidate->model.graph.nodes) {
+      const auto found = sqnr.find(node.outputs.empty() ? "" : node.outputs[0]);
+      if (found != sqnr.end()) order.emplace_back(found->second, &node);
+    }
+    std::ranges::stable_sort(order, {}, [](const auto& entry) { return entry.first; });
+    return order;
+  }
+
+  void ReportSensitivity() {
+    order_ = BySensitivity();
+    Json& report = context_.report["sensitivity"] = Json::array();
+    size_t index = 0;
+    for (const auto& [sqnr_db, node] : order_) {
+      Json entry = {{"node", NodeLabel(*node)}, {"sqnr_db", sqnr_db}};
+      TellLayer(context_, NodeLabel(*node), ++index, order_.size());
+      if (request_.options->sensitivity)
+        entry["output_sqnr_db"] = AloneSqnrDb(*node, *found_.judge);
+      report.push_back(std::move(entry));
+    }
+  }
+
+  double AloneSqnrDb(const Node& alone, const FidelityJudge& judge) const {
+    Values others;
+    for (const auto& [sqnr_db, node] : order_) {
+      if (node != &alone) others.insert(node->outputs[0]);
+    }
+    return judge.SqnrDb(WithFloat(others).model);
+  }
+
+  Int8Rewrite WithFloat(const Values& kept_float) const {
+    const auto candidate = MakeInt8Candidate(found_.candidate->model, request_, kept_float);
+    Calibration calibration = found_.calibration;
+    const auto unseen = [&](const std::string& value) {
+      return !calibration.sketches.contains(value);
+    };
+    if (std::ranges::any_of(candidate->choice.values, unseen)) {
+      calibration = CalibrateInt8(*candidate, *request_.options, context_);
+    }
+    return RewriteInt8(candidate->context, candidate->choice, calibration, found_.settings);
+  }
+
+  // The nodes whose INT8 form alone costs the outputs most, the worst first.
+  std::vector<const Node*> ByOutputSqnr() {
+    const FidelityJudge judge(found_.candidate->model, context_, kRankSamples);
+    std::vector<std::pair<double, const Node*>> ranked;
+    for (const auto& [sqnr_db, node] : order_) ranked.emplace_back(AloneSqnrDb(*node, judge), node);
+    std::ranges::stable_sort(ranked, {}, &std::pair<double, const Node*>::first);
+    std::vector<const Node*> nodes;
+    for (const auto& [sqnr_db, node] : ranked) nodes.push_back(node);
+    return nodes;
+  }
+
+  // The least number of the most sensitive nodes that suffices, by bisection.
+  void Run() {
+    ReportSensitivity();
+    if (request_.options->min_sqnr_db > 0 && found_.best_db < request_.options->min_sqnr_db) {
+      const double reached = ReturnToFloat(request_.options->min_sqnr_db,
+                                           static_cast<size_t>(request_.options->max_nodes_float));
+      if (reached >= request_.options->min_sqnr_db) return;
+      throw Error(ErrorCode::kUnsupported,
+                  "min_sqnr_db is not reached: " + std::to_string(reached) + " dB with " +
+                      std::to_string(request_.options->max_nodes_float) +
+                      " nodes in float at most");
+    }
+    if (request_.options->min_sqnr_db > 0 ||
+        request_.options->keep_float == Int8Options::KeepFloat::kOff)
+      return;
+    const size_t most = std::min(order_.size() / kNodesPerFloat,
+                                 static_cast<size_t>(request_.options->max_nodes_float));
+    if (found_.best_db < kPoorDb) ReturnToFloat(kPoorDb, most);
+  }
+
+  double ReturnToFloat(double wanted_db, size_t most) {
+    const std::vector<const Node*> nodes = ByOutputSqnr();
+    // With none left the model would be no INT8 model.
+    size_t low = 0, high = std::min(nodes.size() - 1, most), kept = 0;
+    const auto attempt = [&](size_t count) {
+      Values outputs;
+      for (size_t i = 0; i < count; ++i) outputs.insert(nodes[i]->outputs[0]);
+      Int8Rewrite tried = WithFloat(outputs);
+      const double sqnr_db = found_.judge->SqnrDb(tried.model);
+      const bool holds = sqnr_db >= wanted_db;
+      if (holds || sqnr_db > found_.best_db) {
+        found_.best = std::move(tried);
+        found_.best_db = sqnr_db;
+        kept = count;
+      }
+      return holds;
+    };
+    if (high > 0 && attempt(high)) {
+      while (high - low > 1) {
+        const size_t middle = low + (high - low) / 2;
+        (attempt(middle) ? high : low) = middle;
+      }
+    }
+    ReportFloat({nodes.begin(), nodes.begin() + static_cast<int64_t>(kept)});
+    return found_.best_db;
+  }
+
+  void ReportFloat(const std::vector<const Node*>& nodes) {
+    Json& report = context_.report["returned_to_float"] = Json::array();
+    std::unordered_set<std::string> returned;
+    for (const Node* node : nodes) {
+      report.push_back(NodeLabel(*node));
+      returned.insert(NodeLabel(*node));
+    }
+    std::erase_if(context_.report["changed"].get_ref<Json::array_t&>(), [&](const Json& entry) {
+      return returned.contains(entry.at("node").get<std::string>());
+    });
+  }
+
+  Int8Found& found_;
+  const Int8Request& request_;
+  PassContext& context_;
+  std::vector<std::pair<double, const Node*>> order_;
+};
+
+}  // namespace
+
+void ReturnToFloat(Int8Found& found, const Int8Request& request, PassContext& context) {
+  Mixer(found, request, context).Run();
+}
+
+}  // namespace pared

@@ -1,0 +1,143 @@
+#include "passes/int8_search.h"
+
+#include <algorithm>
+
+#include "passes/int8_fit.h"
+#include "passes/int8_local.h"
+#include "passes/int8_smooth.h"
+
+namespace pared {
+namespace {
+
+// Candidates are compared on so many samples, and on more where the model is small.
+constexpr int64_t kJudgeSamples = 16, kJudgeSamplesMax = 32;
+constexpr int64_t kJudgeMacs = int64_t{1} << 33;
+constexpr RangeMethod kRangeMethods[] = {RangeMethod::kPercentile, RangeMethod::kMinMax,
+                                         RangeMethod::kMse, RangeMethod::kEntropy};
+// A candidate that differs from what is tried first must gain so much to be taken.
+constexpr double kGainMinDb = 0.25;
+
+class Search {
+ public:
+  Search(std::unique_ptr<Int8Candidate> candidate, const Int8Request& request, PassContext& context)
+      : request_(request), context_(context) {
+    const Int8Options& options = *request.options;
+    found_.candidate = std::move(candidate);
+    found_.settings = {options.granularity == Int8Options::Granularity::kPerChannel,
+                       {RangeMethod::kPercentile, options.percentile, {}},
+                       options.bias_correction,
+                       options.reduce_range,
+                       {}};
+    if (options.method != Int8Options::Method::kAuto &&
+        options.method != Int8Options::Method::kOutput) {
+      found_.settings.range.method = static_cast<RangeMethod>(static_cast<int>(options.method) - 1);
+    }
+  }
+
+  Int8Found Run() {
+    found_.calibration = CalibrateInt8(*found_.candidate, *request_.options, context_);
+    found_.judge =
+        std::make_unique<FidelityJudge>(found_.candidate->model, context_, JudgeSamples());
+    found_.settings.range.known = KnownRanges();
+    Try();
+    SmoothProducts();
+    ChooseMethod();
+    FitWeights();
+    return std::move(found_);
+  }
+
+ private:
+  int64_t JudgeSamples() const {
+    int64_t macs = 1;
+    for (const auto& [node, site] : found_.candidate->choice.weights) {
+      const auto type = found_.candidate->context.types.find(node->outputs[0]);
+      int64_t outputs = 1;
+      if (type != found_.candidate->context.types.end() && type->second.shape) {
+        for (const Dim& dim : *type->second.shape) outputs *= std::max<int64_t>(1, dim.value);
+      }
+      macs += outputs * site->layout.k;
+    }
+    return std::clamp(kJudgeMacs / macs, kJudgeSamples, kJudgeSamplesMax);
+  }
+
+  // Measures the present candidate; keeps it where it gains. True: it does.
+  bool Try(double gain_min_db = 0) {
+    Int8Rewrite tried = RewriteInt8(found_.candidate->context, found_.candidate->choice,
+                                    found_.calibration, found_.settings);
+    const double sqnr_db = found_.judge->SqnrDb(tried.model);
+    if (!found_.best.model.graph.nodes.empty() && sqnr_db < found_.best_db + gain_min_db)
+      return false;
+    found_.best = std::move(tried);
+    found_.best_db = sqnr_db;
+    return true;
+  }
+
+  // Kept where it raises the SQNR of the outputs.
+  void SmoothProducts() {
+    Json& report = context_.report["smoothed"] = Json::array();
+    if (request_.options->smooth == Int8Options::Smooth::kOff) return;
+    const SmoothingFactors factors = ChooseSmoothing(
+        found_.candidate->context, found_.candidate->choice, found_.calibration, context_);
+    if (factors.empty()) return;
+    Smoothing smoothing = SmoothInt8(found_.candidate->context, found_.candidate->choice, factors);
+    std::unique_ptr<Int8Candidate> plain = MakeInt8Candidate(std::move(smoothing.model), request_);
+    std::swap(plain, found_.candidate);
+    Calibration plain_calibration = CalibrateInt8(*found_.candidate, *request_.options, context_);
+    std::swap(plain_calibration, found_.calibration);
+    ValueRanges plain_ranges = std::move(found_.settings.range.known);
+    found_.settings.range.known = KnownRanges();
+    if (Try(kGainMinDb)) {
+      report = smoothing.values;
+      return;
+    }
+    found_.candidate = std::move(plain);
+    found_.calibration = std::move(plain_calibration);
+    found_.settings.range.known = std::move(plain_ranges);
+  }
+
+  ValueRanges KnownRanges() {
+    const bool is_chosen = request_.options->method == Int8Options::Method::kAuto ||
+                           request_.options->method == Int8Options::Method::kOutput;
+    if (!is_chosen) return {};
+    return ChooseRanges(found_.candidate->context, found_.candidate->choice, found_.calibration,
+                        context_);
+  }
+
+  void ChooseMethod() {
+    if (request_.options->method != Int8Options::Method::kAuto) return;
+    constexpr const char* kNames[] = {"minmax", "percentile", "entropy", "mse"};
+    context_.report["method"] = "output";
+    Int8Settings best = found_.settings;
+    found_.settings.range.known.clear();
+    for (const RangeMethod method : kRangeMethods) {
+      found_.settings.range.method = method;
+      if (!Try(kGainMinDb)) continue;
+      best = found_.settings;
+      context_.report["method"] = kNames[static_cast<int>(method)];
+    }
+    found_.settings = std::move(best);
+  }
+
+  void FitWeights() {
+    if (request_.options->rounding == Int8Options::Rounding::kNearest) return;
+    found_.settings.fitted =
+        FitInt8Weights(found_.candidate->context, found_.candidate->choice, found_.best, context_);
+    const double before = found_.best_db;
+    const bool gains = Try();
+    context_.report["rounding"] = {{"nearest_sqnr_db", before}, {"second_order", gains}};
+    if (!gains) found_.settings.fitted.clear();
+  }
+
+  const Int8Request& request_;
+  PassContext& context_;
+  Int8Found found_;
+};
+
+}  // namespace
+
+Int8Found SearchInt8(std::unique_ptr<Int8Candidate> candidate, const Int8Request& request,
+                     PassContext& context) {
+  return Search(std::move(candidate), request, context).Run();
+}
+
+}  // namespace pared
