@@ -13,7 +13,7 @@
 namespace pared {
 
 // `node` computes at once what the node at index `last` of the graph and those that only it reads
-// do: QuickGelu or Gelu of com.microsoft (Gelu's computation is that of ONNX's since opset 20),
+// do: QuickGelu or Gelu of com.microsoft (Gelu with `approximate`, as ONNX's since opset 20),
 // HardSwish (opset 14) or LayerNormalization (opset 17).
 struct FloatPattern {
   size_t last = 0;

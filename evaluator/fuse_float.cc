@@ -222,12 +222,10 @@ class FloatFusion {
 
   std::optional<ActivationSpec> ActivationOf(const Node& node) const {
     const std::string& op = node.op_type;
-    if (node.domain == "com.microsoft") {
-      if (op == "QuickGelu") return ActivationSpec{"Silu", {node.Float("alpha", 1.702F)}};
-      if (op == "Gelu") return ActivationSpec{"Gelu", {}};
-      return {};
+    if (node.domain == "com.microsoft" && op == "QuickGelu") {
+      return ActivationSpec{"Silu", {node.Float("alpha", 1.702F)}};
     }
-    if (!node.domain.empty()) return {};
+    if (!node.domain.empty() && (node.domain != "com.microsoft" || op != "Gelu")) return {};
     if (op == "Relu" || op == "Sigmoid" || op == "Tanh" || op == "HardSwish" || op == "Erf") {
       return ActivationSpec{op, {}};
     }

@@ -1,10 +1,10 @@
 // Functions that exporters spell with several operators, as the operator that computes them.
 //
 // Before:  s = Sigmoid(x)  y = Mul(x, s)                             After:  y = QuickGelu(x)
-// Before:  e = Erf(x / sqrt 2)  y = x * (e + 1) / 2                  After:  y = Gelu(x)
 // Before:  y = x * Clip(x + 3, 0, 6) / 6                             After:  y = HardSwish(x)
 // Before:  d = x - ReduceMean(x)                                     After:  y = Layer-
 //          y = d / Sqrt(ReduceMean(d * d) + e) * scale + bias                Normalization(x)
+// and GELU: gelu_pattern.cc.
 //
 // A product is looked at as a set of factors and a number, so the order of its multiplications and
 // divisions does not matter. Declines where a value in between has another reader.
@@ -19,6 +19,7 @@
 #include "evaluator/float_patterns.h"
 #include "evaluator/fuse_float.h"
 #include "evaluator/fuse_graph.h"
+#include "evaluator/gelu_pattern.h"
 #include "model/rewrite.h"
 
 namespace pared {
@@ -36,15 +37,24 @@ class Patterns {
            const std::unordered_map<std::string, ValueType>& types)
       : graph_(graph), index_(graph), ir_version_(ir_version), types_(types) {}
 
+  std::optional<FloatPattern> Find(const Node& node) const {
+    if (!node.domain.empty()) return {};
+    if (node.op_type == "Erf" || node.op_type == "Tanh") {
+      return FindGelu(graph_, index_, ir_version_, node);
+    }
+    std::optional<Node> joined = Match(node);
+    if (!joined) return {};
+    return FloatPattern{static_cast<size_t>(&node - graph_.nodes.data()), std::move(*joined)};
+  }
+
+ private:
   // What computes the output of `node` at once.
   std::optional<Node> Match(const Node& node) const {
-    if (!node.domain.empty()) return {};
     if (node.op_type == "Add") return MatchLayerNorm(node);
     if (node.op_type == "Mul" || node.op_type == "Div") return MatchProduct(node);
     return {};
   }
 
- private:
   const Tensor* Constant(const std::string& value) const {
     const Tensor* found = ConstantOf(graph_, index_, value, ir_version_);
     return found != nullptr && found->dtype() == DType::kFloat32 ? found : nullptr;
@@ -99,18 +109,6 @@ class Patterns {
 
   static bool IsAbout(float a, float b) { return std::abs(a - b) <= 1e-6F * std::abs(b); }
 
-  bool IsErfPlusOne(const std::string& value, const std::string& x) const {
-    const std::optional<std::string> sum = PlusNumber(value, 1);
-    const Node* erf = sum ? Made(*sum, "Erf") : nullptr;
-    if (erf == nullptr || !IsInner(*sum) || !IsInner(erf->inputs[0])) return false;
-    const Node* scaled = index_.producer(erf->inputs[0]);
-    if (scaled == nullptr || (scaled->op_type != "Mul" && scaled->op_type != "Div")) return false;
-    if (scaled->op_type == "Div" && !Scalar(scaled->inputs[1])) return false;
-    Product inner;
-    Collect(*scaled, inner);
-    return inner.factors == std::vector<std::string>{x} && IsAbout(inner.number, 0.70710678F);
-  }
-
   bool IsClipToSix(const std::string& value, const std::string& x) const {
     const Node* clip = Made(value, "Clip");
     if (clip == nullptr || !IsInner(value) || PlusNumber(clip->inputs[0], 3) != x) return false;
@@ -141,9 +139,6 @@ class Patterns {
         Node silu = Joined(node, "QuickGelu", "com.microsoft", {x});
         SetFloat(silu, "alpha", 1);
         return silu;
-      }
-      if (IsAbout(product.number, 0.5F) && IsErfPlusOne(other, x)) {
-        return Joined(node, "Gelu", "com.microsoft", {x});
       }
       if (IsAbout(product.number, 1.0F / 6) && IsClipToSix(other, x)) {
         return Joined(node, "HardSwish", "", {x});
@@ -254,9 +249,9 @@ std::vector<FloatPattern> FindFloatPatterns(
     const std::unordered_map<std::string, ValueType>& types) {
   std::vector<FloatPattern> found;
   const Patterns patterns(graph, ir_version, types);
-  for (size_t i = 0; i < graph.nodes.size(); ++i) {
-    if (std::optional<Node> node = patterns.Match(graph.nodes[i])) {
-      found.push_back({i, std::move(*node)});
+  for (const Node& node : graph.nodes) {
+    if (std::optional<FloatPattern> pattern = patterns.Find(node)) {
+      found.push_back(std::move(*pattern));
     }
   }
   return found;

@@ -2,13 +2,15 @@
 //
 // Before:  d = x - ReduceMean(x)                                 After:  y = LayerNormalization(
 //          y = d / Sqrt(ReduceMean(d * d) + e) * scale + bias                  x, scale, bias)
-// Before:  y = x * (Erf(x / sqrt 2) + 1) / 2                     After:  y = Gelu(x)
+// Before:  y = x * (Erf(x / sqrt 2) + 1) / 2, or by Tanh         After:  y = Gelu(x)
 // Before:  y = x * Clip(x + 3, 0, 6) / 6, or x * HardSigmoid(x)  After:  y = HardSwish(x)
+// Before:  y = MatMul(Softmax(MatMul(q, k') * s + mask), v)      After:  y = Attention(
+//                                                                        q, k, v, mask)
 //
 // The order of factors does not matter. HardSwish is of opset 14, LayerNormalization of 17, Gelu of
-// 20: the model is raised by converting its nodes where the options allow it; patterns whose opset
-// is out of reach stay and are reported. Not recognized, and so not touched: what has another
-// reader within the pattern, and what computes in other types than float32.
+// 20, Attention of 23: the model is raised by converting its nodes where the options allow it;
+// patterns whose opset is out of reach stay and are reported. Not recognized, and so not touched:
+// what has another reader within the pattern, and what computes in other types than float32.
 
 #include <algorithm>
 #include <map>
@@ -17,6 +19,7 @@
 #include "evaluator/float_patterns.h"
 #include "model/infer_shapes.h"
 #include "model/rewrite.h"
+#include "passes/fuse_attention.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
@@ -26,16 +29,17 @@ namespace {
 
 struct Options {
   int64_t opset_max = 17;
+  // Not Attention: runtimes gain a few percent by it at most, and few know its opset.
   std::vector<std::string> op_types = {"LayerNormalization", "Gelu", "HardSwish"};
   std::vector<std::string> exclude;
 };
 
 void Fields(FieldVisitor& f, Options& o) {
-  f.Integer("opset_max", o.opset_max, {7, 21},
+  f.Integer("opset_max", o.opset_max, {7, 23},
             "The model is raised up to this opset where an operator needs it: HardSwish 14, "
-            "LayerNormalization 17, Gelu 20. Patterns that need a later one stay.");
+            "LayerNormalization 17, Gelu 20, Attention 23. Patterns that need a later one stay.");
   f.TextList("op_types", o.op_types, TextRule::kAny,
-             "Operators to recognize: LayerNormalization, Gelu, HardSwish.");
+             "Operators to recognize: LayerNormalization, Gelu, HardSwish, Attention.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
              "Nodes to keep: the last of a pattern, whose name the operator would get; an entry "
              "that matches nothing is an error.");
@@ -44,7 +48,7 @@ void Fields(FieldVisitor& f, Options& o) {
 // The opset that brought the operator; 0: it is none of ONNX's.
 int64_t OpsetOf(const Node& node) {
   static const std::map<std::string, int64_t> kSince = {
-      {"HardSwish", 14}, {"LayerNormalization", 17}, {"Gelu", 20}};
+      {"HardSwish", 14}, {"LayerNormalization", 17}, {"Gelu", 20}, {"Attention", kAttentionOpset}};
   const auto found = kSince.find(node.op_type);
   return found == kSince.end() ? 0 : found->second;
 }
@@ -56,40 +60,70 @@ class Fuser {
 
   void Run() {
     Raise();
-    const int64_t opset = model_.Opset("");
     ForEachPattern([&](Graph& graph, FloatPattern& pattern) {
-      const std::string label = NodeLabel(graph.nodes[pattern.last]);
-      const std::string& op_type = pattern.node.op_type;
-      if (IsExcluded(graph.nodes[pattern.last])) {
-        Skip(label, "excluded");
-      } else if (OpsetOf(pattern.node) > opset) {
-        Skip(label, op_type + " needs opset " + std::to_string(OpsetOf(pattern.node)) +
-                        ", and the model has " + std::to_string(opset) +
-                        (why_.empty() ? "; opset_max allows no later one" : ": " + why_));
-      } else {
-        context_.report["changed"].push_back({{"node", label}, {"op_type", op_type}});
-        pattern.node.domain.clear();
-        graph.nodes[pattern.last] = std::move(pattern.node);
+      if (!Admits(graph.nodes[pattern.last], pattern.node)) return;
+      pattern.node.domain.clear();
+      graph.nodes[pattern.last] = std::move(pattern.node);
+    });
+    if (!Wants("Attention")) return;
+    FreshNames names(model_);
+    ForEachGraph([&](Graph& graph, const Types& types) {
+      std::vector<AttentionPattern> written;
+      for (AttentionPattern& pattern : FindAttention(graph, model_, types)) {
+        const Node& last = graph.nodes[pattern.last];
+        Node attention;
+        attention.op_type = "Attention";
+        if (!pattern.refusal.empty()) {
+          Skip(NodeLabel(last), "Attention: " + pattern.refusal);
+        } else if (Admits(last, attention)) {
+          written.push_back(std::move(pattern));
+        }
       }
+      WriteAttention(graph, written, types, names);
     });
   }
 
  private:
-  // Calls `visit` for each wanted pattern of all graphs.
-  void ForEachPattern(const std::function<void(Graph&, FloatPattern&)>& visit) {
-    const auto types = ShapesIfConsistent(model_);
+  using Types = std::unordered_map<std::string, ValueType>;
+
+  bool Wants(const std::string& op_type) const {
+    return std::ranges::find(options_.op_types, op_type) != options_.op_types.end();
+  }
+
+  // Whether `node` may take the place of `last`; the report says so or why not.
+  bool Admits(const Node& last, const Node& node) {
+    const std::string label = NodeLabel(last);
+    const int64_t opset = model_.Opset("");
+    if (IsExcluded(last)) {
+      Skip(label, "excluded");
+      return false;
+    }
+    if (OpsetOf(node) > opset) {
+      Skip(label, node.op_type + " needs opset " + std::to_string(OpsetOf(node)) +
+                      ", and the model has " + std::to_string(opset) +
+                      (why_.empty() ? "; opset_max allows no later one" : ": " + why_));
+      return false;
+    }
+    context_.report["changed"].push_back({{"node", label}, {"op_type", node.op_type}});
+    return true;
+  }
+
+  // Calls `visit` for each graph; the types of values are known of the main graph only.
+  void ForEachGraph(const std::function<void(Graph&, const Types&)>& visit) {
+    const Types types = ShapesIfConsistent(model_);
     bool is_main = true;
     EditGraphs(model_.graph, [&](Graph& graph) {
-      const std::unordered_map<std::string, ValueType> none;
-      const auto& known = std::exchange(is_main, false) ? types : none;
-      for (FloatPattern& pattern : FindFloatPatterns(graph, model_.ir_version, known)) {
-        if (std::ranges::find(options_.op_types, pattern.node.op_type) == options_.op_types.end() ||
-            OpsetOf(pattern.node) == 0) {
-          continue;
-        }
-        visit(graph, pattern);
-      }
+      visit(graph, std::exchange(is_main, false) ? types : Types());
       EraseDead(graph);
+    });
+  }
+
+  // Calls `visit` for each wanted pattern of all graphs, those of attention apart.
+  void ForEachPattern(const std::function<void(Graph&, FloatPattern&)>& visit) {
+    ForEachGraph([&](Graph& graph, const Types& types) {
+      for (FloatPattern& pattern : FindFloatPatterns(graph, model_.ir_version, types)) {
+        if (Wants(pattern.node.op_type) && OpsetOf(pattern.node) != 0) visit(graph, pattern);
+      }
     });
   }
 
@@ -102,6 +136,14 @@ class Fuser {
         wanted = std::max(wanted, needed);
       }
     });
+    if (Wants("Attention") && kAttentionOpset <= options_.opset_max) {
+      ForEachGraph([&](Graph& graph, const Types& types) {
+        for (const AttentionPattern& pattern : FindAttention(graph, model_, types)) {
+          const bool stays = !pattern.refusal.empty() || IsExcluded(graph.nodes[pattern.last]);
+          if (!stays) wanted = std::max(wanted, kAttentionOpset);
+        }
+      });
+    }
     if (wanted == model_.Opset("")) return;
     Model raised = model_;
     try {
@@ -132,7 +174,8 @@ Model Fuse(Model model, const Options& options, PassContext& context) {
     node.op_type = op_type;
     if (OpsetOf(node) == 0) {
       throw Error(ErrorCode::kInvalidArgument,
-                  "\"" + op_type + "\" is none of LayerNormalization, Gelu, HardSwish", "op_types");
+                  "\"" + op_type + "\" is none of LayerNormalization, Gelu, HardSwish, Attention",
+                  "op_types");
     }
   }
   context.report["changed"] = Json::array();
@@ -144,6 +187,8 @@ Model Fuse(Model model, const Options& options, PassContext& context) {
 }  // namespace
 
 extern const PassInfo kFusePatterns = DefinePass<Options, Fuse>(
-    "fuse_patterns", "Writes LayerNormalization, Gelu and HardSwish for what spells them out.");
+    "fuse_patterns",
+    "Writes LayerNormalization, Gelu, HardSwish and Attention for what spells them out.",
+    [](const Json&) { return false; }, 2);
 
 }  // namespace pared

@@ -1,4 +1,4 @@
-// What changed between opset 7 and 21, operator by operator:
+// What changed between opset 7 and 23, operator by operator:
 //
 //   attribute became input   Slice 10, TopK 10, Pad 11, Clip 11, Dropout 12, Squeeze, Unsqueeze,
 //                            ReduceSum, Split 13, the other reductions 18, DFT 20
@@ -25,8 +25,8 @@ namespace pared {
 namespace {
 
 constexpr int64_t kOldest = 7;
-constexpr int64_t kNewest = 21;
-constexpr int64_t kIrOfOpset13 = 7, kIrOfOpset21 = 10;
+constexpr int64_t kNewest = 23;
+constexpr int64_t kIrOfOpset13 = 7, kIrOfOpset21 = 10, kIrOfOpset23 = 11;
 constexpr int32_t kIntType = 2, kStringType = 3;  // AttributeProto.AttributeType
 
 [[noreturn]] void Refuse(const Node& node, const std::string& reason) {
@@ -44,7 +44,9 @@ class Raiser {
     for (auto& [domain, version] : model_.opsets) {
       if (domain.empty() || domain == "ai.onnx") version = to_;
     }
-    model_.ir_version = std::max(model_.ir_version, to_ > 13 ? kIrOfOpset21 : kIrOfOpset13);
+    model_.ir_version = std::max(model_.ir_version, to_ > 21   ? kIrOfOpset23
+                                                    : to_ > 13 ? kIrOfOpset21
+                                                               : kIrOfOpset13);
     std::vector<std::string> notes = {"opset " + std::to_string(from_) + " to " +
                                       std::to_string(to_)};
     for (const auto& [what, count] : counts_) {

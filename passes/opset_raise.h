@@ -10,7 +10,7 @@
 
 namespace pared {
 
-// Converts the nodes of the graph and its subgraphs from opset 7 or later to `opset` (at most 21);
+// Converts the nodes of the graph and its subgraphs from opset 7 or later to `opset` (at most 23);
 // a model that is there already is unchanged. Returns a line for every kind of conversion done.
 // Throws kUnsupported naming a node whose meaning cannot be kept.
 std::vector<std::string> RaiseOpset(Model& model, int64_t opset);

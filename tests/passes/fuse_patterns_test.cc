@@ -78,6 +78,114 @@ TEST(FusePatterns, RecognizesGeluByTheErrorFunction) {
   ExpectSameResults(in, out.model);
 }
 
+// What exporters and model code write, by where it stands.
+struct Spelling {
+  const char* name;
+  const char* nodes;
+  bool is_tanh;
+};
+constexpr Spelling kSpellings[] = {
+    {"torch_erf", "d = Div(x, r) f = Erf(d) p = Add(f, one) m = Mul(x, p) y = Mul(m, h)", false},
+    {"half_first", "h0 = Mul(x, h) d = Mul(x, q) f = Erf(d) p = Add(one, f) y = Mul(h0, p)", false},
+    {"half_on_sum", "d = Mul(q, x) f = Erf(d) p = Add(f, one) c = Mul(h, p) y = Mul(c, x)", false},
+    {"half_on_both", "d = Div(x, r) f = Erf(d) g = Mul(f, h) p = Add(g, h) y = Mul(x, p)", false},
+    {"divided", "d = Div(x, r) f = Erf(d) p = Add(f, one) m = Mul(x, p) y = Div(m, two)", false},
+    {"erfc", "n = Neg(x) d = Mul(n, q) f = Erf(d) p = Sub(one, f) m = Mul(x, p) y = Mul(h, m)",
+     false},
+    {"two_terms", "h0 = Mul(x, h) d = Div(x, r) f = Erf(d) g = Mul(h0, f) y = Add(h0, g)", false},
+    {"torch_tanh",
+     "a = Mul(x, x) b = Mul(a, x) c = Mul(b, k) s = Add(x, c) u = Mul(s, w) t = Tanh(u) "
+     "p = Add(t, one) h0 = Mul(x, h) y = Mul(h0, p)",
+     true},
+    {"gelu_new",
+     "h0 = Mul(x, h) b = Pow(x, three) c = Mul(k, b) s = Add(x, c) u = Mul(w, s) t = Tanh(u) "
+     "p = Add(one, t) y = Mul(h0, p)",
+     true},
+    {"gelu_fast",
+     "v = Mul(x, w) a = Mul(x, k) b = Mul(a, x) e = Add(b, one) u = Mul(v, e) t = Tanh(u) "
+     "p = Add(t, one) h0 = Mul(x, h) y = Mul(h0, p)",
+     true},
+    {"keras",
+     "b = Pow(x, three) c = Mul(b, k) s = Add(c, x) u = Mul(s, w) t = Tanh(u) p = Add(t, one) "
+     "e = Mul(p, h) y = Mul(x, e)",
+     true},
+    {"square_by_pow",
+     "a = Pow(x, two) b = Mul(a, k) e = Add(one, b) g = Mul(e, x) u = Mul(g, w) t = Tanh(u) "
+     "p = Add(t, one) m = Mul(x, p) y = Div(m, two)",
+     true},
+    {"half_on_both_tanh",
+     "b = Pow(x, three) c = Mul(b, k) s = Add(c, x) u = Mul(s, w) t = Tanh(u) g = Mul(t, h) "
+     "p = Add(g, h) y = Mul(p, x)",
+     true},
+};
+
+class GeluTest : public ::testing::TestWithParam<Spelling> {
+ protected:
+  static Model Spelt(const std::string& nodes) {
+    return Of(
+        "g (float[2,3,4] z) => (float[2,3,4] y) <float r = {1.41421356}, float q = {0.70710678}, "
+        "float one = {1}, float h = {0.5}, float two = {2}, float three = {3}, float k = "
+        "{0.044715}, float w = {0.7978846}, float wrong = {0.7}, float[4] bias = {1, -1, 0, 2}> { "
+        "x = Add(z, bias) " +
+            nodes + "}",
+        13);
+  }
+};
+
+TEST_P(GeluTest, IsRecognizedHoweverItIsSpelt) {
+  const Model in = Spelt(GetParam().nodes);
+  const PassResult out = RunStep("fuse_patterns", {{"opset_max", 20}}, in);
+  ASSERT_THAT(OpTypes(out.model.graph), ElementsAre("Add", "Gelu"));
+  const Node& node = out.model.graph.nodes[1];
+  EXPECT_EQ(node.domain, "");
+  EXPECT_THAT(node.inputs, ElementsAre("x"));
+  EXPECT_EQ(node.String("approximate", "none"), GetParam().is_tanh ? "tanh" : "none");
+  ExpectSameResults(in, out.model);
+}
+
+// Another number anywhere is another function.
+TEST_P(GeluTest, StaysWithAnotherNumber) {
+  for (const char* number : {"r)", "q)", "one)", "h)", "two)", "three)", "k)", "w)"}) {
+    std::string nodes = GetParam().nodes;
+    const size_t at = nodes.find(number);
+    if (at == std::string::npos) continue;
+    nodes.replace(at, std::string(number).size(), "wrong)");
+    const Model in = Spelt(nodes);
+    const PassResult out = RunStep("fuse_patterns", {{"opset_max", 20}}, in);
+    EXPECT_THAT(OpTypes(out.model.graph), ::testing::Not(::testing::Contains("Gelu"))) << nodes;
+  }
+}
+
+TEST_P(GeluTest, StaysWhereOthersReadWithin) {
+  for (const char* value : {"d", "f", "p", "t", "u", "s"}) {
+    const std::string nodes = GetParam().nodes;
+    if (nodes.find(std::string(value) + " = ") == std::string::npos) continue;
+    Model in = Spelt(nodes);
+    in.graph.outputs.push_back({.name = value,
+                                .dtype = DType::kFloat32,
+                                .shape = in.graph.outputs[0].shape,
+                                .type_bytes = {},
+                                .unknown = {}});
+    const PassResult out = RunStep("fuse_patterns", {{"opset_max", 20}}, in);
+    EXPECT_THAT(OpTypes(out.model.graph), ::testing::Not(::testing::Contains("Gelu"))) << value;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Spellings, GeluTest, ::testing::ValuesIn(kSpellings),
+                         [](const auto& spelling) { return std::string(spelling.param.name); });
+
+// Two GELUs behind one another, and one that is the argument's own function of another value.
+TEST(FusePatterns, GelusInARowAreTwo) {
+  const Model in = Of(R"(g (float[2,3] x) => (float[2,3] y)
+      <float r = {1.41421356}, float one = {1}, float h = {0.5}>
+      { d = Div(x, r) f = Erf(d) p = Add(f, one) m = Mul(x, p) z = Mul(m, h)
+        d2 = Div(z, r) f2 = Erf(d2) p2 = Add(f2, one) m2 = Mul(z, p2) y = Mul(m2, h) })",
+                      20);
+  const PassResult out = RunStep("fuse_patterns", {{"opset_max", 20}}, in);
+  ASSERT_THAT(OpTypes(out.model.graph), ElementsAre("Gelu", "Gelu"));
+  ExpectSameResults(in, out.model);
+}
+
 TEST(FusePatterns, RecognizesHardSwish) {
   const char* kNodes[] = {"a = Add(x, three) b = Clip(a, zero, six) m = Mul(x, b) y = Div(m, six)",
                           "a = Add(three, x) b = Clip(a, zero, six) d = Div(b, six) y = Mul(d, x)",
