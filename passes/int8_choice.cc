@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "passes/log_power.h"
 #include "passes/select_nodes.h"
 
 namespace pared {
@@ -37,6 +38,10 @@ class Chooser {
     for (const SkippedNode& node : context_.scan->skipped) {
       if (kCompute.contains(node.node->op_type)) choice_.skipped.push_back(node);
     }
+    before_log_ = NodesBeforeLogPower(*context_.model, index_);
+    const auto is_before = [&](const auto& entry) { return before_log_.contains(entry.first); };
+    // Where the whole model is one, there would be nothing left.
+    if (std::ranges::all_of(sites_, is_before)) before_log_.clear();
     FindCones();
     for (const Node& node : graph_.nodes) AssignRole(node);
     ReportSubgraphs();
@@ -119,6 +124,9 @@ class Chooser {
     if (IsConstant(activation)) return "all its inputs are constants";
     if (DecodesDistribution(activation)) {
       return "it decodes a distribution that a Softmax made";
+    }
+    if (before_log_.contains(&node)) {
+      return "it makes a power whose logarithm is taken, which a step of INT8 moves by decibels";
     }
     return "";
   }
@@ -288,6 +296,7 @@ class Chooser {
   const Graph& graph_;
   const GraphIndex& index_;
   std::unordered_map<const Node*, const WeightSite*> sites_;
+  std::unordered_set<const Node*> before_log_;
   std::unordered_map<std::string, std::string> roots_;  // of pointwise results
   std::unordered_map<std::string, bool> wanted_;        // until roles change
   Int8Choice choice_;

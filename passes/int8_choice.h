@@ -7,7 +7,9 @@
 //   pointwise  functions of one value (Relu, Sigmoid, x * Sigmoid(x)): float between two quantized
 //              values, which an evaluator computes as one table.
 // So what follows the last weighted operators - a detector's decoding, a Softmax - stays float by
-// itself, and so do the normalizations and residual sums of a transformer.
+// itself, and so do the normalizations and residual sums of a transformer. Float by rule stay
+// products with what a Softmax made, and the head of a model of sound, up to the power spectrum
+// whose logarithm the rest reads (log_power.h).
 
 #pragma once
 

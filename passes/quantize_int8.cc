@@ -144,6 +144,6 @@ Model Quantize(Model model, const Int8Options& options, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Int8Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 5);
+    [](const Json&) { return true; }, 6);
 
 }  // namespace pared

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "evaluator/executor.h"
-#include "tests/passes/run_pass.h"
+#include "tests/passes/run_step.h"
 
 namespace pared {
 namespace {
@@ -23,7 +23,7 @@ PassResult Quantize(const Model& model, Json options = Json::object()) {
   if (!options.contains("smooth")) options["smooth"] = "off";
   if (!options.contains("rounding")) options["rounding"] = "nearest";
   const Dataset data = Dataset::Random(Executor(model).inputs(), 16, 3);
-  return RunPass("quantize_int8", std::move(options), model, &data);
+  return RunStep("quantize_int8", std::move(options), model, &data);
 }
 
 double SqnrDb(const Model& reference, const Model& model) {

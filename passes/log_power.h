@@ -1,0 +1,18 @@
+// Where a model takes the logarithm of a power: the spectrogram at the head of models of sound.
+
+#pragma once
+
+#include <unordered_set>
+
+#include "model/graph.h"
+
+namespace pared {
+
+// The nodes of the main graph from the squares (or magnitudes) whose logarithm is taken back to the
+// inputs, as far as nothing else reads what they make. A logarithm turns into decibels what is a
+// small part of the largest value, so that such nodes do not bear the steps of INT8.
+// Squares are Mul(x, x), Pow, Abs and norms; between them and the Log stand sums, scaling, roots,
+// bounds, filter banks (products without negative weights) and what moves elements.
+std::unordered_set<const Node*> NodesBeforeLogPower(const Model& model, const GraphIndex& index);
+
+}  // namespace pared

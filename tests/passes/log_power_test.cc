@@ -1,0 +1,117 @@
+#include "passes/log_power.h"
+
+#include <gmock/gmock.h>
+
+#include <set>
+
+#include "evaluator/executor.h"
+#include "tests/passes/run_step.h"
+
+namespace pared {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+// Two filters of a frame, what `power` makes of their results c and s, and a network that reads it.
+Model WithHead(const std::string& power) {
+  return ModelFromText(R"(g (float[1,1,64,8] x) => (float[1,2,15,1] y)
+    <float[1,1,1,1] re = {0}, float[1,1,1,1] im = {0}, float[2,3,2,1] v = {1,-1,0.5,1,2,-0.5,
+       1,1,-1,0.5,0.25,1}, float[1] eps = {1e-6}, float two = {2}, float[3,3] mel = {1,0.5,0,
+       0.5,1,0.5,0,0.5,1}, float[3,3] signed = {1,-0.5,0,-0.5,1,-0.5,0,-0.5,1}, int64[1] axis = {1},
+     float[2,2,1,1] w = {1,-1,0.5,1}>
+    { c = Conv<strides=[4,8]>(x, re) s = Conv<strides=[4,8]>(x, im) )" +
+                       power + R"( h = Conv(l, v) r = Relu(h) y = Conv(r, w) })");
+}
+
+Model Filled(Model model) {
+  const auto fill = [&](const std::string& name, const Shape& shape, float phase) {
+    std::vector<float> values;
+    for (int64_t i = 0; i < ElementCount(shape); ++i) {
+      values.push_back(std::sin(phase + static_cast<float>(i % 32) *
+                                            (0.2f + 0.3f * static_cast<float>(i / 32))));
+    }
+    model.graph.initializers.set(name, {Tensor::Make(shape, std::move(values)), ""});
+  };
+  fill("re", {3, 1, 4, 8}, 0);
+  fill("im", {3, 1, 4, 8}, 1.5f);
+  return model;
+}
+
+// The convolutions by their output that take part.
+std::set<std::string> Int8Outputs(const Model& model) {
+  const Dataset data = Dataset::Random(model.graph.inputs, 8, 1);
+  const PassResult out = RunStep("quantize_int8", {{"keep_float", "off"}}, model, &data);
+  std::set<std::string> outputs;
+  for (const Node& node : model.graph.nodes) {
+    for (const Json& entry : out.report.at("changed")) {
+      if (entry.at("node") == NodeLabel(node)) outputs.insert(node.outputs[0]);
+    }
+  }
+  return outputs;
+}
+
+using Names = std::set<std::string>;
+
+class Powers : public testing::TestWithParam<const char*> {};
+
+TEST_P(Powers, TheHeadStaysFloat) {
+  EXPECT_EQ(Int8Outputs(Filled(WithHead(GetParam()))), Names({"h", "y"}));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    LogPower, Powers,
+    testing::Values(
+        "a = Mul(c, c) b = Mul(s, s) p = Add(a, b) q = Add(p, eps) l = Log(q)",
+        "a = Pow(c, two) b = Pow(s, two) p = Add(a, b) m = Sqrt(p) q = Max(m, eps) l = Log(q)",
+        "a = Abs(c) b = Abs(s) p = Add(a, b) t = Transpose<perm=[0,3,2,1]>(p) m = MatMul(t, mel) "
+        "u = Transpose<perm=[0,3,2,1]>(m) q = Add(u, eps) g = Log(q) l = Mul(g, two)"));
+
+// Of what a Log reads that is no power; of a filter bank whose result may be negative.
+TEST(LogPower, OtherLogarithmsLeaveTheirMakersInt8) {
+  for (const char* power :
+       {"a = Sigmoid(c) b = Softmax<axis=1>(s) p = Add(a, b) l = Log(p)",
+        "a = Abs(c) b = Abs(s) p = Add(a, b) t = Transpose<perm=[0,3,2,1]>(p) "
+        "m = MatMul(t, signed) u = Transpose<perm=[0,3,2,1]>(m) n = Relu(u) q = Add(n, eps) "
+        "l = Log(q)"}) {
+    const Names outputs = Int8Outputs(Filled(WithHead(power)));
+    EXPECT_TRUE(outputs.contains("c")) << power;
+    EXPECT_TRUE(outputs.contains("s")) << power;
+  }
+}
+
+// What something else reads too is no head.
+TEST(LogPower, AFilterThatTheNetworkReadsToo) {
+  const Model model = Filled(WithHead(
+      "a = Mul(c, c) b = Mul(s, s) p = Add(a, b) q = Add(p, eps) g = Log(q) l = Add(g, c)"));
+  EXPECT_EQ(Int8Outputs(model), Names({"c", "h", "y"}));
+}
+
+TEST(LogPower, AModelThatEndsInItIsQuantized) {
+  const Model model = ModelFromText(R"(g (float[4,2] x) => (float[4,2] y)
+    <float[2,2] w = {1,-1,0.5,2}, float[1] eps = {0.1}>
+    { c = MatMul(x, w) p = Mul(c, c) q = Add(p, eps) y = Log(q) })");
+  EXPECT_EQ(Int8Outputs(model), Names({"c"}));
+}
+
+TEST(LogPower, TheReportSaysWhyAndTheResultHolds) {
+  const Model model =
+      Filled(WithHead("a = Mul(c, c) b = Mul(s, s) p = Add(a, b) q = Add(p, eps) l = Log(q)"));
+  const Dataset data = Dataset::Random(model.graph.inputs, 16, 1);
+  const PassResult out = RunStep("quantize_int8", Json::object(), model, &data);
+  EXPECT_THAT(SkippedReason(out.report, "Conv producing c"), HasSubstr("logarithm"));
+  EXPECT_GT(out.report.at("calibration_sqnr_db").get<double>(), 30);
+}
+
+// The filters by themselves, and the shape of their result, which something else may ask for.
+TEST(LogPower, ShapesDoNotCount) {
+  const Model model = ModelFromText(R"(g (float[4,2] x) => (int64[2] z, float[4,2] y)
+    <float[2,2] w = {1,-1,0.5,2}> { c = MatMul(x, w) z = Shape(c) p = Mul(c, c) y = Log(p) })");
+  const GraphIndex index(model.graph);
+  EXPECT_EQ(NodesBeforeLogPower(model, index).size(), 3u);
+  const Model none = ModelFromText("g (float[4,2] x) => (float[4,2] y) { y = Log(x) }");
+  EXPECT_THAT(NodesBeforeLogPower(none, GraphIndex(none.graph)), IsEmpty());
+}
+
+}  // namespace
+}  // namespace pared
