@@ -6,7 +6,8 @@
 // The graph's inputs and outputs keep name, order and type; within subgraphs too. A value is cast
 // once for each type and graph, before its first reader that needs it. Declines node by node, with
 // a report: constants out of range, values that calibration sees above a quarter of the range,
-// operators without float16, integers held as float. Where no node is left the model is unchanged.
+// differences that cancel, operators without float16, integers held as float. Where no node is left
+// the model is unchanged.
 
 #include <algorithm>
 #include <memory>
@@ -32,6 +33,7 @@ struct Options {
   Type type = Type::kFloat16;
   Compute compute = Compute::kAuto;
   bool keep_io = true;
+  bool freeze_inputs = false;
   std::vector<std::string> exclude;
 };
 
@@ -42,6 +44,9 @@ void Fields(FieldVisitor& f, Options& o) {
       "\"auto\": float16 in float16; bfloat16, for which ONNX Runtime's CPU has no arithmetic, "
       "in float32.");
   f.Flag("keep_io", o.keep_io, "The graph's inputs and outputs stay float32.");
+  f.Flag("freeze_inputs", o.freeze_inputs,
+         "Take weights that are also graph inputs, and so could be overridden by a caller, as "
+         "constants, and drop these inputs; otherwise they stay float32.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
              "Nodes that stay float32; an entry that matches nothing is an error.");
 }
@@ -302,6 +307,10 @@ void Report(const Model& model, const HalfChoice& choice, Json& report) {
   });
   for (const auto& [name, initializer] : model.graph.initializers) {
     if (initializer.tensor.dtype() != DType::kFloat32) continue;
+    if (IsAmong(model.graph.inputs, name) && model.ir_version >= 4) {
+      report["inputs"].push_back(
+          {{"name", name}, {"reason", "stays float32: a caller may override it"}});
+    }
     const HalfLoss loss = LossOf(initializer.tensor);
     if (loss.overflow + loss.underflow + loss.subnormal == 0) continue;
     report["tensors"].push_back({{"name", name},
@@ -318,47 +327,93 @@ Graph Rewritten(const Model& model, const HalfChoice& choice, bool keeps_io,
   return graph;
 }
 
-// Runs the model with every result rounded to float16. A node that makes what is no number from
-// what still is one returns to float, until there is none. Reports the SQNR of the outputs.
-HalfChoice Verified(const Model& model, Reasons single, PassContext& context) {
-  constexpr int kRoundsMax = 20;
-  constexpr int64_t kJudgeSamples = 16;
-  const HalfRanges ranges = MeasureRanges(model, context);
-  HalfChoice choice = ChooseHalfNodes(model, single, ranges);
-  if (ranges.empty()) return choice;
-  for (int round = 0; round < kRoundsMax && !choice.half.empty(); ++round) {
-    Model half = model;
-    half.graph = Rewritten(model, choice, true, context);
-    const std::unordered_set<std::string> faults = FindNotFinite(half, ranges, context);
-    if (faults.empty()) {
-      // By the outputs: values inside are float16, under other names.
-      std::vector<std::string> outputs;
-      for (const ValueInfo& output : model.graph.outputs) outputs.push_back(output.name);
-      context.report["calibration_sqnr_db"] =
-          FidelityJudge(model, context, kJudgeSamples, outputs).SqnrDb(half);
-      break;
-    }
-    for (const Node& node : model.graph.nodes) {
-      const auto is_fault = [&](const std::string& value) { return faults.contains(value); };
-      const auto fault = std::ranges::find_if(node.outputs, is_fault);
-      if (fault == node.outputs.end() || std::ranges::any_of(node.inputs, is_fault)) continue;
-      const std::string reason = "\"" + *fault +
-                                 "\" becomes infinite or NaN in float16, in float it is at most " +
-                                 std::to_string(ranges.at(*fault).largest);
-      single.emplace(&node, reason);
-      // Where it is no half node, one before it lost what it divides by.
-      if (choice.half.contains(&node)) continue;
-      const GraphIndex index(model.graph);
-      for (const std::string& input : node.inputs) {
-        if (const Node* maker = index.producer(input)) single.emplace(maker, reason);
+// Chooses by what is seen when the model runs with every result rounded to float16.
+class Verifier {
+ public:
+  Verifier(const Model& model, Reasons single, PassContext& context)
+      : model_(model),
+        single_(std::move(single)),
+        context_(context),
+        ranges_(MeasureRanges(model, context)) {}
+
+  HalfChoice Run() {
+    HalfChoice choice = Finite();
+    if (ranges_.empty() || choice.half.empty()) return choice;
+    double sqnr_db = SqnrDb(choice);
+    if (sqnr_db < kEnoughDb) {
+      Reasons more = FindCancelling(model_, context_);
+      if (!more.empty()) {
+        single_.merge(more);
+        HalfChoice other = Finite();
+        const double other_db = other.half.empty() ? 0 : SqnrDb(other);
+        if (other_db >= sqnr_db + kGainDb) {
+          choice = std::move(other);
+          sqnr_db = other_db;
+        }
       }
     }
-    choice = ChooseHalfNodes(model, single, ranges);
+    context_.report["calibration_sqnr_db"] = sqnr_db;
+    return choice;
   }
-  return choice;
-}
+
+ private:
+  static constexpr int kRoundsMax = 20;
+  static constexpr int64_t kJudgeSamples = 16;
+  // Below, differences that cancel are looked for; and kept in float where that gains as much.
+  static constexpr double kEnoughDb = 45, kGainDb = 3;
+
+  // A node that makes what is no number from what still is one returns to float, until there is
+  // none.
+  HalfChoice Finite() {
+    HalfChoice choice = ChooseHalfNodes(model_, single_, ranges_);
+    if (ranges_.empty()) return choice;
+    for (int round = 0; round < kRoundsMax && !choice.half.empty(); ++round) {
+      const std::unordered_set<std::string> faults = FindNotFinite(Half(choice), ranges_, context_);
+      if (faults.empty()) break;
+      for (const Node& node : model_.graph.nodes) KeepIfFaulty(node, faults, choice);
+      choice = ChooseHalfNodes(model_, single_, ranges_);
+    }
+    return choice;
+  }
+
+  void KeepIfFaulty(const Node& node, const std::unordered_set<std::string>& faults,
+                    const HalfChoice& choice) {
+    const auto is_fault = [&](const std::string& value) { return faults.contains(value); };
+    const auto fault = std::ranges::find_if(node.outputs, is_fault);
+    if (fault == node.outputs.end() || std::ranges::any_of(node.inputs, is_fault)) return;
+    const std::string reason = "\"" + *fault +
+                               "\" becomes infinite or NaN in float16, in float it is at most " +
+                               std::to_string(ranges_.at(*fault).largest);
+    single_.emplace(&node, reason);
+    // Where it is no half node, one before it lost what it divides by.
+    if (choice.half.contains(&node)) return;
+    const GraphIndex index(model_.graph);
+    for (const std::string& input : node.inputs) {
+      if (const Node* maker = index.producer(input)) single_.emplace(maker, reason);
+    }
+  }
+
+  Model Half(const HalfChoice& choice) const {
+    Model half = model_;
+    half.graph = Rewritten(model_, choice, true, context_);
+    return half;
+  }
+
+  // By the outputs: values inside are float16, under other names.
+  double SqnrDb(const HalfChoice& choice) {
+    std::vector<std::string> outputs;
+    for (const ValueInfo& output : model_.graph.outputs) outputs.push_back(output.name);
+    return FidelityJudge(model_, context_, kJudgeSamples, outputs).SqnrDb(Half(choice));
+  }
+
+  const Model& model_;
+  Reasons single_;
+  PassContext& context_;
+  const HalfRanges ranges_;
+};
 
 Model CastToHalf(Model model, const Options& options, PassContext& context) {
+  if (options.freeze_inputs) DropInitializerInputs(model);
   const auto excluded = SelectNodes(model, options.exclude, "exclude");
   if (options.type == Type::kBFloat16 || options.compute == Compute::kFloat32) {
     const DType dtype = options.type == Type::kBFloat16 ? DType::kBFloat16 : DType::kFloat16;
@@ -366,7 +421,7 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
   }
   Reasons single;
   for (const Node* node : excluded) single.emplace(node, "excluded");
-  const HalfChoice choice = Verified(model, std::move(single), context);
+  const HalfChoice choice = Verifier(model, std::move(single), context).Run();
   Report(model, choice, context.report);
   if (choice.half.empty()) return model;
   if (model.ir_version < 4)
@@ -379,6 +434,6 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kCastFp16 = DefinePass<Options, CastToHalf>(
     "cast_fp16", "Stores weights in 16-bit floats, and computes in float16 what float16 can hold.",
-    [](const Json&) { return false; }, 3);
+    [](const Json&) { return false; }, 4);
 
 }  // namespace pared

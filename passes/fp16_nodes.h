@@ -61,4 +61,8 @@ struct HalfChoice {
 using Reasons = std::unordered_map<const Node*, std::string>;
 HalfChoice ChooseHalfNodes(const Model& model, const Reasons& single, const HalfRanges& ranges);
 
+// Nodes of the main graph that make, on some calibration sample, a difference much smaller than its
+// operands, with the nodes that hand them their rounding.
+Reasons FindCancelling(const Model& model, PassContext& context);
+
 }  // namespace pared

@@ -112,6 +112,41 @@ TEST_F(Fp16Faults, SumsOverManyElementsStaySingle) {
   EXPECT_GT(SqnrDb(in, out.model, data), 45);
 }
 
+// A variance as E[x^2] - E[x]^2, of values far from zero: each term is in range, and in float16
+// their difference is mostly rounding. JAX and Flax write LayerNorm so.
+TEST_F(Fp16Faults, AVarianceThatCancelsStaysSingle) {
+  const Model in = ModelFromText(R"(g (float[4,32] x) => (float[4,32] y)
+    <float far = {8}, float e = {0.001}> { f = Add(x, far) q = Mul(f, f)
+      m = ReduceMean <axes = [1]> (f) s = ReduceMean <axes = [1]> (q) n = Mul(m, m)
+      [variance] v = Sub(s, n) w = Add(v, e) d = Sqrt(w) c = Sub(f, m) y = Div(c, d) })");
+  const Dataset data = Data({4, 32}, 0.2);
+  const PassResult out = Cast(in, {}, &data);
+  EXPECT_THAT(SkippedReason(out.report, "Sub variance"), HasSubstr("dB smaller"));
+  // The squares as well: rounded, they would have lost the difference already.
+  EXPECT_THAT(SkippedReason(out.report, "Mul producing q"), HasSubstr("dB smaller"));
+  EXPECT_GT(SqnrDb(in, out.model, data), 40);
+  EXPECT_GT(out.report.at("calibration_sqnr_db").get<double>(), 40);
+  // What does not cancel computes in float16.
+  const Dataset wide = Data({4, 32}, 20);
+  const PassResult other = Cast(in, {}, &wide);
+  EXPECT_EQ(SkippedReason(other.report, "Sub variance"), "");
+  EXPECT_GT(SqnrDb(in, other.model, wide), 45);
+}
+
+// A weight that a caller may override is cast at run time, and the report says so.
+TEST_F(Fp16Faults, AWeightAmongTheInputsStaysUnlessFrozen) {
+  const Model in = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 13]>
+    g (float[2,3] x, float[3,2] w) => (float[2,2] y) <float[3,2] w = {1,2,3,4,5,6}>
+    { y = MatMul(x, w) })");
+  const PassResult kept = Cast(in);
+  EXPECT_EQ(kept.model.graph.initializers.at("w").tensor.dtype(), DType::kFloat32);
+  EXPECT_EQ(kept.report.at("inputs").at(0).at("name"), "w");
+  const PassResult frozen = Cast(in, {{"freeze_inputs", true}});
+  EXPECT_EQ(frozen.model.graph.initializers.at("w").tensor.dtype(), DType::kFloat16);
+  EXPECT_EQ(frozen.model.graph.inputs.size(), 1U);
+  EXPECT_FALSE(frozen.report.contains("inputs"));
+}
+
 TEST_F(Fp16Faults, AnEpsilonThatFloat16DoesNotHoldKeepsItsNode) {
   const Model in = ModelFromText(R"(g (float[1,4] x) => (float[1,4] y, float[1,4] z)
     <float[4] s = {1,1,1,1}, float[4] b = {0,0,0,0}>
