@@ -66,18 +66,6 @@ std::optional<std::string> FindCollapse(const Metrics& metrics, const EvaluateSp
   return std::nullopt;
 }
 
-std::optional<double> FindAccuracyDrop(const Metrics& metrics, const Metrics& baseline) {
-  for (const char* name : {"top1", "accuracy", "map50", "boxes_kept", "psnr_db"}) {
-    const std::optional<double> own = Find(metrics, name);
-    const std::optional<double> base = Find(baseline, name);
-    if (own && base) return *base - *own;
-  }
-  const std::optional<double> own = Find(metrics, "cer");  // a rate of errors: less is better
-  const std::optional<double> base = Find(baseline, "cer");
-  if (own && base) return *own - *base;
-  return std::nullopt;
-}
-
 std::optional<std::string> FindSlowdown(const Metrics& metrics, const Metrics& baseline) {
   const std::optional<double> own = Find(metrics, "latency_ms_p50");
   const std::optional<double> p50 = Find(baseline, "latency_ms_p50");

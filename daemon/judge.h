@@ -23,10 +23,6 @@ inline constexpr const char* kGoalMissed = "goal_not_met";
 std::optional<std::string> FindCollapse(const Metrics& metrics, const EvaluateSpec& spec,
                                         bool has_labels);
 
-// How much accuracy the chain lost, by the first figure of the dataset's task: top1, accuracy,
-// map50, boxes_kept, psnr_db or cer. nullopt: the data has nothing to measure it by.
-std::optional<double> FindAccuracyDrop(const Metrics& metrics, const Metrics& baseline);
-
 // One sentence where the chain is slower than the baseline beyond its spread: its median above the
 // baseline's 90th percentile.
 std::optional<std::string> FindSlowdown(const Metrics& metrics, const Metrics& baseline);

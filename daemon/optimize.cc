@@ -70,6 +70,15 @@ JobSpec SpecOf(const OptimizeOptions& options) {
   return spec;
 }
 
+// The answer holds them too, but is long; a script sees these in its log.
+void LogWarnings(const Json& reports) {
+  for (const Json& step : reports) {
+    for (const Json& warning : step.at("report").value("warnings", Json::array())) {
+      LogEvent(LogLevel::kWarning, "warning", {{"pass", step.at("pass")}, {"message", warning}});
+    }
+  }
+}
+
 }  // namespace
 
 void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
@@ -97,6 +106,7 @@ void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
   }).Run(std::move(model));
   if (outcome.error != nullptr) throw *outcome.error;
   SaveOnnx(*outcome.model, options.out);
+  LogWarnings(outcome.reports);
   const auto bytes_of = [](const std::string& path) { return EvaluateSize(path).at("size_bytes"); };
   out << DumpJson({{"model", options.model},
                    {"out", options.out},

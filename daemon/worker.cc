@@ -281,7 +281,7 @@ class Session {
       result.reports.push_back(
           {{"pass", "evaluate"}, {"seconds", elapsed.count()}, {"report", EvaluationReport()}});
       if (const auto drop = FindAccuracyDrop(measured.metrics, baseline_)) {
-        measured.metrics["accuracy_drop"] = *drop;
+        measured.metrics["accuracy_drop"] = drop->drop;
       }
       result.error = Judge(chain, result.steps, measured.metrics);
     }

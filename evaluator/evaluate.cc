@@ -195,6 +195,17 @@ Metrics EvaluateAccuracy(const Model& model, const Reference& reference,
   return metrics;
 }
 
+std::optional<AccuracyDrop> FindAccuracyDrop(const Metrics& metrics, const Metrics& baseline) {
+  for (const char* name : {"top1", "accuracy", "map50", "boxes_kept", "psnr_db", "cer"}) {
+    const auto own = metrics.find(name), base = baseline.find(name);
+    if (own == metrics.end() || base == baseline.end()) continue;
+    const bool counts_errors = std::string(name) == "cer";  // less is better
+    return AccuracyDrop{name,
+                        counts_errors ? own->second - base->second : base->second - own->second};
+  }
+  return std::nullopt;
+}
+
 Metrics EvaluateSize(const std::filesystem::path& path) {
   double size = 0;
   double compressed = 0;

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,14 @@ Metrics EvaluateReference(const Model& model, const Reference& reference,
 // Accuracy by the dataset's task, agreement, sqnr_db, cosine, sparsity, int8 shares.
 Metrics EvaluateAccuracy(const Model& model, const Reference& reference,
                          const EvaluateContext& context);
+
+// What a model lost of `baseline` by the first figure of the dataset's task that both have.
+struct AccuracyDrop {
+  std::string figure;  // top1, accuracy, map50, boxes_kept, psnr_db or cer
+  double drop = 0;     // positive is worse
+};
+// nullopt: the data has nothing to measure it by.
+std::optional<AccuracyDrop> FindAccuracyDrop(const Metrics& metrics, const Metrics& baseline);
 
 // size_bytes and size_compressed_bytes of a file (its external data included).
 Metrics EvaluateSize(const std::filesystem::path& path);

@@ -16,6 +16,7 @@
 namespace pared {
 
 struct Int8Options {
+  static constexpr double kAnyDrop = 100;  // no bound
   enum class Granularity { kPerChannel, kPerTensor };
   enum class Method { kAuto, kMinMax, kPercentile, kEntropy, kMse, kOutput };
   enum class Smooth { kAuto, kOff };
@@ -23,6 +24,7 @@ struct Int8Options {
   enum class Target { kOnnxruntime, kOpenvino, kPared };
   enum class Rounding { kAuto, kNearest };
   enum class KeepFloat { kAuto, kOff };
+  enum class KeepAs { kFloat32, kFloat16 };
 
   Granularity granularity = Granularity::kPerChannel;
   Method method = Method::kAuto;
@@ -33,6 +35,8 @@ struct Int8Options {
   bool reduce_range = false;
   KeepFloat keep_float = KeepFloat::kAuto;
   double min_sqnr_db = 0;
+  double max_accuracy_drop = kAnyDrop;
+  KeepAs keep_as = KeepAs::kFloat32;
   int64_t max_nodes_float = 1000;
   bool sensitivity = false;
   bool tables = true;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iomanip>
+#include <sstream>
 
 #include "base/error.h"
 #include "model/rewrite.h"
@@ -103,6 +105,16 @@ double Fidelity::sqnr_db() const {
   if (noise == 0) return kLimit;
   if (energy == 0) return -kLimit;
   return std::clamp(10 * std::log10(energy / noise), -kLimit, kLimit);
+}
+
+void WarnOfCollapse(double sqnr_db, Json& report) {
+  constexpr double kCollapsedDb = 3;
+  if (sqnr_db >= kCollapsedDb) return;
+  std::ostringstream text;
+  text << "the result has collapsed: its worst output has " << std::setprecision(3) << sqnr_db
+       << " dB SQNR on the calibration data; exclude the nodes that are most sensitive, or ask for "
+          "a bound";
+  report["warnings"].push_back(text.str());
 }
 
 std::vector<std::string> JudgedValues(const Graph& graph) {

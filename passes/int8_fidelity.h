@@ -24,6 +24,9 @@ struct Fidelity {
   double sqnr_db() const;  // 200 at most, where nothing differs; -200 at least
 };
 
+// Where noise is more than half the signal no accuracy survives: says so in report["warnings"].
+void WarnOfCollapse(double sqnr_db, Json& report);
+
 // The values by which a model is judged: its outputs, and in place of an output that a last Concat
 // joins, its parts - the coordinates of boxes would hide what becomes of their scores - and in
 // place of a last Softmax, what it is made of: probabilities near 0 and 1 hide all but a few

@@ -1,8 +1,12 @@
 #include "passes/int8_mixed.h"
 
 #include <algorithm>
+#include <limits>
+#include <optional>
 
 #include "base/error.h"
+#include "passes/accuracy_judge.h"
+#include "passes/int8_half.h"
 #include "passes/layer_progress.h"
 #include "passes/select_nodes.h"
 
@@ -14,6 +18,7 @@ constexpr int64_t kRankSamples = 4;
 // at most.
 constexpr double kPoorDb = 20;
 constexpr size_t kNodesPerFloat = 5;
+constexpr double kDropRounding = 1e-9;  // 0.9 - 0.8 is more than 0.1
 
 // Outputs of nodes that stay float.
 using Values = std::unordered_set<std::string>;
@@ -23,6 +28,29 @@ class Mixer {
   Mixer(Int8Found& found, const Int8Request& request, PassContext& context)
       : found_(found), request_(request), context_(context) {}
 
+  void Run() {
+    ReportSensitivity();
+    const Int8Options& options = *request_.options;
+    if (options.max_accuracy_drop < Int8Options::kAnyDrop) {
+      accuracy_ = std::make_unique<AccuracyJudge>(found_.candidate->model, context_);
+    }
+    const bool has_bound = options.min_sqnr_db > 0 || accuracy_ != nullptr;
+    if (options.min_sqnr_db > 0) wanted_db_ = options.min_sqnr_db;
+    if (has_bound && !Holds(found_.best.model, found_.best_db) &&
+        !ReturnNodes(static_cast<size_t>(options.max_nodes_float))) {
+      Refuse();
+    }
+    if (!has_bound && options.keep_float == Int8Options::KeepFloat::kAuto &&
+        found_.best_db < kPoorDb) {
+      wanted_db_ = kPoorDb;
+      ReturnNodes(
+          std::min(order_.size() / kNodesPerFloat, static_cast<size_t>(options.max_nodes_float)));
+    }
+    if (options.keep_as == Int8Options::KeepAs::kFloat16) KeepAsFloat16();
+    if (accuracy_ != nullptr) context_.report["accuracy_drop"] = {{drop_.figure, drop_.drop}};
+  }
+
+ private:
   // The compute nodes by the SQNR of their outputs, the worst first.
   std::vector<std::pair<double, const Node*>> BySensitivity() const {
     const std::map<std::string, double> sqnr =
@@ -80,51 +108,55 @@ class Mixer {
     return nodes;
   }
 
-  // The least number of the most sensitive nodes that suffices, by bisection.
-  void Run() {
-    ReportSensitivity();
-    if (request_.options->min_sqnr_db > 0 && found_.best_db < request_.options->min_sqnr_db) {
-      const double reached = ReturnToFloat(request_.options->min_sqnr_db,
-                                           static_cast<size_t>(request_.options->max_nodes_float));
-      if (reached >= request_.options->min_sqnr_db) return;
-      throw Error(ErrorCode::kUnsupported,
-                  "min_sqnr_db is not reached: " + std::to_string(reached) + " dB with " +
-                      std::to_string(request_.options->max_nodes_float) +
-                      " nodes in float at most");
-    }
-    if (request_.options->min_sqnr_db > 0 ||
-        request_.options->keep_float == Int8Options::KeepFloat::kOff)
-      return;
-    const size_t most = std::min(order_.size() / kNodesPerFloat,
-                                 static_cast<size_t>(request_.options->max_nodes_float));
-    if (found_.best_db < kPoorDb) ReturnToFloat(kPoorDb, most);
+  // Whether the bounds that are asked for hold. Accuracy, which costs more to measure, comes last.
+  bool Holds(const Model& model, double sqnr_db) {
+    if (sqnr_db < wanted_db_) return false;
+    if (accuracy_ == nullptr) return true;
+    drop_ = accuracy_->DropOf(model);
+    return drop_.drop <= request_.options->max_accuracy_drop + kDropRounding;
   }
 
-  double ReturnToFloat(double wanted_db, size_t most) {
+  // Returns the least number of the most sensitive nodes that suffices, by bisection; where none
+  // does, as many as are best. False: none does.
+  bool ReturnNodes(size_t most) {
     const std::vector<const Node*> nodes = ByOutputSqnr();
     // With none left the model would be no INT8 model.
     size_t low = 0, high = std::min(nodes.size() - 1, most), kept = 0;
+    AccuracyDrop drop = drop_;
     const auto attempt = [&](size_t count) {
       Values outputs;
       for (size_t i = 0; i < count; ++i) outputs.insert(nodes[i]->outputs[0]);
       Int8Rewrite tried = WithFloat(outputs);
       const double sqnr_db = found_.judge->SqnrDb(tried.model);
-      const bool holds = sqnr_db >= wanted_db;
+      const bool holds = Holds(tried.model, sqnr_db);
       if (holds || sqnr_db > found_.best_db) {
         found_.best = std::move(tried);
         found_.best_db = sqnr_db;
         kept = count;
+        drop = drop_;
       }
       return holds;
     };
-    if (high > 0 && attempt(high)) {
-      while (high - low > 1) {
-        const size_t middle = low + (high - low) / 2;
-        (attempt(middle) ? high : low) = middle;
-      }
+    const bool holds = high > 0 && attempt(high);
+    while (holds && high - low > 1) {
+      const size_t middle = low + (high - low) / 2;
+      (attempt(middle) ? high : low) = middle;
     }
+    drop_ = std::move(drop);
     ReportFloat({nodes.begin(), nodes.begin() + static_cast<int64_t>(kept)});
-    return found_.best_db;
+    return holds;
+  }
+
+  [[noreturn]] void Refuse() const {
+    const Int8Options& options = *request_.options;
+    const std::string nodes =
+        " with " + std::to_string(options.max_nodes_float) + " nodes in float at most";
+    if (found_.best_db < options.min_sqnr_db) {
+      throw Error(ErrorCode::kUnsupported,
+                  "min_sqnr_db is not reached: " + std::to_string(found_.best_db) + " dB" + nodes);
+    }
+    throw Error(ErrorCode::kUnsupported, "max_accuracy_drop does not hold: " + drop_.figure +
+                                             " drops by " + std::to_string(drop_.drop) + nodes);
   }
 
   void ReportFloat(const std::vector<const Node*>& nodes) {
@@ -133,16 +165,40 @@ class Mixer {
     for (const Node* node : nodes) {
       report.push_back(NodeLabel(*node));
       returned.insert(NodeLabel(*node));
+      kept_.insert(node->outputs[0]);
     }
     std::erase_if(context_.report["changed"].get_ref<Json::array_t&>(), [&](const Json& entry) {
       return returned.contains(entry.at("node").get<std::string>());
     });
   }
 
+  void KeepAsFloat16() {
+    for (const WeightSite& site : found_.candidate->scan.sites) {
+      if (request_.exclusions->Contains(*site.node)) kept_.insert(site.node->outputs[0]);
+    }
+    if (kept_.empty()) return;
+    std::optional<Model> half = KeepAsHalf(found_.best.model, kept_, context_);
+    if (!half) return;
+    const AccuracyDrop drop = drop_;
+    const double sqnr_db = found_.judge->SqnrDb(*half);
+    wanted_db_ = std::min(wanted_db_, found_.best_db);
+    if (!Holds(*half, sqnr_db)) {
+      context_.report["kept_as"] = "float32: in float16 the bound does not hold";
+      drop_ = drop;
+      return;
+    }
+    found_.best.model = std::move(*half);
+    found_.best_db = sqnr_db;
+  }
+
   Int8Found& found_;
   const Int8Request& request_;
   PassContext& context_;
   std::vector<std::pair<double, const Node*>> order_;
+  double wanted_db_ = -std::numeric_limits<double>::infinity();
+  std::unique_ptr<AccuracyJudge> accuracy_;  // null: accuracy has no bound
+  AccuracyDrop drop_;                        // of what was measured last
+  Values kept_;                              // float, as keep_as says
 };
 
 }  // namespace

@@ -49,8 +49,15 @@ void Fields(FieldVisitor& f, Int8Options& o) {
   f.Number("min_sqnr_db", o.min_sqnr_db, {0, 200},
            "As many of the most sensitive nodes return to float as it takes for the worst output "
            "to have this SQNR on calibration samples; 0: keep_float decides.");
+  f.Number("max_accuracy_drop", o.max_accuracy_drop, {0, Int8Options::kAnyDrop},
+           "As many return to float as it takes for the first figure of the calibration data's "
+           "task (top1, map50 ...; without labels the share of samples with the float model's arg "
+           "max) to drop by no more; 100: no bound.");
+  f.Choice("keep_as", o.keep_as, {"float32", "float16"},
+           "How weighted nodes are stored and computed that return to float or are excluded; those "
+           "that float16 does not hold stay float32.");
   f.Integer("max_nodes_float", o.max_nodes_float, {0, 1000000},
-            "So many nodes at most return to float; where min_sqnr_db needs more, it is an error.");
+            "So many nodes at most return to float; where a bound needs more, it is an error.");
   f.Flag("sensitivity", o.sensitivity,
          "Report for each node the SQNR of the outputs where it alone is INT8; runs the model "
          "once for each node.");
@@ -130,6 +137,7 @@ Model Quantize(Model model, const Int8Options& options, PassContext& context) {
   ReturnToFloat(found, request, context);
   context.report["ranges"] = std::move(found.best.ranges);
   context.report["calibration_sqnr_db"] = found.best_db;
+  WarnOfCollapse(found.best_db, context.report);
   Model quantized = std::move(found.best.model);
   if (options.tables) StoreTables(quantized, exclusions.names(), context.report);
   if (options.format == Int8Options::Format::kQOperator) {

@@ -78,6 +78,17 @@ TEST_F(EvaluateTest, MeasuresAnotherModelAgainstTheReference) {
   EXPECT_NEAR(metrics.at("sqnr_db"), -5.314789170422551, 1e-9);  // 10 log10(105 / 357)
 }
 
+TEST(AccuracyDrop, IsOfTheFirstFigureThatBothHave) {
+  const Metrics baseline = {{"psnr_db", 30}, {"top1", 0.75}, {"cer", 0.25}};
+  const auto drop = FindAccuracyDrop({{"top1", 0.5}, {"cer", 0.5}}, baseline);
+  ASSERT_TRUE(drop);
+  EXPECT_EQ(drop->figure, "top1");
+  EXPECT_EQ(drop->drop, 0.25);
+  EXPECT_EQ(FindAccuracyDrop({{"psnr_db", 32}}, baseline)->drop, -2);
+  EXPECT_EQ(FindAccuracyDrop({{"cer", 0.5}}, baseline)->drop, 0.25);  // more errors are worse
+  EXPECT_FALSE(FindAccuracyDrop({{"agreement", 1}}, baseline));
+}
+
 TEST_F(EvaluateTest, CountsSamplesThatBecameNotANumber) {
   const Model broken = ModelFromText(
       "g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,0,0,1}> "

@@ -112,6 +112,7 @@ const std::vector<Later>& AllLater() {
       {"quantize_int8", Json::object()},
       {"quantize_int8", {{"granularity", "per_tensor"}, {"method", "minmax"}}},
       {"quantize_int8", {{"format", "qoperator"}}},
+      {"quantize_int8", {{"exclude", {"second", "third"}}, {"keep_as", "float16"}}},
       {"quantize_dynamic", Json::object()},
       {"quantize_weights", {{"bits", "8"}}},
       {"quantize_weights", {{"bits", "4"}, {"block_size", 16}}},
