@@ -115,6 +115,11 @@ std::string RangeText(const Json& field) {
   if (has_low && has_high) {
     return field["minimum"].dump() + " to " + field["maximum"].dump() + ", ";
   }
+  if (field.contains("choices")) {
+    std::string choices;
+    for (const Json& choice : field["choices"]) choices += choice.get<std::string>() + ", ";
+    return choices;
+  }
   return has_low ? "at least " + field["minimum"].dump() + ", " : "";
 }
 
@@ -275,19 +280,19 @@ Start ReadCommandLine(const std::vector<std::string>& arguments) {
   return start;
 }
 
+std::string FlagHelp(const Json& field) {
+  const std::string& name = field.at("name").get_ref<const std::string&>();
+  const std::string otherwise =
+      field.at("required") == true ? "required" : "default " + field.at("default").dump();
+  return "  " + (name == "model" ? "MODEL" : "--" + name) + "\n      " +
+         field.at("help").get<std::string>() + " (" + RangeText(field) + otherwise + ")\n";
+}
+
 std::string HelpText() {
   std::string text =
-      "pared: prunes and quantizes ONNX models, measures the results and keeps them.\n\n"
-      "  pared [--config FILE] [--FLAG=VALUE ...]\n\n"
       "  --config FILE     JSON object with the fields below; flags win over it\n"
-      "  --check-config    read the settings, print them and exit\n"
-      "  --version         print the version and exit\n"
-      "  --help            print this and exit\n\n";
-  for (const Json& field : DescribeFields<Settings>()) {
-    text += "  --" + field.at("name").get<std::string>() + "\n      " +
-            field.at("help").get<std::string>() + " (" + RangeText(field) + "default " +
-            field.at("default").dump() + ")\n";
-  }
+      "  --check-config    read the settings, print them and exit\n\n";
+  for (const Json& field : DescribeFields<Settings>()) text += FlagHelp(field);
   return text;
 }
 

@@ -91,7 +91,11 @@ struct SettingsChange {
 // kInvalidArgument where what holds would contradict what needs a restart.
 SettingsChange MergeSettings(const Settings& now, const Settings& read);
 
-// What --help prints: every flag, its range and default.
+// What --help prints of a flag, given as DescribeFields has it: its range, and its default or that
+// it is required. The field "model" is an argument without a flag.
+std::string FlagHelp(const Json& field);
+
+// What --help prints of the daemon: every flag.
 std::string HelpText();
 
 }  // namespace pared

@@ -1,7 +1,6 @@
 #include "daemon/arguments.h"
 
 #include <algorithm>
-#include <ostream>
 
 #include "base/error.h"
 
@@ -42,6 +41,7 @@ class FlagReader {
         json_["model"] = argument;
       }
     }
+    for (const Json& field : fields_) CheckGiven(field);
     return std::move(json_);
   }
 
@@ -66,6 +66,12 @@ class FlagReader {
     return ValueOf(field, arguments_[next_++]);
   }
 
+  void CheckGiven(const Json& field) const {
+    const std::string& name = field.at("name").get_ref<const std::string&>();
+    if (field.at("required") != true || json_.contains(name)) return;
+    Refuse(name == "model" ? "MODEL" : "--" + name, "is required; --help tells what it is");
+  }
+
   const std::vector<std::string>& arguments_;
   const Json& fields_;
   size_t next_ = 0;
@@ -76,14 +82,6 @@ class FlagReader {
 
 Json ReadFlags(const std::vector<std::string>& arguments, const Json& fields) {
   return FlagReader(arguments, fields).Read();
-}
-
-void WriteFlagsHelp(const Json& fields, std::ostream& out) {
-  for (const Json& field : fields) {
-    if (field.at("name") == "model") continue;
-    out << "  --" << field.at("name").get<std::string>() << "  "
-        << field.at("help").get<std::string>() << "\n";
-  }
 }
 
 }  // namespace pared

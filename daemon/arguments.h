@@ -2,7 +2,6 @@
 
 #pragma once
 
-#include <iosfwd>
 #include <string>
 #include <vector>
 
@@ -14,9 +13,6 @@ namespace pared {
 // of type boolean may stand alone, '-' may stand for '_', and a list is given by repeating its
 // flag. Throws kInvalidArgument at the argument.
 Json ReadFlags(const std::vector<std::string>& arguments, const Json& fields);
-
-// What --help says of each flag.
-void WriteFlagsHelp(const Json& fields, std::ostream& out);
 
 template <class Options>
 Options ReadArguments(const std::vector<std::string>& arguments) {

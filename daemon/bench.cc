@@ -172,11 +172,6 @@ void RunBench(const std::vector<std::string>& arguments, std::ostream& out) {
       << "\n";
 }
 
-std::string BenchHelp() {
-  std::ostringstream out;
-  out << "\npared bench MODEL [flags]: where the time goes, layer by layer\n";
-  WriteFlagsHelp(DescribeFields<BenchOptions>(), out);
-  return out.str();
-}
+Json BenchFlags() { return DescribeFields<BenchOptions>(); }
 
 }  // namespace pared

@@ -1,7 +1,6 @@
 #include "daemon/commands.h"
 
 #include <ostream>
-#include <sstream>
 
 #include "base/error.h"
 #include "daemon/arguments.h"
@@ -109,21 +108,14 @@ void RunEvaluate(const std::vector<std::string>& arguments, std::ostream& out) {
       << "\n";
 }
 
+Json EvaluateFlags() { return DescribeFields<EvaluateOptions>(); }
+
 void DescribePasses(std::ostream& out) {
   out << "# Passes\n\nWritten by `pared --describe-passes`.\n";
   for (const PassInfo* pass : Passes()) {
     out << "\n## " << pass->name << "\n\n" << pass->summary << "\n\n";
     DescribeOptions(pass->describe(), out);
   }
-}
-
-std::string CommandsHelp() {
-  std::ostringstream out;
-  out << BenchHelp();
-  out << "\npared evaluate MODEL [flags]: accuracy, size and latency of a model file\n";
-  WriteFlagsHelp(DescribeFields<EvaluateOptions>(), out);
-  out << OptimizeHelp() << PackHelp();
-  return out.str();
 }
 
 }  // namespace pared

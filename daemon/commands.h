@@ -1,11 +1,13 @@
-// The subcommands that work on a model file without a daemon.
+// The commands of the program, most of which work on a model file without a daemon.
 
 #pragma once
 
 #include <iosfwd>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "config/fields.h"
 #include "evaluator/dataset.h"
 #include "evaluator/executor.h"
 
@@ -32,10 +34,22 @@ void RunUnpack(const std::vector<std::string>& arguments, std::ostream& out);
 // `pared --describe-passes`: docs/passes.md.
 void DescribePasses(std::ostream& out);
 
-// What --help says of the subcommands.
-std::string CommandsHelp();
-std::string BenchHelp();
-std::string OptimizeHelp();
-std::string PackHelp();
+// Their flags, as DescribeFields has them.
+Json BenchFlags();
+Json EvaluateFlags();
+Json OptimizeFlags();
+Json PackFlags();
+Json UnpackFlags();
+
+struct Command {
+  const char* name;
+  const char* usage;    // what follows the name
+  const char* summary;  // what it does, without a full stop
+  void (*run)(const std::vector<std::string>& arguments, std::ostream& out);
+  std::string (*flags)();  // what --help says of them
+};
+
+// The commands that people type, "serve" among them; those that the daemon starts are not here.
+std::span<const Command> Commands();
 
 }  // namespace pared

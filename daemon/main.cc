@@ -1,40 +1,20 @@
 // The program: the daemon, the worker that it starts, and the commands. The process boundary for
 // errors.
 
+#include <algorithm>
 #include <iostream>
 #include <string>
 #include <vector>
 
-#include "api/http_server.h"
 #include "base/error.h"
-#include "config/settings.h"
 #include "daemon/commands.h"
 #include "daemon/import_model.h"
-#include "daemon/serve.h"
 #include "daemon/worker.h"
-#include "storage/maintenance.h"
 
 namespace pared {
 namespace {
 
-void StartDaemon(const std::vector<std::string>& arguments) {
-  const Start start = ReadCommandLine(arguments);
-  switch (start.action) {
-    case StartAction::kServe:
-      Serve(arguments);
-      break;
-    case StartAction::kHelp:
-      std::cout << HelpText() << CommandsHelp();
-      break;
-    case StartAction::kVersion:
-      std::cout << "pared " << PARED_VERSION << "\n";
-      break;
-    case StartAction::kCheckConfig:
-      CheckCertificate(start.settings);
-      std::cout << WriteFields(start.settings).dump(2) << "\n";
-      break;
-  }
-}
+bool IsHelp(const std::string& argument) { return argument == "--help" || argument == "-h"; }
 
 void WorkIn(const std::vector<std::string>& arguments) {
   if (arguments.size() != 2 || arguments[0] != "--dir") {
@@ -43,27 +23,42 @@ void WorkIn(const std::vector<std::string>& arguments) {
   RunWorker(arguments[1], std::cin, std::cout);
 }
 
-void RunCommand(std::vector<std::string> arguments) {
-  const std::string command = arguments.empty() ? "serve" : arguments.front();
-  const bool is_named = !command.starts_with("--");
-  if (is_named && !arguments.empty()) arguments.erase(arguments.begin());
-  if (command == "work") return WorkIn(arguments);
-  if (command == "import") return RunImport(arguments);
-  if (command == "bench") return RunBench(arguments, std::cout);
-  if (command == "optimize") return RunOptimize(arguments, std::cout);
-  if (command == "pack") return RunPack(arguments, std::cout);
-  if (command == "unpack") return RunUnpack(arguments, std::cout);
-  if (command == "evaluate") return RunEvaluate(arguments, std::cout);
-  if (command == "gc") return RunGc(arguments, std::cout);
-  if (command == "backup") return RunBackup(arguments, std::cout);
-  if (command == "--describe-passes") return DescribePasses(std::cout);
-  if (is_named && command != "serve") {
-    throw Error(ErrorCode::kInvalidArgument,
-                "no such command; there are serve, work, optimize, bench, evaluate, pack, unpack, "
-                "gc and backup",
-                command);
+void WriteHelp(std::ostream& out) {
+  out << "pared: prunes and quantizes ONNX models, measures the results and keeps them.\n\n";
+  for (const Command& command : Commands()) {
+    out << "  pared " << command.name << " " << command.usage << "\n      " << command.summary
+        << "\n";
   }
-  StartDaemon(arguments);
+  out << "\n  pared COMMAND --help         what its flags are\n"
+         "  pared --describe-passes      what a chain may name, as Markdown\n"
+         "  pared --version              the version\n";
+}
+
+[[noreturn]] void RefuseCommand(const std::string& name) {
+  std::string names;
+  for (const Command& command : Commands()) names += std::string(command.name) + ", ";
+  throw Error(ErrorCode::kInvalidArgument,
+              "no such command; there are " + names + "and --help tells of them", name);
+}
+
+void RunNamed(const std::string& name, const std::vector<std::string>& arguments) {
+  const auto command =
+      std::ranges::find_if(Commands(), [&](const Command& c) { return name == c.name; });
+  if (command == Commands().end()) RefuseCommand(name);
+  if (std::ranges::none_of(arguments, IsHelp)) return command->run(arguments, std::cout);
+  std::cout << "pared " << name << " " << command->usage << ": " << command->summary << "\n\n"
+            << command->flags();
+}
+
+void RunCommand(std::vector<std::string> arguments) {
+  const std::string first = arguments.empty() ? "" : arguments.front();
+  if (IsHelp(first)) return WriteHelp(std::cout);
+  if (first == "--describe-passes") return DescribePasses(std::cout);
+  if (first.empty() || first.starts_with("--")) return RunNamed("serve", arguments);
+  arguments.erase(arguments.begin());
+  if (first == "work") return WorkIn(arguments);
+  if (first == "import") return RunImport(arguments);
+  RunNamed(first, arguments);
 }
 
 // The error for whoever reads: a worker's daemon reads the last line of standard output.

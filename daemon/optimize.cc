@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <optional>
 #include <ostream>
-#include <sstream>
 #include <thread>
 
 #include "base/error.h"
@@ -117,11 +116,6 @@ void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
       << "\n";
 }
 
-std::string OptimizeHelp() {
-  std::ostringstream out;
-  out << "\npared optimize MODEL --out=FILE [flags]: a chain of passes over a model file\n";
-  WriteFlagsHelp(DescribeFields<OptimizeOptions>(), out);
-  return out.str();
-}
+Json OptimizeFlags() { return DescribeFields<OptimizeOptions>(); }
 
 }  // namespace pared

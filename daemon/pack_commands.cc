@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <limits>
 #include <ostream>
-#include <sstream>
 
 #include "daemon/arguments.h"
 #include "daemon/commands.h"
@@ -63,13 +62,7 @@ void RunUnpack(const std::vector<std::string>& arguments, std::ostream& out) {
   out << DumpJson({{"files", std::move(files)}}) << "\n";
 }
 
-std::string PackHelp() {
-  std::ostringstream out;
-  out << "\npared pack MODEL --out=FILE: one small file of a model whose weights are mostly zero\n";
-  WriteFlagsHelp(DescribeFields<PackOptions>(), out);
-  out << "\npared unpack MODEL [--out=FOLDER]: the files again, byte for byte\n";
-  WriteFlagsHelp(DescribeFields<UnpackOptions>(), out);
-  return out.str();
-}
+Json PackFlags() { return DescribeFields<PackOptions>(); }
+Json UnpackFlags() { return DescribeFields<UnpackOptions>(); }
 
 }  // namespace pared

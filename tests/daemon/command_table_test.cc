@@ -1,0 +1,46 @@
+#include <gmock/gmock.h>
+
+#include <set>
+#include <sstream>
+
+#include "daemon/commands.h"
+#include "tests/testing/matchers.h"
+
+namespace pared {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsSupersetOf;
+
+auto RefusedAt(const std::string& where, const std::string& message) {
+  return ThrowsError(ErrorCode::kInvalidArgument, where, HasSubstr(message));
+}
+
+TEST(CommandTable, HasEveryCommandOnceAndTellsItsFlags) {
+  std::set<std::string> names;
+  for (const Command& command : Commands()) {
+    EXPECT_TRUE(names.insert(command.name).second) << command.name;
+    EXPECT_THAT(command.flags(), HasSubstr("  --")) << command.name;
+  }
+  EXPECT_THAT(names, IsSupersetOf({"serve", "optimize", "evaluate", "bench", "pack", "unpack", "gc",
+                                   "backup"}));
+}
+
+TEST(CommandTable, HelpNamesWhatIsRequired) {
+  for (const Command& command : Commands()) {
+    if (std::string(command.name) != "optimize") continue;
+    EXPECT_THAT(command.flags(), HasSubstr("  MODEL\n      The ONNX file. (required)\n"));
+    EXPECT_THAT(command.flags(), HasSubstr("written. (required)\n"));
+    EXPECT_THAT(command.flags(), HasSubstr("(0 to 1024, default 0)"));
+  }
+}
+
+TEST(CommandTable, WhatIsMissingIsNamedAsItIsTyped) {
+  std::ostringstream out;
+  EXPECT_THAT([&] { RunOptimize({}, out); }, RefusedAt("MODEL", "is required"));
+  EXPECT_THAT([&] { RunOptimize({"m.onnx"}, out); }, RefusedAt("--out", "is required"));
+  EXPECT_THAT([&] { RunBench({"--runs=3"}, out); }, RefusedAt("MODEL", "is required"));
+}
+
+}  // namespace
+}  // namespace pared
