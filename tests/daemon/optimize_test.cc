@@ -88,7 +88,7 @@ TEST_F(OptimizeTest, PointsAtWhatIsWrong) {
       },
       ThrowsError(ErrorCode::kInvalidArgument, "--passes"));
   EXPECT_THAT([&] { Optimize({"--pass=cast_fp16"}); },
-              ThrowsError(ErrorCode::kInvalidArgument, "/out"));
+              ThrowsError(ErrorCode::kInvalidArgument, "--out"));
   EXPECT_THAT(
       [&] {
         Optimize({"--odd=1", out});
