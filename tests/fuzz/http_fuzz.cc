@@ -18,6 +18,7 @@ struct Daemon {
   Daemon() {
     settings.data_dir = folder.path().string();
     settings.port = 0;
+    settings.wait_s_max = 0;  // of jobs that nobody runs
     settings.body_bytes_max = 64 << 10;
     settings.model_bytes_max = 64 << 10;
     std::filesystem::create_directories(settings.Datasets() / "digits");
