@@ -45,13 +45,18 @@ class Client {
     return read;
   }
 
+  // Appends what has come; false: the server has closed.
+  bool ReadMore(std::string& text) {
+    char buffer[4096];
+    const ssize_t count = recv(socket_, buffer, sizeof buffer, 0);
+    if (count > 0) text.append(buffer, static_cast<size_t>(count));
+    return count > 0;
+  }
+
   // All that comes until the server closes.
   std::string ReadToEnd() {
     std::string text;
-    char buffer[4096];
-    for (ssize_t count = 0; (count = recv(socket_, buffer, sizeof buffer, 0)) > 0;) {
-      text.append(buffer, static_cast<size_t>(count));
-    }
+    while (ReadMore(text)) continue;
     return text;
   }
 
