@@ -25,6 +25,7 @@ struct Int8Options {
   enum class Rounding { kAuto, kNearest };
   enum class KeepFloat { kAuto, kOff };
   enum class KeepAs { kFloat32, kFloat16 };
+  enum class TargetIsa { kVnni, kAvx2 };
 
   Granularity granularity = Granularity::kPerChannel;
   Method method = Method::kAuto;
@@ -33,6 +34,7 @@ struct Int8Options {
   Rounding rounding = Rounding::kAuto;
   bool bias_correction = true;
   bool reduce_range = false;
+  TargetIsa target_isa = TargetIsa::kVnni;
   KeepFloat keep_float = KeepFloat::kAuto;
   double min_sqnr_db = 0;
   double max_accuracy_drop = kAnyDrop;

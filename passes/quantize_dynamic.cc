@@ -29,8 +29,11 @@ namespace {
 
 constexpr int64_t kOpset = 11;  // DynamicQuantizeLinear
 
+enum class TargetIsa { kVnni, kAvx2 };
+
 struct Options {
   bool reduce_range = false;
+  TargetIsa target_isa = TargetIsa::kVnni;
   std::vector<std::string> op_types = {"Gemm", "MatMul", "Gather"};
   std::vector<std::string> exclude;
   bool freeze_inputs = false;
@@ -39,6 +42,9 @@ struct Options {
 void Fields(FieldVisitor& f, Options& o) {
   f.Flag("reduce_range", o.reduce_range,
          "Weights of 7 bits, for machines whose INT8 products saturate at 16 bits.");
+  f.Choice("target_isa", o.target_isa, {"vnni", "avx2"},
+           "What the target's machine has. \"avx2\", which stands for all x86 without VNNI, sets "
+           "reduce_range by itself.");
   f.TextList("op_types", o.op_types, TextRule::kAny,
              "Operators to quantize: of MatMul, Gemm, Conv, which some runtimes compute slower so, "
              "and Gather, whose tables are stored in 8 bits.");
@@ -166,8 +172,9 @@ class Quantizer {
 
   WeightCodes CodesOf(const WeightSite& site) const {
     constexpr float kCodeMax = 127, kReducedCodeMax = 63;
+    const bool is_reduced = options_.reduce_range || options_.target_isa == TargetIsa::kAvx2;
     WeightCodes made = CodeChannels(OperandOf(site), IsConv(site) ? 0 : 1,
-                                    options_.reduce_range ? kReducedCodeMax : kCodeMax);
+                                    is_reduced ? kReducedCodeMax : kCodeMax);
     if (IsConv(site)) {  // along the channels of the result
       Shape shape(site.shape.size() - 1, 1);
       shape[0] = site.shape[0];

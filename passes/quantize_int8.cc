@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "passes/fold_affine.h"
+#include "passes/int8_lost.h"
 #include "passes/int8_mixed.h"
 #include "passes/opset_raise.h"
 #include "passes/qoperator.h"
@@ -43,6 +44,9 @@ void Fields(FieldVisitor& f, Int8Options& o) {
          "Correct each bias by what the rounding of the weights shifts the mean of the result.");
   f.Flag("reduce_range", o.reduce_range,
          "Weights of 7 bits, for machines whose INT8 products saturate at 16 bits.");
+  f.Choice("target_isa", o.target_isa, {"vnni", "avx2"},
+           "What the target's machine has. \"avx2\", which stands for all x86 without VNNI, sets "
+           "reduce_range by itself: onnxruntime and openvino saturate there, pared does not.");
   f.Choice("keep_float", o.keep_float, {"auto", "off"},
            "The most sensitive nodes return to float, one in five at most, where the worst output "
            "would have less than 20 dB; or none do.");
@@ -112,7 +116,11 @@ void Prepare(Model& model, const Int8Exclusions& exclusions, Json& report) {
   FoldAlpha(model, keep);
 }
 
-Model Quantize(Model model, const Int8Options& options, PassContext& context) {
+Model Quantize(Model model, const Int8Options& given, PassContext& context) {
+  Int8Options options = given;
+  if (options.target_isa == Int8Options::TargetIsa::kAvx2) {
+    options.reduce_range = options.reduce_range || options.target != Int8Options::Target::kPared;
+  }
   if (options.format == Int8Options::Format::kQOperator &&
       options.target == Int8Options::Target::kOpenvino) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -135,6 +143,8 @@ Model Quantize(Model model, const Int8Options& options, PassContext& context) {
   }
   Int8Found found = SearchInt8(std::move(candidate), request, context);
   ReturnToFloat(found, request, context);
+  WarnOfLostChannels(found, context.report);
+  context.report["weight_code_max"] = found.best.code_max;
   context.report["ranges"] = std::move(found.best.ranges);
   context.report["calibration_sqnr_db"] = found.best_db;
   WarnOfCollapse(found.best_db, context.report);
@@ -152,6 +162,6 @@ Model Quantize(Model model, const Int8Options& options, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Int8Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 6);
+    [](const Json&) { return true; }, 7);
 
 }  // namespace pared

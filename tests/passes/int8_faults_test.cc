@@ -434,15 +434,66 @@ TEST(Int8Faults, SmallChannelsKeepTheirScale) {
   }
 }
 
-TEST(Int8Faults, NoDepthwiseChannelIsLost) {
+// 255 times two weights, as vpmaddubsw adds them: in 16 bits, saturating.
+int SaturatedPair(int a, int b) { return std::clamp(255 * (a + b), -32768, 32767); }
+
+// Whether activations of 255 saturate anywhere in the model's INT8 weights.
+bool Saturates(const Model& model) {
+  bool found = false;
+  for (const auto& [name, initializer] : model.graph.initializers) {
+    if (initializer.tensor.dtype() != DType::kInt8) continue;
+    const std::span<const int8_t> codes = initializer.tensor.data<int8_t>();
+    for (size_t i = 1; i < codes.size(); ++i) {
+      const int a = codes[i - 1], b = codes[i];
+      found = found || SaturatedPair(a, b) != 255 * (a + b);
+    }
+  }
+  return found;
+}
+
+TEST(Int8Faults, WhereTheTargetHasNoVnniNoPairOfProductsSaturates) {
+  const Model in = Made(R"(g (float[4,8] x) => (float[4,8] y) { y = MatMul(x, w) })",
+                        {{"w", Tensor::Make<float>({8, 8}, std::vector<float>(64, 1.0f))}});
+  EXPECT_TRUE(Saturates(Quantize(in).model));
+  const PassResult out = Quantize(in, {{"target_isa", "avx2"}});
+  EXPECT_FALSE(Saturates(out.model));
+  EXPECT_EQ(out.report.at("weight_code_max"), 63);
+  EXPECT_GT(SqnrDb(in, out.model), 30);
+  // pared's own products are exact on every machine.
+  EXPECT_EQ(
+      Quantize(in, {{"target_isa", "avx2"}, {"target", "pared"}}).report.at("weight_code_max"),
+      127);
+  EXPECT_TRUE(Saturates(RunStep("quantize_dynamic", {}, in).model));
+  EXPECT_FALSE(Saturates(RunStep("quantize_dynamic", {{"target_isa", "avx2"}}, in).model));
+}
+
+// Sixteen channels over four decades, as depthwise convolutions have them.
+Model DepthwiseOverFourDecades() {
   std::vector<float> w;
   for (int i = 0; i < 16 * 9; ++i) {
     w.push_back(std::pow(10.0f, static_cast<float>(i / 9) / 15 * 4 - 3) *
                 static_cast<float>(i % 9 - 3));
   }
-  const Model in =
-      Made(R"(g (float[1,16,6,6] x) => (float[1,16,4,4] y) { y = Conv <group = 16> (x, w) })",
-           {{"w", Tensor::Make<float>({16, 1, 3, 3}, w)}});
+  return Made(
+      R"(g (float[1,16,6,6] x) => (float[1,16,4,4] y) { [deep] y = Conv <group = 16> (x, w) })",
+      {{"w", Tensor::Make<float>({16, 1, 3, 3}, w)}});
+}
+
+// The largest weight is 50, so a scale for all is 0.394, and of the channels whose largest is below
+// half of it, 5 * 10^(4 c / 15 - 3) < 0.197, nothing is left: c = 0 to 5.
+TEST(Int8Faults, OneScaleForAllChannelsWarnsOfThoseItLoses) {
+  const PassResult out =
+      Quantize(DepthwiseOverFourDecades(),
+               {{"granularity", "per_tensor"}, {"keep_float", "off"}, {"rounding", "nearest"}});
+  ASSERT_EQ(out.report.at("warnings").size(), 1U);
+  const std::string warning = out.report.at("warnings").at(0);
+  EXPECT_THAT(warning, HasSubstr("Conv deep"));
+  EXPECT_THAT(warning, HasSubstr("of 16 channels 6 become zero"));
+  EXPECT_FALSE(Quantize(DepthwiseOverFourDecades()).report.contains("warnings"));
+}
+
+TEST(Int8Faults, NoDepthwiseChannelIsLost) {
+  const Model in = DepthwiseOverFourDecades();
   const Model out = Quantize(in).model;
   const Dataset data = Dataset::Random(in.graph.inputs, 1, 3);
   const Tensor want = Executor(in).Run(data.Sample(0, in.graph.inputs))[0];

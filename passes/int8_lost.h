@@ -1,0 +1,13 @@
+// What one scale for a whole weight does to its smallest channels.
+
+#pragma once
+
+#include "passes/int8_search.h"
+
+namespace pared {
+
+// Adds to context's report, under "warnings", a line for each weight of one scale in which channels
+// become zero or keep less than 10 dB.
+void WarnOfLostChannels(const Int8Found& found, Json& report);
+
+}  // namespace pared
