@@ -10,6 +10,7 @@
 #include "evaluator/composed_ops.h"
 #include "evaluator/half_floats.h"
 #include "evaluator/prepared_graph.h"
+#include "model/random_ops.h"
 
 namespace pared {
 namespace {
@@ -251,11 +252,11 @@ Op Builder::PrepareOp(const Node& node, const Scope& scope, PreparedStep& step) 
 // Subgraphs are not folded beyond their constants: a branch that is never taken may hold a
 // computation that would throw.
 bool Builder::Fold(const Node& node, const Scope& scope, const Op& op, PreparedStep& step) {
-  static constexpr std::string_view kRandom[] = {
-      "RandomNormal", "RandomUniform", "Bernoulli",         "RandomNormalLike",
-      "Multinomial",  "Dropout",       "RandomUniformLike", "If",
-      "Loop",         "Scan",          "SequenceMap"};
-  if (std::ranges::find(kRandom, node.op_type) != std::end(kRandom)) return false;
+  static constexpr std::string_view kWithSubgraphs[] = {"If", "Loop", "Scan", "SequenceMap"};
+  if (IsRandomOp(node.op_type) ||
+      std::ranges::find(kWithSubgraphs, node.op_type) != std::end(kWithSubgraphs)) {
+    return false;
+  }
   const bool is_constant = node.op_type == "Constant" && node.inputs.empty();
   if (!is_constant && !(scope.folds && !step.inputs.empty())) return false;
   int64_t input_bytes = 0;

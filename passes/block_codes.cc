@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
+
+#include "kernels/block_fit.h"
 
 namespace pared {
 namespace {
@@ -19,9 +22,10 @@ float CodeMax(int64_t bits) { return static_cast<float>((1 << bits) - 1); }
 // Searches one block.
 class ScaleSearch {
  public:
+  // `values` and `importance`, where it is not empty, in whole lanes; see ChooseBlockScale.
   ScaleSearch(std::span<const float> values, std::span<const float> importance,
-              const BlockForm& form)
-      : values_(values), importance_(importance), bits_(form.bits) {}
+              const BlockForm& form, Isa isa)
+      : values_(values), importance_(importance), bits_(form.bits), isa_(isa) {}
 
   BlockScale Run(bool is_symmetric) {
     float low = 0, high = 0;
@@ -47,33 +51,40 @@ class ScaleSearch {
   }
 
  private:
-  float Weight(size_t i) const { return importance_.empty() ? 1 : importance_[i]; }
-
   void Try(BlockScale tried) {
+    const float low = static_cast<float>(-tried.zero_point);
     for (int fit = 0; fit <= kFits; ++fit) {
-      double error = 0, product = 0, square = 0;
-      for (size_t i = 0; i < values_.size(); ++i) {
-        const float code = static_cast<float>(tried.CodeOf(values_[i], bits_) - tried.zero_point);
-        const float off = values_[i] - tried.scale * code;
-        error += static_cast<double>(Weight(i) * off * off);
-        product += static_cast<double>(Weight(i) * values_[i] * code);
-        square += static_cast<double>(Weight(i) * code * code);
-      }
-      if (error_ < 0 || error < error_) {
-        error_ = error;
+      const BlockSums sums =
+          FitBlock({.values = values_.data(),
+                    .importance = importance_.empty() ? nullptr : importance_.data(),
+                    .count = std::ssize(values_),
+                    .scale = tried.scale,
+                    .low = low,
+                    .high = low + CodeMax(bits_)},
+                   isa_);
+      if (error_ < 0 || sums.error < error_) {
+        error_ = sums.error;
         best_ = tried;
       }
-      const float scale = square > 0 ? static_cast<float>(product / square) : 0;
-      if (!(std::fabs(scale) > kLargestMin)) return;
+      const float scale = sums.square > 0 ? static_cast<float>(sums.product / sums.square) : 0;
+      // Where the codes stayed, so does the scale that fits them.
+      if (!(std::fabs(scale) > kLargestMin) || scale == tried.scale) return;
       tried.scale = scale;
     }
   }
 
   std::span<const float> values_, importance_;
   int64_t bits_;
+  Isa isa_;
   BlockScale best_;
   double error_ = -1;
 };
+
+// Zeros up to whole lanes: they change no range and no sum.
+void FillLanes(std::vector<float>& values) {
+  constexpr size_t kLanes = static_cast<size_t>(kBlockLanes);
+  values.resize((values.size() + kLanes - 1) / kLanes * kLanes, 0);
+}
 
 // Rounds the columns of each row by itself.
 class ColumnRounder {
@@ -117,13 +128,14 @@ class ColumnRounder {
 
   // Pruned weights are no part of the range.
   BlockScale ScaleOfBlock(const std::vector<double>& w, size_t first, int64_t begin) const {
-    std::vector<float> values;
+    std::vector<float> values, cost;
     const int64_t end = std::min(begin + form_.block_size, k_);
     for (int64_t k = begin; k < end; ++k) {
       const size_t at = static_cast<size_t>(k);
       values.push_back(original_[first + at] == 0 ? 0 : static_cast<float>(w[at]));
+      cost.push_back(cost_[at]);
     }
-    return ChooseBlockScale(values, {&cost_[static_cast<size_t>(begin)], values.size()}, form_);
+    return ChooseBlockScale(std::move(values), std::move(cost), form_);
   }
 
   int64_t k_;
@@ -141,9 +153,11 @@ int32_t BlockScale::CodeOf(float value, int64_t bits) const {
   return static_cast<int32_t>(std::clamp(code, 0.0f, CodeMax(bits)));
 }
 
-BlockScale ChooseBlockScale(std::span<const float> values, std::span<const float> importance,
+BlockScale ChooseBlockScale(std::vector<float> values, std::vector<float> importance,
                             const BlockForm& form) {
-  return ScaleSearch(values, importance, form).Run(form.is_symmetric);
+  FillLanes(values);
+  FillLanes(importance);
+  return ScaleSearch(values, importance, form, SelectedIsa()).Run(form.is_symmetric);
 }
 
 std::vector<float> BlockMatrix::Decoded() const {

@@ -28,7 +28,7 @@ struct BlockScale {
 
 // The one of a few clipped ranges, each fitted to its codes by least squares, with the least sum of
 // importance * error^2. `importance`: of each value, or empty.
-BlockScale ChooseBlockScale(std::span<const float> values, std::span<const float> importance,
+BlockScale ChooseBlockScale(std::vector<float> values, std::vector<float> importance,
                             const BlockForm& form);
 
 // A weight [rows][k] in blocks along k.

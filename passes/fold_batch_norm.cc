@@ -21,10 +21,9 @@ void Fields(FieldVisitor& f, Options& o) {
 
 Model Fold(Model model, const Options& options, PassContext& context) {
   SelectNodes(model, options.exclude, "exclude");
-  const auto is_excluded = [&](const Node& node) { return SelectsNode(options.exclude, node); };
   context.report["changed"] = Json::array();
   context.report["skipped"] = Json::array();
-  for (const FoldNote& note : FoldBatchNorm(model, is_excluded)) {
+  for (const FoldNote& note : FoldBatchNorm(model, SelectorOf(options.exclude))) {
     if (note.reason.empty()) {
       context.report["changed"].push_back({{"node", note.node}});
     } else {

@@ -20,6 +20,7 @@
 #include "evaluator/executor.h"
 #include "evaluator/ops.h"
 #include "model/infer_shapes.h"
+#include "model/random_ops.h"
 #include "model/rewrite.h"
 #include "model/shape_values.h"
 #include "passes/pass.h"
@@ -94,11 +95,8 @@ std::optional<int64_t> ResultBytes(const Model& alone) {
 
 // What rules the operator out whatever its inputs; empty: nothing.
 std::string WhyNever(const Node& node, const Values& values) {
-  static const std::set<std::string> kRandom = {
-      "Bernoulli",        "Dropout",       "Multinomial",      "RandomNormal",
-      "RandomNormalLike", "RandomUniform", "RandomUniformLike"};
   if (!node.domain.empty() && node.domain != "ai.onnx") return "it is of another domain than ONNX";
-  if (kRandom.contains(node.op_type)) return "its result may differ from run to run";
+  if (IsRandomOp(node.op_type)) return "its result may differ from run to run";
   if (!SubgraphsOf(node).empty()) return "it holds subgraphs";
   if (node.op_type == "DequantizeLinear") return "it expands stored weights";
   if (node.op_type == "Cast" || node.op_type == "CastLike") {
@@ -348,6 +346,7 @@ class Folder {
 struct Folding {
   const Model& model;
   const Options& options;
+  const std::function<bool(const Node&)> is_excluded;
   PassContext& context;
   FreshNames& names;
   int64_t growth_bytes = 0;
@@ -356,7 +355,7 @@ struct Folding {
 void FoldGraph(Folding& folding, Graph& graph, const Values& shape_values, Values known) {
   std::unordered_set<const Node*> excluded;
   for (const Node& node : graph.nodes) {
-    if (SelectsNode(folding.options.exclude, node)) excluded.insert(&node);
+    if (folding.is_excluded(node)) excluded.insert(&node);
   }
   Folder folder(folding.model, graph, shape_values, folding.context);
   folder.Compute(known, excluded);
@@ -386,7 +385,7 @@ Model Fold(Model model, const Options& options, PassContext& context) {
   FreshNames names(model);
   // Of the model, nodes are computed with its opsets; its graph is what is edited.
   Model out = model;
-  Folding folding{model, options, context, names};
+  Folding folding{model, options, SelectorOf(options.exclude), context, names};
   FoldGraph(folding, out.graph, FixedShapeValues(model), {});
   context.report["growth_bytes"] = folding.growth_bytes;
   return out;

@@ -56,7 +56,10 @@ int64_t OpsetOf(const Node& node) {
 class Fuser {
  public:
   Fuser(Model& model, const Options& options, PassContext& context)
-      : model_(model), options_(options), context_(context) {}
+      : model_(model),
+        options_(options),
+        is_excluded_(SelectorOf(options.exclude)),
+        context_(context) {}
 
   void Run() {
     Raise();
@@ -94,7 +97,7 @@ class Fuser {
   bool Admits(const Node& last, const Node& node) {
     const std::string label = NodeLabel(last);
     const int64_t opset = model_.Opset("");
-    if (IsExcluded(last)) {
+    if (is_excluded_(last)) {
       Skip(label, "excluded");
       return false;
     }
@@ -132,14 +135,14 @@ class Fuser {
     int64_t wanted = model_.Opset("");
     ForEachPattern([&](Graph& graph, FloatPattern& pattern) {
       const int64_t needed = OpsetOf(pattern.node);
-      if (needed <= options_.opset_max && !IsExcluded(graph.nodes[pattern.last])) {
+      if (needed <= options_.opset_max && !is_excluded_(graph.nodes[pattern.last])) {
         wanted = std::max(wanted, needed);
       }
     });
     if (Wants("Attention") && kAttentionOpset <= options_.opset_max) {
       ForEachGraph([&](Graph& graph, const Types& types) {
         for (const AttentionPattern& pattern : FindAttention(graph, model_, types)) {
-          const bool stays = !pattern.refusal.empty() || IsExcluded(graph.nodes[pattern.last]);
+          const bool stays = !pattern.refusal.empty() || is_excluded_(graph.nodes[pattern.last]);
           if (!stays) wanted = std::max(wanted, kAttentionOpset);
         }
       });
@@ -155,14 +158,13 @@ class Fuser {
     model_ = std::move(raised);
   }
 
-  bool IsExcluded(const Node& node) const { return SelectsNode(options_.exclude, node); }
-
   void Skip(const std::string& label, const std::string& reason) {
     context_.report["skipped"].push_back({{"node", label}, {"reason", reason}});
   }
 
   Model& model_;
   const Options& options_;
+  const std::function<bool(const Node&)> is_excluded_;
   PassContext& context_;
   std::string why_;  // the model could not be raised
 };

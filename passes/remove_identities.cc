@@ -191,7 +191,10 @@ void Remove(Graph& graph, size_t at) {
 class Remover {
  public:
   Remover(const Model& model, const Options& options, PassContext& context)
-      : model_(model), options_(options), context_(context), types_(ShapesIfConsistent(model)) {}
+      : model_(model),
+        is_excluded_(SelectorOf(options.exclude)),
+        context_(context),
+        types_(ShapesIfConsistent(model)) {}
 
   // Names of a subgraph are not in `types_`, but may be those of another graph.
   void Sweep(Graph& graph, bool is_main) {
@@ -216,7 +219,7 @@ class Remover {
       if (node.op_type != "Dropout") return false;
       reason = "it trains";
     } else {
-      reason = SelectsNode(options_.exclude, node) ? "excluded" : finder.WhyKept(node);
+      reason = is_excluded_(node) ? "excluded" : finder.WhyKept(node);
     }
     if (reason.empty()) return true;
     context_.report["skipped"].push_back({{"node", NodeLabel(node)}, {"reason", reason}});
@@ -224,7 +227,7 @@ class Remover {
   }
 
   const Model& model_;
-  const Options& options_;
+  const std::function<bool(const Node&)> is_excluded_;
   PassContext& context_;
   // A value keeps its type under its other name: one inference serves all removals.
   const std::unordered_map<std::string, ValueType> types_;

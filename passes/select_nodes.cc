@@ -127,9 +127,12 @@ std::unordered_set<const Node*> SelectNodes(const Model& model,
   return selected;
 }
 
-bool SelectsNode(const std::vector<std::string>& references, const Node& node) {
-  return std::ranges::any_of(
-      references, [&](const std::string& reference) { return Selector(reference).Selects(node); });
+std::function<bool(const Node&)> SelectorOf(const std::vector<std::string>& references) {
+  const std::vector<Selector> selectors(references.begin(), references.end());
+  return [selectors](const Node& node) {
+    return std::ranges::any_of(selectors,
+                               [&](const Selector& selector) { return selector.Selects(node); });
+  };
 }
 
 std::vector<std::string> NearestNames(const std::string& name,

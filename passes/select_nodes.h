@@ -31,8 +31,8 @@ std::unordered_set<const Node*> SelectNodes(const Model& model,
                                             const std::vector<std::string>& references,
                                             const std::string& where);
 
-// Whether one of the references selects this node.
-bool SelectsNode(const std::vector<std::string>& references, const Node& node);
+// Whether one of the references selects a node, with each pattern compiled once.
+std::function<bool(const Node&)> SelectorOf(const std::vector<std::string>& references);
 
 // The up to three of `names` that are nearest to `name` by edit distance.
 std::vector<std::string> NearestNames(const std::string& name,
