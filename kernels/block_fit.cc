@@ -1,6 +1,5 @@
 #include "kernels/block_fit.h"
 
-#include <array>
 #include <cstring>
 
 #pragma GCC push_options
@@ -32,29 +31,15 @@ namespace avx512 {
 #pragma GCC pop_options
 #endif
 
-using LaneSums = std::array<float, kBlockLanes>;
-
-void Dispatch(const BlockProblem& problem, Isa isa, float* error, float* product, float* square) {
-#ifdef __x86_64__
-  if (Includes(isa, Isa::kAvx512Vnni)) return avx512::Sums(problem, error, product, square);
-  if (Includes(isa, Isa::kAvx2)) return avx2::Sums(problem, error, product, square);
-#endif
-  static_cast<void>(isa);
-  plain::Sums(problem, error, product, square);
-}
-
-double Total(const LaneSums& lanes) {
-  double sum = 0;
-  for (const float lane : lanes) sum += static_cast<double>(lane);
-  return sum;
-}
-
 }  // namespace
 
 BlockSums FitBlock(const BlockProblem& problem, Isa isa) noexcept {
-  LaneSums error, product, square;
-  Dispatch(problem, isa, error.data(), product.data(), square.data());
-  return {Total(error), Total(product), Total(square)};
+#ifdef __x86_64__
+  if (Includes(isa, Isa::kAvx512Vnni)) return avx512::Sums(problem);
+  if (Includes(isa, Isa::kAvx2)) return avx2::Sums(problem);
+#endif
+  static_cast<void>(isa);
+  return plain::Sums(problem);
 }
 
 }  // namespace pared

@@ -3,8 +3,17 @@
 //
 // No include guard on purpose: each includer makes its own copy.
 
-void Sums(const BlockProblem& problem, float* __restrict error, float* __restrict product,
-          float* __restrict square) {
+// In halves, so that no sum waits for fifteen others.
+inline double Total(const Lanes& lanes) {
+  float sums[kBlockLanes];
+  std::memcpy(sums, &lanes, sizeof(Lanes));
+  for (int64_t half = kBlockLanes / 2; half > 0; half /= 2) {
+    for (int64_t i = 0; i < half; ++i) sums[i] += sums[i + half];
+  }
+  return static_cast<double>(sums[0]);
+}
+
+BlockSums Sums(const BlockProblem& problem) {
   constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds to even
   Lanes e = {}, p = {}, q = {};
   const Lanes scale = Lanes{} + problem.scale;
@@ -22,7 +31,5 @@ void Sums(const BlockProblem& problem, float* __restrict error, float* __restric
     p += weight * value * code;
     q += weight * code * code;
   }
-  std::memcpy(error, &e, sizeof(Lanes));
-  std::memcpy(product, &p, sizeof(Lanes));
-  std::memcpy(square, &q, sizeof(Lanes));
+  return {Total(e), Total(p), Total(q)};
 }
