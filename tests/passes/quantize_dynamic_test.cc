@@ -1,7 +1,7 @@
 #include <gmock/gmock.h>
 
 #include "evaluator/executor.h"
-#include "tests/passes/run_pass.h"
+#include "tests/passes/run_step.h"
 
 namespace pared {
 namespace {
@@ -11,7 +11,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 PassResult Quantize(const char* text, Json options = Json::object()) {
-  return RunPass("quantize_dynamic", std::move(options), ModelFromText(text));
+  return RunStep("quantize_dynamic", std::move(options), ModelFromText(text));
 }
 
 std::vector<float> Output(const Model& model, const std::vector<Tensor>& inputs) {
@@ -121,6 +121,38 @@ TEST(QuantizeDynamic, ExclusionsHoldAndAreNamed) {
         Quantize(kModel, {{"exclude", {"frist"}}});
       },
       ThrowsError(ErrorCode::kInvalidArgument, "exclude", HasSubstr("first")));
+}
+
+// One channel is a hundred times the others and its weights are a hundredth of theirs: in one scale
+// the others have next to no codes.
+TEST(QuantizeDynamic, CalibrationDataMovesTheSpreadOfChannelsIntoTheWeights) {
+  const Model in = ModelFromText(R"(g (float[8,4] x) => (float[8,2] y)
+    <float[4] spread = {1,1,1,100}, float[4,2] w = {1,-0.5, 0.7,1, -0.3,0.8, 0.01,-0.006}>
+    { a = Mul(x, spread) y = MatMul(a, w) })");
+  const Dataset data = Dataset::Random(in.graph.inputs, 16, 1);
+  const Dataset other = Dataset::Random(in.graph.inputs, 8, 2);
+  const PassResult out = RunStep("quantize_dynamic", {}, in, &data);
+  const PassResult off = RunStep("quantize_dynamic", {{"smooth", "off"}}, in, &data);
+  const PassResult without = RunStep("quantize_dynamic", {}, in);
+  EXPECT_THAT(out.report.at("smoothed"), ElementsAre("a"));
+  EXPECT_GT(SqnrDbOn(other, in, out.model), 35);
+  EXPECT_LT(SqnrDbOn(other, in, off.model), 20);
+  EXPECT_EQ(SqnrDbOn(other, in, off.model), SqnrDbOn(other, in, without.model));
+  EXPECT_FALSE(off.report.contains("smoothed"));
+}
+
+// Both products read the value; where one stays float it would read the smoothed one unchanged.
+TEST(QuantizeDynamic, AnExcludedReaderKeepsItsInput) {
+  const Model in = ModelFromText(R"(g (float[8,4] x) => (float[8,2] y, float[8,2] z)
+    <float[4] spread = {1,1,1,100}, float[4,2] w = {1,-0.5, 0.7,1, -0.3,0.8, 0.01,-0.006},
+     float[4,2] v = {1,2,3,4,5,6,7,8}>
+    { a = Mul(x, spread) y = MatMul(a, w) [float] z = MatMul(a, v) })");
+  const Dataset data = Dataset::Random(in.graph.inputs, 16, 1);
+  const PassResult out = RunStep("quantize_dynamic", {{"exclude", {"float"}}}, in, &data);
+  EXPECT_THAT(out.report.at("smoothed"), ElementsAre("a"));
+  EXPECT_THAT(out.model.graph.initializers.at("v").tensor,
+              SameTensor(in.graph.initializers.at("v").tensor));
+  EXPECT_GT(SqnrDbOn(data, in, out.model), 35);
 }
 
 }  // namespace
