@@ -8,10 +8,10 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <string>
-
-#include "base/check.h"
+#include <system_error>
 
 namespace pared {
 
@@ -22,9 +22,9 @@ class Client {
     address.sin_family = AF_INET;
     address.sin_port = htons(port);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    const int result =
-        connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-    PARED_CHECK(result == 0);
+    if (connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+      throw std::system_error(errno, std::generic_category(), "connect");
+    }
     timeval limit = {.tv_sec = 20, .tv_usec = 0};
     setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   }
