@@ -220,7 +220,7 @@ std::optional<Product> MakeProduct(FuseGraph& graph, const Node& node, const std
   return product;
 }
 
-// What kernels are chosen by: the rows of a product and the tiles of 64 columns, where known.
+// What kernels are chosen by: the rows of a product and the pixels of an image, where known.
 void SetHints(FuseGraph& graph, const Node& node, Node& product) {
   const std::optional<Shape> shape = graph.ShapeOf(node.outputs[0]);
   if (!shape || shape->empty()) return;
@@ -230,8 +230,7 @@ void SetHints(FuseGraph& graph, const Node& node, Node& product) {
     const bool counts = is_conv ? i >= 2 : i + 1 < shape->size();
     if (counts) columns *= (*shape)[i];
   }
-  if (!is_conv) SetInt(product, "rows", columns);
-  SetInt(product, "tiles", (columns + 63) / 64);
+  SetInt(product, is_conv ? "pixels" : "rows", columns);
 }
 
 std::string OptionalInput(const Node& node, size_t index) {

@@ -186,9 +186,10 @@ GemmWeights WeightsOf(const Node& node, const Tensor& w) {
 }
 
 std::unique_ptr<PackedGemm> PackFor(const OpContext& context, const GemmWeights& weights,
-                                    int64_t tiles) {
+                                    int64_t columns) {
   if (!context.sparse) return PackDenseGemm(weights, context.isa);
-  return context.tune ? PackGemmTimed(weights, context.isa, tiles) : PackGemm(weights, context.isa);
+  return context.tune ? PackGemmTimed(weights, context.isa, columns)
+                      : PackGemm(weights, context.isa);
 }
 
 void DescribeKernel(const char* kernel, const Tensor& w, LayerStats& stats) {

@@ -26,9 +26,9 @@ ByteTable TableOf(const Tensor& tensor);
 GemmEpilogue EpilogueOf(const Node& node);
 GemmWeights WeightsOf(const Node& node, const Tensor& w);
 
-// Packed as the context asks: dense only, by the cost model or by the clock.
+// Packed as the context asks: dense only, by the cost model or by the clock over so many columns.
 std::unique_ptr<PackedGemm> PackFor(const OpContext& context, const GemmWeights& weights,
-                                    int64_t tiles);
+                                    int64_t columns);
 // Kernel, density, and what the cost model says of the formats for weights [m][k].
 void DescribeKernel(const char* kernel, const Tensor& w, LayerStats& stats);
 

@@ -33,6 +33,7 @@ constexpr int64_t kHotBytes =
     131072;  // output that stays in cache until what follows is done to it
 
 constexpr int64_t kItemsPerThread = 8;  // pieces of work: the last to end leaves an eighth idle
+constexpr int64_t kPixelsUnknown = 256;
 constexpr int64_t kPartRows = 48;  // fewer rows would load the operand too often; 8 panels of 6
 
 // How many parts of rows a product of `m` rows over `tiles` tiles is packed in.
@@ -147,7 +148,8 @@ ConvInt8::ConvInt8(const Node& node, const OpContext& context)
 }
 
 void ConvInt8::Pack(const OpContext& context) {
-  const int64_t tiles = node_.Int("tiles", 4);
+  const int64_t pixels = node_.Int("pixels", kPixelsUnknown);
+  const int64_t tiles = ImageSize{m_, pixels}.tiles();
   const int64_t parts = group_ > 1 ? group_ : PartsFor(m_, tiles, context.threads);
   const GemmEpilogue epilogue = EpilogueOf(node_);
   // Whole panels in all parts but the last; groups are equal.
@@ -160,7 +162,7 @@ void ConvInt8::Pack(const OpContext& context) {
                                                static_cast<size_t>((end - begin) * k_));
     weights.epilogue.bias.assign(epilogue.bias.begin() + begin, epilogue.bias.begin() + end);
     weights.epilogue.scale.assign(epilogue.scale.begin() + begin, epilogue.scale.begin() + end);
-    parts_.push_back({begin, end - begin, PackFor(context, weights, tiles)});
+    parts_.push_back({begin, end - begin, PackFor(context, weights, pixels)});
     gemm_scratch_ = std::max(gemm_scratch_, parts_.back().gemm->scratch_bytes());
   }
 }
@@ -300,7 +302,7 @@ void ConvInt8::RunGathered(const Call& call, int64_t image) const {
   }
   const Source source = SourceOf(call, image);
   const int64_t rows = m_ / group_;
-  // Sparse kernels read an entry once for two tiles.
+  // Sparse kernels read an entry once for two tiles, or for one and the columns behind it.
   const int64_t step = group_ == 1 && parts_[0].gemm->kernel_name()[0] == 's' ? 2 : 1;
   const size_t tile_bytes = static_cast<size_t>(step * operand_bytes + 64);
   const auto run = [&](int64_t begin, int64_t end, std::byte* memory) {

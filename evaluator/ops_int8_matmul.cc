@@ -18,6 +18,7 @@ namespace pared {
 namespace {
 
 constexpr int64_t kVectorRows = 16;  // kernels/gemv.h
+constexpr int64_t kRowsUnknown = 256;
 
 class MatMulInt8 {
  public:
@@ -26,13 +27,12 @@ class MatMulInt8 {
         isa_(context.isa),
         tune_(context.tune),
         sparse_(context.sparse),
-        tiles_(node.Int("tiles", 4)),
+        rows_(node.Int("rows", -1)),
         w_(*node.TensorOf("w")),
         epilogue_(EpilogueOf(node)) {
     if (const Tensor* table = node.TensorOf("table")) table_ = TableOf(*table);
     // What is needed for the rows that shape inference foresees; the other on its first use.
-    const int64_t rows = node.Int("rows", -1);
-    rows >= 0 && rows <= kVectorRows ? static_cast<void>(Vectors()) : static_cast<void>(Tiles());
+    rows_ >= 0 && rows_ <= kVectorRows ? static_cast<void>(Vectors()) : static_cast<void>(Tiles());
     if (context.stats != nullptr) Describe(*context.stats);
   }
 
@@ -52,7 +52,7 @@ class MatMulInt8 {
       context.isa = isa_;
       context.tune = tune_;
       context.sparse = sparse_;
-      gemm_ = PackFor(context, Weights(), tiles_);
+      gemm_ = PackFor(context, Weights(), rows_ > 0 ? rows_ : kRowsUnknown);
     }
     return *gemm_;
   }
@@ -67,7 +67,7 @@ class MatMulInt8 {
   std::string label_;
   Isa isa_;
   bool tune_, sparse_;
-  int64_t tiles_;
+  int64_t rows_;  // as shape inference foresees them, or -1
   Tensor w_;
   GemmEpilogue epilogue_;
   std::optional<ByteTable> table_;

@@ -13,15 +13,15 @@ namespace {
 
 // A format may win where so few weights are left; denser than this, dense always does.
 constexpr double kSparseDensityMax = 0.7;
-constexpr int64_t kTimedTilesMax = 4;
+constexpr int64_t kTimedColumnsMax = 256;
 constexpr int kRounds = 7;
 // What a sparse kernel must gain over dense before the noise of timing may choose it.
 constexpr double kMargin = 0.97;
 
-double Seconds(const PackedGemm& gemm, const uint8_t* x, int64_t tiles, std::byte* y) {
+double Seconds(const PackedGemm& gemm, const uint8_t* x, int64_t columns, std::byte* y) {
   AlignedBuffer<std::byte> scratch(gemm.scratch_bytes());
   const auto start = std::chrono::steady_clock::now();
-  gemm.Run(x, tiles, y, scratch.data());
+  gemm.RunColumns(x, columns, y, scratch.data());
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
@@ -68,16 +68,17 @@ std::unique_ptr<PackedGemm> PackDenseGemm(const GemmWeights& weights, Isa isa) {
   PARED_CHECK(false);  // the reference accepts everything
 }
 
-std::unique_ptr<PackedGemm> PackGemmTimed(const GemmWeights& weights, Isa isa, int64_t tiles) {
+std::unique_ptr<PackedGemm> PackGemmTimed(const GemmWeights& weights, Isa isa, int64_t columns) {
   std::vector<Timed> packed = PackBestLevel(weights, CheckedDensity(weights), isa);
   if (packed.size() == 1) return std::move(packed.front().gemm);
-  tiles = std::clamp<int64_t>(tiles, 1, kTimedTilesMax);
+  columns = std::clamp<int64_t>(columns, 1, kTimedColumnsMax);
+  const int64_t tiles = (columns + kTileColumns - 1) / kTileColumns;
   AlignedBuffer<uint8_t> x(static_cast<size_t>(tiles * weights.k * kTileColumns));
   AlignedBuffer<std::byte> y(static_cast<size_t>(tiles * weights.m * kTileColumns) * 4);
   // Interleaved, so that a disturbance meets all alike; the least of few is what the code can do.
   for (int round = 0; round < kRounds; ++round) {
     for (Timed& t : packed) {
-      t.seconds = std::min(t.seconds, Seconds(*t.gemm, x.data(), tiles, y.data()));
+      t.seconds = std::min(t.seconds, Seconds(*t.gemm, x.data(), columns, y.data()));
     }
   }
   packed.back().seconds *= kMargin;

@@ -90,8 +90,8 @@ struct GemmPrediction {
 GemmPrediction PredictGemm(const GemmWeights& weights);
 
 // The same choice confirmed by timing: every candidate that can run on `isa` and may win runs on
-// `tiles` tiles of synthetic activations, and the fastest is kept. The result's bits do not depend
-// on the choice.
-std::unique_ptr<PackedGemm> PackGemmTimed(const GemmWeights& weights, Isa isa, int64_t tiles);
+// `columns` columns of synthetic activations, 256 at most, and the fastest is kept. The result's
+// bits do not depend on the choice.
+std::unique_ptr<PackedGemm> PackGemmTimed(const GemmWeights& weights, Isa isa, int64_t columns);
 
 }  // namespace pared

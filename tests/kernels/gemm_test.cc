@@ -154,8 +154,8 @@ void ExpectAllEqualReference(const Case& c) {
 TEST(Gemm, EveryKernelEqualsTheReferenceAtEachTileEdge) {
   for (int64_t m : {1, 2, 3, 4, 5, 6, 7, 12, 13}) {
     for (int64_t k : {1, 2, 3, 4, 5, 8, 13, 75}) {
-      for (int64_t columns :
-           {1, 4, 5, 6, 7, 16, 17, 32, 33, 38, 48, 49, 54, 55, 64, 65, 81, 127, 128, 129, 196}) {
+      for (int64_t columns : {1,  4,  5,  6,  7,  16, 17,  32,  33,  38,  48,  49,  54,  55, 64,
+                              65, 72, 73, 81, 96, 97, 127, 128, 129, 136, 137, 196, 200, 201}) {
         ExpectAllEqualReference({.m = m, .k = k, .columns = columns, .sparsity = 0.3});
       }
     }
@@ -192,6 +192,10 @@ TEST(Gemm, EveryKernelEqualsTheReferenceWhereKSpansSeveralBlocks) {
     for (double sparsity : {0.0, 0.9, 0.98}) {
       ExpectAllEqualReference({.m = 7, .k = k, .columns = 130, .sparsity = sparsity});
     }
+  }
+  for (int64_t columns : {4, 16, 20, 50, 72, 80, 96, 128, 140, 196, 210}) {
+    ExpectAllEqualReference({.m = 7, .k = 2700, .columns = columns, .sparsity = 0.95});
+    ExpectAllEqualReference({.m = 5, .k = 4200, .columns = columns, .sparsity = 0.98});
   }
 }
 
@@ -266,7 +270,7 @@ class Guarded {
 TEST(Gemm, NoKernelReadsOrWritesPastTheLastTile) {
   for (int64_t k : {1, 2, 3, 4, 5, 63}) {
     for (int64_t m : {1, 3, 7}) {
-      for (int64_t columns : {1, 20, 64, 128, 192}) {
+      for (int64_t columns : {1, 12, 20, 64, 70, 128, 192, 200}) {
         const Case c{.m = m, .k = k, .columns = columns, .sparsity = 0.4};
         Problem problem(c);
         Guarded x(static_cast<size_t>(problem.tiles() * k * 64));
@@ -306,7 +310,7 @@ TEST(Gemm, TimingChangesNoBits) {
     const AlignedBuffer<uint8_t> x = problem.Activations();
     const std::vector<std::byte> expected = RunGemm(*PackReferenceGemm(problem.weights()), c, x);
     for (Isa isa : AvailableIsas()) {
-      EXPECT_TRUE(RunGemm(*PackGemmTimed(problem.weights(), isa, 3), c, x) == expected);
+      EXPECT_TRUE(RunGemm(*PackGemmTimed(problem.weights(), isa, c.columns), c, x) == expected);
       EXPECT_TRUE(RunGemm(*PackGemm(problem.weights(), isa), c, x) == expected);
     }
   }
@@ -316,7 +320,7 @@ TEST(Gemm, TimingNeverKeepsASparseKernelForDenseWeights) {
   const Case c{.m = 16, .k = 64, .columns = 64, .sparsity = 0.0};
   const std::string isa = IsaName(AvailableIsas().back());
   const std::string expected = isa == "reference" ? isa : "dense_" + isa;
-  EXPECT_EQ(PackGemmTimed(Problem(c).weights(), AvailableIsas().back(), 1)->kernel_name(),
+  EXPECT_EQ(PackGemmTimed(Problem(c).weights(), AvailableIsas().back(), 64)->kernel_name(),
             expected);
 }
 

@@ -63,6 +63,18 @@ TEST(Vnni256, EveryKernelEqualsTheReference) {
           gemm->Run(x.data(), 2, y.data(), scratch.data());
           EXPECT_TRUE(std::equal(y.data(), y.data() + bytes, expected.data()))
               << gemm->kernel_name() << " m " << m << " k " << k;
+          // Few columns: only these are compared, by rows of a tile.
+          for (int64_t columns : {1, 16, 17, 48}) {
+            std::fill(y.data(), y.data() + bytes, std::byte{0});
+            gemm->RunColumns(x.data(), columns, y.data(), scratch.data());
+            for (int64_t row = 0; row < m; ++row) {
+              const int64_t begin = row * 64 * OutputBytes(output);
+              EXPECT_TRUE(std::equal(y.data() + begin,
+                                     y.data() + begin + columns * OutputBytes(output),
+                                     expected.data() + begin))
+                  << gemm->kernel_name() << " m " << m << " k " << k << " columns " << columns;
+            }
+          }
         }
       }
     }
