@@ -12,8 +12,13 @@ namespace {
 
 using namespace avx512;
 
-constexpr int64_t kSinglesMax = 6;  // more columns than these are cheaper as a vector
+constexpr int64_t kSinglesMax = 6;  // more columns than these are cheaper as a vector, whatever k
 constexpr int64_t kVectorsMax = 3;
+
+// Costs in tiles, measured at k = 64 to 4608.
+constexpr double kVectorCost = 0.26;
+double SingleCost(int64_t k) { return 0.047 + 6 / static_cast<double>(k); }
+
 constexpr int64_t kColumnSlack = 64;  // a load of 16 quads may begin at the last one
 
 int64_t StepsOf(int64_t k) { return (k + 3) / 4; }
@@ -91,47 +96,59 @@ inline constexpr int kLoads = R == 6 ? 3 : 1;
 
 // Where R rows' weights meet lane `i` of a group of vectors: dword i is row i % R of step i / R.
 template <int R>
-[[gnu::always_inline]] inline __m512i StepOfLanes(int vector) {
-  alignas(64) int32_t steps[16];
-  for (int i = 0; i < 16; ++i) steps[i] = (16 * vector + i) / R;
-  return _mm512_load_si512(steps);
+struct StepsOfLanes {
+  alignas(64) int32_t steps[16 * kLoads<R>];
+  constexpr StepsOfLanes() : steps() {
+    for (int i = 0; i < 16 * kLoads<R>; ++i) steps[i] = i / R;
+  }
+};
+template <int R>
+inline constexpr StepsOfLanes<R> kStepsOfLanes;
+
+// The sums of R rows in the low lanes, from parts in the order of their weights.
+template <int R>
+[[gnu::always_inline]] inline __m512i SumSteps(const __m512i* parts) {
+  __m512i sum = parts[0];
+  if constexpr (R == 6) {  // lanes 0-11 are two steps
+    sum = _mm512_add_epi32(sum, _mm512_alignr_epi32(parts[1], parts[0], 12));
+    sum = _mm512_add_epi32(sum, _mm512_alignr_epi32(parts[2], parts[1], 8));
+    sum = _mm512_add_epi32(sum, _mm512_alignr_epi32(parts[2], parts[2], 4));
+    return _mm512_add_epi32(sum, _mm512_alignr_epi32(sum, sum, 6));
+  }
+  sum = _mm512_add_epi32(sum, _mm512_alignr_epi32(sum, sum, 8));
+  sum = _mm512_add_epi32(sum, _mm512_alignr_epi32(sum, sum, 4));
+  if constexpr (R <= 2) sum = _mm512_add_epi32(sum, _mm512_alignr_epi32(sum, sum, 2));
+  if constexpr (R == 1) sum = _mm512_add_epi32(sum, _mm512_alignr_epi32(sum, sum, 1));
+  return sum;
 }
 
 template <int R>
 void ColumnPanel(const uint8_t* x, const int8_t* w, int64_t steps, int64_t column,
                  const EpilogueView& e, int64_t row, void* y) noexcept {
   constexpr int kVectors = kLoads<R>, kSteps = 16 * kVectors / R;
-  __m512i lanes[kVectors], sums[kVectors];
+  const int32_t* lanes = kStepsOfLanes<R>.steps;
+  __m512i sums[kVectors];
 #pragma GCC unroll 3
-  for (int v = 0; v < kVectors; ++v) {
-    lanes[v] = StepOfLanes<R>(v);
-    sums[v] = _mm512_setzero_si512();
-  }
+  for (int v = 0; v < kVectors; ++v) sums[v] = _mm512_setzero_si512();
   int64_t i = 0;
   for (; i + kSteps <= steps; i += kSteps, w += 64 * kVectors) {
     const __m512i quads = Load(x + 4 * i);
 #pragma GCC unroll 3
     for (int v = 0; v < kVectors; ++v) {
-      Dot(sums[v], _mm512_permutexvar_epi32(lanes[v], quads), Load(w + 64 * v));
+      Dot(sums[v], _mm512_permutexvar_epi32(Load(lanes + 16 * v), quads), Load(w + 64 * v));
     }
   }
-  const __m512i quads = Load(x + 4 * i);
-  const auto left = static_cast<int>((steps - i) * R);  // dwords of weights
-  alignas(64) int32_t parts[16 * kVectors];
+  if (const auto left = static_cast<int>((steps - i) * R); left > 0) {  // dwords of weights
+    const __m512i quads = Load(x + 4 * i);
 #pragma GCC unroll 3
-  for (int v = 0; v < kVectors; ++v) {
-    const auto mask = static_cast<__mmask16>(
-        _bzhi_u32(0xffff, static_cast<unsigned>(std::clamp(left - 16 * v, 0, 16))));
-    const __m512i weights = _mm512_maskz_loadu_epi32(mask, w + 64 * v);
-    Dot(sums[v], _mm512_permutexvar_epi32(lanes[v], quads), weights);
-    _mm512_store_si512(parts + 16 * v, sums[v]);
+    for (int v = 0; v < kVectors; ++v) {
+      const auto mask = static_cast<__mmask16>(
+          _bzhi_u32(0xffff, static_cast<unsigned>(std::clamp(left - 16 * v, 0, 16))));
+      const __m512i weights = _mm512_maskz_loadu_epi32(mask, w + 64 * v);
+      Dot(sums[v], _mm512_permutexvar_epi32(Load(lanes + 16 * v), quads), weights);
+    }
   }
-  alignas(64) int32_t totals[16] = {};
-#pragma GCC unroll 6
-  for (int r = 0; r < R; ++r) {
-    for (int j = r; j < 16 * kVectors; j += R) totals[r] += parts[j];
-  }
-  StoreColumn<R>(e, row, column, y, _mm512_load_si512(totals));
+  StoreColumn<R>(e, row, column, y, SumSteps<R>(sums));
 }
 
 using VectorFn = void (*)(const std::byte*, const int8_t*, int64_t, const EpilogueView&, int64_t,
@@ -158,11 +175,13 @@ size_t DenseTailScratch(int64_t k) {
 
 bool RunDenseTailAvx512Vnni(const DenseTail& tail, const EpilogueView& e) noexcept {
   int64_t vectors = tail.columns / 16, singles = tail.columns % 16;
-  if (singles > kSinglesMax) {
+  double singles_cost = static_cast<double>(singles) * SingleCost(tail.k);
+  if (singles > kSinglesMax || singles_cost > kVectorCost) {
     ++vectors;
     singles = 0;
+    singles_cost = 0;
   }
-  if (vectors > kVectorsMax) return false;
+  if (static_cast<double>(vectors) * kVectorCost + singles_cost >= 1) return false;
   const int64_t steps = StepsOf(tail.k), column_bytes = ColumnBytes(tail.k);
   auto* columns = reinterpret_cast<uint8_t*>(tail.scratch + steps * 64 * vectors);
   PackQuads(tail, vectors, tail.scratch);

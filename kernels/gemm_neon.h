@@ -205,7 +205,7 @@ class SparseNeon final : public PackedGemm {
     const int64_t bytes = OutputBytes(epilogue_.view().output);
     for (int64_t n = 0; n < columns; n += kColumns) {
       const int64_t tile = n / kTileColumns, column = n % kTileColumns;
-      RunPart(x + tile * k_ * kTileColumns + column,
+      RunPart(columns - n, x + tile * k_ * kTileColumns + column,
               static_cast<std::byte*>(y) + (tile * m_ * kTileColumns + column) * bytes,
               reinterpret_cast<int32_t*>(scratch));
     }
@@ -222,8 +222,9 @@ class SparseNeon final : public PackedGemm {
   static constexpr int64_t kColumns = kQuads * kNeonColumns;
   static constexpr int64_t kBlockRows = 1024;  // their 64 KB fit in the first cache of server cores
 
+  template <int Q>
   static const uint8_t* AddEntries(const uint8_t* x, const uint8_t* entry, uint32_t count,
-                                   NeonSums<V, R, kQuads>& sums) {
+                                   NeonSums<V, R, Q>& sums) {
     for (; count > 0; --count, entry += 8 + 4 * R) {
       uint16_t units[4];
       __builtin_memcpy(units, entry, 8);
@@ -233,14 +234,22 @@ class SparseNeon final : public PackedGemm {
     return entry;
   }
 
-  void RunPart(const uint8_t* x, std::byte* y, int32_t* scratch) const noexcept {
+  // As many vectors of columns as `columns` fill, at most kQuads.
+  void RunPart(int64_t columns, const uint8_t* x, std::byte* y, int32_t* scratch) const noexcept {
+    if (columns <= kNeonColumns) return RunQuads<1>(x, y, scratch);
+    if (kQuads > 2 && columns <= 2 * kNeonColumns) return RunQuads<2>(x, y, scratch);
+    RunQuads<kQuads>(x, y, scratch);
+  }
+
+  template <int Q>
+  void RunQuads(const uint8_t* x, std::byte* y, int32_t* scratch) const noexcept {
     const EpilogueView e = epilogue_.view();
     const int64_t bytes = OutputBytes(e.output);
     const uint8_t* entry = lists_.entries();
     const uint32_t* count = lists_.counts();
     for (int64_t block = 0; block < lists_.blocks(); ++block, x += block_k_ * 64) {
       for (int64_t row = 0; row < lists_.row_groups() * R; row += R, ++count) {
-        NeonSums<V, R, kQuads> sums;
+        NeonSums<V, R, Q> sums;
         int32_t* partial = scratch + row * kColumns;
         if (block == 0) {
           sums.SetBias(e.bias + row);
@@ -253,7 +262,7 @@ class SparseNeon final : public PackedGemm {
           continue;
         }
         for (int64_t r = 0; r < std::min<int64_t>(R, m_ - row); ++r) {
-          for (int q = 0; q < kQuads; ++q) {
+          for (int q = 0; q < Q; ++q) {
             StoreNeon(e, row + r, y + ((row + r) * 64 + q * kNeonColumns) * bytes,
                       &sums.s[r][4 * q]);
           }

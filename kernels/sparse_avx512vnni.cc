@@ -28,12 +28,12 @@ namespace {
 
 // What a RunTiles call works on: T tiles, and the columns behind them.
 struct Tiles {
-  const uint8_t* x;         // [T][k][64]
-  int64_t x_stride;         // bytes from tile to tile
-  std::byte* y;             // [T][m][64]
-  int64_t y_stride;         // bytes
-  const std::byte* behind;  // [k][8], or null
-  std::byte* scratch;       // partial sums
+  const uint8_t* x;       // [T][k][64]
+  int64_t x_stride;       // bytes from tile to tile
+  std::byte* y;           // [T][m][64]
+  int64_t y_stride;       // bytes
+  const uint8_t* behind;  // [k][8], or null
+  std::byte* scratch;     // partial sums
   // What the next call reads, or null: lines of x to ask for meanwhile.
   const uint8_t* next;
   int64_t next_lines;
@@ -46,7 +46,7 @@ constexpr int64_t kFetchedBytes = 512 * 1024;
 struct SparseProduct {
   const SparseLists& lists;
   int64_t block_k, m;
-  const EpilogueView& e;
+  EpilogueView e;
 };
 
 template <int R, int T, bool kBehind>
@@ -68,7 +68,8 @@ template <int R, int T, bool kBehind>
 
 // All rows over T tiles and the columns behind them.
 template <int R, int T, bool kBehind>
-void RunTiles(const SparseProduct& p, const Tiles& tiles) noexcept {
+void RunTiles(const SparseProduct& product, const Tiles& tiles) noexcept {
+  const SparseProduct p = product;
   SparseArgs args{};
   args.entries = p.lists.entries();
   const uint32_t* count = p.lists.counts();
@@ -78,8 +79,7 @@ void RunTiles(const SparseProduct& p, const Tiles& tiles) noexcept {
   const uint8_t* const next_end = next + tiles.next_lines * 64;
   for (int64_t block = 0; block < p.lists.blocks(); ++block) {
     args.x = tiles.x + block * p.block_k * kTileColumns;
-    args.x2 = args.x + tiles.x_stride;
-    args.behind = tiles.behind + block * p.block_k * kBehindMax;
+    args.x2 = kBehind ? tiles.behind + block * p.block_k * kBehindMax : args.x + tiles.x_stride;
     for (int64_t group = 0; group < p.lists.row_groups(); ++group) {
       std::byte* partials = tiles.scratch + group * kPartialBytes<R, T, kBehind>;
       args.count = *count++;
@@ -115,7 +115,7 @@ struct Words256 : Vnni256 {
   }
 
   // In the order that the unpacks turn to columns in order.
-  static void Pack(const uint8_t* x, int64_t k, std::byte* words) {
+  static void Pack(const uint8_t* x, int64_t k, uint8_t* words) {
     const __m256i twice = _mm256_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 8, 8, 9, 9, 10, 10, 11, 11,  //
                                            4, 4, 5, 5, 6, 6, 7, 7, 12, 12, 13, 13, 14, 14, 15, 15);
     for (int64_t i = 0; i < k; ++i, x += kTileColumns, words += kRowBytes) {
@@ -149,6 +149,7 @@ class SparseAvx512Vnni final : public PackedGemm {
                   std::byte* scratch) const noexcept override {
     const EpilogueView e = epilogue_.view();
     const SparseProduct p{.lists = lists_, .block_k = block_k_, .m = m_, .e = e};
+    auto* packed = reinterpret_cast<uint8_t*>(scratch);
     Tiles tiles{.x = x,
                 .x_stride = k_ * kTileColumns,
                 .y = static_cast<std::byte*>(y),
@@ -161,7 +162,7 @@ class SparseAvx512Vnni final : public PackedGemm {
     while (columns > 32) {
       const int64_t count = TilesAtOnce(columns);
       columns -= count * kTileColumns;
-      if (columns > 0 && columns <= kBehindMax) return RunLast(p, tiles, scratch);
+      if (columns > 0 && columns <= kBehindMax) return RunLast(p, tiles, packed);
       const int64_t left = (columns + kTileColumns - 1) / kTileColumns;
       tiles.next = fetches ? tiles.x + count * tiles.x_stride : nullptr;
       tiles.next_lines = fetches ? std::min(left, count) * k_ : 0;
@@ -169,7 +170,7 @@ class SparseAvx512Vnni final : public PackedGemm {
       tiles.x += count * tiles.x_stride;
       tiles.y += count * tiles.y_stride;
     }
-    if (columns > 0) RunHalf(p, tiles, columns, scratch);
+    if (columns > 0) RunHalf(p, tiles, columns, packed);
   }
   size_t scratch_bytes() const override {
     const int64_t tile = std::max(kPartialBytes<R, 1, true>, kPartialBytes<R, kTilesMax, false>);
@@ -194,7 +195,7 @@ class SparseAvx512Vnni final : public PackedGemm {
   }
 
   // The last tile with the columns behind it.
-  void RunLast(const SparseProduct& p, Tiles tiles, std::byte* packed) const noexcept {
+  void RunLast(const SparseProduct& p, Tiles tiles, uint8_t* packed) const noexcept {
     PackBehind(tiles.x + tiles.x_stride, k_, packed);
     tiles.behind = packed;
     tiles.next_lines = 0;
@@ -203,7 +204,7 @@ class SparseAvx512Vnni final : public PackedGemm {
 
   // At most 32 columns.
   void RunHalf(const SparseProduct& p, const Tiles& tiles, int64_t columns,
-               std::byte* packed) const noexcept {
+               uint8_t* packed) const noexcept {
     SparseColumns256 half{.lists = p.lists,
                           .block_k = p.block_k,
                           .m = p.m,
@@ -212,7 +213,7 @@ class SparseAvx512Vnni final : public PackedGemm {
                           .scratch = tiles.scratch};
     if (columns > 16) return RunSparse256<Vnni256, R, 4>(half, p.e);
     Words256::Pack(tiles.x, k_, packed);
-    half.x = reinterpret_cast<const uint8_t*>(packed);
+    half.x = packed;
     RunSparse256<Words256, R, 2>(half, p.e);
   }
 

@@ -21,7 +21,7 @@ using namespace avx512;
 constexpr int64_t kBehindMax = 8;     // columns
 constexpr int64_t kBehindSlack = 64;  // bytes: the last row is read as 16
 
-inline void PackBehind(const uint8_t* x, int64_t k, std::byte* packed) {
+inline void PackBehind(const uint8_t* x, int64_t k, uint8_t* packed) {
   for (int64_t i = 0; i < k; ++i) {
     __builtin_memcpy(packed + i * kBehindMax, x + i * kTileColumns, kBehindMax);
   }
@@ -30,12 +30,11 @@ inline void PackBehind(const uint8_t* x, int64_t k, std::byte* packed) {
 // What one assembly statement reads.
 struct SparseArgs {
   const uint8_t* x;           // 0: of the block, first tile
-  const uint8_t* x2;          // 8: second tile
+  const uint8_t* x2;          // 8: second tile, or the packed columns behind the first
   const uint8_t* entries;     // 16
   int64_t count;              // 24
   const int32_t* bias;        // 32
   const std::byte* partials;  // 40: sums so far, as StorePartials leaves them, or null
-  const std::byte* behind;    // 48: packed columns, of the block
 };
 
 // Sums of row r and tile t in tiles[r * T + t]; of the columns behind, in the low halves.
@@ -97,10 +96,10 @@ struct SparseSums {
 
 // The quads of the columns behind, in xmm24 and 25.
 #define SPARSE_BEHIND_QUAD                       \
-  "vmovq (%%rsi,%%r10), %%xmm25\n"               \
-  "vmovq (%%rsi,%%r12), %%xmm26\n"               \
-  "vpunpcklbw (%%rsi,%%r11), %%xmm25, %%xmm25\n" \
-  "vpunpcklbw (%%rsi,%%r13), %%xmm26, %%xmm26\n" \
+  "vmovq (%%rdx,%%r10), %%xmm25\n"               \
+  "vmovq (%%rdx,%%r12), %%xmm26\n"               \
+  "vpunpcklbw (%%rdx,%%r11), %%xmm25, %%xmm25\n" \
+  "vpunpcklbw (%%rdx,%%r13), %%xmm26, %%xmm26\n" \
   "vpunpcklwd %%xmm26, %%xmm25, %%xmm24\n"       \
   "vpunpckhwd %%xmm26, %%xmm25, %%xmm25\n"
 
@@ -137,7 +136,6 @@ struct SparseSums {
       "movq 8(%[args]), %%rdx\n"                           \
       "movq 16(%[args]), %%r9\n"                           \
       "movq 24(%[args]), %%rcx\n"                          \
-      "movq 48(%[args]), %%rsi\n"                          \
       "movq 40(%[args]), %%r10\n"                          \
       "testq %%r10, %%r10\n"                               \
       "jnz 4f\n"                                           \
@@ -159,7 +157,7 @@ struct SparseSums {
       "2:\n"                                               \
       : __VA_ARGS__                                        \
       : [args] "r"(&args)                                  \
-      : "r8", "r9", "r10", "r11", "r12", "r13", "rcx", "rdx", "rsi", PARED_QUAD_CLOBBERS)
+      : "r8", "r9", "r10", "r11", "r12", "r13", "rcx", "rdx", PARED_QUAD_CLOBBERS)
 
 #define SPARSE_OUT(i) PARED_SUMS_OUT(s.tiles[i])
 #define SPARSE_BEHIND_OUT(i) "=&v"(s.behind[i].v[0]), "=&v"(s.behind[i].v[1])
