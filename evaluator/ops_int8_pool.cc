@@ -65,7 +65,8 @@ class PoolInt8 {
       : node_(node), isa_(context.isa), is_max_(node.op_type == "MaxPool") {
     average_ = {.x = ParametersOf(node, "x"),
                 .y = ParametersOf(node, "y"),
-                .count_include_pad = node.Int("count_include_pad", 0) != 0};
+                .count_include_pad = node.Int("count_include_pad", 0) != 0,
+                .isa = isa_};
   }
 
   void Run(const Tensor& x, Tensor& y, Scratch& scratch) const {

@@ -12,12 +12,16 @@ namespace {
 
 using namespace avx512;
 
-constexpr int64_t kSinglesMax = 6;  // more columns than these are cheaper as a vector, whatever k
+constexpr int64_t kSinglesMax = 7;  // more columns than these are cheaper as a vector, whatever k
 constexpr int64_t kVectorsMax = 3;
+constexpr int64_t kColumnsAtOnce = 4;
 
 // Costs in tiles, measured at k = 64 to 4608.
-constexpr double kVectorCost = 0.26;
-double SingleCost(int64_t k) { return 0.047 + 6 / static_cast<double>(k); }
+double VectorCost(int64_t k) { return 0.255 + 3 / static_cast<double>(k); }
+double SinglesCost(int64_t singles, int64_t k) {
+  if (singles == 0) return 0;
+  return 0.015 + static_cast<double>(singles) * (0.031 + 4.5 / static_cast<double>(k));
+}
 
 constexpr int64_t kColumnSlack = 64;  // a load of 16 quads may begin at the last one
 
@@ -68,6 +72,12 @@ void VectorPanel(const std::byte* quads, const int8_t* w, int64_t steps, const E
     StoreRow16(e, row + i / V, out + 16 * (i % V) * OutputBytes(e.output), sums[i]);
   }
 }
+
+// Packed columns, the first of them column `first` of the tile.
+struct Columns {
+  const uint8_t* bytes;
+  int64_t stride, first;
+};
 
 // Rows [row, row + R) of one column, sums in the low lanes.
 template <int R>
@@ -122,49 +132,64 @@ template <int R>
   return sum;
 }
 
-template <int R>
-void ColumnPanel(const uint8_t* x, const int8_t* w, int64_t steps, int64_t column,
-                 const EpilogueView& e, int64_t row, void* y) noexcept {
+// Rows [row, row + R) of C columns, which share what is loaded of the weights: [C][stride] at x.
+template <int R, int C>
+void ColumnPanel(const Columns& x, const int8_t* w, int64_t steps, const EpilogueView& e,
+                 int64_t row, void* y) noexcept {
   constexpr int kVectors = kLoads<R>, kSteps = 16 * kVectors / R;
   const int32_t* lanes = kStepsOfLanes<R>.steps;
-  __m512i sums[kVectors];
+  __m512i sums[C * kVectors];
+#pragma GCC unroll 12
+  for (int i = 0; i < C * kVectors; ++i) sums[i] = _mm512_setzero_si512();
+  const auto add = [&](int64_t step, const __m512i* weights) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+    for (int c = 0; c < C; ++c) {
+      const __m512i quads = Load(x.bytes + c * x.stride + 4 * step);
 #pragma GCC unroll 3
-  for (int v = 0; v < kVectors; ++v) sums[v] = _mm512_setzero_si512();
+      for (int v = 0; v < kVectors; ++v) {
+        Dot(sums[c * kVectors + v], _mm512_permutexvar_epi32(Load(lanes + 16 * v), quads),
+            weights[v]);
+      }
+    }
+  };
+  __m512i weights[kVectors];
   int64_t i = 0;
   for (; i + kSteps <= steps; i += kSteps, w += 64 * kVectors) {
-    const __m512i quads = Load(x + 4 * i);
 #pragma GCC unroll 3
-    for (int v = 0; v < kVectors; ++v) {
-      Dot(sums[v], _mm512_permutexvar_epi32(Load(lanes + 16 * v), quads), Load(w + 64 * v));
-    }
+    for (int v = 0; v < kVectors; ++v) weights[v] = Load(w + 64 * v);
+    add(i, weights);
   }
   if (const auto left = static_cast<int>((steps - i) * R); left > 0) {  // dwords of weights
-    const __m512i quads = Load(x + 4 * i);
 #pragma GCC unroll 3
     for (int v = 0; v < kVectors; ++v) {
       const auto mask = static_cast<__mmask16>(
           _bzhi_u32(0xffff, static_cast<unsigned>(std::clamp(left - 16 * v, 0, 16))));
-      const __m512i weights = _mm512_maskz_loadu_epi32(mask, w + 64 * v);
-      Dot(sums[v], _mm512_permutexvar_epi32(Load(lanes + 16 * v), quads), weights);
+      weights[v] = _mm512_maskz_loadu_epi32(mask, w + 64 * v);
     }
+    add(i, weights);
   }
-  StoreColumn<R>(e, row, column, y, SumSteps<R>(sums));
+#pragma GCC unroll 4
+  for (int c = 0; c < C; ++c) {
+    StoreColumn<R>(e, row, x.first + c, y, SumSteps<R>(sums + c * kVectors));
+  }
 }
 
 using VectorFn = void (*)(const std::byte*, const int8_t*, int64_t, const EpilogueView&, int64_t,
                           void*) noexcept;
-using ColumnFn = void (*)(const uint8_t*, const int8_t*, int64_t, int64_t, const EpilogueView&,
-                          int64_t, void*) noexcept;
+using ColumnFn = void (*)(const Columns&, const int8_t*, int64_t, const EpilogueView&, int64_t,
+                          void*) noexcept;
 
 struct Height {
   int64_t rows;
   VectorFn vectors[kVectorsMax];
-  ColumnFn column;
+  ColumnFn columns[kColumnsAtOnce];
 };
 
 template <int R>
 constexpr Height kHeight = {
-    R, {VectorPanel<R, 1>, VectorPanel<R, 2>, VectorPanel<R, 3>}, ColumnPanel<R>};
+    R,
+    {VectorPanel<R, 1>, VectorPanel<R, 2>, VectorPanel<R, 3>},
+    {ColumnPanel<R, 1>, ColumnPanel<R, 2>, ColumnPanel<R, 3>, ColumnPanel<R, 4>}};
 constexpr Height kHeights[] = {kHeight<6>, kHeight<4>, kHeight<2>, kHeight<1>};
 
 }  // namespace
@@ -175,13 +200,13 @@ size_t DenseTailScratch(int64_t k) {
 
 bool RunDenseTailAvx512Vnni(const DenseTail& tail, const EpilogueView& e) noexcept {
   int64_t vectors = tail.columns / 16, singles = tail.columns % 16;
-  double singles_cost = static_cast<double>(singles) * SingleCost(tail.k);
-  if (singles > kSinglesMax || singles_cost > kVectorCost) {
+  double singles_cost = SinglesCost(singles, tail.k);
+  if (singles > kSinglesMax || singles_cost > VectorCost(tail.k)) {
     ++vectors;
     singles = 0;
     singles_cost = 0;
   }
-  if (static_cast<double>(vectors) * kVectorCost + singles_cost >= 1) return false;
+  if (static_cast<double>(vectors) * VectorCost(tail.k) + singles_cost >= 1) return false;
   const int64_t steps = StepsOf(tail.k), column_bytes = ColumnBytes(tail.k);
   auto* columns = reinterpret_cast<uint8_t*>(tail.scratch + steps * 64 * vectors);
   PackQuads(tail, vectors, tail.scratch);
@@ -193,8 +218,10 @@ bool RunDenseTailAvx512Vnni(const DenseTail& tail, const EpilogueView& e) noexce
     const Height& height = *std::find_if(std::begin(kHeights), std::end(kHeights),
                                          [&](const Height& h) { return h.rows <= tail.m - row; });
     if (vectors > 0) height.vectors[vectors - 1](tail.scratch, w, steps, e, row, tail.y);
-    for (int64_t c = 0; c < singles; ++c) {
-      height.column(columns + c * column_bytes, w, steps, 16 * vectors + c, e, row, tail.y);
+    for (int64_t c = 0; c < singles; c += kColumnsAtOnce) {
+      const int64_t count = std::min(singles - c, kColumnsAtOnce);
+      height.columns[count - 1]({columns + c * column_bytes, column_bytes, 16 * vectors + c}, w,
+                                steps, e, row, tail.y);
     }
     w += height.rows * steps * 4;
     row += height.rows;

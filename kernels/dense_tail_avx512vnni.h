@@ -5,9 +5,10 @@
 //
 // Vectors: the tile is repacked once to quads [k/4][vectors][16 columns][4], so that a step of a
 // panel is a load a vector, a broadcast a row and a vpdpbusd for both; there is nothing to unpack.
-// Single columns, up to five or so: 16 consecutive dwords of a panel [k/4][R][4] are weights of
+// Single columns, up to seven: 16 consecutive dwords of a panel [k/4][R][4] are weights of
 // 16 / R steps, and one permute brings the column's values beside them. That is a sixteenth of the
-// products that a vector would compute, for about twice the cost of each.
+// products that a vector would compute, for about twice the cost of each; four columns at a time
+// share the loads of weights and hide the latency of their sums.
 
 #pragma once
 

@@ -85,6 +85,7 @@ void MaxPoolTile(const Im2col& im2col, const uint8_t* image, PoolRange range, ui
 struct AveragePoolParams {
   QuantParams x, y;
   bool count_include_pad = false;
+  Isa isa = Isa::kReference;
 };
 void AveragePoolTile(const Im2col& im2col, const AveragePoolParams& params, const uint8_t* image,
                      PoolRange range, uint8_t* y, std::byte* scratch) noexcept;

@@ -10,8 +10,12 @@
 namespace pared {
 namespace {
 
+float MeanOf(int64_t sum, float count, QuantParams from) {
+  return static_cast<float>(sum) * from.scale / count;
+}
+
 uint8_t QuantizeMean(int64_t sum, int64_t count, QuantParams from, QuantParams to) {
-  const float mean = static_cast<float>(sum) * from.scale / static_cast<float>(count);
+  const float mean = MeanOf(sum, static_cast<float>(count), from);
   uint8_t y = 0;
   Quantize({&mean, 1}, to, &y, Isa::kReference);
   return y;
@@ -57,21 +61,26 @@ void AveragePoolTile(const Im2col& im2col, const AveragePoolParams& params, cons
   const ConvGeometry& g = im2col.geometry();
   const int64_t positions = g.kernel_height * g.kernel_width;
   uint8_t* rows = reinterpret_cast<uint8_t*>(scratch);
-  std::array<int64_t, 64> counts{};
+  std::array<float, 64> counts;
+  counts.fill(1);
   const int64_t pixels = std::min<int64_t>(64, g.out_pixels() - range.tile * 64);
   for (int64_t i = 0; i < pixels; ++i) {
     const int64_t count = WindowCount(g, range.tile * 64 + i, params.count_include_pad);
-    counts[static_cast<size_t>(i)] = std::max<int64_t>(1, count);
+    counts[static_cast<size_t>(i)] = static_cast<float>(std::max<int64_t>(1, count));
   }
+  // The padding holds the zero point: it adds nothing.
+  const auto zero = static_cast<int32_t>(-positions * params.x.zero_point);
   for (int64_t c = range.begin; c < range.end; ++c) {
     im2col.GatherChannels(image, range.tile, c, c + 1, rows);
-    uint8_t* out = y + (range.tile * g.channels + c) * 64;
-    for (int64_t i = 0; i < pixels; ++i) {
-      // The padding holds the zero point: it adds nothing here.
-      int64_t sum = -positions * params.x.zero_point;
-      for (int64_t p = 0; p < positions; ++p) sum += rows[p * 64 + i];
-      out[i] = QuantizeMean(sum, counts[static_cast<size_t>(i)], params.x, params.y);
+    std::array<int32_t, 64> sums;  // locals, which cannot alias the rows
+    sums.fill(zero);
+    for (int64_t p = 0; p < positions; ++p) {
+      const uint8_t* row = rows + p * 64;
+      for (size_t i = 0; i < 64; ++i) sums[i] += row[i];
     }
+    std::array<float, 64> means;
+    for (size_t i = 0; i < 64; ++i) means[i] = MeanOf(sums[i], counts[i], params.x);
+    Quantize(means, params.y, y + (range.tile * g.channels + c) * 64, params.isa);
   }
 }
 
