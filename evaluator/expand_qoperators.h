@@ -1,6 +1,7 @@
-// QLinearConv, QLinearMatMul, and QLinearAdd, QLinearMul, QLinearGlobalAveragePool, QLinearSigmoid
-// and QLinearLeakyRelu of com.microsoft in the form that the fusion rules read, so that they run
-// planar and without floats in between, as models with QuantizeLinear and DequantizeLinear do.
+// Quantized operators in the form that the fusion rules read, so that they run planar and without
+// floats in between, as models with QuantizeLinear and DequantizeLinear do: QLinearConv,
+// QLinearMatMul, QGemm, what else of com.microsoft is called QLinear, and the MaxPool, Split and
+// Resize of codes between them.
 //
 //   Before:  y = QLinearConv(x, xs, xz, w, ws, wz, ys, yz, b)
 //   After:   y = Q(Conv(DQ(x, xs, xz), DQ(w, ws, wz), DQ(b, xs * ws)), ys, yz)
@@ -11,8 +12,8 @@
 
 namespace pared {
 
-// Nodes of the main graph whose weights and parameters the rules can take: constant weights without
-// zero points, constant scalars of activations. The others stay.
+// Nodes of the main graph. Products only with what the rules can take: constant weights without
+// zero points, constant scalars of activations; the others stay. Throws as ComposeOp does.
 void ExpandQOperators(Model& model);
 
 }  // namespace pared

@@ -10,6 +10,7 @@
 #include "evaluator/composed_ops.h"
 #include "evaluator/half_floats.h"
 #include "evaluator/prepared_graph.h"
+#include "model/function_call.h"
 #include "model/random_ops.h"
 
 namespace pared {
@@ -18,8 +19,9 @@ namespace {
 // Constants made of constants are computed once when that does not swell the model in memory: a
 // ConstantOfShape of a few bytes may stand for gigabytes.
 constexpr int64_t kFoldedBytesFree = 64 * 1024;
-constexpr int64_t kFoldedGrowth = 8;  // int4 weights become float32
-constexpr int kDepthMax = 64;         // of subgraphs and functions within each other
+constexpr int64_t kFoldedGrowth = 8;      // int4 weights become float32
+constexpr int kDepthMax = 64;             // of subgraphs and functions within each other
+constexpr int64_t kNodesMax = 1'000'000;  // functions that call functions are small files
 
 using OpsetMap = std::map<std::string, int64_t>;
 
@@ -31,6 +33,7 @@ struct Env {
   std::map<std::string, const Function*> functions = {};  // by domain/name/overload
   BufferPool pool = {};                                   // of constants computed here
   int64_t random_nodes = 0;
+  int64_t nodes = 0;
 };
 
 std::string FunctionKey(const std::string& domain, const std::string& name) {
@@ -76,21 +79,6 @@ Tensor Dense(const SparseTensor& sparse, const std::string& name) {
   }
   const std::span<const std::byte> view(*bytes);
   return Tensor::View(sparse.values.dtype(), sparse.dims, view, std::move(bytes));
-}
-
-// A node of a function's body with the attributes of the call put in for those it refers to.
-Node Bind(const Node& node, const Attributes* bound) {
-  if (bound == nullptr) return node;
-  Node copy = node;
-  copy.attributes = {};
-  for (const auto& [name, attribute] : node.attributes) {
-    if (attribute.ref_name.empty()) {
-      copy.attributes.set(name, attribute);
-    } else if (const Attribute* value = bound->find(attribute.ref_name)) {
-      copy.attributes.set(name, *value);
-    }
-  }
-  return copy;
 }
 
 class Builder {
@@ -148,7 +136,9 @@ void Builder::AddNodes(const std::vector<Node>& nodes, Scope& scope) {
     throw Error(ErrorCode::kUnsupported, "subgraphs and functions are nested more than " +
                                              std::to_string(kDepthMax) + " deep");
   }
-  for (const Node& node : nodes) AddNode(Bind(node, scope.bound), scope);
+  for (const Node& node : nodes) {
+    scope.bound == nullptr ? AddNode(node, scope) : AddNode(Bind(node, *scope.bound), scope);
+  }
 }
 
 const Function* Builder::FunctionOf(const Node& node) const {
@@ -157,8 +147,7 @@ const Function* Builder::FunctionOf(const Node& node) const {
 }
 
 void Builder::AddCall(const Node& node, const Function& function, Scope& scope) {
-  Attributes bound = function.default_attributes;
-  for (const auto& [name, attribute] : node.attributes) bound.set(name, attribute);
+  const Attributes bound = BoundAttributes(function, node);
   OpsetMap opsets;
   for (const auto& [domain, version] : function.opsets) opsets[Normalized(domain)] = version;
   Scope body{.opsets = &opsets, .bound = &bound, .folds = scope.folds, .depth = scope.depth + 1};
@@ -182,6 +171,11 @@ void Builder::AddCall(const Node& node, const Function& function, Scope& scope) 
 }
 
 void Builder::AddNode(const Node& node, Scope& scope) {
+  if (++env_.nodes > kNodesMax) {
+    throw Error(ErrorCode::kUnsupported, "with its functions written out the model has more than " +
+                                             std::to_string(kNodesMax) +
+                                             " nodes, calls of functions included");
+  }
   if (const Function* function = FunctionOf(node)) {
     AddCall(node, *function, scope);
     return;

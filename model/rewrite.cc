@@ -89,6 +89,12 @@ std::unordered_set<std::string> LiveNames(const Graph& graph) {
   return live;
 }
 
+GraphPtr EditCopy(const GraphPtr& graph, const std::function<void(Graph&)>& edit) {
+  std::shared_ptr<Graph> copy = std::make_shared<Graph>(*graph);
+  edit(*copy);
+  return copy;
+}
+
 }  // namespace
 
 FreshNames::FreshNames(const Model& model) {
@@ -134,6 +140,17 @@ Node MakeCast(const std::string& from, const std::string& to, DType dtype, Fresh
   cast.outputs = {to};
   cast.attributes.set("to", {kIntAttribute, static_cast<int64_t>(dtype), "", ""});
   return cast;
+}
+
+void EditSubgraphs(Node& node, const std::function<void(Graph&)>& edit) {
+  for (const auto& [name, unused] : Attributes(node.attributes)) {
+    auto& value = node.attributes.find(name)->value;
+    if (GraphPtr* one = std::get_if<GraphPtr>(&value)) {
+      *one = EditCopy(*one, edit);
+    } else if (auto* many = std::get_if<std::vector<GraphPtr>>(&value)) {
+      for (GraphPtr& graph : *many) graph = EditCopy(graph, edit);
+    }
+  }
 }
 
 void ReplaceUses(Graph& graph, const std::string& from, const std::string& to) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -31,6 +32,9 @@ void ImportDomain(Model& model, const std::string& domain, int64_t version);
 Node MakeNode(const std::string& op_type, std::vector<std::string> inputs, std::string output,
               FreshNames& names);
 Node MakeCast(const std::string& from, const std::string& to, DType dtype, FreshNames& names);
+
+// Calls `edit` for a copy of each graph that is an attribute of the node, which takes its place.
+void EditSubgraphs(Node& node, const std::function<void(Graph&)>& edit);
 
 // Lets every reader of `from` (nodes, also within subgraphs, but not the graph's outputs) read
 // `to`.

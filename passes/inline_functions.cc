@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "base/error.h"
-#include "model/rewrite.h"
+#include "model/function_call.h"
 #include "passes/select_nodes.h"
 
 namespace pared {
@@ -14,17 +14,10 @@ namespace {
 constexpr int kDepthMax = 64;  // of functions within each other, as the evaluator has it
 constexpr int64_t kNodesMax = 1'000'000;
 
-using Renames = std::map<std::string, std::string>;
-
 std::string Normalized(const std::string& domain) { return domain == "ai.onnx" ? "" : domain; }
 
 std::string KeyOf(const std::string& domain, const std::string& name, const std::string& overload) {
   return Normalized(domain) + "\n" + name + "\n" + overload;
-}
-
-std::string Renamed(const Renames& renames, const std::string& name) {
-  const auto found = renames.find(name);
-  return found == renames.end() ? name : found->second;
 }
 
 class Inliner {
@@ -56,17 +49,17 @@ class Inliner {
     for (Node& node : nodes) {
       Node copy = std::move(node);
       EditSubgraphs(copy, [&](Graph& graph) { Inline(graph.nodes, depth); });
+      if (++node_count_ > kNodesMax) {
+        throw Error(ErrorCode::kUnsupported,
+                    "with its functions written out the model has more than " +
+                        std::to_string(kNodesMax) + " nodes, calls of functions included");
+      }
       const Function* function = Callee(copy);
       if (function == nullptr) {
-        if (++node_count_ > kNodesMax) {
-          throw Error(ErrorCode::kUnsupported,
-                      "with its functions written out the model has more than " +
-                          std::to_string(kNodesMax) + " nodes");
-        }
         out.push_back(std::move(copy));
         continue;
       }
-      std::vector<Node> body = BodyOf(copy, *function);
+      std::vector<Node> body = InlineCall(copy, *function, names_);
       Inline(body, depth + 1);
       std::ranges::move(body, std::back_inserter(out));
     }
@@ -88,96 +81,6 @@ class Inliner {
       return nullptr;
     }
     return &function;
-  }
-
-  std::vector<Node> BodyOf(const Node& call, const Function& function) {
-    Attributes bound = function.default_attributes;
-    for (const auto& [name, attribute] : call.attributes) bound.set(name, attribute);
-    Renames renames;
-    for (size_t i = 0; i < function.inputs.size(); ++i) {
-      renames[function.inputs[i]] = i < call.inputs.size() ? call.inputs[i] : "";
-    }
-    std::vector<Node> body;
-    std::vector<Node> handed_on;  // outputs that the function only passes through
-    for (size_t i = 0; i < function.outputs.size() && i < call.outputs.size(); ++i) {
-      const std::string &inner = function.outputs[i], &outer = call.outputs[i];
-      if (outer.empty()) continue;
-      if (renames.emplace(inner, outer).second) continue;
-      Node identity;
-      identity.name = names_.Make(outer + "_identity");
-      identity.op_type = "Identity";
-      identity.inputs = {Renamed(renames, inner)};
-      identity.outputs = {outer};
-      handed_on.push_back(std::move(identity));
-    }
-    for (const Node& node : function.nodes) body.push_back(Copied(node, bound, renames, call));
-    std::ranges::move(handed_on, std::back_inserter(body));
-    return body;
-  }
-
-  Node Copied(Node node, const Attributes& bound, Renames& renames, const Node& call) {
-    for (std::string& input : node.inputs) input = Renamed(renames, input);
-    for (std::string& output : node.outputs) output = Defined(output, renames);
-    if (!node.name.empty()) {
-      node.name = names_.Make(call.name.empty() ? node.name : call.name + "/" + node.name);
-    }
-    Bind(node, bound);
-    EditSubgraphs(node, [&](Graph& graph) { RenameGraph(graph, bound, renames, call); });
-    return node;
-  }
-
-  // The name that a value assigned here has from now on.
-  std::string Defined(const std::string& name, Renames& renames) {
-    if (name.empty()) return name;
-    const auto [known, is_new] = renames.emplace(name, "");
-    if (is_new) known->second = names_.Make(name);
-    return known->second;
-  }
-
-  // Attributes that stand for the function's own become what the call gave, or go.
-  static void Bind(Node& node, const Attributes& bound) {
-    Attributes after;
-    for (const auto& [name, attribute] : node.attributes) {
-      const Attribute* given =
-          attribute.ref_name.empty() ? &attribute : bound.find(attribute.ref_name);
-      if (given != nullptr) after.set(name, *given);
-    }
-    node.attributes = std::move(after);
-  }
-
-  void RenameGraph(Graph& graph, const Attributes& bound, Renames renames, const Node& call) {
-    for (ValueInfo& input : graph.inputs) input.name = Fresh(input.name, renames);
-    NamedList<Initializer> initializers;
-    for (const auto& [name, initializer] : graph.initializers) {
-      initializers.set(Listed(graph, name, renames), initializer);
-    }
-    graph.initializers = std::move(initializers);
-    NamedList<SparseTensor> sparse;
-    for (const auto& [name, tensor] : graph.sparse_initializers) {
-      sparse.set(Listed(graph, name, renames), tensor);
-    }
-    graph.sparse_initializers = std::move(sparse);
-    for (Node& node : graph.nodes) {
-      for (const std::string& output : node.outputs) Fresh(output, renames);
-    }
-    for (Node& node : graph.nodes) node = Copied(std::move(node), bound, renames, call);
-    for (ValueInfo& output : graph.outputs) output.name = Renamed(renames, output.name);
-    graph.values = {};  // hints, under names that are gone
-  }
-
-  // An initializer may be one of the graph's inputs, which have their new names by now.
-  std::string Listed(const Graph& graph, const std::string& name, Renames& renames) {
-    const std::string known = Renamed(renames, name);
-    for (const ValueInfo& input : graph.inputs) {
-      if (input.name == known) return known;
-    }
-    return Fresh(name, renames);
-  }
-
-  // Of a name that this graph assigns, whatever it means outside.
-  std::string Fresh(const std::string& name, Renames& renames) {
-    if (name.empty()) return name;
-    return renames[name] = names_.Make(name);
   }
 
   Model& model_;

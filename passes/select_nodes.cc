@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "config/edit_distance.h"
 #include "config/fields.h"
+#include "model/rewrite.h"
 
 namespace pared {
 namespace {
@@ -24,12 +25,6 @@ size_t Distance(const std::string& sought, const std::string& name) {
       !name.empty() && !sought.empty() &&
       (name.find(sought) != std::string::npos || sought.find(name) != std::string::npos);
   return holds ? edits : edits + 2 * kComparedLength;
-}
-
-GraphPtr EditCopy(const GraphPtr& graph, const std::function<void(Graph&)>& edit) {
-  std::shared_ptr<Graph> copy = std::make_shared<Graph>(*graph);
-  edit(*copy);
-  return copy;
 }
 
 // A reference with its pattern compiled once.
@@ -84,17 +79,6 @@ void ForEachNode(const Graph& graph, const std::function<void(const Node&)>& vis
   for (const Node& node : graph.nodes) {
     visit(node);
     for (const GraphPtr& subgraph : SubgraphsOf(node)) ForEachNode(*subgraph, visit);
-  }
-}
-
-void EditSubgraphs(Node& node, const std::function<void(Graph&)>& edit) {
-  for (const auto& [name, unused] : Attributes(node.attributes)) {
-    auto& value = node.attributes.find(name)->value;
-    if (GraphPtr* one = std::get_if<GraphPtr>(&value)) {
-      *one = EditCopy(*one, edit);
-    } else if (auto* many = std::get_if<std::vector<GraphPtr>>(&value)) {
-      for (GraphPtr& graph : *many) graph = EditCopy(graph, edit);
-    }
   }
 }
 

@@ -17,9 +17,6 @@ std::vector<GraphPtr> SubgraphsOf(const Node& node);
 // Calls `visit` for every node of the graph and, after their node, of its subgraphs.
 void ForEachNode(const Graph& graph, const std::function<void(const Node&)>& visit);
 
-// Calls `edit` for a copy of each graph that is an attribute of the node, which takes its place.
-void EditSubgraphs(Node& node, const std::function<void(Graph&)>& edit);
-
 // The same, to edit: subgraphs are copied before their nodes are visited. `visit` gets each graph
 // once, the outer before the inner.
 void EditGraphs(Graph& graph, const std::function<void(Graph&)>& visit);

@@ -291,5 +291,40 @@ TEST(Executor, ComposesQuantizedOperatorsOfOnnxRuntime) {
   EXPECT_THAT(y[0].data<uint8_t>(), ElementsAre(93, 255));
 }
 
+// Ends are held within [-1, n - 1] where steps are negative: only what is below -n reads to the
+// first element. ONNX Runtime reads it for INT64_MAX too; ONNX's own implementation does not.
+TEST(Executor, SliceBackwardsEndsWhereOnnxSaysItDoes) {
+  const auto slice = [](int64_t start, int64_t end, int64_t step) {
+    return ValuesOf(
+        RunText(R"(g (float[5] x, int64[1] s, int64[1] e, int64[1] t) => (float[n] y)
+        <int64[1] a = {0}> { y = Slice(x, s, e, a, t) })",
+                {Floats({5}, {0, 1, 2, 3, 4}), Tensor::Make<int64_t>({1}, {start}),
+                 Tensor::Make<int64_t>({1}, {end}), Tensor::Make<int64_t>({1}, {step})})[0]);
+  };
+  EXPECT_THAT(slice(4, INT64_MAX, -1), ElementsAre());
+  EXPECT_THAT(slice(3, 4, -1), ElementsAre());
+  EXPECT_THAT(slice(4, INT64_MIN, -1), ElementsAre(4, 3, 2, 1, 0));
+  EXPECT_THAT(slice(INT64_MAX, -6, -2), ElementsAre(4, 2, 0));
+  EXPECT_THAT(slice(INT64_MIN, INT64_MAX, 2), ElementsAre(0, 2, 4));
+}
+
+// Functions of which each calls the one before it twice: 2^40 nodes in a file of 3 KB.
+TEST(Executor, FunctionsThatCallFunctionsWithoutBoundAreRefused) {
+  for (const std::string body : {"b = Neg(a)", ""}) {  // calls count too
+    std::string text =
+        R"(<ir_version: 8, opset_import: ["" : 17, "l" : 1]> g (float[1] x) => (float[1] y) { y = l.F40(x) }
+      <domain: "l", opset_import: ["" : 17]> F0 (a) => ()" +
+        std::string(body.empty() ? "a" : "b") + ") {" + body + "}";
+    for (int i = 1; i <= 40; ++i) {
+      const std::string callee = "l.F" + std::to_string(i - 1);
+      text += "<domain: \"l\", opset_import: [\"\" : 17, \"l\" : 1]> F" + std::to_string(i) +
+              " (a) => (b) { c = " + callee + "(a) b = " + callee + "(c) }";
+    }
+    const Model bomb = ParseText(text);
+    EXPECT_THAT([&] { Executor{bomb}; },
+                ThrowsError(ErrorCode::kUnsupported, "", HasSubstr("1000000 nodes")));
+  }
+}
+
 }  // namespace
 }  // namespace pared

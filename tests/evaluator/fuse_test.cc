@@ -95,6 +95,108 @@ TEST(Fuse, AQuantizedOperatorGivesTheCodesOfItsDefinition) {
   }
 }
 
+constexpr char kContributed[] =
+    R"(<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]> g )";
+
+// Operators of ONNX Runtime's quantizer over the codes q of x.
+std::vector<std::string> FusedContributed(const std::string& body) {
+  const Model model =
+      ModelFromText(std::string(kContributed) + "(float[1,2,4,4] x) => (uint8[1,n,h,w] y)" +
+                    kConstants + "{ q = QuantizeLinear(x, s, z)" + body + "y = Identity(r) }");
+  std::vector<std::string> types;
+  for (const Node& node : FuseForExecution(model, {}).graph.nodes) {
+    types.push_back(node.domain.empty() ? node.op_type : node.domain + "." + node.op_type);
+  }
+  return types;
+}
+
+TEST(Fuse, ContributedQuantizedOperatorsRunOnCodes) {
+  const auto is = [](const char* op) {
+    return ElementsAre("pared.QuantizeLinear", op, "pared.ToOnnx", "Identity");
+  };
+  EXPECT_THAT(
+      FusedContributed("r = com.microsoft.QLinearAveragePool <kernel_shape = [3, 3], pads = "
+                       "[1, 1, 1, 1]> (q, s, z, s2, z2)"),
+      is("pared.AveragePool"));
+  EXPECT_THAT(FusedContributed("r = com.microsoft.QLinearGlobalAveragePool(q, s, z, s2, z2)"),
+              is("pared.GlobalAveragePool"));
+  EXPECT_THAT(
+      FusedContributed("r = com.microsoft.QLinearConcat <axis = 1> (s2, z2, q, s, z, q, s, z)"),
+      is("pared.Concat"));
+  EXPECT_THAT(FusedContributed("r = com.microsoft.QLinearAdd(q, s, z, q, s, z, s2, z2)"),
+              is("pared.LookUp"));
+  EXPECT_THAT(FusedContributed("r = com.microsoft.QLinearSigmoid(q, s, z, s2, z2)"),
+              is("pared.LookUp"));
+}
+
+// Without DequantizeLinear and QuantizeLinear around them, as ONNX Runtime's quantizer leaves them.
+TEST(Fuse, PoolsPartsAndEnlargedImagesOfCodesStayPlanar) {
+  const std::string body =
+      "q = QuantizeLinear(x, s, z) m = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (q) "
+      "a, c = Split <axis = 1, num_outputs = 2> (m) "
+      "e = Resize <mode = \"nearest\"> (c, , f) "
+      "r = com.microsoft.QLinearAdd(e, s, z, e, s, z, s2, z2) y = DequantizeLinear(r, s2, z2)";
+  const std::string text =
+      "(float[1,4,3,4] x) => (float[1,2,6,8] y) <float s = {0.5}, uint8 z = {10}, float s2 = "
+      "{1.0}, "
+      "uint8 z2 = {3}, float[4] f = {1.0, 1.0, 2.0, 2.0}> {" +
+      body + "}";
+  const Model model =
+      ParseText("<ir_version: 8, opset_import: [\"\" : 18, \"com.microsoft\" : 1]> g " + text);
+  std::vector<std::string> types;
+  for (const Node& node : FuseForExecution(model, {}).graph.nodes) types.push_back(node.op_type);
+  EXPECT_THAT(types, ElementsAre("QuantizeLinear", "MaxPool", "SplitPart", "Resize", "LookUp",
+                                 "DequantizeLinear"));
+  std::vector<float> x;
+  for (int i = 0; i < 48; ++i) x.push_back(static_cast<float>(i * 37 % 23) / 2 - 5);
+  const Tensor y = Executor(model).Run({Tensor::Make<float>({1, 4, 3, 4}, x)})[0];
+  for (size_t i = 0; i < 96; ++i) {  // twice the maximum, codes of 1 hold it
+    const size_t channel = 2 + i / 48, row = i / 8 % 6 / 2, column = i % 8 / 2;
+    float most = -100;
+    for (size_t r = row == 0 ? 0 : row - 1; r <= std::min<size_t>(row + 1, 2); ++r) {
+      for (size_t c = column == 0 ? 0 : column - 1; c <= std::min<size_t>(column + 1, 3); ++c) {
+        most = std::max(most, x[channel * 12 + r * 4 + c]);
+      }
+    }
+    EXPECT_EQ(y.data<float>()[i], std::clamp(2 * most, -3.0f, 252.0f)) << i;
+  }
+}
+
+TEST(Fuse, AContributedProductIsAMatrixProduct) {
+  constexpr char kMatrix[] = R"(
+    <float s = {0.5}, uint8 z = {10}, float s2 = {0.25}, uint8 z2 = {0}, int8[2,3] w = {1,2,3,-4,5,6},
+     float[2] ws = {0.5, 0.25}, int8[2] wz = {0, 0}, int32[2] b = {4, -8}> { q = QuantizeLinear(x, s, z) )";
+  const auto run = [&](const std::string& body, bool fuse) {
+    const Model model = ModelFromText(std::string(kContributed) +
+                                      "(float[20,3] x) => (float[20,2] y)" + kMatrix + body + "}");
+    ExecutorOptions options;
+    options.fuse = fuse;
+    std::vector<float> x;
+    for (int i = 0; i < 60; ++i) x.push_back(static_cast<float>(i * 37 % 23) / 2 - 5);
+    const Tensor y = Executor(model, options).Run({Tensor::Make<float>({20, 3}, x)})[0];
+    return std::vector<float>(y.data<float>().begin(), y.data<float>().end());
+  };
+  for (const std::string& body :
+       {std::string("r = com.microsoft.QGemm <transB = 1> (q, s, z, w, ws, wz, b, s2, z2) "
+                    "y = DequantizeLinear(r, s2, z2)"),
+        std::string("y = com.microsoft.QGemm <transB = 1> (q, s, z, w, ws, wz, b)")}) {
+    const Model model = ModelFromText(std::string(kContributed) +
+                                      "(float[20,3] x) => (float[20,2] y)" + kMatrix + body + "}");
+    std::vector<std::string> types;
+    for (const Node& node : FuseForExecution(model, {}).graph.nodes) {
+      types.push_back(node.domain + "." + node.op_type);
+    }
+    EXPECT_THAT(types, Contains("pared.MatMul"));
+    EXPECT_EQ(run(body, true), run(body, false));
+  }
+  // Row 0: the products with the rows of w, in their scales, and the bias in its units.
+  const std::vector<float> y =
+      run("y = com.microsoft.QGemm <transB = 1> (q, s, z, w, ws, wz, b)", true);
+  const std::vector<float> x = {-5, 37 % 23 / 2.0f - 5, 74 % 23 / 2.0f - 5};
+  EXPECT_EQ(y[0], (x[0] * 1 + x[1] * 2 + x[2] * 3) * 0.5f + 4 * 0.25f);
+  EXPECT_EQ(y[1], (x[0] * -4 + x[1] * 5 + x[2] * 6) * 0.25f - 8 * 0.125f);
+}
+
 TEST(Fuse, CodesMayBeClippedAsIntegers) {
   const Model model = ModelFromText(
       "g (float[6] x) => (float[6] y) <float s = {0.5}, uint8 z = {10}, float s2 = {0.25}, "
