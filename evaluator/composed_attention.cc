@@ -32,9 +32,8 @@ struct Given {
 // Outputs of q, k and v, [batch, tokens, heads * size], with `mask`, `bias` and the past where the
 // node has them.
 std::string Attend(const Node& node, Given given) {
-  if (node.Int("do_rotary", 0) != 0 || !node.Ints("qkv_hidden_sizes").empty()) {
-    throw Error(ErrorCode::kUnsupported, "qkv_hidden_sizes and do_rotary are not supported",
-                NodeLabel(node));
+  if (node.Int("do_rotary", 0) != 0) {
+    throw Error(ErrorCode::kUnsupported, "do_rotary is not supported", NodeLabel(node));
   }
   const int64_t heads = node.Int("num_heads", 0);
   std::string body, added = given.bias ? "bias" : "";
@@ -48,7 +47,19 @@ std::string Attend(const Node& node, Given given) {
   return body + (given.past ? ", past_key, past_value) }" : ") }");
 }
 
-constexpr const char* kSplit = "q, k, v = Split <axis = -1, num_outputs = 3>(all)\n";
+// q, k and v of one product: equal parts, or as many columns as qkv_hidden_sizes says.
+std::string SplitProduct(const Node& node) {
+  const std::vector<int64_t> sizes = node.Ints("qkv_hidden_sizes");
+  if (sizes.empty()) return "q, k, v = Split <axis = -1, num_outputs = 3>(all)\n";
+  if (sizes.size() != 3) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "qkv_hidden_sizes must be 3 sizes, are " + std::to_string(sizes.size()),
+                NodeLabel(node));
+  }
+  return "sizes = Constant <value_ints = [" + std::to_string(sizes[0]) + ", " +
+         std::to_string(sizes[1]) + ", " + std::to_string(sizes[2]) +
+         "]>()\n q, k, v = Split <axis = -1>(all, sizes)\n";
+}
 
 void RefuseOutputs(const Node& node, size_t most) {
   if (node.outputs.size() <= most) return;
@@ -99,7 +110,8 @@ std::string PackedAttention(const Node& node) {
   std::string body = std::string(kAttributes) +
                      "(x, w, w_bias, mask, past, bias) => (y) { product = MatMul(x, w)\n";
   body += HasInput(node, 2) ? "all = Add(product, w_bias)\n" : "all = Identity(product)\n";
-  return body + kSplit + Attend(node, {.mask = HasInput(node, 3), .bias = HasInput(node, 5)});
+  return body + SplitProduct(node) +
+         Attend(node, {.mask = HasInput(node, 3), .bias = HasInput(node, 5)});
 }
 
 std::string QuantizedAttention(const Node& node) {
@@ -112,7 +124,7 @@ std::string QuantizedAttention(const Node& node) {
     floats = CastLike(sums, scale)
     product = Mul(floats, scale)
     all = Add(product, w_bias)
-  )" + kSplit +
+  )" + SplitProduct(node) +
          Attend(node, {.mask = HasInput(node, 5), .bias = false});
 }
 

@@ -98,6 +98,7 @@ CASES = [
     ("Attention", [f32(2, 5, 8), f32(8, 24), f32(24), (ids(2, 5, 4) > 0).astype(np.int32)], {"num_heads": 4, "scale": .3}, "f"),
     ("Attention", [f32(1, 6, 8), f32(8, 24), f32(24)], {"num_heads": 2, "unidirectional": 1}, "f"),
     ("Attention", [f32(1, 6, 8), f32(8, 24), f32(24), None, None, f32(1, 2, 6, 6)], {"num_heads": 2}, "f"),
+    ("Attention", [f32(2, 6, 8), f32(8, 28), f32(28)], {"num_heads": 2, "qkv_hidden_sizes": [8, 8, 12]}, "f"),
     ("QAttention", [u8(2, 5, 8), i8(8, 24), f32(24), scale(.02), scale(.01), np.array([4, 5], np.int32), zero(127),
                     zero(0, np.int8)], {"num_heads": 2}, "f"),
     # Decoders: a prompt, a step behind a past of 4, the same packed, and a window; caches of 16 places.
