@@ -2,7 +2,7 @@
 """Compare pared's executor with onnxruntime on models: results, then latency.
 
 usage: compare_onnxruntime.py RUN_MODEL MODEL... [--threads 1] [--rounds 30] [--least N] [--dims N=1 ...]
-                               [--profile] [--tune]
+                               [--profile] [--tune] [--openvino PYTHON]
 
 RUN_MODEL is the program run_model of the build. Inputs are random. Results: the largest difference
 of each output, in units of its quantization step where it has one, and how many elements differ.
@@ -115,7 +115,7 @@ def compare(arguments, path):
         if not arguments.no_check:
             check(arguments, path, ours, sess, feeds, inputs)
         if arguments.rounds > 0:
-            race(arguments, ours, sess, feeds)
+            race(arguments, path, ours, sess, feeds, inputs)
         if arguments.least:
             least(arguments, path, ours, feeds)
         if arguments.profile:
@@ -141,25 +141,60 @@ def cpu_clock(pid):
     return time.clock_gettime((~pid << 3) | 2)
 
 
-def race(arguments, ours, sess, feeds):
-    ours.time(5)
-    for _ in range(5):
-        sess.run(None, feeds)
-    wall, cpu = ([], []), ([], [])
-    for _ in range(arguments.rounds):
-        start = cpu_clock(ours.process.pid)
-        wall[0].extend(ours.time(3))
-        cpu[0].append((cpu_clock(ours.process.pid) - start) / 3 * 1e3)
-        start = time.process_time()
-        for _ in range(3):
+class OpenVino:
+    """openvino_server.py in a Python that has OpenVINO."""
+
+    def __init__(self, python, model, threads, inputs):
+        server = os.path.join(os.path.dirname(os.path.abspath(__file__)), "openvino_server.py")
+        self.process = subprocess.Popen([python, server, model, str(threads), *inputs], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+        if self.process.stdout.readline().strip() != "ready":
+            raise SystemExit(f"{python} cannot run {model} in OpenVINO")
+
+    def time(self, runs):
+        self.process.stdin.write(f"{runs}\n")
+        self.process.stdin.flush()
+        return [float(v) for v in self.process.stdout.readline().split()]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class OnnxRuntime:
+    def __init__(self, sess, feeds):
+        self.sess, self.feeds = sess, feeds
+
+    def time(self, runs):
+        times = []
+        for _ in range(runs):
             begin = time.perf_counter()
-            sess.run(None, feeds)
-            wall[1].append((time.perf_counter() - begin) * 1e3)
-        cpu[1].append((time.process_time() - start) / 3 * 1e3)
-    for name, samples in (("wall", wall), ("cpu", cpu)):
-        low, mid = [np.quantile(v, 0.1) for v in samples], [np.median(v) for v in samples]
-        print(f"  {name} ms: pared {low[0]:.3f} (median {mid[0]:.3f}), onnxruntime {low[1]:.3f} (median {mid[1]:.3f}): "
-              f"{low[1] / low[0]:.2f}x ({mid[1] / mid[0]:.2f}x)")
+            self.sess.run(None, self.feeds)
+            times.append((time.perf_counter() - begin) * 1e3)
+        return times
+
+
+def race(arguments, path, ours, sess, feeds, inputs):
+    runners = {"pared": ours, "onnxruntime": OnnxRuntime(sess, feeds)}
+    if arguments.openvino:
+        runners["OpenVINO"] = OpenVino(arguments.openvino, path, arguments.threads, inputs)
+    wall, cpu = {name: [] for name in runners}, {name: [] for name in runners}
+    for runner in runners.values():
+        runner.time(5)
+    for _ in range(arguments.rounds):
+        for name, runner in runners.items():
+            pid = runner.process.pid if hasattr(runner, "process") else os.getpid()
+            start = cpu_clock(pid)
+            wall[name].extend(runner.time(3))
+            cpu[name].append((cpu_clock(pid) - start) / 3 * 1e3)
+    for kind, samples in (("wall", wall), ("cpu", cpu)):
+        low = {name: np.quantile(v, 0.1) for name, v in samples.items()}
+        mid = {name: np.median(v) for name, v in samples.items()}
+        texts = [f"{name} {low[name]:.3f} (median {mid[name]:.3f})" for name in runners]
+        ratios = [f"{low[name] / low['pared']:.2f}x ({mid[name] / mid['pared']:.2f}x)" for name in list(runners)[1:]]
+        print(f"  {kind} ms: {', '.join(texts)}: {', '.join(ratios)}")
+    if arguments.openvino:
+        runners["OpenVINO"].close()
 
 
 def least(arguments, path, ours, feeds):
@@ -212,6 +247,7 @@ def main():
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--no-check", action="store_true")
+    parser.add_argument("--openvino", metavar="PYTHON", help="a Python that has openvino: it takes part in the race")
     arguments = parser.parse_args()
     for path in arguments.models:
         compare(arguments, path)
