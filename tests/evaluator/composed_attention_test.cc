@@ -29,8 +29,6 @@ TEST(ComposedAttention, DeclinesWhatItDoesNotCover) {
       {"y = com.microsoft.Attention <num_heads = 2>(x, w, b, , past)", "input 4"},
       {"y = com.microsoft.Attention <num_heads = 2, do_rotary = 1>(x, w, b)", "do_rotary"},
       {"y, k = com.microsoft.Attention <num_heads = 2>(x, w, b)", "after the first 1"},
-      {"y = com.microsoft.Attention <num_heads = 2, qkv_hidden_sizes = [8, 8, 8]>(x, w, b)",
-       "qkv_hidden_sizes"},
       {"y = com.microsoft.MultiHeadAttention <num_heads = 2>(x)", "packed keys"},
       {"y = com.microsoft.MultiHeadAttention <num_heads = 2>(x, x, x, , n, , past, past)",
        "padding mask together with a past"},
@@ -46,6 +44,13 @@ TEST(ComposedAttention, DeclinesWhatItDoesNotCover) {
                 ThrowsError(ErrorCode::kUnsupported, HasSubstr("producing y"), HasSubstr(message)))
         << node;
   }
+}
+
+TEST(ComposedAttention, SizesThatAreNotThreeAreAnError) {
+  EXPECT_THAT(
+      Preparing("y = com.microsoft.Attention <num_heads = 2, qkv_hidden_sizes = [8, 8]>(x, w, b)"),
+      ThrowsError(ErrorCode::kInvalidArgument, HasSubstr("producing y"),
+                  HasSubstr("3 sizes, are 2")));
 }
 
 TEST(ComposedAttention, AMaskOfAnotherShapeIsAnErrorThatTellsBoth) {
