@@ -81,12 +81,18 @@ class ConvInt8 {
   void ToFloat(const Call& call, Tensor& y) const;
   void RunGathered(const Call& call, int64_t image) const;
   void RunDepthwise(const Call& call, int64_t image) const;
-  // One group in parts of rows: tile t of `tiles` is multiplied with the operand `x` + t *
-  // `stride`, and has `columns` - 64 t columns in use.
+  // What one group is multiplied with: tile t of `tiles` is at `x` + t * `stride`. Each image has
+  // `image_tiles` of them for its `pixels`.
   struct Operand {
     const uint8_t* x;
-    int64_t stride, tiles, columns;
+    int64_t stride, tiles, image_tiles, pixels;
     std::byte* y;
+
+    // In use of `count` tiles of one image from `tile` on.
+    int64_t Columns(int64_t tile, int64_t count) const {
+      const int64_t left = pixels - tile % image_tiles * kTileColumns;
+      return std::min(left, count * kTileColumns);
+    }
   };
   void RunParts(const Call& call, const Operand& operand) const;
   const uint8_t* GatherAll(const Call& call, int64_t image, int64_t stride) const;
@@ -212,23 +218,25 @@ void ConvInt8::Follow(const Call& call, std::byte* y, int64_t bytes) const {
 }
 
 void ConvInt8::RunPointwise(const Call& call) const {
-  const uint8_t* x = PlanarCodes(*call.x, *call.scratch);
   const int64_t tiles = call.images * call.out.tiles();
-  if (parts_.size() > 1) {
-    const int64_t used = call.images == 1 ? call.out.pixels : tiles * kTileColumns;
-    return RunParts(call, {x, k_ * kTileColumns, tiles, used, call.y});
-  }
+  // Images whose tiles are all full lie as one behind the other; of others each has a last tile.
+  const bool are_one = call.images > 1 && call.out.pixels % kTileColumns == 0;
+  const Operand operand{.x = PlanarCodes(*call.x, *call.scratch),
+                        .stride = k_ * kTileColumns,
+                        .tiles = tiles,
+                        .image_tiles = are_one ? tiles : call.out.tiles(),
+                        .pixels = are_one ? tiles * kTileColumns : call.out.pixels,
+                        .y = call.y};
+  if (parts_.size() > 1) return RunParts(call, operand);
   const int64_t tile_bytes = m_ * kTileColumns * element_bytes_;
   const int64_t step = follows() ? std::max<int64_t>(1, kHotBytes / tile_bytes) : tiles;
-  // Only a single image knows which columns of its last tile are in use.
-  const int64_t columns = call.images == 1 ? call.out.pixels : tiles * kTileColumns;
   const auto run = [&](int64_t begin, int64_t end, std::byte* memory) {
-    for (int64_t tile = begin; tile < end; tile += step) {
-      const int64_t last = std::min(end, tile + step);
-      const int64_t used = std::min(columns, last * kTileColumns) - tile * kTileColumns;
-      std::byte* y = call.y + tile * tile_bytes;
-      parts_[0].gemm->RunColumns(x + tile * k_ * kTileColumns, used, y, memory);
-      Follow(call, y, (last - tile) * tile_bytes);
+    for (int64_t tile = begin, count = 0; tile < end; tile += count) {
+      count = std::min({end - tile, step, operand.image_tiles - tile % operand.image_tiles});
+      std::byte* y = operand.y + tile * tile_bytes;
+      parts_[0].gemm->RunColumns(operand.x + tile * operand.stride, operand.Columns(tile, count), y,
+                                 memory);
+      Follow(call, y, count * tile_bytes);
     }
   };
   ForEachPiece(*call.scratch, tiles, gemm_scratch_, run);
@@ -241,9 +249,7 @@ void ConvInt8::RunParts(const Call& call, const Operand& operand) const {
       const RowPart& part = parts_[static_cast<size_t>(item / operand.tiles)];
       const int64_t tile = item % operand.tiles;
       std::byte* y = operand.y + (tile * m_ + part.first) * kTileColumns * element_bytes_;
-      part.gemm->RunColumns(operand.x + tile * operand.stride,
-                            std::min(kTileColumns, operand.columns - tile * kTileColumns), y,
-                            memory);
+      part.gemm->RunColumns(operand.x + tile * operand.stride, operand.Columns(tile, 1), y, memory);
       Follow(call, y, part.count * kTileColumns * element_bytes_);
     }
   };
@@ -298,7 +304,12 @@ void ConvInt8::RunGathered(const Call& call, int64_t image) const {
   if (group_ == 1 && parts_.size() > 1) {
     const int64_t stride = operand_bytes + 64;  // the slack of Im2col
     const uint8_t* x = GatherAll(call, image, stride);
-    return RunParts(call, {x, stride, call.out.tiles(), call.out.pixels, TileOf(call, image, 0)});
+    return RunParts(call, {.x = x,
+                           .stride = stride,
+                           .tiles = call.out.tiles(),
+                           .image_tiles = call.out.tiles(),
+                           .pixels = call.out.pixels,
+                           .y = TileOf(call, image, 0)});
   }
   const Source source = SourceOf(call, image);
   const int64_t rows = m_ / group_;

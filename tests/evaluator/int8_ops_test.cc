@@ -186,6 +186,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         ConvCase{"pointwise", {1, 16, 8, 8}, {24, 16, 1, 1}, ""},
         ConvCase{"pointwise_batch", {3, 5, 7, 9}, {6, 5, 1, 1}, ""},
+        ConvCase{"pointwise_batch_of_tiles", {3, 24, 14, 14}, {100, 24, 1, 1}, ""},
+        ConvCase{"pointwise_batch_of_whole_tiles", {3, 24, 8, 16}, {100, 24, 1, 1}, ""},
         ConvCase{"pointwise_stride", {1, 8, 9, 9}, {8, 8, 1, 1}, "<strides = [2, 2]>"},
         ConvCase{"one_pixel", {1, 32, 1, 1}, {8, 32, 1, 1}, ""},
         ConvCase{"three_by_three", {1, 3, 13, 11}, {16, 3, 3, 3}, "<pads = [1, 1, 1, 1]>"},
