@@ -20,6 +20,7 @@ struct Int8Options {
   enum class Granularity { kPerChannel, kPerTensor };
   enum class Method { kAuto, kMinMax, kPercentile, kEntropy, kMse, kOutput };
   enum class Smooth { kAuto, kOff };
+  enum class Equalize { kAuto, kOff };
   enum class Format { kQdq, kQOperator };
   enum class Target { kOnnxruntime, kOpenvino, kPared };
   enum class Rounding { kAuto, kNearest };
@@ -31,6 +32,7 @@ struct Int8Options {
   Method method = Method::kAuto;
   double percentile = 99.999;
   Smooth smooth = Smooth::kAuto;
+  Equalize equalize = Equalize::kAuto;
   Rounding rounding = Rounding::kAuto;
   bool bias_correction = true;
   bool reduce_range = false;

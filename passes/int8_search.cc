@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "passes/int8_equalize.h"
 #include "passes/int8_fit.h"
 #include "passes/int8_local.h"
 #include "passes/int8_smooth.h"
@@ -40,6 +41,7 @@ class Search {
         std::make_unique<FidelityJudge>(found_.candidate->model, context_, JudgeSamples());
     found_.settings.range.known = KnownRanges();
     Try();
+    EqualizeConvolutions();
     SmoothProducts();
     ChooseMethod();
     FitWeights();
@@ -80,19 +82,36 @@ class Search {
         found_.candidate->context, found_.candidate->choice, found_.calibration, context_);
     if (factors.empty()) return;
     Smoothing smoothing = SmoothInt8(found_.candidate->context, found_.candidate->choice, factors);
-    std::unique_ptr<Int8Candidate> plain = MakeInt8Candidate(std::move(smoothing.model), request_);
+    if (TryModel(std::move(smoothing.model))) report = smoothing.values;
+  }
+
+  // Likewise. With a scale for each channel weights gain nothing by it.
+  void EqualizeConvolutions() {
+    const Int8Options& options = *request_.options;
+    const bool is_per_tensor = options.granularity == Int8Options::Granularity::kPerTensor;
+    if (options.equalize == Int8Options::Equalize::kOff || !is_per_tensor) return;
+    Equalization equalized = EqualizeInt8(found_.candidate->context, found_.candidate->choice);
+    Json& report = context_.report["equalized"] = Json::array();
+    for (const SkippedNode& skipped : equalized.skipped) {
+      context_.report["not_equalized"].push_back(
+          {{"node", NodeLabel(*skipped.node)}, {"reason", skipped.reason}});
+    }
+    if (!equalized.pairs.empty() && TryModel(std::move(equalized.model))) report = equalized.pairs;
+  }
+
+  // The same function as a model that may be nearer when it is INT8. True: it is, and is taken.
+  bool TryModel(Model model) {
+    std::unique_ptr<Int8Candidate> plain = MakeInt8Candidate(std::move(model), request_);
     std::swap(plain, found_.candidate);
     Calibration plain_calibration = CalibrateInt8(*found_.candidate, *request_.options, context_);
     std::swap(plain_calibration, found_.calibration);
     ValueRanges plain_ranges = std::move(found_.settings.range.known);
     found_.settings.range.known = KnownRanges();
-    if (Try(kGainMinDb)) {
-      report = smoothing.values;
-      return;
-    }
+    if (Try(kGainMinDb)) return true;
     found_.candidate = std::move(plain);
     found_.calibration = std::move(plain_calibration);
     found_.settings.range.known = std::move(plain_ranges);
+    return false;
   }
 
   ValueRanges KnownRanges() {

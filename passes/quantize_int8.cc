@@ -36,6 +36,9 @@ void Fields(FieldVisitor& f, Int8Options& o) {
   f.Choice("smooth", o.smooth, {"auto", "off"},
            "Move the spread of input channels into the weights of matrix products; \"auto\": where "
            "the measured SQNR rises.");
+  f.Choice("equalize", o.equalize, {"auto", "off"},
+           "Scale the channels between two convolutions so that their weights use one scale alike; "
+           "\"auto\": under granularity per_tensor, where the measured SQNR rises.");
   f.Choice(
       "rounding", o.rounding, {"auto", "nearest"},
       "Each weight to its nearest code; \"auto\": so that the weights of a channel make up for "
@@ -162,6 +165,6 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Int8Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 7);
+    [](const Json&) { return true; }, 8);
 
 }  // namespace pared
