@@ -7,10 +7,11 @@
 //   R = 2: 4 loads, 8 unpacks,  8 vpdpbusd                                       8
 //   R = 4: 4 loads, 8 unpacks, 16 vpdpbusd                                      16
 //
-// R = 2 goes over two tiles at once where there are two: its lists of few entries gain, since
-// offsets and weights are read once for 128 columns; the other R do not. Up to 8 columns behind
-// the last whole tile are done with it, other 32 and fewer by the 256-bit loops. Blocks of k keep
-// what is read of x in the caches; sums wait in scratch from one block to the next.
+// R = 1 and 2 go over two tiles at once where there are two: lists of few entries gain, since
+// offsets and weights are read once for 128 columns; R = 1 only where both fit the L1 cache. Up to
+// 8 columns behind the last whole tile are done with it, other 32 and fewer by the 256-bit loops.
+// Blocks of k keep what is read of x in the caches; sums wait in scratch from one block to the
+// next.
 
 #include <algorithm>
 
@@ -68,8 +69,7 @@ template <int R, int T, bool kBehind>
 
 // All rows over T tiles and the columns behind them.
 template <int R, int T, bool kBehind>
-void RunTiles(const SparseProduct& product, const Tiles& tiles) noexcept {
-  const SparseProduct p = product;
+void RunTiles(const SparseProduct& p, const Tiles& tiles) noexcept {
   SparseArgs args{};
   args.entries = p.lists.entries();
   const uint32_t* count = p.lists.counts();
@@ -133,6 +133,7 @@ struct Words256 : Vnni256 {
 // more rows an entry only L2 matters: two tiles of a block take half of 1 MB.
 constexpr int64_t kBlockRows1 = 1280;
 constexpr int64_t kBlockRows = 4096;
+constexpr int64_t kPairedRows1 = 512;
 
 template <int R>
 class SparseAvx512Vnni final : public PackedGemm {
@@ -143,6 +144,7 @@ class SparseAvx512Vnni final : public PackedGemm {
         block_k_(SparseBlockK(weights.k, R == 1 ? kBlockRows1 : kBlockRows)),
         name_(name),
         lists_(weights, {.rows = R, .group = 4, .block_k = block_k_}),
+        packing_pays_(lists_.size_bytes() / (8 + 4 * R) > static_cast<size_t>(k_)),
         epilogue_(weights.epilogue, lists_.row_groups() * R) {}
 
   void RunColumns(const uint8_t* x, int64_t columns, void* y,
@@ -166,7 +168,7 @@ class SparseAvx512Vnni final : public PackedGemm {
       const int64_t left = (columns + kTileColumns - 1) / kTileColumns;
       tiles.next = fetches ? tiles.x + count * tiles.x_stride : nullptr;
       tiles.next_lines = fetches ? std::min(left, count) * k_ : 0;
-      (count == 2 ? RunTiles<R, kTilesMax, false> : RunTiles<R, 1, false>)(p, tiles);
+      RunWhole(p, tiles, count);
       tiles.x += count * tiles.x_stride;
       tiles.y += count * tiles.y_stride;
     }
@@ -181,12 +183,21 @@ class SparseAvx512Vnni final : public PackedGemm {
   const char* kernel_name() const override { return name_; }
 
  private:
-  static constexpr int kTilesMax = R == 2 ? 2 : 1;
+  static constexpr int kTilesMax = R <= 2 ? 2 : 1;
 
   // 33 columns are computed as 64; with columns behind it the last tile is alone.
-  static int64_t TilesAtOnce(int64_t columns) {
+  int64_t TilesAtOnce(int64_t columns) const {
     const int64_t behind = columns - 2 * kTileColumns;
+    if (R == 1 && k_ > kPairedRows1) return 1;
     return behind > kBehindMax || (behind > -32 && behind <= 0) ? kTilesMax : 1;
+  }
+
+  // Direct calls, which the compiler inlines: lists are short.
+  static void RunWhole(const SparseProduct& p, const Tiles& tiles, int64_t count) noexcept {
+    if constexpr (kTilesMax > 1) {
+      if (count > 1) return RunTiles<R, kTilesMax, false>(p, tiles);
+    }
+    RunTiles<R, 1, false>(p, tiles);
   }
 
   int64_t PackedBytes() const {
@@ -211,7 +222,7 @@ class SparseAvx512Vnni final : public PackedGemm {
                           .x = tiles.x,
                           .y = tiles.y,
                           .scratch = tiles.scratch};
-    if (columns > 16) return RunSparse256<Vnni256, R, 4>(half, p.e);
+    if (columns > 16 || !packing_pays_) return RunSparse256<Vnni256, R, 4>(half, p.e);
     Words256::Pack(tiles.x, k_, packed);
     half.x = packed;
     RunSparse256<Words256, R, 2>(half, p.e);
@@ -220,6 +231,7 @@ class SparseAvx512Vnni final : public PackedGemm {
   int64_t m_, k_, block_k_;
   const char* name_;
   SparseLists lists_;
+  bool packing_pays_;  // of words: what an entry gains is about what a row of x costs
   PackedEpilogue epilogue_;
 };
 

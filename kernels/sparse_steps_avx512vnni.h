@@ -118,7 +118,7 @@ struct SparseSums {
 #define SPARSE_BEHIND_DOT(weights, pair) SPARSE_BEHIND_DOT_EACH(weights, SPARSE_PAIR_##pair)
 
 // A step of R rows over a tile, and over the columns behind with the weights that it loaded.
-#define SPARSE_TILE_1 SPARSE_QUAD("r8") SPARSE_WEIGHTS_1 SPARSE_DOT("28", 0)
+#define SPARSE_TILE_1(base, a) SPARSE_QUAD(base) SPARSE_WEIGHTS_1 SPARSE_DOT("28", a)
 #define SPARSE_TILE_2(base, a, b) \
   SPARSE_QUAD(base) SPARSE_WEIGHTS_2 SPARSE_DOT("28", a) SPARSE_DOT("29", b)
 #define SPARSE_TILE_4 \
@@ -175,17 +175,21 @@ struct SparseSums {
 template <int R, int T, bool kBehind>
 [[gnu::always_inline]] inline void Accumulate(const SparseArgs& args, SparseSums<R, T>& s) {
   static_assert(R == 1 || R == 2 || R == 4);
-  static_assert(T == 1 || (R == 2 && T == 2 && !kBehind));
-  if constexpr (T == 2) {
+  static_assert(T == 1 || (R <= 2 && T == 2 && !kBehind));
+  if constexpr (R == 1 && T == 2) {
+    SPARSE_ASM("12", SPARSE_BIAS("0", 0) SPARSE_BIAS("0", 4), SPARSE_TWO_PARTIAL,
+               SPARSE_TILE_1("r8", 0) SPARSE_TILE_1("rdx", 4), SPARSE_OUT_2);
+  } else if constexpr (T == 2) {
     SPARSE_ASM(
         "16", SPARSE_BIAS("0", 0) SPARSE_BIAS("0", 4) SPARSE_BIAS("4", 8) SPARSE_BIAS("4", 12),
         SPARSE_FOUR_PARTIAL, SPARSE_TILE_2("r8", 0, 8) SPARSE_TILE_2("rdx", 4, 12), SPARSE_OUT_4);
   } else if constexpr (R == 1 && !kBehind) {
-    SPARSE_ASM("12", SPARSE_BIAS("0", 0), SPARSE_PARTIAL("0", 0), SPARSE_TILE_1, SPARSE_OUT(0));
+    SPARSE_ASM("12", SPARSE_BIAS("0", 0), SPARSE_PARTIAL("0", 0), SPARSE_TILE_1("r8", 0),
+               SPARSE_OUT(0));
   } else if constexpr (R == 1) {
     SPARSE_ASM("12", SPARSE_BIAS("0", 0) SPARSE_BEHIND_BIAS("0", 4),
                SPARSE_PARTIAL("0", 0) SPARSE_BEHIND_PARTIAL("256", 4),
-               SPARSE_TILE_1 SPARSE_BEHIND_1, SPARSE_OUT(0), SPARSE_BEHIND_OUT(0));
+               SPARSE_TILE_1("r8", 0) SPARSE_BEHIND_1, SPARSE_OUT(0), SPARSE_BEHIND_OUT(0));
   } else if constexpr (R == 2 && !kBehind) {
     SPARSE_ASM("16", SPARSE_TWO_BIAS, SPARSE_TWO_PARTIAL, SPARSE_TILE_2("r8", 0, 4), SPARSE_OUT_2);
   } else if constexpr (R == 2) {
