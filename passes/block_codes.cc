@@ -14,6 +14,7 @@ namespace {
 // A block's range, as a part of its whole: what is cut off saturates and the rest is finer.
 constexpr float kShrinks[] = {1, 0.96f, 0.92f, 0.88f, 0.84f, 0.8f, 0.75f, 0.7f};
 constexpr int kFits = 2;               // of the scale to the codes, for each range
+constexpr double kHopeless = 1.15;     // times the least error so far: a fit is not pursued
 constexpr float kLargestMin = 1e-30f;  // below, a block is zero: no subnormal scale
 constexpr int kDampingTries = 6;
 
@@ -38,6 +39,10 @@ class ScaleSearch {
     if (std::max(high, -low) < kLargestMin) return best_;
     const float largest = high > -low ? high : low;
     const float all = CodeMax(bits_);
+    for (size_t i = 0; i < values_.size(); ++i) {
+      const double value = static_cast<double>(values_[i]);
+      energy_ += (importance_.empty() ? 1 : static_cast<double>(importance_[i])) * value * value;
+    }
     for (const float shrink : kShrinks) {
       Try({shrink * std::fabs(largest) / (all - static_cast<float>(middle)), middle});
       // One code more: the largest, whatever its sign, has the code 0.
@@ -69,6 +74,9 @@ class ScaleSearch {
       const float scale = sums.square > 0 ? static_cast<float>(sums.product / sums.square) : 0;
       // Where the codes stayed, so does the scale that fits them.
       if (!(std::fabs(scale) > kLargestMin) || scale == tried.scale) return;
+      // The error of these codes with that scale; new codes gain little more.
+      const double fitted = energy_ - sums.product * sums.product / sums.square;
+      if (fitted > kHopeless * error_) return;
       tried.scale = scale;
     }
   }
@@ -77,7 +85,7 @@ class ScaleSearch {
   int64_t bits_;
   Isa isa_;
   BlockScale best_;
-  double error_ = -1;
+  double error_ = -1, energy_ = 0;
 };
 
 // Zeros up to whole lanes: they change no range and no sum.

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Passes that need no data, over models larger than the memory they may take: big_models.py RUN_PASS [--full]
+"""Passes that need no data, over models larger than the memory they may take: big_models.py RUN_PASS [--full] [KIND...]
 
 Three made models, a sum of pairs of matrix products each: with the weights in external data, as initializers within the file, and
 in the attributes of Constant nodes. Each pass may keep the part of the model in memory that main() says; onnxruntime must load and run
 what it writes, as near to what numpy computes as CHAINS says. A result beyond protobuf's 2 GB must have external data by itself.
 
-Without --full the models have 256 MB, with it 2.4 GB, of which onnxruntime itself could read only the first: needs 5 GB of disk and 6
-GB of memory.
+KIND is external, initializers or constants; without one all are taken. Without --full the models have 256 MB, with it 2.4 GB, of which
+onnxruntime itself could read only the first: needs 5 GB of disk and 6 GB of memory.
 Exits 77 (skipped) where the packages are missing.
 """
 import json
@@ -180,7 +180,7 @@ def main():
     narrow, wide, resident_mb = (4096, 12288, 1.2 * 192 + 500) if full else (1024, 2048, 80)
     count = 12 if full else 32
     faults = 0
-    for kind in ("external", "initializers", "constants"):
+    for kind in [word for word in sys.argv[2:] if word != "--full"] or ["external", "initializers", "constants"]:
         with tempfile.TemporaryDirectory() as folder:
             made, path = Made(narrow, wide, count), pathlib.Path(folder) / f"{kind}.onnx"
             getattr(made, f"write_{kind}")(path)
