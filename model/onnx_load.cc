@@ -16,7 +16,8 @@ constexpr int64_t kIrVersionMin = 3;
 constexpr int64_t kIrVersionMax = 12;
 constexpr int64_t kOpsetMin = 7;
 constexpr int64_t kOpsetMax = 24;
-constexpr size_t kMessageBytesMax = INT32_MAX;  // protobuf's limit
+// Protobuf's own writers stop at 2 GB; lengths within a message have 32 bits.
+constexpr size_t kMessageBytesMax = UINT32_MAX;
 
 std::string_view ViewOf(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -81,7 +82,7 @@ Model Parse(std::span<const std::byte> bytes, TensorSource source, const std::st
   CheckFormat(ViewOf(bytes), where);
   if (bytes.size() > kMessageBytesMax) {
     throw Error(ErrorCode::kInvalidArgument,
-                "an ONNX message has at most 2 GB; larger models keep their tensors in external "
+                "an ONNX message has at most 4 GB; larger models keep their tensors in external "
                 "data files",
                 where);
   }

@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "passes/calibrate.h"
 #include "passes/channel_shrink.h"
+#include "passes/float_elements.h"
 #include "passes/layer_progress.h"
 #include "passes/layer_stream.h"
 #include "passes/prune_layers.h"
@@ -66,7 +67,8 @@ std::vector<double> Norms(const Tensor& weight, const ChannelCut& cut, bool is_l
   const auto after = shape.begin() + static_cast<std::ptrdiff_t>(cut.axis) + 1;
   const int64_t inner = ElementCount({after, shape.end()});
   std::vector<double> norms(cut.channels.size(), 0.0);
-  const std::span<const float> values = weight.data<float>();
+  const FloatElements elements(weight);
+  const std::span<const float> values = elements.get();
   for (size_t i = 0; i < values.size(); ++i) {
     const int64_t slice = static_cast<int64_t>(i) / inner % std::ssize(norms);
     const double value = values[i];
@@ -96,7 +98,7 @@ class ChannelPruner {
         {[&](const Model&, const WeightScan& scan) { return Masks(scan); }, options_.exclude},
         options_.method, context_);
     const Json fitted = context_.report["changed"];
-    ShrinkChannels(edited, removed_);
+    ShrinkChannels(edited, removed_, SpillFolder(model_, context_.scratch));
     Report(fitted);
     ReportOthers();
     return edited;
@@ -165,6 +167,7 @@ class ChannelPruner {
       TellLayer(context_, NodeLabel(nodes_[cut->node]), ++index, cuts.size());
       std::vector<double> parts =
           Norms(WeightOf(*cut), *cut, options_.importance == Importance::kL1);
+      WeightOf(*cut).DropPages();
       if (by_activation) {
         stream->AdvanceTo(cut->node, model_);
         const std::vector<double> variances = Variances(*stream, *cut);

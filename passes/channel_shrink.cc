@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "model/rewrite.h"
+#include "model/spill.h"
+#include "passes/float_elements.h"
 
 namespace pared {
 namespace {
@@ -17,8 +19,12 @@ using Place = std::pair<size_t, size_t>;  // node, input
 
 class Shrinker {
  public:
-  Shrinker(Model& model, const std::set<int64_t>& removed)
-      : model_(model), removed_(removed), names_(model), groups_(FindChannelGroups(model)) {}
+  Shrinker(Model& model, const std::set<int64_t>& removed, const std::filesystem::path& spill)
+      : model_(model),
+        removed_(removed),
+        spill_(spill),
+        names_(model),
+        groups_(FindChannelGroups(model)) {}
 
   void Run() {
     std::map<Place, Tensor> operands;
@@ -53,7 +59,9 @@ class Shrinker {
   void CutOne(const GraphIndex& index, const ChannelCut& cut, std::map<Place, Tensor>& operands) {
     if (CountKept(cut.channels, removed_) == std::ssize(cut.channels)) return;
     Tensor& tensor = OperandAt(index, {cut.node, cut.input}, operands);
-    tensor = WithoutSlices(tensor, cut, removed_);
+    const Tensor whole = tensor;
+    tensor = Spilled(WithoutSlices(whole, cut, removed_), spill_);
+    whole.DropPages();
   }
 
   void ResizeOne(const GraphIndex& index, const SizeCut& size, std::map<Place, Tensor>& operands) {
@@ -83,6 +91,7 @@ class Shrinker {
 
   Model& model_;
   const std::set<int64_t>& removed_;
+  const std::filesystem::path& spill_;
   FreshNames names_;
   ChannelGroups groups_;
   std::map<std::string, std::vector<std::pair<std::string, Tensor>>> made_;
@@ -96,8 +105,11 @@ Tensor WithoutSlices(const Tensor& tensor, const ChannelCut& cut,
   const int64_t size = shape[cut.axis];
   const auto after = shape.begin() + static_cast<std::ptrdiff_t>(cut.axis) + 1;
   const int64_t inner = ElementCount({after, shape.end()});
-  const std::span<const float> values = tensor.data<float>();
+  const FloatElements elements(tensor);
+  const std::span<const float> values = elements.get();
   std::vector<float> kept;
+  kept.reserve(values.size() / static_cast<size_t>(size) *
+               static_cast<size_t>(CountKept(cut.channels, removed)));
   for (int64_t at = 0; at < tensor.count(); at += inner) {
     const size_t slice = static_cast<size_t>(at / inner % size);
     if (removed.contains(cut.channels[slice])) continue;
@@ -107,8 +119,9 @@ Tensor WithoutSlices(const Tensor& tensor, const ChannelCut& cut,
   return Tensor::Make(std::move(shape), std::move(kept));
 }
 
-void ShrinkChannels(Model& model, const std::set<int64_t>& removed) {
-  Shrinker(model, removed).Run();
+void ShrinkChannels(Model& model, const std::set<int64_t>& removed,
+                    const std::filesystem::path& spill) {
+  Shrinker(model, removed, spill).Run();
 }
 
 }  // namespace pared

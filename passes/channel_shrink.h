@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <set>
 #include <vector>
 
@@ -14,6 +15,8 @@ namespace pared {
 Tensor WithoutSlices(const Tensor& tensor, const ChannelCut& cut, const std::set<int64_t>& removed);
 
 // The outputs of the model are as before only where no reader's weight counts the removed channels.
-void ShrinkChannels(Model& model, const std::set<int64_t>& removed);
+// `spill`: where the shorter constants go, as Spilled has it.
+void ShrinkChannels(Model& model, const std::set<int64_t>& removed,
+                    const std::filesystem::path& spill = {});
 
 }  // namespace pared

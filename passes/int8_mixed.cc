@@ -165,6 +165,9 @@ class Mixer {
     for (const Node* node : nodes) {
       report.push_back(NodeLabel(*node));
       returned.insert(NodeLabel(*node));
+      context_.report["skipped"].push_back(
+          {{"node", NodeLabel(*node)},
+           {"reason", "returned to float: of the nodes, its INT8 form costs the outputs most"}});
       kept_.insert(node->outputs[0]);
     }
     std::erase_if(context_.report["changed"].get_ref<Json::array_t&>(), [&](const Json& entry) {

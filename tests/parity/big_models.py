@@ -32,6 +32,7 @@ CHAINS = [
     ([{"pass": "quantize_weights", "rounding": "nearest"}], 25),
     ([{"pass": "magnitude_prune", "sparsity": 0.1}], 10),
     ([{"pass": "magnitude_prune", "sparsity": 0.1, "scope": "model"}], 10),
+    ([{"pass": "channel_prune", "sparsity": 0.1}], 8),
     ([{"pass": "cast_fp16"}], 50),
     ([{"pass": "cast_fp16", "compute": "float32"}], 50),
     ([{"pass": "cast_fp16", "type": "bfloat16"}], 30),
