@@ -71,7 +71,7 @@ template <int R, int T, bool kBehind>
 template <int R, int T, bool kBehind>
 void RunTiles(const SparseProduct& p, const Tiles& tiles) noexcept {
   SparseArgs args{};
-  args.entries = p.lists.entries();
+  const uint8_t* entries = p.lists.entries();
   const uint32_t* count = p.lists.counts();
   const int64_t groups = p.lists.blocks() * p.lists.row_groups();
   const int64_t lines = (tiles.next_lines + groups - 1) / groups;  // a group
@@ -82,15 +82,13 @@ void RunTiles(const SparseProduct& p, const Tiles& tiles) noexcept {
     args.x2 = kBehind ? tiles.behind + block * p.block_k * kBehindMax : args.x + tiles.x_stride;
     for (int64_t group = 0; group < p.lists.row_groups(); ++group) {
       std::byte* partials = tiles.scratch + group * kPartialBytes<R, T, kBehind>;
-      args.count = *count++;
       args.bias = p.e.bias + group * R;
       args.partials = block == 0 ? nullptr : partials;
       for (int64_t i = 0; i < lines && next < next_end; ++i, next += 64) {
         _mm_prefetch(next, _MM_HINT_T1);
       }
       SparseSums<R, T> sums;
-      Accumulate<R, T, kBehind>(args, sums);
-      args.entries += args.count * (8 + 4 * R);
+      Accumulate<R, T, kBehind>(args, entries, *count++, sums);
       if (block + 1 < p.lists.blocks()) {
         StorePartials<R, T, kBehind>(partials, sums);
       } else {

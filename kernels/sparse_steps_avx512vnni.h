@@ -31,10 +31,8 @@ inline void PackBehind(const uint8_t* x, int64_t k, uint8_t* packed) {
 struct SparseArgs {
   const uint8_t* x;           // 0: of the block, first tile
   const uint8_t* x2;          // 8: second tile, or the packed columns behind the first
-  const uint8_t* entries;     // 16
-  int64_t count;              // 24
-  const int32_t* bias;        // 32
-  const std::byte* partials;  // 40: sums so far, as StorePartials leaves them, or null
+  const int32_t* bias;        // 16
+  const std::byte* partials;  // 24: sums so far, as StorePartials leaves them, or null
 };
 
 // Sums of row r and tile t in tiles[r * T + t]; of the columns behind, in the low halves.
@@ -103,7 +101,7 @@ struct SparseSums {
   "vpunpcklwd %%xmm26, %%xmm25, %%xmm24\n"       \
   "vpunpckhwd %%xmm26, %%xmm25, %%xmm25\n"
 
-#define SPARSE_WEIGHTS(offset, weights) "vpbroadcastd " offset "(%%r9), %%zmm" weights "\n"
+#define SPARSE_WEIGHTS(offset, weights) "vpbroadcastd " offset "(%[entries]), %%zmm" weights "\n"
 #define SPARSE_WEIGHTS_1 SPARSE_WEIGHTS("8", "28")
 #define SPARSE_WEIGHTS_2 SPARSE_WEIGHTS_1 SPARSE_WEIGHTS("12", "29")
 #define SPARSE_WEIGHTS_4 SPARSE_WEIGHTS_2 SPARSE_WEIGHTS("16", "30") SPARSE_WEIGHTS("20", "31")
@@ -130,34 +128,32 @@ struct SparseSums {
   SPARSE_BEHIND_QUAD SPARSE_BEHIND_DOT("28", 16) SPARSE_BEHIND_DOT("29", 18) \
       SPARSE_BEHIND_DOT("30", 20) SPARSE_BEHIND_DOT("31", 22)
 
-#define SPARSE_ASM(entry_bytes, bias, partials, step, ...) \
-  asm volatile(                                            \
-      "movq 0(%[args]), %%r8\n"                            \
-      "movq 8(%[args]), %%rdx\n"                           \
-      "movq 16(%[args]), %%r9\n"                           \
-      "movq 24(%[args]), %%rcx\n"                          \
-      "movq 40(%[args]), %%r10\n"                          \
-      "testq %%r10, %%r10\n"                               \
-      "jnz 4f\n"                                           \
-      "movq 32(%[args]), %%r10\n" bias                     \
-      "jmp 5f\n"                                           \
-      "4:\n" partials                                      \
-      "5:\n"                                               \
-      "testq %%rcx, %%rcx\n"                               \
-      "jz 2f\n"                                            \
-      ".p2align 5\n"                                       \
-      "1:\n"                                               \
-      "movzwl 0(%%r9), %%r10d\n"                           \
-      "movzwl 2(%%r9), %%r11d\n"                           \
-      "movzwl 4(%%r9), %%r12d\n"                           \
-      "movzwl 6(%%r9), %%r13d\n" step "addq $" entry_bytes \
-      ", %%r9\n"                                           \
-      "decq %%rcx\n"                                       \
-      "jnz 1b\n"                                           \
-      "2:\n"                                               \
-      : __VA_ARGS__                                        \
-      : [args] "r"(&args)                                  \
-      : "r8", "r9", "r10", "r11", "r12", "r13", "rcx", "rdx", PARED_QUAD_CLOBBERS)
+#define SPARSE_ASM(entry_bytes, bias, partials, step, ...)          \
+  asm volatile(                                                     \
+      "movq 0(%[args]), %%r8\n"                                     \
+      "movq 8(%[args]), %%rdx\n"                                    \
+      "movq 24(%[args]), %%r10\n"                                   \
+      "testq %%r10, %%r10\n"                                        \
+      "jnz 4f\n"                                                    \
+      "movq 16(%[args]), %%r10\n" bias                              \
+      "jmp 5f\n"                                                    \
+      "4:\n" partials                                               \
+      "5:\n"                                                        \
+      "testq %[count], %[count]\n"                                  \
+      "jz 2f\n"                                                     \
+      ".p2align 5\n"                                                \
+      "1:\n"                                                        \
+      "movzwl 0(%[entries]), %%r10d\n"                              \
+      "movzwl 2(%[entries]), %%r11d\n"                              \
+      "movzwl 4(%[entries]), %%r12d\n"                              \
+      "movzwl 6(%[entries]), %%r13d\n" step "addq $" entry_bytes    \
+      ", %[entries]\n"                                              \
+      "decq %[count]\n"                                             \
+      "jnz 1b\n"                                                    \
+      "2:\n"                                                        \
+      : __VA_ARGS__, [entries] "+&r"(entries), [count] "+&r"(count) \
+      : [args] "r"(&args)                                           \
+      : "r8", "r10", "r11", "r12", "r13", "rdx", PARED_QUAD_CLOBBERS)
 
 #define SPARSE_OUT(i) PARED_SUMS_OUT(s.tiles[i])
 #define SPARSE_BEHIND_OUT(i) "=&v"(s.behind[i].v[0]), "=&v"(s.behind[i].v[1])
@@ -171,9 +167,11 @@ struct SparseSums {
 #define SPARSE_FOUR_BIAS SPARSE_TWO_BIAS SPARSE_BIAS("8", 8) SPARSE_BIAS("12", 12)
 #define SPARSE_FOUR_PARTIAL SPARSE_TWO_PARTIAL SPARSE_PARTIAL("512", 8) SPARSE_PARTIAL("768", 12)
 
-// Sets s to what the list makes of T tiles and, where kBehind, of the columns behind.
+// Sets s to what a list of `count` entries makes of T tiles and, where kBehind, of the columns
+// behind; `entries` is left behind the list.
 template <int R, int T, bool kBehind>
-[[gnu::always_inline]] inline void Accumulate(const SparseArgs& args, SparseSums<R, T>& s) {
+[[gnu::always_inline]] inline void Accumulate(const SparseArgs& args, const uint8_t*& entries,
+                                              int64_t count, SparseSums<R, T>& s) {
   static_assert(R == 1 || R == 2 || R == 4);
   static_assert(T == 1 || (R <= 2 && T == 2 && !kBehind));
   if constexpr (R == 1 && T == 2) {
