@@ -92,6 +92,43 @@ TEST_F(ExternalData, BeyondFourGigabytesIsRead) {
   EXPECT_THAT(Load({{"location", "sparse.bin"}, {"offset", "4294967296"}}).data<float>(), Each(0));
 }
 
+// The head of a protobuf field that holds `length` bytes.
+std::string FieldHead(uint64_t number, uint64_t length) {
+  std::string head;
+  for (uint64_t value : {number << 3 | 2, length}) {
+    for (; value > 127; value >>= 7) head.push_back(static_cast<char>((value & 127) | 128));
+    head.push_back(static_cast<char>(value));
+  }
+  return head;
+}
+
+// Writers of protobuf stop at 2 GB, other programs do not. The weight is a hole, which takes no
+// disk.
+TEST_F(ExternalData, AFileOfMoreThanTwoGigabytesIsReadAndOfMoreThanFourRefused) {
+  constexpr int64_t kCount = 580'000'000;
+  constexpr uint64_t kBytes = kCount * sizeof(float);
+  WireWriter fields;
+  fields.Int64(1, kCount);
+  fields.Int64(2, 1);
+  fields.Bytes(8, "w");
+  const std::string tensor = fields.Finish().Join() + FieldHead(9, kBytes);
+  const std::string graph = FieldHead(5, tensor.size() + kBytes) + tensor;
+  WireWriter opset;
+  opset.Int64(2, 17);
+  WireWriter model_fields;
+  model_fields.Int64(1, 8);
+  model_fields.Message(8, opset.Finish());
+  const std::string head =
+      model_fields.Finish().Join() + FieldHead(7, graph.size() + kBytes) + graph;
+  const std::filesystem::path path = dir_ / "whole.onnx";
+  WriteFile(path, head);
+  std::filesystem::resize_file(path, head.size() + kBytes);
+  const Model model = LoadOnnx(path);
+  EXPECT_EQ(model.graph.initializers.at("w").tensor.shape(), Shape{kCount});
+  std::filesystem::resize_file(path, (uintmax_t{1} << 32) + 8);
+  EXPECT_THAT([&] { LoadOnnx(path); }, ThrowsError(kInvalid, path.string()));
+}
+
 TEST_F(ExternalData, NeverLeavesTheFolder) {
   ExpectRefused(kInvalid, {{"location", "../secret"}}, "outside");
   ExpectRefused(kInvalid, {{"location", "sub/../../secret"}}, "outside");
