@@ -298,10 +298,13 @@ class FloatFusion {
 
 }  // namespace
 
-Model FuseFloat(Model model) {
+Model FuseFloat(Model model, const std::vector<std::string>& kept) {
+  const std::vector<ValueInfo> outputs = model.graph.outputs;
+  for (const std::string& value : kept) model.graph.outputs.emplace_back().name = value;
   JoinFloatPatterns(model);
   FloatFusion(model).Run();
   EraseDead(model.graph);
+  model.graph.outputs = outputs;
   return model;
 }
 

@@ -1,5 +1,8 @@
 #include "passes/calibrate.h"
 
+#include <tbb/parallel_pipeline.h>
+#include <tbb/task_arena.h>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -7,6 +10,7 @@
 
 #include "base/error.h"
 #include "evaluator/executor.h"
+#include "evaluator/fuse_float.h"
 #include "passes/shared_statistics.h"
 
 namespace pared {
@@ -60,6 +64,21 @@ void AddChannels(const Tensor& tensor, ChannelStats& stats) {
   stats.count += outer * inner;
 }
 
+void Join(const ChannelStats& part, ChannelStats& sum) {
+  sum.sums.resize(std::max(sum.sums.size(), part.sums.size()));
+  sum.magnitudes.resize(sum.sums.size());
+  for (size_t i = 0; i < part.sums.size(); ++i) {
+    sum.sums[i] += part.sums[i];
+    sum.magnitudes[i] = std::max(sum.magnitudes[i], part.magnitudes[i]);
+  }
+  sum.count += part.count;
+}
+
+void Join(const Calibration& part, Calibration& sum) {
+  for (const auto& [value, sketch] : part.sketches) sum.sketches.at(value).Add(sketch);
+  for (const auto& [value, stats] : part.channels) Join(stats, sum.channels.at(value));
+}
+
 void CheckSketch(const std::string& value, const Sketch& sketch) {
   const int64_t bad = sketch.nan_count() + sketch.infinite_count();
   if (static_cast<double>(bad) <= kBadShareMax * static_cast<double>(sketch.count())) return;
@@ -98,6 +117,22 @@ void Sketch::Add(std::span<const float> elements, bool with_bins) {
     } else {
       ++(bits == magnitude ? positive_ : negative_)[static_cast<size_t>(BinOf(magnitude))];
     }
+  }
+}
+
+void Sketch::Add(const Sketch& other) {
+  min_ = std::min(min_, other.min_);
+  max_ = std::max(max_, other.max_);
+  count_ += other.count_;
+  nan_count_ += other.nan_count_;
+  infinite_count_ += other.infinite_count_;
+  zero_count_ += other.zero_count_;
+  if (!other.has_bins()) return;
+  positive_.resize(kBins);
+  negative_.resize(kBins);
+  for (size_t i = 0; i < positive_.size(); ++i) {
+    positive_[i] += other.positive_[i];
+    negative_[i] += other.negative_[i];
   }
 }
 
@@ -255,21 +290,39 @@ static Calibration Measure(const Model& model, const CalibrationRequest& request
   result.samples = CalibrationCount(context);
   for (const std::string& value : request.values) result.sketches[value];
   for (const auto& [value, axis] : request.channels) result.channels[value].axis = axis;
-  const Executor executor(model, {.threads = context.threads, .fuse = false, .seed = context.seed});
-  const Observer observer = [&](const std::string& value, const Tensor& tensor) {
-    if (tensor.dtype() != DType::kFloat32) return;
-    const auto sketch = result.sketches.find(value);
-    if (sketch != result.sketches.end())
-      sketch->second.Add(tensor.data<float>(), request.with_bins);
-    const auto channels = result.channels.find(value);
-    if (channels != result.channels.end()) AddChannels(tensor, channels->second);
-  };
-  for (int64_t sample = 0; sample < result.samples; ++sample) {
+  const Calibration empty = result;
+  std::vector<std::string> kept = request.values;
+  for (const auto& [value, axis] : request.channels) kept.push_back(value);
+  const Executor executor(FuseFloat(model, kept), {.fuse = false, .seed = context.seed});
+  const auto measure = [&](int64_t sample) {
     if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while calibrating");
-    const std::vector<Tensor> inputs = context.calibration->Sample(sample, executor.inputs());
-    executor.Run(inputs, &observer);
-    context.progress(0.9 * static_cast<double>(sample + 1) / static_cast<double>(result.samples));
-  }
+    Calibration part = empty;
+    const Observer observer = [&](const std::string& value, const Tensor& tensor) {
+      if (tensor.dtype() != DType::kFloat32) return;
+      const auto sketch = part.sketches.find(value);
+      if (sketch != part.sketches.end())
+        sketch->second.Add(tensor.data<float>(), request.with_bins);
+      const auto channels = part.channels.find(value);
+      if (channels != part.channels.end()) AddChannels(tensor, channels->second);
+    };
+    executor.Run(context.calibration->Sample(sample, executor.inputs()), &observer);
+    return part;
+  };
+  // Joined in the order of the samples, whichever thread ran them: sums of floats keep their bits.
+  int64_t next = 0, joined = 0;
+  const auto take = [&](tbb::flow_control& control) {
+    if (next == result.samples) control.stop();
+    return next++;
+  };
+  const auto join = [&](const Calibration& part) {
+    Join(part, result);
+    context.progress(0.9 * static_cast<double>(++joined) / static_cast<double>(result.samples));
+  };
+  tbb::parallel_pipeline(
+      static_cast<size_t>(tbb::this_task_arena::max_concurrency()),
+      tbb::make_filter<void, int64_t>(tbb::filter_mode::serial_in_order, take) &
+          tbb::make_filter<int64_t, Calibration>(tbb::filter_mode::parallel, measure) &
+          tbb::make_filter<Calibration, void>(tbb::filter_mode::serial_in_order, join));
   return result;
 }
 

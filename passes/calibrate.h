@@ -33,6 +33,7 @@ class Sketch {
   static constexpr int kBins = (kOctaveMax - kOctaveMin) * kSubBins;  // of one sign
 
   void Add(std::span<const float> elements, bool with_bins);
+  void Add(const Sketch& other);  // all that it has seen
 
   bool has_bins() const { return !positive_.empty(); }
   int64_t bytes() const;  // in memory

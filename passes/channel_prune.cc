@@ -158,10 +158,10 @@ class ChannelPruner {
       }
     }
     std::ranges::stable_sort(cuts, {}, &ChannelCut::node);
-    const int64_t samples =
-        by_activation ? std::min(CalibrationCount(context_), kImportanceSamplesMax) : 0;
     std::optional<LayerStream> stream;
-    if (by_activation) stream.emplace(model_, context_, samples);
+    if (by_activation) {
+      stream.emplace(model_, context_, LayerStream::Bounds{.samples = kImportanceSamplesMax});
+    }
     size_t index = 0;
     for (const ChannelCut* cut : cuts) {
       TellLayer(context_, NodeLabel(nodes_[cut->node]), ++index, cuts.size());
@@ -340,6 +340,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kChannelPrune = DefinePass<Options, Prune>(
-    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 2);
+    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 3);
 
 }  // namespace pared

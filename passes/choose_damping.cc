@@ -6,8 +6,9 @@
 namespace pared {
 namespace {
 
-constexpr double kDampings[] = {0.01, 0.1, 1, 10};
-constexpr int64_t kRowsMax = 64;  // rows are independent: some of them tell for all
+const std::vector<double> kDampings = {0.01, 0.1, 1, 10};
+constexpr double kNearly = 1.01;
+constexpr int64_t kRowsMax = 32;  // rows are independent: some of them tell for all
 
 }  // namespace
 
@@ -54,13 +55,15 @@ DampingChoice ChooseDamping(const LayerStatistics& fitted, const LayerStatistics
   double least = HeldOutError(held, &fitted, masked);
   DampingChoice best{.damping = kDampings[0], .is_fitted = false, .shifts_bias = least < plain};
   least = std::min(least, plain);
-  for (const double damping : kDampings) {
-    const std::vector<float> weight = SolveMasked({&fitted, &original, damping}, zero, masked);
-    const double error = HeldOutError(held, &fitted, weight);
-    if (error < least) {
-      least = error;
-      best = {.damping = damping};
-    }
+  const std::vector<std::vector<float>> weights =
+      SolveDampings({&fitted, &original}, kDampings, zero, masked);
+  std::vector<double> errors;
+  for (const auto& weight : weights) errors.push_back(HeldOutError(held, &fitted, weight));
+  const double least_fitted = std::ranges::min(errors);
+  if (least_fitted >= least) return best;
+  // Between dampings that do nearly as well, the one that stays nearer to the original weights.
+  for (size_t i = 0; i < errors.size(); ++i) {
+    if (errors[i] <= kNearly * least_fitted && errors[i] < least) best = {.damping = kDampings[i]};
   }
   return best;
 }

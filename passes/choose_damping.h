@@ -31,7 +31,7 @@ struct Halves {
 // nullopt: less than two samples, or no statistics.
 std::optional<Halves> TakeHalves(const LayerStream& stream, const StatisticsRequest& request);
 
-// For the group's weights with `zero` elements at 0, by 64 of its rows.
+// For the group's weights with `zero` elements at 0, by 32 of its rows.
 DampingChoice ChooseDamping(const LayerStatistics& fitted, const LayerStatistics& held,
                             const std::vector<float>& original, const std::vector<bool>& zero);
 

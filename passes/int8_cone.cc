@@ -50,6 +50,33 @@ class ErrorOfRange {
   std::vector<std::vector<Tensor>> wanted_;
 };
 
+// Functions of one element are measured on so many of them.
+constexpr int64_t kElementsMax = int64_t{1} << 17;
+
+// Whether the functions do the same with every element, wherever it stands.
+bool IsByElement(const Model& model) {
+  for (const auto& [name, initializer] : model.graph.initializers) {
+    if (initializer.tensor.count() != 1 || initializer.tensor.rank() > 1) return false;
+  }
+  return true;
+}
+
+// Elements evenly from all of `samples`, as one axis.
+Tensor SpreadElements(const std::vector<const Tensor*>& samples) {
+  int64_t count = 0;
+  for (const Tensor* sample : samples) count += sample->count();
+  const int64_t step = std::max<int64_t>(1, count / kElementsMax);
+  std::vector<float> elements;
+  int64_t next = 0;  // in all samples, one after the other
+  for (const Tensor* sample : samples) {
+    const std::span<const float> all = sample->data<float>();
+    for (; next < std::ssize(all); next += step) elements.push_back(all[static_cast<size_t>(next)]);
+    next -= std::ssize(all);
+  }
+  const Shape shape = {std::ssize(elements)};
+  return Tensor::Make<float>(shape, std::move(elements));
+}
+
 }  // namespace
 
 std::optional<Cone> Cone::Find(const Int8ChoiceContext& context, const Int8Choice& choice,
@@ -88,7 +115,9 @@ std::optional<Cone> Cone::Find(const Int8ChoiceContext& context, const Int8Choic
 
 ValueRange Cone::BestRange(const std::vector<const Tensor*>& samples, ValueRange seen,
                            int64_t threads) const {
-  const ErrorOfRange error_of(model_, samples, threads);
+  const Tensor spread = IsByElement(model_) ? SpreadElements(samples) : Tensor();
+  const std::vector<const Tensor*> some = {&spread};
+  const ErrorOfRange error_of(model_, spread.defined() ? some : samples, threads);
   ValueRange best = seen;
   double least = error_of(seen);
   for (float ValueRange::*const end : {&ValueRange::min, &ValueRange::max}) {

@@ -1,5 +1,7 @@
 #include "passes/int8_fidelity.h"
 
+#include <tbb/parallel_for.h>
+
 #include <algorithm>
 #include <cmath>
 #include <iomanip>
@@ -15,7 +17,8 @@ namespace pared {
 namespace {
 
 constexpr int64_t kSensitivitySamples = 4;
-constexpr int64_t kPartsMax = 16;  // of one output
+constexpr int64_t kPartsMax = 16;    // of one output
+constexpr size_t kJudgedAtOnce = 4;  // samples
 
 std::vector<int64_t> Spread(int64_t count, int64_t most) {
   std::vector<int64_t> samples;
@@ -134,12 +137,7 @@ FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t s
     : context_(context),
       samples_(Spread(CalibrationCount(context), samples_max)),
       judged_(std::move(judged)) {
-  const auto watch = [&] {
-    const Executor executor(model, Unfused(context));
-    std::vector<Values> wanted;
-    for (const int64_t sample : samples_) wanted.push_back(Watch(executor, sample));
-    return wanted;
-  };
+  const auto watch = [&] { return Watch(Watching(model), samples_); };
   const auto bytes = [](const std::vector<Values>& samples) {
     size_t sum = 0;
     for (const Values& values : samples) {
@@ -149,31 +147,66 @@ FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t s
   };
   wanted_ = Shared({"outputs", model, {{"samples", samples_}, {"values", judged_}}}, context, watch,
                    bytes);
-}
-
-FidelityJudge::Values FidelityJudge::Watch(const Executor& executor, int64_t sample) const {
-  Values values;
-  const Observer observer = [&](const std::string& value, const Tensor& tensor) {
-    if (std::ranges::find(judged_, value) != judged_.end()) values.insert_or_assign(value, tensor);
-  };
-  executor.Run(context_.calibration->Sample(sample, executor.inputs()), &observer);
-  return values;
-}
-
-double FidelityJudge::SqnrDb(const Model& candidate) const {
-  const Executor executor(candidate, Unfused(context_));
-  std::map<std::string, Fidelity> fidelities;
-  for (size_t i = 0; i < samples_.size(); ++i) {
-    if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while measuring");
-    const Values got = Watch(executor, samples_[i]);
-    for (const auto& [value, wanted] : (*wanted_)[i]) {
-      const auto found = got.find(value);
-      if (wanted.dtype() != DType::kFloat32 || found == got.end()) continue;
-      fidelities[value].Add(wanted, AsFloat32(found->second));
+  for (const Values& values : *wanted_) {
+    for (const auto& [value, tensor] : values) {
+      if (tensor.dtype() != DType::kFloat32) continue;
+      Fidelity fidelity;
+      fidelity.Add(tensor, tensor);
+      energies_[value] += fidelity.energy;
     }
   }
+}
+
+// With the kernels that a result runs on: integer ones where they are.
+Executor FidelityJudge::Watching(Model model) const {
+  std::unordered_set<std::string> made;
+  for (const Node& node : model.graph.nodes) made.insert(node.outputs.begin(), node.outputs.end());
+  std::vector<ValueInfo>& outputs = model.graph.outputs;
+  for (const std::string& value : judged_) {
+    const bool is_output = std::ranges::find(outputs, value, &ValueInfo::name) != outputs.end();
+    if (!is_output && made.contains(value)) outputs.emplace_back().name = value;
+  }
+  return Executor(model, {.seed = context_.seed});
+}
+
+// The judged values of each of `samples`.
+std::vector<FidelityJudge::Values> FidelityJudge::Watch(const Executor& executor,
+                                                        std::span<const int64_t> samples) const {
+  std::vector<Values> watched(samples.size());
+  tbb::parallel_for(size_t{0}, samples.size(), [&](size_t at) {
+    if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while measuring");
+    const std::vector<Tensor> results =
+        executor.Run(context_.calibration->Sample(samples[at], executor.inputs()));
+    for (size_t i = 0; i < results.size(); ++i) {
+      const std::string& value = executor.outputs()[i].name;
+      if (std::ranges::find(judged_, value) != judged_.end()) watched[at][value] = results[i];
+    }
+  });
+  return watched;
+}
+
+double FidelityJudge::SqnrDb(const Model& candidate, double least_db) const {
+  const Executor executor = Watching(candidate);
+  // Samples run so far add to the noise; the signal of all is known.
+  std::map<std::string, Fidelity> fidelities;
   double worst = Fidelity{}.sqnr_db();
-  for (const auto& [value, fidelity] : fidelities) worst = std::min(worst, fidelity.sqnr_db());
+  for (size_t begin = 0; begin < samples_.size(); begin += kJudgedAtOnce) {
+    const size_t count = std::min(kJudgedAtOnce, samples_.size() - begin);
+    const std::vector<Values> got = Watch(executor, std::span(samples_).subspan(begin, count));
+    for (size_t i = 0; i < count; ++i) {
+      for (const auto& [value, wanted] : (*wanted_)[begin + i]) {
+        const auto found = got[i].find(value);
+        if (wanted.dtype() != DType::kFloat32 || found == got[i].end()) continue;
+        fidelities[value].Add(wanted, AsFloat32(found->second));
+      }
+    }
+    worst = Fidelity{}.sqnr_db();
+    for (const auto& [value, fidelity] : fidelities) {
+      const Fidelity bound = {energies_.at(value), fidelity.noise};
+      worst = std::min(worst, bound.sqnr_db());
+    }
+    if (worst < least_db) break;
+  }
   return worst;
 }
 

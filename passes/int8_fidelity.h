@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -43,17 +44,21 @@ class FidelityJudge {
   FidelityJudge(const Model& model, PassContext& context, int64_t samples_max,
                 std::vector<std::string> judged);
 
-  // Of the worst judged value: an average would hide an output that collapses.
-  double SqnrDb(const Model& candidate) const;
+  // Of the worst judged value: an average would hide an output that collapses. Where the first
+  // samples tell that it will be below `least_db`, the others are not run and the result is
+  // anything below that.
+  double SqnrDb(const Model& candidate, double least_db = -1e9) const;
 
  private:
   using Values = std::unordered_map<std::string, Tensor>;
-  Values Watch(const Executor& executor, int64_t sample) const;
+  Executor Watching(Model model) const;
+  std::vector<Values> Watch(const Executor& executor, std::span<const int64_t> samples) const;
 
   const PassContext& context_;
   std::vector<int64_t> samples_;
   std::vector<std::string> judged_;
   std::shared_ptr<const std::vector<Values>> wanted_;  // per sample
+  std::map<std::string, double> energies_;             // of each value, over all samples
 };
 
 // The sensitivity of each compute node: SQNR of its own output where only this node is INT8, its

@@ -7,6 +7,7 @@
 #include "model/rewrite.h"
 #include "passes/layer_statistics.h"
 #include "passes/least_squares.h"
+#include "passes/matrix_product.h"
 #include "passes/second_order_round.h"
 #include "passes/shared_statistics.h"
 
@@ -14,6 +15,7 @@ namespace pared {
 namespace {
 
 constexpr int64_t kSamplesMax = 64;
+constexpr int64_t kMacsMax = int64_t{1} << 37;             // of all samples in one model
 constexpr int64_t kColumnsMin = 1024, kColumnsMax = 4096;  // of all samples together
 constexpr double kDamping = 0.01;
 // From the original weights, which are near: more steps fit what rounding hides.
@@ -32,8 +34,7 @@ class Fitter {
         names_(*context.model) {}
 
   FittedWeights Run() {
-    LayerStream stream(model_, pass_context_,
-                       std::min(CalibrationCount(pass_context_), kSamplesMax));
+    LayerStream stream(model_, pass_context_, {kSamplesMax, kMacsMax});
     for (size_t i = 0; i < model_.graph.nodes.size(); ++i) {
       const auto site = choice_.weights.find(&model_.graph.nodes[i]);
       if (site == choice_.weights.end() || !CanFit(*site->second)) continue;

@@ -8,14 +8,16 @@
 #include "passes/int8_cone.h"
 #include "passes/int8_params.h"
 #include "passes/layer_statistics.h"
+#include "passes/matrix_product.h"
 #include "passes/shared_statistics.h"
 
 namespace pared {
 namespace {
 
 constexpr int64_t kSamplesMax = 64;
-constexpr int64_t kColumns = 768;   // of all samples together
-constexpr int64_t kGroupsMax = 16;  // of a grouped convolution
+constexpr int64_t kMacsMax = int64_t{1} << 36;  // of all samples
+constexpr int64_t kColumns = 768;               // of all samples together
+constexpr int64_t kGroupsMax = 16;              // of a grouped convolution
 constexpr int64_t kConeSamples = 8;
 constexpr int kCuts = 16;         // ranges tried: each a quarter of an octave less
 constexpr double kHopeless = 2;   // times the least error: narrower ranges are not tried
@@ -154,7 +156,7 @@ using Visit = std::function<void(const LayerStream& stream, const Reading& readi
 void VisitValues(const Int8ChoiceContext& context, const SitesOf& sites_of,
                  PassContext& pass_context, const Visit& visit) {
   const Model& model = *context.model;
-  LayerStream stream(model, pass_context, std::min(CalibrationCount(pass_context), kSamplesMax));
+  LayerStream stream(model, pass_context, {kSamplesMax, kMacsMax});
   std::unordered_set<std::string> visited;
   for (size_t i = 0; i < model.graph.nodes.size(); ++i) {
     for (const std::string& value : model.graph.nodes[i].inputs) {

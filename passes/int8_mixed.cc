@@ -127,7 +127,8 @@ class Mixer {
       Values outputs;
       for (size_t i = 0; i < count; ++i) outputs.insert(nodes[i]->outputs[0]);
       Int8Rewrite tried = WithFloat(outputs);
-      const double sqnr_db = found_.judge->SqnrDb(tried.model);
+      const double sqnr_db =
+          found_.judge->SqnrDb(tried.model, std::min(wanted_db_, found_.best_db));
       const bool holds = Holds(tried.model, sqnr_db);
       if (holds || sqnr_db > found_.best_db) {
         found_.best = std::move(tried);

@@ -66,9 +66,10 @@ class Search {
   bool Try(double gain_min_db = 0) {
     Int8Rewrite tried = RewriteInt8(found_.candidate->context, found_.candidate->choice,
                                     found_.calibration, found_.settings);
-    const double sqnr_db = found_.judge->SqnrDb(tried.model);
-    if (!found_.best.model.graph.nodes.empty() && sqnr_db < found_.best_db + gain_min_db)
-      return false;
+    const bool is_first = found_.best.model.graph.nodes.empty();
+    const double least_db = is_first ? -1e9 : found_.best_db + gain_min_db;
+    const double sqnr_db = found_.judge->SqnrDb(tried.model, least_db);
+    if (sqnr_db < least_db) return false;
     found_.best = std::move(tried);
     found_.best_db = sqnr_db;
     return true;

@@ -21,6 +21,7 @@ namespace pared {
 namespace {
 
 constexpr int64_t kSamplesMax = 64;
+constexpr int64_t kMacsMax = int64_t{1} << 37;  // of all samples
 constexpr int64_t kJudgedMax = 8;  // samples that the gain to the outputs is measured on
 constexpr int64_t kRowsMax = 32;   // rows are independent: some of them tell the layer's loss
 constexpr double kSparsities[] = {0.3, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98};
@@ -52,7 +53,7 @@ class LossMeter {
       : model_(model),
         request_(request),
         context_(context),
-        stream_(model, context, std::min(CalibrationCount(context), kSamplesMax)) {
+        stream_(model, context, {kSamplesMax, kMacsMax}) {
     if (!request.with_points) return;
     judge_.emplace(model, context, kJudgedMax);
     CountPositions();

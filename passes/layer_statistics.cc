@@ -1,12 +1,11 @@
 #include "passes/layer_statistics.h"
 
-#include <tbb/blocked_range.h>
 #include <tbb/parallel_for.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/gemm_f32.h"
+#include "passes/matrix_product.h"
 
 namespace pared {
 namespace {
@@ -63,54 +62,6 @@ std::vector<float> GroupWeight(const WeightSite& site, int64_t group) {
 double SqnrDb(double signal, double noise) {
   constexpr double kMost = 200;
   return noise > 0 && signal > 0 ? std::min(kMost, 10 * std::log10(signal / noise)) : kMost;
-}
-
-namespace {
-
-// Of a symmetric product only what stands on and above the diagonal.
-std::vector<float> MultiplyTiles(const Product& product, const std::vector<float>& a,
-                                 const std::vector<float>& b, bool is_symmetric) {
-  const auto& [m, n, k, is_a_transposed, is_b_transposed] = product;
-  const F32Kernels& kernels = F32KernelsFor(SelectedIsa());
-  std::vector<float> c(static_cast<size_t>(m * n));
-  std::vector<float> lhs(static_cast<size_t>(PackedLhsFloats(m, k, kernels)));
-  std::vector<float> rhs(static_cast<size_t>(PackedRhsFloats(k, n, kernels)));
-  PackLhs({a.data(), m, k, is_a_transposed ? 1 : k, is_a_transposed ? m : 1}, kernels, lhs.data());
-  GemmF32 gemm;
-  gemm.m = m;
-  gemm.n = n;
-  gemm.k = k;
-  gemm.b = rhs.data();
-  gemm.c = c.data();
-  gemm.c_row = n;
-  SetPackedLhs(gemm, lhs.data(), kernels);
-  const MatrixF32 right = {b.data(), k, n, is_b_transposed ? 1 : n, is_b_transposed ? k : 1};
-  const int64_t blocks = RowBlocks(gemm, kernels), panels = Panels(gemm, kernels);
-  tbb::parallel_for(tbb::blocked_range<int64_t>(0, panels), [&](const auto& range) {
-    PackRhs(right, kernels, range.begin(), range.end(), rhs.data());
-    const int64_t above = range.end() * kernels.tile_columns / kernels.tile_rows + 1;
-    const int64_t last = is_symmetric ? std::min(blocks, above) : blocks;
-    RunGemm(gemm, kernels, {0, last, range.begin(), range.end()});
-  });
-  return c;
-}
-
-// x^T x of x [count][k].
-std::vector<float> Gram(const std::vector<float>& x, int64_t count, int64_t k) {
-  std::vector<float> h = MultiplyTiles({k, k, count, true, false}, x, x, true);
-  tbb::parallel_for(int64_t{1}, k, [&](int64_t row) {
-    for (int64_t i = 0; i < row; ++i) {
-      h[static_cast<size_t>(row * k + i)] = h[static_cast<size_t>(i * k + row)];
-    }
-  });
-  return h;
-}
-
-}  // namespace
-
-std::vector<float> Multiply(const Product& product, const std::vector<float>& a,
-                            const std::vector<float>& b) {
-  return MultiplyTiles(product, a, b, false);
 }
 
 std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
@@ -180,10 +131,13 @@ LayerStatistics Merge(const LayerStatistics& a, const LayerStatistics& b) {
   dy = join(sum.y_mean, b.y_mean);
   const auto add = [&](std::vector<float>& to, const std::vector<float>& other,
                        const std::vector<double>& left) {
-    for (size_t i = 0; i < to.size(); ++i) {
-      const double between = factor * left[i / dx.size()] * dx[i % dx.size()];
-      to[i] += other[i] + static_cast<float>(between);
-    }
+    tbb::parallel_for(size_t{0}, left.size(), [&](size_t row) {
+      const double scale = factor * left[row];
+      for (size_t i = 0; i < dx.size(); ++i) {
+        const size_t at = row * dx.size() + i;
+        to[at] += other[at] + static_cast<float>(scale * dx[i]);
+      }
+    });
   };
   add(sum.h, b.h, dx);
   add(sum.g, b.g, dy);

@@ -80,13 +80,4 @@ LayerStatistics Merge(const LayerStatistics& a, const LayerStatistics& b);
 // 200 at most, and where there is no noise or no signal.
 double SqnrDb(double signal, double noise);
 
-// c [m][n] = a [m][k] b [k][n], row-major, with the process's fastest float kernels. The result
-// does not depend on the number of threads.
-struct Product {
-  int64_t m = 0, n = 0, k = 0;
-  bool is_a_transposed = false, is_b_transposed = false;
-};
-std::vector<float> Multiply(const Product& product, const std::vector<float>& a,
-                            const std::vector<float>& b);
-
 }  // namespace pared

@@ -1,10 +1,16 @@
 #include "passes/layer_stream.h"
 
+#include <tbb/parallel_for.h>
+
 #include <algorithm>
 #include <set>
 
 #include "base/error.h"
 #include "evaluator/executor.h"
+#include "evaluator/fuse_float.h"
+#include "model/infer_shapes.h"
+#include "passes/calibrate.h"
+#include "passes/weights.h"
 
 namespace pared {
 namespace {
@@ -24,14 +30,32 @@ int64_t BytesOf(const std::map<std::string, Tensor>& values) {
   return bytes;
 }
 
+// Of the products with stored weights, for one sample; dimensions that are not known count as 1.
+int64_t MacsOf(const Model& model) {
+  const auto types = InferShapes(model);
+  int64_t macs = 1;
+  for (const WeightSite& site : FindWeights(model).sites) {
+    const auto type = types.find(site.node->outputs[0]);
+    int64_t outputs = 1;
+    if (type != types.end() && type->second.shape) {
+      for (const Dim& dim : *type->second.shape) outputs *= std::max<int64_t>(1, dim.value);
+    }
+    macs += outputs * site.layout.k;
+  }
+  return macs;
+}
+
 }  // namespace
 
-LayerStream::LayerStream(const Model& original, PassContext& context, int64_t samples)
+LayerStream::LayerStream(const Model& original, PassContext& context, const Bounds& bounds)
     : original_(original), context_(context) {
   IndexNodes();
   const std::vector<ValueInfo> inputs = CallerInputs(original.graph);
+  const int64_t all = CalibrationCount(context);
+  const int64_t affordable = std::max(kSamplesMin, bounds.macs / MacsOf(original));
+  const int64_t samples = std::min({all, bounds.samples, affordable});
   for (int64_t sample = 0; sample < samples; ++sample) {
-    const std::vector<Tensor> given = context.calibration->Sample(sample, inputs);
+    const std::vector<Tensor> given = context.calibration->Sample(sample * all / samples, inputs);
     Values& values = live_.emplace_back().original;
     for (size_t i = 0; i < inputs.size(); ++i) values.emplace(inputs[i].name, given[i]);
   }
@@ -149,12 +173,11 @@ void LayerStream::Forget(Values& values, size_t end) const {
 void LayerStream::RunSegment(const Model& segment, size_t end, bool is_edited) {
   std::optional<Executor> executor;
   if (!segment.graph.outputs.empty()) {
-    executor.emplace(
-        segment,
-        ExecutorOptions{.threads = context_.threads, .fuse = false, .seed = context_.seed});
+    executor.emplace(FuseFloat(segment), ExecutorOptions{.fuse = false, .seed = context_.seed});
   }
-  for (Sample& sample : live_) {
+  tbb::parallel_for(size_t{0}, live_.size(), [&](size_t at) {
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while reconstructing");
+    Sample& sample = live_[at];
     Values& values = is_edited ? sample.edited : sample.original;
     if (executor) {
       std::vector<Tensor> inputs;
@@ -165,7 +188,7 @@ void LayerStream::RunSegment(const Model& segment, size_t end, bool is_edited) {
       }
     }
     Forget(values, end);
-  }
+  });
 }
 
 void LayerStream::DropSamples() {

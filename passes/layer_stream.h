@@ -25,8 +25,16 @@ class LayerStream {
  public:
   static constexpr int64_t kLiveBytesMax = int64_t{1} << 30;
 
-  // `original` must outlive this. Takes the first `samples` of context.calibration.
-  LayerStream(const Model& original, PassContext& context, int64_t samples);
+  // So many samples of context.calibration, evenly from all; fewer, but kSamplesMin, of a model
+  // whose products take more than `macs` multiplications for all of them.
+  struct Bounds {
+    int64_t samples = 0;
+    int64_t macs = int64_t{1} << 62;
+  };
+  static constexpr int64_t kSamplesMin = 16;
+
+  // `original` must outlive this.
+  LayerStream(const Model& original, PassContext& context, const Bounds& bounds);
 
   // To just before node `index` of the main graph; indices ascend. `edited` has the nodes of the
   // original at the same indices.

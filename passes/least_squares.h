@@ -25,7 +25,12 @@ struct LeastSquares {
 
 // Best weights with zero[i] elements at +0, by conjugate gradients from `start`.
 std::vector<float> SolveMasked(const LeastSquares& problem, const std::vector<bool>& zero,
-                               std::vector<float> start);
+                               const std::vector<float>& start);
+// The same for each of `dampings` in place of the problem's.
+std::vector<std::vector<float>> SolveDampings(const LeastSquares& problem,
+                                              const std::vector<double>& dampings,
+                                              const std::vector<bool>& zero,
+                                              const std::vector<float>& start);
 
 // Squared error of `weight` on the calibration columns, over all rows.
 double SquaredErrorOf(const LayerStatistics& statistics, const std::vector<float>& weight);

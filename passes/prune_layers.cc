@@ -20,6 +20,7 @@ namespace pared {
 namespace {
 
 constexpr int64_t kSamplesMax = 128;
+constexpr int64_t kMacsMax = int64_t{1} << 38;  // of all samples in one model
 
 // Where a layer's bias stands, or can be put.
 struct BiasPlace {
@@ -153,8 +154,7 @@ class Rebuilder {
   }
 
   void RebuildAll() {
-    const int64_t samples = std::min(CalibrationCount(context_), kSamplesMax);
-    LayerStream stream(original_, context_, samples);
+    LayerStream stream(original_, context_, {kSamplesMax, kMacsMax});
     const std::vector<const WeightSite*> sites = SitesInOrder();
     for (size_t i = 0; i < sites.size(); ++i) {
       const size_t node = static_cast<size_t>(sites[i]->node - original_.graph.nodes.data());
@@ -199,8 +199,7 @@ class Rebuilder {
       } else if (halves) {
         trust = ChooseDamping(halves->fitted, halves->held, original, mask);
       }
-      const std::vector<float> weight =
-          SolveGroup({&*s, &original, trust.damping}, site, mask, trust);
+      const auto [weight, error] = SolveGroup({&*s, &original, trust.damping}, site, mask, trust);
       std::vector<float> masked = original;
       ForEachWeight(site, group, [&](size_t at, size_t in) {
         if (zero[in]) masked[at] = 0;
@@ -213,7 +212,7 @@ class Rebuilder {
       }
       for (const double square : s->y_square) signal += square;
       before += SquaredErrorOf(*s, masked);
-      after += SquaredErrorOf(*s, weight);
+      after += error;
       if (bias && trust.shifts_bias) ShiftBias(*s, weight, group, bias->values);
     }
     notes_[&site]["output_sqnr_db_pruned"] = SqnrDb(signal, before);
@@ -223,15 +222,23 @@ class Rebuilder {
     if (bias) PutBias(*bias, site);
   }
 
+  struct Solved {
+    std::vector<float> weight;
+    double error = 0;
+  };
+
   // The weight of one group; a second-order method also chooses the mask anew.
-  std::vector<float> SolveGroup(const LeastSquares& problem, const WeightSite& site,
-                                std::vector<bool>& mask, const DampingChoice& trust) {
+  Solved SolveGroup(const LeastSquares& problem, const WeightSite& site, std::vector<bool>& mask,
+                    const DampingChoice& trust) {
     std::vector<float> start = *problem.original;
     for (size_t i = 0; i < start.size(); ++i) {
       if (mask[i]) start[i] = 0;
     }
     if (ChoosesDamping()) NoteTrust(site, trust);
-    if (method_.rebuild == Rebuild::kBias || !trust.is_fitted) return start;
+    const LayerStatistics& s = *problem.statistics;
+    if (method_.rebuild == Rebuild::kBias || !trust.is_fitted) {
+      return {start, SquaredErrorOf(s, start)};
+    }
     const LayerChoice* choice = ChoiceOf(site);
     if (method_.is_second_order && choice != nullptr) {
       std::optional<Swept> swept = SweepColumns(problem, PatternOf(choice->pattern), mask);
@@ -243,10 +250,10 @@ class Rebuilder {
         notes_[&site]["fallback"] = "magnitude: its Hessian has no Cholesky factors";
       }
     }
-    std::vector<float> solved = SolveMasked(problem, mask, start);
-    const LayerStatistics& s = *problem.statistics;
-    const double error = SquaredErrorOf(s, solved);
-    return error <= SquaredErrorOf(s, start) ? solved : start;
+    Solved solved = {SolveMasked(problem, mask, start), 0};
+    solved.error = SquaredErrorOf(s, solved.weight);
+    const double start_error = SquaredErrorOf(s, start);
+    return solved.error <= start_error ? solved : Solved{start, start_error};
   }
 
   bool ChoosesDamping() const { return method_.damping == 0 && method_.rebuild != Rebuild::kBias; }

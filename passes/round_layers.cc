@@ -12,6 +12,7 @@ namespace pared {
 namespace {
 
 constexpr int64_t kSamplesMax = 128;
+constexpr int64_t kMacsMax = int64_t{1} << 38;  // of all samples in one model
 
 // The stored constant with the elements that `weight` [rows][k] stands for.
 Tensor Restored(const WeightSite& site, const std::vector<float>& weight) {
@@ -36,7 +37,7 @@ RoundedLayers RoundLayers(const Model& model, const std::vector<const WeightSite
   RoundedLayers rounded;
   Json& report = context.report["rounded"] = Json::array();
   Model edited = model;
-  LayerStream stream(model, context, std::min(CalibrationCount(context), kSamplesMax));
+  LayerStream stream(model, context, {kSamplesMax, kMacsMax});
   for (const WeightSite* site : sites) {
     if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while rounding");
     TellLayer(context, NodeLabel(*site->node), report.size() + 1, sites.size());

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "passes/matrix_product.h"
+
 namespace pared {
 namespace {
 

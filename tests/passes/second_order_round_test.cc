@@ -6,6 +6,8 @@
 #include <limits>
 #include <random>
 
+#include "passes/matrix_product.h"
+
 namespace pared {
 namespace {
 

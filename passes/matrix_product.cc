@@ -1,0 +1,139 @@
+#include "passes/matrix_product.h"
+
+#include <tbb/blocked_range2d.h>
+#include <tbb/parallel_for.h>
+
+#include <algorithm>
+
+#include "kernels/gemm_f32.h"
+
+namespace pared {
+namespace {
+
+// Of a product, what one thread takes at a time: enough to use a packed panel many times.
+constexpr int64_t kRowBlocks = 64, kPanels = 4;
+// Below, threads cost more than they gain.
+constexpr int64_t kSerialMacs = int64_t{1} << 18;
+
+const F32Kernels& Kernels() { return F32KernelsFor(SelectedIsa()); }
+
+template <class Body>
+void ForRange(int64_t count, bool is_serial, const Body& body) {
+  if (is_serial) {
+    body(0, count);
+    return;
+  }
+  tbb::parallel_for(tbb::blocked_range<int64_t>(0, count),
+                    [&](const auto& range) { body(range.begin(), range.end()); });
+}
+
+void Pack(const MatrixF32& right, int64_t panels, bool is_serial, float* packed) {
+  ForRange(panels, is_serial,
+           [&](int64_t begin, int64_t end) { PackRhs(right, Kernels(), begin, end, packed); });
+}
+
+// Of a symmetric product only what stands on and above the diagonal.
+void Run(const GemmF32& gemm, bool is_symmetric, bool is_serial) {
+  const F32Kernels& kernels = Kernels();
+  const int64_t blocks = RowBlocks(gemm, kernels), panels = Panels(gemm, kernels);
+  const auto body = [&](TileRange range) {
+    if (is_symmetric) {
+      const int64_t above = range.panel_end * kernels.tile_columns / kernels.tile_rows + 1;
+      range.block_end = std::min(range.block_end, above);
+    }
+    if (range.block_begin < range.block_end) RunGemm(gemm, kernels, range);
+  };
+  if (is_serial) {
+    body({0, blocks, 0, panels});
+    return;
+  }
+  const tbb::blocked_range2d<int64_t> all(0, blocks, kRowBlocks, 0, panels, kPanels);
+  tbb::parallel_for(
+      all,
+      [&](const auto& range) {
+        body({range.rows().begin(), range.rows().end(), range.cols().begin(), range.cols().end()});
+      },
+      tbb::simple_partitioner());
+}
+
+std::vector<float> MultiplyTiles(const Product& product, const std::vector<float>& a,
+                                 const std::vector<float>& b, bool is_symmetric) {
+  const auto& [m, n, k, is_a_transposed, is_b_transposed] = product;
+  const F32Kernels& kernels = Kernels();
+  const bool is_serial = m * n * k <= kSerialMacs;
+  std::vector<float> c(static_cast<size_t>(m * n));
+  std::vector<float> lhs(static_cast<size_t>(PackedLhsFloats(m, k, kernels)));
+  std::vector<float> rhs(static_cast<size_t>(PackedRhsFloats(k, n, kernels)));
+  GemmF32 gemm;
+  gemm.m = m;
+  gemm.n = n;
+  gemm.k = k;
+  gemm.b = rhs.data();
+  gemm.c = c.data();
+  gemm.c_row = n;
+  SetPackedLhs(gemm, lhs.data(), kernels);
+  const int64_t a_row = is_a_transposed ? 1 : k, a_column = is_a_transposed ? m : 1;
+  ForRange(RowBlocks(gemm, kernels), is_serial, [&](int64_t begin, int64_t end) {
+    const int64_t row = begin * kernels.tile_rows;
+    const int64_t rows = std::min(end * kernels.tile_rows, m) - row;
+    PackLhs({a.data() + row * a_row, rows, k, a_row, a_column}, kernels, lhs.data() + row * k);
+  });
+  const MatrixF32 right = {b.data(), k, n, is_b_transposed ? 1 : n, is_b_transposed ? k : 1};
+  Pack(right, Panels(gemm, kernels), is_serial, rhs.data());
+  Run(gemm, is_symmetric, is_serial);
+  return c;
+}
+
+}  // namespace
+
+std::vector<float> Multiply(const Product& product, const std::vector<float>& a,
+                            const std::vector<float>& b) {
+  return MultiplyTiles(product, a, b, false);
+}
+
+std::vector<float> Gram(const std::vector<float>& x, int64_t count, int64_t k) {
+  std::vector<float> h = MultiplyTiles({k, k, count, true, false}, x, x, true);
+  constexpr int64_t kTile = 64;  // both sides of a transposed copy stay in cache
+  tbb::parallel_for(int64_t{0}, (k + kTile - 1) / kTile, [&](int64_t tile) {
+    const int64_t begin = tile * kTile, end = std::min(k, begin + kTile);
+    for (int64_t left = 0; left < end; left += kTile) {
+      for (int64_t row = begin; row < end; ++row) {
+        for (int64_t i = left; i < std::min(left + kTile, row); ++i) {
+          h[static_cast<size_t>(row * k + i)] = h[static_cast<size_t>(i * k + row)];
+        }
+      }
+    }
+  });
+  return h;
+}
+
+RightMatrix::RightMatrix(std::span<const float> b, int64_t k, int64_t n)
+    : k_(k), n_(n), packed_(static_cast<size_t>(PackedRhsFloats(k, n, Kernels()))) {
+  const int64_t width = Kernels().tile_columns;
+  Pack({b.data(), k, n, n, 1}, (n + width - 1) / width, k * n <= kSerialMacs, packed_.data());
+}
+
+void RightMatrix::Multiply(std::span<const float* const> a, std::span<float> c) const {
+  const F32Kernels& kernels = Kernels();
+  const int64_t m = std::ssize(a), tile = kernels.tile_rows;
+  const bool is_serial = m * n_ * k_ <= kSerialMacs;
+  std::vector<float> lhs(static_cast<size_t>(PackedLhsFloats(m, k_, kernels)), 0.0f);
+  ForRange((m + tile - 1) / tile, is_serial, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin * tile; row < std::min(m, end * tile); ++row) {
+      float* to = lhs.data() + row / tile * tile * k_ + row % tile;
+      const float* from = a[static_cast<size_t>(row)];
+      for (int64_t i = 0; i < k_; ++i) to[i * tile] = from[i];
+    }
+  });
+  GemmF32 gemm;
+  gemm.m = m;
+  gemm.n = n_;
+  gemm.k = k_;
+  gemm.b = packed_.data();
+  gemm.c = c.data();
+  gemm.c_row = n_;
+  SetPackedLhs(gemm, lhs.data(), kernels);
+  Run(gemm, false, is_serial);
+}
+
+}  // namespace pared

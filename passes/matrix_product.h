@@ -1,0 +1,36 @@
+// Dense float products of what layers see, with the process's fastest kernels. No result depends on
+// the number of threads.
+
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace pared {
+
+// c [m][n] = a [m][k] b [k][n], row-major.
+struct Product {
+  int64_t m = 0, n = 0, k = 0;
+  bool is_a_transposed = false, is_b_transposed = false;
+};
+std::vector<float> Multiply(const Product& product, const std::vector<float>& a,
+                            const std::vector<float>& b);
+
+// x^T x of x [count][k].
+std::vector<float> Gram(const std::vector<float>& x, int64_t count, int64_t k);
+
+// A right operand b [k][n] that many products share: it is laid out for the kernels once.
+class RightMatrix {
+ public:
+  RightMatrix(std::span<const float> b, int64_t k, int64_t n);
+
+  // c [m][n] = a b, where a[i] is the i-th row of a.
+  void Multiply(std::span<const float* const> a, std::span<float> c) const;
+
+ private:
+  int64_t k_, n_;
+  std::vector<float> packed_;
+};
+
+}  // namespace pared
