@@ -79,8 +79,8 @@ class Fitter {
                 const WeightScales& weight_scales, FittedWeight& fitted) const {
     const WeightSite& site = *request.site;
     const int64_t k = site.layout.k, rows = site.layout.rows;
-    const ColumnsRequest wanted = {&site, request.group, std::clamp(k, kColumnsMin, kColumnsMax), 1,
-                                   0,     false};
+    const ColumnsRequest wanted = {
+        &site, request.group, std::clamp(k, kColumnsMin, kColumnsMax), 1, 0, {}, false};
     std::optional<LayerColumns> columns = TakeColumns(stream, wanted);
     if (!columns) return false;
     RoundToCodes(nearest_.params.at(site.node->inputs[0]), columns->edited);

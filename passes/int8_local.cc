@@ -126,7 +126,7 @@ class Products {
     for (int64_t i = 0; i < groups; ++i) {
       const int64_t group = i * site.layout.groups / groups;
       std::optional<LayerColumns> columns =
-          TakeColumns(stream, {&site, group, kColumns, 1, 0, true});
+          TakeColumns(stream, {&site, group, kColumns, 1, 0, {}, true});
       if (!columns || columns->count == 0) continue;
       ReadProduct p;
       p.k = columns->k;

@@ -26,6 +26,11 @@ std::vector<int64_t> ChoosePositions(int64_t count, int64_t taken, int64_t sampl
   return positions;
 }
 
+// What is taken of one sample.
+struct Share {
+  int64_t taken = 0, sample = 0;
+};
+
 // Appends the inputs of the output positions of one sample.
 class Gatherer {
  public:
@@ -48,6 +53,24 @@ class Gatherer {
     for (const int64_t at : positions) {
       const auto row = values.begin() + at * k;
       columns.insert(columns.end(), row, row + k);
+    }
+  }
+
+  // Of a matrix product: appends what `original` has more than `edited`, both of the shape of the
+  // output that `x` gives.
+  void AddLoss(const Tensor& x, const Tensor& original, const Tensor& edited, const Share& share,
+               std::vector<float>& loss) const {
+    const int64_t rows = site_.layout.rows;
+    Shape shape = x.shape();
+    shape.back() = rows;
+    const bool is_same = original.shape() == shape && edited.shape() == shape;
+    for (const int64_t at :
+         ChoosePositions(x.count() / site_.layout.k, share.taken, share.sample)) {
+      for (int64_t i = at * rows; i < (at + 1) * rows; ++i) {
+        const size_t element = static_cast<size_t>(i);
+        loss.push_back(is_same ? original.data<float>()[element] - edited.data<float>()[element]
+                               : 0.0f);
+      }
     }
   }
 
@@ -133,6 +156,9 @@ std::optional<LayerColumns> TakeColumns(const LayerStream& stream, const Columns
     }
     gatherer.Add(*original, each, sample, columns.original);
     gatherer.Add(*edited, each, sample, columns.edited);
+    if (request.skip.empty()) continue;
+    gatherer.AddLoss(*original, *stream.Original(sample, request.skip),
+                     *stream.Edited(sample, request.skip), {each, sample}, columns.skip_loss);
   }
   columns.count = std::ssize(columns.edited) / columns.k;
   return columns;

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "passes/layer_stream.h"
@@ -17,6 +18,8 @@ namespace pared {
 struct LayerColumns {
   int64_t k = 0, count = 0;
   std::vector<float> original, edited;  // [count][k], of the two models
+  // [count][rows]: what the original model's skip connection has more than the edited one's.
+  std::vector<float> skip_loss;
 };
 
 struct ColumnsRequest {
@@ -24,6 +27,9 @@ struct ColumnsRequest {
   int64_t group = 0;
   int64_t columns = 0;          // wanted of all samples together
   int64_t folds = 1, fold = 0;  // only every folds-th sample, from `fold` on
+  // Of a matrix product, the skip connection: the value that its output is added to; empty: none.
+  // It loses nothing where its shape is not that of the output.
+  std::string skip = {};
   // Of a matrix product: also the position of each sample that holds its largest input, which may
   // be the one token of a thousand that a range must not cut.
   bool with_largest = false;

@@ -67,8 +67,12 @@ double SqnrDb(double signal, double noise) {
 std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
                                               const StatisticsRequest& request) {
   const WeightSite& site = *request.site;
-  const ColumnsRequest wanted = {&site,         request.group, ColumnsWanted(site.layout.k),
-                                 request.folds, request.fold,  false};
+  const ColumnsRequest wanted = {.site = &site,
+                                 .group = request.group,
+                                 .columns = ColumnsWanted(site.layout.k),
+                                 .folds = request.folds,
+                                 .fold = request.fold,
+                                 .skip = request.skip};
   std::optional<LayerColumns> columns = TakeColumns(stream, wanted);
   if (!columns) return std::nullopt;
   return StatisticsOf(std::move(*columns), GroupWeight(site, request.group), request.is_centered);
@@ -82,6 +86,7 @@ LayerStatistics StatisticsOf(LayerColumns columns, const std::vector<float>& wei
   s.count = columns.count;
   std::vector<float>& x = columns.edited;
   std::vector<float> y = Multiply({s.count, s.rows, s.k, false, true}, columns.original, weight);
+  for (size_t i = 0; i < columns.skip_loss.size(); ++i) y[i] += columns.skip_loss[i];
   s.x_mean = TakeMeans(x, s.k, is_centered);
   s.y_mean = TakeMeans(y, s.rows, is_centered);
   s.h = Gram(x, s.count, s.k);

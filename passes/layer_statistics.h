@@ -14,7 +14,8 @@
 namespace pared {
 
 // Of one group. x: inputs in the edited model; y = w x0: what the original weights make of the
-// original inputs. With `is_centered` the means are taken out first: a bias can make up for them.
+// original inputs, and what the edited model's skip connection lost. With `is_centered` the means
+// are taken out first: a bias can make up for them.
 struct LayerStatistics {
   int64_t k = 0, rows = 0, count = 0;
   std::vector<float> h;          // sum of x x^T, [k][k]
@@ -47,12 +48,13 @@ struct StatisticsRequest {
   int64_t group = 0;
   bool is_centered = false;
   int64_t folds = 1, fold = 0;  // only every folds-th sample, from `fold` on
+  std::string skip = {};        // as ColumnsRequest has it
 };
 // nullopt: the layer's input is constant or not float.
 std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
                                               const StatisticsRequest& request);
 
-// y follows from columns.original, x is columns.edited.
+// y follows from columns.original and skip_loss, x is columns.edited.
 LayerStatistics StatisticsOf(LayerColumns columns, const std::vector<float>& weight,
                              bool is_centered);
 

@@ -1,9 +1,10 @@
 // Pruning, and then what makes up for it on calibration data, layer after layer.
 //
 // The target of each layer is what it makes in the original model; its input is what the layers
-// before, already pruned, give it. So a layer also makes up for those before it. Convolutions that
-// are not pruned because they are depthwise are rebuilt too. BatchNormalization after a layer needs
-// no change: means and scales of its input stay as they were.
+// before, already pruned, give it. So a layer also makes up for those before it. A matrix product
+// that is added to a skip connection is to give what that connection has lost, too. Convolutions
+// that are not pruned because they are depthwise are rebuilt too. BatchNormalization after a layer
+// needs no change: means and scales of its input stay as they were.
 
 #pragma once
 
