@@ -340,6 +340,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kChannelPrune = DefinePass<Options, Prune>(
-    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 3);
+    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 4);
 
 }  // namespace pared

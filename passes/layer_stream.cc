@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "base/error.h"
 #include "evaluator/executor.h"
@@ -204,9 +205,10 @@ void LayerStream::DropSamples() {
 
 void LayerStream::AdvanceTo(size_t index, const Model& edited) {
   PARED_CHECK(index >= at_);
+  // The layer at the first cut, which may be the first node, is the first that may differ.
+  const bool may_differ = std::exchange(is_cut_, true);
   if (live_.empty() || index == at_) return;
-  // The layer at the last cut is the first that may differ.
-  if (at_ > 0 && !is_split_) {
+  if (may_differ && !is_split_) {
     for (Sample& sample : live_) sample.edited = sample.original;
     is_split_ = true;
   }

