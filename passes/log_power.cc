@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <string>
-#include <unordered_map>
 
 namespace pared {
 namespace {
@@ -29,37 +28,41 @@ class Finder {
   Nodes Run() {
     const std::vector<Node>& nodes = model_.graph.nodes;
     for (const Node& node : nodes) {
-      if (node.op_type == "Log" && IsPower(node.inputs[0])) found_.insert(&node);
+      if (IsSquare(node) || IsMadeOfPower(node)) powers_.insert(&node);
     }
-    if (found_.empty()) return {};
     for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
-      if (OnlyFeedsFound(*node)) found_.insert(&*node);
+      const bool is_log = node->op_type == "Log" && IsPower(node->inputs[0]);
+      if (is_log || IsReadByLog(*node) || OnlyFeedsFound(*node)) found_.insert(&*node);
     }
     return std::move(found_);
   }
 
  private:
-  // Adds the nodes between `value` and the squares that it is made of; false: there are none.
-  bool IsPower(const std::string& value) {
+  bool IsPower(const std::string& value) const {
     const Node* node = index_.producer(value);
-    if (node == nullptr) return false;
-    const auto [known, is_new] = is_power_.emplace(node, false);
-    if (!is_new) return known->second;
-    const bool is_power = IsSquare(*node) || IsMadeOfPower(*node);
-    if (is_power) found_.insert(node);
-    return is_power_[node] = is_power;
+    return node != nullptr && powers_.contains(node);
   }
 
-  bool IsMadeOfPower(const Node& node) {
+  // Whether it is a power that a Log reads, maybe by nodes that carry it.
+  bool IsReadByLog(const Node& node) const {
+    if (!powers_.contains(&node)) return false;
+    for (const std::string& output : node.outputs) {
+      for (const Node* reader : index_.consumers(output)) {
+        if (!found_.contains(reader) || IsSquare(*reader)) continue;
+        if (reader->op_type == "Log" || powers_.contains(reader)) return true;
+      }
+    }
+    return false;
+  }
+
+  bool IsMadeOfPower(const Node& node) const {
     if (kSumming.contains(node.op_type)) {
-      bool is_power = false;
-      for (const std::string& input : node.inputs) is_power = IsPower(input) || is_power;
-      return is_power;
+      return std::ranges::any_of(node.inputs, [&](const auto& input) { return IsPower(input); });
     }
     if (!kCarrying.contains(node.op_type)) return false;
     if (!kProducts.contains(node.op_type)) return IsPower(node.inputs[0]);
     for (const size_t weight : {size_t{1}, size_t{0}}) {
-      if (IsPositive(node.inputs[weight])) return IsPower(node.inputs[1 - weight]);
+      if (IsPower(node.inputs[1 - weight]) && IsPositive(node.inputs[weight])) return true;
     }
     return false;
   }
@@ -85,8 +88,8 @@ class Finder {
 
   const Model& model_;
   const GraphIndex& index_;
+  Nodes powers_;  // squares, and what is made of them
   Nodes found_;
-  std::unordered_map<const Node*, bool> is_power_;
 };
 
 }  // namespace
