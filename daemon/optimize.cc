@@ -106,7 +106,9 @@ void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
   if (outcome.error != nullptr) throw *outcome.error;
   SaveOnnx(*outcome.model, options.out);
   LogWarnings(outcome.reports);
-  const auto bytes_of = [](const std::string& path) { return EvaluateSize(path).at("size_bytes"); };
+  const auto bytes_of = [](const std::string& path) {
+    return static_cast<double>(FileBytes(path));
+  };
   out << DumpJson({{"model", options.model},
                    {"out", options.out},
                    {"size_bytes", bytes_of(options.out)},

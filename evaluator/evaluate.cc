@@ -206,6 +206,14 @@ std::optional<AccuracyDrop> FindAccuracyDrop(const Metrics& metrics, const Metri
   return std::nullopt;
 }
 
+uintmax_t FileBytes(const std::filesystem::path& path) {
+  std::filesystem::path external = path;
+  external += ".data";
+  const uintmax_t data =
+      std::filesystem::exists(external) ? std::filesystem::file_size(external) : 0;
+  return std::filesystem::file_size(path) + data;
+}
+
 Metrics EvaluateSize(const std::filesystem::path& path) {
   double size = 0;
   double compressed = 0;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The time of a whole chain on ResNet-50, by pared, by NNCF and by ONNX Runtime, interleaved.
 
-usage: chain.py [--pared FILE] [--rounds N] MODEL DATASET
+usage: chain.py [--pared FILE] [--passes JSON] [--rounds N] MODEL DATASET
 
 Prune half of the weights by magnitude, calibrate on 100 samples, quantize to INT8, evaluate against the float model on the
 same samples. NNCF and ONNX Runtime get the pruned model, which NumPy makes (not counted), and evaluate in ONNX Runtime;
@@ -54,8 +54,8 @@ def evaluate(model, quantized, samples):
     return quality.measure(quality.outputs(model, samples, None), quality.outputs(quantized, samples, None), None)["sqnr"]
 
 
-def by_pared(pared, model, data, out):
-    subprocess.run([pared, "optimize", model, "--passes", PRUNE, "--calibration", data, "--out", out], check=True,
+def by_pared(pared, passes, model, data, out):
+    subprocess.run([pared, "optimize", model, "--passes", passes, "--calibration", data, "--out", out], check=True,
                    stdout=subprocess.DEVNULL)
     subprocess.run([pared, "evaluate", out, f"--dataset={data}", f"--reference={model}"], check=True,
                    stdout=subprocess.DEVNULL)
@@ -74,6 +74,7 @@ def by_onnxruntime(model, samples, out):
 def main():
     parser = argparse.ArgumentParser(description="Time a whole chain by three programs.")
     parser.add_argument("--pared", default="build/release/pared")
+    parser.add_argument("--passes", default=PRUNE, help="pared's chain, as in a job")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("model")
     parser.add_argument("dataset")
@@ -85,7 +86,7 @@ def main():
         data, pruned = os.path.join(folder, "data"), os.path.join(folder, "pruned.onnx")
         quality.save_dataset(samples, data)
         prune(args.model, pruned)
-        makers = {"pared": lambda out: by_pared(args.pared, args.model, data, out),
+        makers = {"pared": lambda out: by_pared(args.pared, args.passes, args.model, data, out),
                   "nncf": lambda out: by_nncf(pruned, samples, out),
                   "onnxruntime": lambda out: by_onnxruntime(pruned, samples, out)}
         seconds = {maker: [] for maker in makers}

@@ -119,6 +119,7 @@ TEST_F(EvaluateTest, SizeCountsTheFileAndItsData) {
                     Contains(Pair("size_compressed_bytes", 17))));  // zlib.compress(b"a" * 1000, 6)
   WriteFile(dir_ / "m.onnx.data", std::string(500, 'b'));
   EXPECT_EQ(EvaluateSize(dir_ / "m.onnx").at("size_bytes"), 1500);
+  EXPECT_EQ(FileBytes(dir_ / "m.onnx"), 1500u);
   EXPECT_THAT([&] { EvaluateSize(dir_ / "none.onnx"); },
               ThrowsError(ErrorCode::kNotFound, (dir_ / "none.onnx").string()));
 }
