@@ -14,7 +14,7 @@ from service import ServiceTest, read_events, write_dataset
 
 PARE = "build/dev/pare"
 LAYERS = 12
-SIZE = 128
+SIZE = 384
 # Solves for each row of each layer what is left of it: long enough to be seen.
 PRUNE = {"pass": "magnitude_prune", "sparsity": 0.3, "reconstruct": "on"}
 
