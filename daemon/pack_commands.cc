@@ -7,6 +7,8 @@
 
 #include "daemon/arguments.h"
 #include "daemon/commands.h"
+#include "evaluator/evaluate.h"
+#include "model/onnx.h"
 #include "storage/packed.h"
 
 namespace pared {
@@ -43,13 +45,10 @@ void Fields(FieldVisitor& f, UnpackOptions& o) {
 
 void RunPack(const std::vector<std::string>& arguments, std::ostream& out) {
   const auto options = ReadArguments<PackOptions>(arguments);
-  std::vector<fs::path> files = {options.model};
-  if (fs::exists(options.model + ".data")) files.emplace_back(options.model + ".data");
-  PackFiles(files, options.out);
-  uintmax_t bytes = 0;
-  for (const fs::path& file : files) bytes += fs::file_size(file);
-  out << DumpJson(
-             {{"out", options.out}, {"bytes", bytes}, {"packed_bytes", fs::file_size(options.out)}})
+  PackFiles(ModelFiles(options.model), options.out);
+  out << DumpJson({{"out", options.out},
+                   {"bytes", FileBytes(options.model)},
+                   {"packed_bytes", fs::file_size(options.out)}})
       << "\n";
 }
 

@@ -207,20 +207,17 @@ std::optional<AccuracyDrop> FindAccuracyDrop(const Metrics& metrics, const Metri
 }
 
 uintmax_t FileBytes(const std::filesystem::path& path) {
-  std::filesystem::path external = path;
-  external += ".data";
-  const uintmax_t data =
-      std::filesystem::exists(external) ? std::filesystem::file_size(external) : 0;
-  return std::filesystem::file_size(path) + data;
+  uintmax_t bytes = 0;
+  for (const std::filesystem::path& file : ModelFiles(path)) {
+    bytes += std::filesystem::file_size(file);
+  }
+  return bytes;
 }
 
 Metrics EvaluateSize(const std::filesystem::path& path) {
   double size = 0;
   double compressed = 0;
-  AddFile(path, size, compressed);
-  std::filesystem::path external = path;
-  external += ".data";
-  if (std::filesystem::exists(external)) AddFile(external, size, compressed);
+  for (const std::filesystem::path& file : ModelFiles(path)) AddFile(file, size, compressed);
   return {{"size_bytes", size}, {"size_compressed_bytes", compressed}};
 }
 

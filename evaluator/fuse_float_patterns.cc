@@ -60,9 +60,7 @@ class Patterns {
     return found != nullptr && found->dtype() == DType::kFloat32 ? found : nullptr;
   }
   std::optional<float> Scalar(const std::string& value) const {
-    const Tensor* found = Constant(value);
-    if (found == nullptr || found->count() != 1 || found->rank() > 1) return {};
-    return found->data<float>()[0];
+    return ConstantNumber(graph_, index_, value, ir_version_);
   }
   bool IsNumber(const std::string& value, float number) const {
     const std::optional<float> scalar = Scalar(value);

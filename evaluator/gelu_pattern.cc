@@ -75,10 +75,7 @@ class Expression {
   const std::unordered_set<const Node*>& nodes() const { return nodes_; }
 
   std::optional<double> Number(const std::string& value) const {
-    const Tensor* found = ConstantOf(graph_, index_, value, ir_version_);
-    if (found == nullptr || found->dtype() != DType::kFloat32) return {};
-    if (found->count() != 1 || found->rank() > 1) return {};
-    return static_cast<double>(found->data<float>()[0]);
+    return ConstantNumber(graph_, index_, value, ir_version_);
   }
   // Null: `value` is made by nothing that can be multiplied out.
   const Node* Arithmetic(const std::string& value) const {

@@ -19,9 +19,7 @@ namespace {
 // Constants made of constants are computed once when that does not swell the model in memory: a
 // ConstantOfShape of a few bytes may stand for gigabytes.
 constexpr int64_t kFoldedBytesFree = 64 * 1024;
-constexpr int64_t kFoldedGrowth = 8;      // int4 weights become float32
-constexpr int kDepthMax = 64;             // of subgraphs and functions within each other
-constexpr int64_t kNodesMax = 1'000'000;  // functions that call functions are small files
+constexpr int64_t kFoldedGrowth = 8;  // int4 weights become float32
 
 using OpsetMap = std::map<std::string, int64_t>;
 
@@ -132,9 +130,9 @@ void Builder::AddInitializers(const Graph& graph, Scope& scope) {
 }
 
 void Builder::AddNodes(const std::vector<Node>& nodes, Scope& scope) {
-  if (scope.depth > kDepthMax) {
+  if (scope.depth > kNestingMax) {
     throw Error(ErrorCode::kUnsupported, "subgraphs and functions are nested more than " +
-                                             std::to_string(kDepthMax) + " deep");
+                                             std::to_string(kNestingMax) + " deep");
   }
   for (const Node& node : nodes) {
     scope.bound == nullptr ? AddNode(node, scope) : AddNode(Bind(node, *scope.bound), scope);
@@ -171,11 +169,7 @@ void Builder::AddCall(const Node& node, const Function& function, Scope& scope) 
 }
 
 void Builder::AddNode(const Node& node, Scope& scope) {
-  if (++env_.nodes > kNodesMax) {
-    throw Error(ErrorCode::kUnsupported, "with its functions written out the model has more than " +
-                                             std::to_string(kNodesMax) +
-                                             " nodes, calls of functions included");
-  }
+  CountWrittenOut(env_.nodes);
   if (const Function* function = FunctionOf(node)) {
     AddCall(node, *function, scope);
     return;

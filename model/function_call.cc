@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "base/error.h"
+
 namespace pared {
 namespace {
 
@@ -64,10 +66,7 @@ class Copier {
   // An initializer may be one of the graph's inputs, which have their new names by now.
   std::string Listed(const Graph& graph, const std::string& name, Renames& renames) {
     const std::string known = Renamed(renames, name);
-    for (const ValueInfo& input : graph.inputs) {
-      if (input.name == known) return known;
-    }
-    return Fresh(name, renames);
+    return IsAmong(graph.inputs, known) ? known : Fresh(name, renames);
   }
 
   // Of a name that this graph assigns, whatever it means outside.
@@ -82,6 +81,14 @@ class Copier {
 };
 
 }  // namespace
+
+void CountWrittenOut(int64_t& count) {
+  constexpr int64_t kNodesMax = 1'000'000;
+  if (++count <= kNodesMax) return;
+  throw Error(ErrorCode::kUnsupported, "with its functions written out the model has more than " +
+                                           std::to_string(kNodesMax) +
+                                           " nodes, calls of functions included");
+}
 
 Attributes BoundAttributes(const Function& function, const Node& call) {
   Attributes bound = function.default_attributes;

@@ -2,12 +2,20 @@
 
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "model/graph.h"
 #include "model/rewrite.h"
 
 namespace pared {
+
+// Of functions, and of subgraphs, within each other.
+constexpr int kNestingMax = 64;
+
+// Counts a node, a call or one of what it stands for: functions that call functions are small
+// files. Throws kUnsupported beyond 1,000,000.
+void CountWrittenOut(int64_t& count);
 
 // What the function's attributes are in this call: those of the call, else the defaults.
 Attributes BoundAttributes(const Function& function, const Node& call);

@@ -1,5 +1,6 @@
 #include "model/graph.h"
 
+#include <algorithm>
 #include <functional>
 #include <queue>
 #include <unordered_set>
@@ -238,17 +239,25 @@ std::vector<std::string> CapturedNames(const Graph& graph) {
 const Tensor* ConstantOf(const Graph& graph, const GraphIndex& index, const std::string& value,
                          int64_t ir_version) {
   if (const Initializer* initializer = graph.initializers.find(value)) {
-    if (ir_version >= 4) {
-      for (const ValueInfo& input : graph.inputs) {
-        if (input.name == value) return nullptr;
-      }
-    }
-    return &initializer->tensor;
+    const bool is_default = ir_version >= 4 && IsAmong(graph.inputs, value);
+    return is_default ? nullptr : &initializer->tensor;
   }
   const Node* node = index.producer(value);
   if (node == nullptr || node->op_type != "Constant") return nullptr;
   const Attribute* attribute = node->attributes.find("value");
   return attribute == nullptr ? nullptr : std::get_if<Tensor>(&attribute->value);
+}
+
+std::optional<float> ConstantNumber(const Graph& graph, const GraphIndex& index,
+                                    const std::string& value, int64_t ir_version) {
+  const Tensor* found = ConstantOf(graph, index, value, ir_version);
+  if (found == nullptr || found->dtype() != DType::kFloat32) return {};
+  if (found->count() != 1 || found->rank() > 1) return {};
+  return found->data<float>()[0];
+}
+
+bool IsAmong(const std::vector<ValueInfo>& values, const std::string& name) {
+  return std::ranges::find(values, name, &ValueInfo::name) != values.end();
 }
 
 }  // namespace pared

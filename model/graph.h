@@ -122,6 +122,9 @@ struct ValueInfo {
   Unknown type_unknown{};  // of TypeProto beside the tensor type: its denotation
 };
 
+// Whether one of the graph's inputs or outputs has the name.
+bool IsAmong(const std::vector<ValueInfo>& values, const std::string& name);
+
 // A COO tensor of GraphProto.sparse_initializer, as stored.
 struct SparseTensor {
   Tensor values;   // [nnz]
@@ -209,5 +212,9 @@ std::vector<ValueInfo> CallerInputs(const Graph& graph);
 // that the caller may override.
 const Tensor* ConstantOf(const Graph& graph, const GraphIndex& index, const std::string& value,
                          int64_t ir_version);
+
+// The float32 number that `value` is: a constant of rank 0, or of rank 1 with one element.
+std::optional<float> ConstantNumber(const Graph& graph, const GraphIndex& index,
+                                    const std::string& value, int64_t ir_version);
 
 }  // namespace pared

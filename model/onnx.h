@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "model/graph.h"
 
@@ -36,6 +37,9 @@ struct SaveOptions {
 // Throws kUnavailable where the disk refuses, with nothing left behind.
 void SaveOnnx(const Model& model, const std::filesystem::path& path,
               const SaveOptions& options = {});
+
+// The file and, where it is there, the one beside it that SaveOnnx writes tensors to.
+std::vector<std::filesystem::path> ModelFiles(const std::filesystem::path& path);
 
 // Hands the bytes of the one message that SaveOnnx writes, whatever their number, to `sink`, part
 // by part.

@@ -137,10 +137,11 @@ class ExternalLayout {
   std::vector<std::pair<int64_t, Tensor>> places_;
 };
 
+std::filesystem::path DataPathOf(std::filesystem::path path) { return path += ".data"; }
+
 void SaveWithExternalData(const Model& model, const std::filesystem::path& path,
                           const SaveOptions& options) {
-  std::filesystem::path data_path = path;
-  data_path += ".data";
+  const std::filesystem::path data_path = DataPathOf(path);
   ExternalLayout layout(data_path.filename().string(), options.external_bytes_min);
   const WireText message =
       WriteModel(model, [&](const Tensor& tensor) { return layout.Place(tensor); });
@@ -170,6 +171,12 @@ void SaveOnnx(const Model& model, const std::filesystem::path& path, const SaveO
   NewFile file(path);
   WriteMessage(Into(file), message);
   file.Rename();
+}
+
+std::vector<std::filesystem::path> ModelFiles(const std::filesystem::path& path) {
+  std::vector<std::filesystem::path> files = {path};
+  if (std::filesystem::exists(DataPathOf(path))) files.push_back(DataPathOf(path));
+  return files;
 }
 
 void StreamOnnx(const Model& model, const std::function<void(std::span<const std::byte>)>& sink) {

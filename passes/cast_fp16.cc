@@ -57,9 +57,7 @@ void Report(const Model& model, const HalfChoice& choice, Json& report) {
   });
   for (const auto& [name, initializer] : model.graph.initializers) {
     if (initializer.tensor.dtype() != DType::kFloat32) continue;
-    const bool is_input =
-        std::ranges::find(model.graph.inputs, name, &ValueInfo::name) != model.graph.inputs.end();
-    if (is_input && model.ir_version >= 4) {
+    if (model.ir_version >= 4 && IsAmong(model.graph.inputs, name)) {
       report["inputs"].push_back(
           {{"name", name}, {"reason", "stays float32: a caller may override it"}});
     }

@@ -1,5 +1,6 @@
 #include "passes/dynamic_smooth.h"
 
+#include "passes/int8_candidate.h"
 #include "passes/int8_local.h"
 
 namespace pared {
@@ -14,9 +15,7 @@ Smoothing SmoothProducts(const Model& model, const std::unordered_set<const Node
   }
   const Int8Choice choice = ChooseInt8(context);
   CalibrationRequest request;
-  for (const auto& [node, site] : choice.weights) {
-    if (site->input == 1) request.channels[node->inputs[0]] = -1;
-  }
+  request.channels = InputChannels(choice);
   if (request.channels.empty()) return {model, {}};
   const Calibration calibration = Calibrate(model, request, pass_context);
   const SmoothingFactors factors = ChooseSmoothing(context, choice, calibration, pass_context);

@@ -120,7 +120,7 @@ class Folder {
   void Compute(Values& known, const std::unordered_set<const Node*>& excluded) {
     for (const ValueInfo& input : graph_.inputs) known.erase(input.name);
     for (const auto& [name, initializer] : graph_.initializers) {
-      if (std::ranges::find(graph_.inputs, name, &ValueInfo::name) == graph_.inputs.end()) {
+      if (!IsAmong(graph_.inputs, name)) {
         known[name] = initializer.tensor;  // nobody may override it
       }
     }

@@ -74,10 +74,7 @@ class Finder {
     return readers.size() == 1 && !index_.is_output(value) ? readers[0] : nullptr;
   }
   std::optional<double> Number(const std::string& value) const {
-    const Tensor* found = ConstantOf(graph_, index_, value, ir_version_);
-    if (found == nullptr || found->dtype() != DType::kFloat32) return {};
-    if (found->count() != 1 || found->rank() > 1) return {};
-    return static_cast<double>(found->data<float>()[0]);
+    return ConstantNumber(graph_, index_, value, ir_version_);
   }
 
   // What a product with a number, or a quotient by one, is of; empty: `node` is neither.

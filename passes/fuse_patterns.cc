@@ -114,9 +114,10 @@ class Fuser {
   // Calls `visit` for each graph; the types of values are known of the main graph only.
   void ForEachGraph(const std::function<void(Graph&, const Types&)>& visit) {
     const Types types = ShapesIfConsistent(model_);
+    const Types none;
     bool is_main = true;
     EditGraphs(model_.graph, [&](Graph& graph) {
-      visit(graph, std::exchange(is_main, false) ? types : Types());
+      visit(graph, std::exchange(is_main, false) ? types : none);
       EraseDead(graph);
     });
   }

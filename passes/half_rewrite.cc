@@ -28,13 +28,6 @@ Tensor ToHalf(const Tensor& tensor) {
   return Tensor::Make<Float16>(tensor.shape(), std::move(values));
 }
 
-bool IsAmong(const std::vector<ValueInfo>& values, const std::string& name) {
-  for (const ValueInfo& value : values) {
-    if (value.name == name) return true;
-  }
-  return false;
-}
-
 class Rewriter {
  public:
   // `spill`: where constants go that are made, as Spilled has it.

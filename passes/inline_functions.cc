@@ -11,9 +11,6 @@
 namespace pared {
 namespace {
 
-constexpr int kDepthMax = 64;  // of functions within each other, as the evaluator has it
-constexpr int64_t kNodesMax = 1'000'000;
-
 std::string Normalized(const std::string& domain) { return domain == "ai.onnx" ? "" : domain; }
 
 std::string KeyOf(const std::string& domain, const std::string& name, const std::string& overload) {
@@ -41,19 +38,15 @@ class Inliner {
 
  private:
   void Inline(std::vector<Node>& nodes, int depth) {
-    if (depth > kDepthMax) {
+    if (depth > kNestingMax) {
       throw Error(ErrorCode::kUnsupported,
-                  "functions are nested more than " + std::to_string(kDepthMax) + " deep");
+                  "functions are nested more than " + std::to_string(kNestingMax) + " deep");
     }
     std::vector<Node> out;
     for (Node& node : nodes) {
       Node copy = std::move(node);
       EditSubgraphs(copy, [&](Graph& graph) { Inline(graph.nodes, depth); });
-      if (++node_count_ > kNodesMax) {
-        throw Error(ErrorCode::kUnsupported,
-                    "with its functions written out the model has more than " +
-                        std::to_string(kNodesMax) + " nodes, calls of functions included");
-      }
+      CountWrittenOut(node_count_);
       const Function* function = Callee(copy);
       if (function == nullptr) {
         out.push_back(std::move(copy));

@@ -9,7 +9,6 @@ namespace pared {
 
 Int8Exclusions::Int8Exclusions(Model& model, const std::vector<std::string>& references) {
   const auto selected = SelectNodes(model, references, "exclude");
-  std::unordered_set<const Node*> top;
   FreshNames names(model);
   for (Node& node : model.graph.nodes) {
     if (!selected.contains(&node)) continue;
@@ -40,6 +39,17 @@ std::unique_ptr<Int8Candidate> MakeInt8Candidate(
   return candidate;
 }
 
+std::map<std::string, int64_t> InputChannels(const Int8Choice& choice) {
+  std::map<std::string, int64_t> channels;
+  for (const auto& [node, site] : choice.weights) {
+    if (site->input == 0) continue;
+    const bool is_conv = node->op_type == "Conv" || node->op_type == "ConvTranspose";
+    const bool is_transposed = node->op_type == "Gemm" && node->Int("transA", 0) != 0;
+    channels[node->inputs[0]] = is_conv ? 1 : is_transposed ? 0 : -1;
+  }
+  return channels;
+}
+
 Calibration CalibrateInt8(const Int8Candidate& candidate, const Int8Options& options,
                           PassContext& context) {
   const Int8Choice& choice = candidate.choice;
@@ -47,12 +57,7 @@ Calibration CalibrateInt8(const Int8Candidate& candidate, const Int8Options& opt
   // Another candidate of the search may ask for more than the ends.
   request.with_bins = options.method != Int8Options::Method::kMinMax || context.shared != nullptr;
   request.values = choice.values;
-  for (const auto& [node, site] : choice.weights) {
-    if (site->input == 0) continue;
-    const bool is_conv = node->op_type == "Conv" || node->op_type == "ConvTranspose";
-    const bool is_transposed = node->op_type == "Gemm" && node->Int("transA", 0) != 0;
-    request.channels[node->inputs[0]] = is_conv ? 1 : is_transposed ? 0 : -1;
-  }
+  request.channels = InputChannels(choice);
   return Calibrate(candidate.model, request, context);
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_set>
@@ -83,6 +84,9 @@ struct Int8Request {
 std::unique_ptr<Int8Candidate> MakeInt8Candidate(
     Model model, const Int8Request& request,
     const std::unordered_set<std::string>& kept_float = {});
+
+// The inputs of the weighted nodes, and the axis of each that a weight sums over.
+std::map<std::string, int64_t> InputChannels(const Int8Choice& choice);
 
 // Calibration of all that the candidate quantizes, or that it would with fewer INT8 nodes.
 Calibration CalibrateInt8(const Int8Candidate& candidate, const Int8Options& options,

@@ -163,8 +163,7 @@ Executor FidelityJudge::Watching(Model model) const {
   for (const Node& node : model.graph.nodes) made.insert(node.outputs.begin(), node.outputs.end());
   std::vector<ValueInfo>& outputs = model.graph.outputs;
   for (const std::string& value : judged_) {
-    const bool is_output = std::ranges::find(outputs, value, &ValueInfo::name) != outputs.end();
-    if (!is_output && made.contains(value)) outputs.emplace_back().name = value;
+    if (!IsAmong(outputs, value) && made.contains(value)) outputs.emplace_back().name = value;
   }
   return Executor(model, {.seed = context_.seed});
 }

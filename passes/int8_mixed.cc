@@ -87,14 +87,14 @@ class Mixer {
 
   Int8Rewrite WithFloat(const Values& kept_float) const {
     const auto candidate = MakeInt8Candidate(found_.candidate->model, request_, kept_float);
-    Calibration calibration = found_.calibration;
-    const auto unseen = [&](const std::string& value) {
-      return !calibration.sketches.contains(value);
+    const auto rewrite = [&](const Calibration& calibration) {
+      return RewriteInt8(candidate->context, candidate->choice, calibration, found_.settings);
     };
-    if (std::ranges::any_of(candidate->choice.values, unseen)) {
-      calibration = CalibrateInt8(*candidate, *request_.options, context_);
-    }
-    return RewriteInt8(candidate->context, candidate->choice, calibration, found_.settings);
+    const bool is_seen = std::ranges::all_of(candidate->choice.values, [&](const auto& value) {
+      return found_.calibration.sketches.contains(value);
+    });
+    return is_seen ? rewrite(found_.calibration)
+                   : rewrite(CalibrateInt8(*candidate, *request_.options, context_));
   }
 
   // The nodes whose INT8 form alone costs the outputs most, the worst first.

@@ -52,12 +52,7 @@ class Search {
   int64_t JudgeSamples() const {
     int64_t macs = 1;
     for (const auto& [node, site] : found_.candidate->choice.weights) {
-      const auto type = found_.candidate->context.types.find(node->outputs[0]);
-      int64_t outputs = 1;
-      if (type != found_.candidate->context.types.end() && type->second.shape) {
-        for (const Dim& dim : *type->second.shape) outputs *= std::max<int64_t>(1, dim.value);
-      }
-      macs += outputs * site->layout.k;
+      macs += MacsOf(*site, found_.candidate->context.types);
     }
     return std::clamp(kJudgeMacs / macs, kJudgeSamples, kJudgeSamplesMax);
   }

@@ -31,18 +31,11 @@ int64_t BytesOf(const std::map<std::string, Tensor>& values) {
   return bytes;
 }
 
-// Of the products with stored weights, for one sample; dimensions that are not known count as 1.
+// Of the products with stored weights, for one sample.
 int64_t MacsOf(const Model& model) {
   const auto types = InferShapes(model);
   int64_t macs = 1;
-  for (const WeightSite& site : FindWeights(model).sites) {
-    const auto type = types.find(site.node->outputs[0]);
-    int64_t outputs = 1;
-    if (type != types.end() && type->second.shape) {
-      for (const Dim& dim : *type->second.shape) outputs *= std::max<int64_t>(1, dim.value);
-    }
-    macs += outputs * site.layout.k;
-  }
+  for (const WeightSite& site : FindWeights(model).sites) macs += MacsOf(site, types);
   return macs;
 }
 

@@ -32,6 +32,19 @@ void Pack(const MatrixF32& right, int64_t panels, bool is_serial, float* packed)
            [&](int64_t begin, int64_t end) { PackRhs(right, Kernels(), begin, end, packed); });
 }
 
+// c [m][n] of packed operands.
+GemmF32 Packed(const Product& product, const float* lhs, const float* rhs, float* c) {
+  GemmF32 gemm;
+  gemm.m = product.m;
+  gemm.n = product.n;
+  gemm.k = product.k;
+  gemm.b = rhs;
+  gemm.c = c;
+  gemm.c_row = product.n;
+  SetPackedLhs(gemm, lhs, Kernels());
+  return gemm;
+}
+
 // Of a symmetric product only what stands on and above the diagonal.
 void Run(const GemmF32& gemm, bool is_symmetric, bool is_serial) {
   const F32Kernels& kernels = Kernels();
@@ -64,14 +77,7 @@ std::vector<float> MultiplyTiles(const Product& product, const std::vector<float
   std::vector<float> c(static_cast<size_t>(m * n));
   std::vector<float> lhs(static_cast<size_t>(PackedLhsFloats(m, k, kernels)));
   std::vector<float> rhs(static_cast<size_t>(PackedRhsFloats(k, n, kernels)));
-  GemmF32 gemm;
-  gemm.m = m;
-  gemm.n = n;
-  gemm.k = k;
-  gemm.b = rhs.data();
-  gemm.c = c.data();
-  gemm.c_row = n;
-  SetPackedLhs(gemm, lhs.data(), kernels);
+  const GemmF32 gemm = Packed(product, lhs.data(), rhs.data(), c.data());
   const int64_t a_row = is_a_transposed ? 1 : k, a_column = is_a_transposed ? m : 1;
   ForRange(RowBlocks(gemm, kernels), is_serial, [&](int64_t begin, int64_t end) {
     const int64_t row = begin * kernels.tile_rows;
@@ -125,15 +131,7 @@ void RightMatrix::Multiply(std::span<const float* const> a, std::span<float> c) 
       for (int64_t i = 0; i < k_; ++i) to[i * tile] = from[i];
     }
   });
-  GemmF32 gemm;
-  gemm.m = m;
-  gemm.n = n_;
-  gemm.k = k_;
-  gemm.b = packed_.data();
-  gemm.c = c.data();
-  gemm.c_row = n_;
-  SetPackedLhs(gemm, lhs.data(), kernels);
-  Run(gemm, false, is_serial);
+  Run(Packed({m, n_, k_}, lhs.data(), packed_.data(), c.data()), false, is_serial);
 }
 
 }  // namespace pared

@@ -31,13 +31,6 @@ Tensor Narrowed(const Tensor& tensor, DType dtype) {
   return Tensor::Make<BFloat16>(tensor.shape(), std::move(halves));
 }
 
-bool IsInput(const Graph& graph, const std::string& name) {
-  for (const ValueInfo& input : graph.inputs) {
-    if (input.name == name) return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*>& excluded,
@@ -72,7 +65,7 @@ Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*
     };
     const NamedList<Initializer> initializers = graph.initializers;
     for (const auto& [name, initializer] : initializers) {
-      if (!changes(name, initializer.tensor, IsInput(graph, name))) continue;
+      if (!changes(name, initializer.tensor, IsAmong(graph.inputs, name))) continue;
       graph.initializers.set(add_cast(name),
                              {Spilled(Narrowed(initializer.tensor, dtype), spill), ""});
       graph.initializers.erase_if(

@@ -28,13 +28,6 @@ struct Found {
   std::vector<int64_t> order;
 };
 
-bool IsGraphInput(const Graph& graph, const std::string& value) {
-  for (const ValueInfo& input : graph.inputs) {
-    if (input.name == value) return true;
-  }
-  return false;
-}
-
 std::optional<Found> Follow(const Scope& scope, const std::string& value);
 
 std::vector<int64_t> IntsOfConstant(const Scope& scope, const std::string& value) {
@@ -190,7 +183,7 @@ std::optional<Found> Follow(const Scope& scope, const std::string& value) {
     if (const Tensor* tensor = ConstantOf(*at->graph, *at->index, value, at->model->ir_version)) {
       return Found{{at->graph, value}, *tensor, tensor->shape(), {}};
     }
-    if (IsGraphInput(*at->graph, value)) return std::nullopt;
+    if (IsAmong(at->graph->inputs, value)) return std::nullopt;
   }
   return std::nullopt;
 }
@@ -455,6 +448,15 @@ std::vector<float> ToFloat(const Tensor& tensor) {
       throw Error(ErrorCode::kUnsupported,
                   std::string(DTypeName(tensor.dtype())) + " is no float type");
   }
+}
+
+int64_t MacsOf(const WeightSite& site, const std::unordered_map<std::string, ValueType>& types) {
+  const auto type = types.find(site.node->outputs[0]);
+  int64_t outputs = 1;
+  if (type != types.end() && type->second.shape) {
+    for (const Dim& dim : *type->second.shape) outputs *= std::max<int64_t>(1, dim.value);
+  }
+  return outputs * site.layout.k;
 }
 
 }  // namespace pared

@@ -11,10 +11,12 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "model/graph.h"
+#include "model/infer_shapes.h"
 
 namespace pared {
 
@@ -49,6 +51,9 @@ struct WeightSite {
     return order.empty() ? viewed : order[static_cast<size_t>(viewed)];
   }
 };
+
+// Multiplications of the site's node for one run; dimensions that are not known count as 1.
+int64_t MacsOf(const WeightSite& site, const std::unordered_map<std::string, ValueType>& types);
 
 struct SkippedNode {
   const Node* node = nullptr;
