@@ -131,7 +131,7 @@ void RunBench(const std::vector<std::string>& arguments, std::ostream& out) {
   executor_options.fuse = options.fuse;
   const Model model = LoadOnnx(options.model);
   const Executor executor(model, executor_options);
-  const Dataset dataset = OpenDataset(options.dataset, executor);
+  const Dataset dataset = OpenDataset(options.dataset, executor.inputs());
   const std::vector<Tensor> inputs = dataset.Sample(0, executor.inputs());
   executor.Profile(inputs, 2);  // caches and pages are warm from here on
   std::vector<Layer> layers;

@@ -1,12 +1,13 @@
 #include "daemon/commands.h"
 
+#include <tbb/parallel_invoke.h>
+
 #include <ostream>
 
 #include "base/error.h"
 #include "daemon/arguments.h"
 #include "evaluator/dataset.h"
 #include "evaluator/evaluate.h"
-#include "evaluator/executor.h"
 #include "evaluator/metrics.h"
 #include "evaluator/npy.h"
 #include "model/onnx.h"
@@ -78,24 +79,28 @@ void DescribeOptions(const Json& fields, std::ostream& out) {
 
 }  // namespace
 
-Dataset OpenDataset(const std::string& folder, const Executor& executor) {
-  return folder.empty() ? Dataset::Random(executor.inputs(), kRandomSamples, 0)
-                        : Dataset::Open(folder);
+Dataset OpenDataset(const std::string& folder, const std::vector<ValueInfo>& inputs) {
+  return folder.empty() ? Dataset::Random(inputs, kRandomSamples, 0) : Dataset::Open(folder);
 }
 
 void RunEvaluate(const std::vector<std::string>& arguments, std::ostream& out) {
   const auto options = ReadArguments<EvaluateOptions>(arguments);
   const Model model = LoadOnnx(options.model);
-  const Model reference_model = options.reference.empty() ? model : LoadOnnx(options.reference);
-  const Dataset dataset = OpenDataset(options.dataset, Executor(reference_model));
+  const bool is_reference = options.reference.empty();
+  const Model reference_model = is_reference ? model : LoadOnnx(options.reference);
+  const Dataset dataset = OpenDataset(options.dataset, CallerInputs(reference_model.graph));
   EvaluateContext context;
   context.dataset = &dataset;
   context.samples = options.samples;
-  const Reference own = RunReference(model, context);
-  Metrics metrics = options.reference.empty()
-                        ? EvaluateReference(model, own, context)
-                        : EvaluateAccuracy(model, RunReference(reference_model, context), context);
-  metrics.merge(EvaluateSize(options.model));
+  Reference own, reference;
+  Metrics metrics;
+  // At once: where one is prepared on one thread, another has work for the rest.
+  tbb::parallel_invoke([&] { metrics = EvaluateSize(options.model); },
+                       [&] {
+                         if (!is_reference) reference = RunReference(reference_model, context);
+                       },
+                       [&] { own = RunReference(model, context); });
+  metrics.merge(EvaluateOutputs(model, own, is_reference ? own : reference, context));
   if (options.runs > 0) {
     metrics.merge(EvaluateLatency(options.model, context, options.runs, options.threads));
   }

@@ -9,12 +9,12 @@
 
 #include "config/fields.h"
 #include "evaluator/dataset.h"
-#include "evaluator/executor.h"
+#include "model/graph.h"
 
 namespace pared {
 
-// The dataset in `folder`; random values for the executor's inputs where it is "".
-Dataset OpenDataset(const std::string& folder, const Executor& executor);
+// The dataset in `folder`; random values for `inputs` where it is "".
+Dataset OpenDataset(const std::string& folder, const std::vector<ValueInfo>& inputs);
 
 // `pared bench MODEL`: where the time goes, layer by layer. Writes a table, or JSON.
 void RunBench(const std::vector<std::string>& arguments, std::ostream& out);

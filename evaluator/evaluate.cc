@@ -1,24 +1,29 @@
 #include "evaluator/evaluate.h"
 
+#include <libdeflate.h>
 #include <tbb/parallel_for.h>
-#include <zlib.h>
+#include <tbb/parallel_invoke.h>
 
 #include <algorithm>
-#include <array>
+#include <atomic>
 #include <chrono>
-#include <fstream>
+#include <memory>
+#include <span>
 
 #include "base/error.h"
 #include "evaluator/metrics.h"
 #include "evaluator/run_samples.h"
 #include "evaluator/scorer.h"
 #include "evaluator/scores.h"
+#include "model/mapped_file.h"
 #include "model/onnx.h"
 
 namespace pared {
 namespace {
 
 constexpr int64_t kWarmupRuns = 3;
+constexpr int kCompressionLevel = 6;
+constexpr size_t kCompressedPartBytes = size_t{1} << 20;
 
 void ThrowIfCancelled(const EvaluateContext& context) {
   if (context.cancelled()) throw Error(ErrorCode::kCancelled, "the evaluation was cancelled");
@@ -39,12 +44,31 @@ size_t MeasuredOutput(const Executor& executor, const Dataset& dataset) {
               "/output");
 }
 
-// Hands the measured output of each sample to `visit`, as RunSamples does.
-void RunMeasured(const Executor& executor, const EvaluateContext& context,
-                 const std::function<void(int64_t sample, const Tensor& output)>& visit) {
+double Int8MacShare(const Executor& executor, const EvaluateContext& context) {
+  double macs = 0;
+  double int8_macs = 0;
+  const std::vector<Tensor> inputs = context.dataset->Sample(0, executor.inputs());
+  for (const LayerStats& layer : executor.Profile(inputs, 1)) {
+    macs += static_cast<double>(layer.macs);
+    if (!layer.kernel.empty()) int8_macs += static_cast<double>(layer.macs);
+  }
+  return macs == 0 ? 0 : int8_macs / macs;
+}
+
+// Hands the measured output of each sample to `visit`, as RunSamples does. Returns int8_mac_share.
+double RunMeasured(const Model& model, const EvaluateContext& context,
+                   const std::function<void(int64_t sample, const Tensor& output)>& visit) {
+  const Executor executor(model);
   const size_t output = MeasuredOutput(executor, *context.dataset);
-  RunSamples(executor, {context.dataset, SampleCount(context), context.cancelled, context.progress},
-             [&](const SampleRun& run) { visit(run.sample, run.outputs[output]); });
+  double int8_mac_share = 0;
+  tbb::parallel_invoke(
+      [&] { int8_mac_share = Int8MacShare(executor, context); },
+      [&] {
+        RunSamples(executor,
+                   {context.dataset, SampleCount(context), context.cancelled, context.progress},
+                   [&](const SampleRun& run) { visit(run.sample, run.outputs[output]); });
+      });
+  return int8_mac_share;
 }
 
 void AddWeightMetrics(const Model& model, Metrics& metrics) {
@@ -61,17 +85,6 @@ void AddWeightMetrics(const Model& model, Metrics& metrics) {
   metrics["int8_weight_share"] = static_cast<double>(int8_count) / all;
 }
 
-void AddMacMetrics(const Executor& executor, const EvaluateContext& context, Metrics& metrics) {
-  double macs = 0;
-  double int8_macs = 0;
-  const std::vector<Tensor> inputs = context.dataset->Sample(0, executor.inputs());
-  for (const LayerStats& layer : executor.Profile(inputs, 1)) {
-    macs += static_cast<double>(layer.macs);
-    if (!layer.kernel.empty()) int8_macs += static_cast<double>(layer.macs);
-  }
-  metrics["int8_mac_share"] = macs == 0 ? 0 : int8_macs / macs;
-}
-
 // What one sample adds to the metrics.
 struct SampleResult {
   FidelitySums sums;
@@ -85,62 +98,77 @@ SampleResult Compare(const Tensor& reference, const Tensor& output, Pooling pool
   return result;
 }
 
-Metrics Summarize(const std::vector<SampleResult>& results, const Scorer* scorer) {
-  FidelitySums sums;
-  double agreeing = 0;
-  double nonfinite = 0;
-  for (const SampleResult& result : results) {  // in order: the sums must not depend on threads
-    sums.Add(result.sums);
-    agreeing += result.agrees ? 1 : 0;
-    nonfinite += result.sums.has_nonfinite ? 1 : 0;
-  }
-  const double count = static_cast<double>(results.size());
-  Metrics metrics = {
-      {"agreement", agreeing / count}, {"sqnr_db", sums.SqnrDb()}, {"cosine", sums.Cosine()}};
-  AddInterval("agreement", agreeing, count, metrics);
-  if (scorer != nullptr) metrics.merge(scorer->Summarize());
-  if (nonfinite > 0) metrics["nonfinite_samples"] = nonfinite;
-  return metrics;
-}
-
-class Deflater {
+// A model's outputs against the reference's, sample by sample.
+class Comparison {
  public:
-  Deflater() { PARED_CHECK(deflateInit(&stream_, 6) == Z_OK); }
-  ~Deflater() { deflateEnd(&stream_); }
-  Deflater(const Deflater&) = delete;
-  Deflater& operator=(const Deflater&) = delete;
-
-  void Add(std::span<char> bytes, int flush) {
-    std::array<unsigned char, 1 << 16> sink;
-    stream_.next_in = reinterpret_cast<unsigned char*>(bytes.data());
-    stream_.avail_in = static_cast<unsigned int>(bytes.size());
-    do {
-      stream_.next_out = sink.data();
-      stream_.avail_out = static_cast<unsigned int>(sink.size());
-      PARED_CHECK(deflate(&stream_, flush) != Z_STREAM_ERROR);
-      size_ += sink.size() - stream_.avail_out;
-    } while (stream_.avail_out == 0);
+  Comparison(const Reference& reference, const EvaluateContext& context)
+      : reference_(reference),
+        pooling_(context.dataset->task().pooling),
+        scorer_(MakeScorer(*context.dataset, SampleCount(context))),
+        results_(static_cast<size_t>(SampleCount(context))) {
+    PARED_CHECK(results_.size() == reference.outputs.size());
   }
-  size_t size() const { return size_; }
+
+  // Once a sample, by any thread.
+  void Add(int64_t sample, const Tensor& output) {
+    const size_t i = static_cast<size_t>(sample);
+    const Tensor& expected = reference_.outputs[i].front();
+    results_[i] = Compare(expected, output, pooling_);
+    if (scorer_) scorer_->Add(sample, expected, output);
+  }
+
+  Metrics Summarize(const Model& model, double int8_mac_share) const {
+    FidelitySums sums;
+    double agreeing = 0;
+    double nonfinite = 0;
+    for (const SampleResult& result : results_) {  // in order: sums must not depend on threads
+      sums.Add(result.sums);
+      agreeing += result.agrees ? 1 : 0;
+      nonfinite += result.sums.has_nonfinite ? 1 : 0;
+    }
+    const double count = static_cast<double>(results_.size());
+    Metrics metrics = {{"agreement", agreeing / count},
+                       {"sqnr_db", sums.SqnrDb()},
+                       {"cosine", sums.Cosine()},
+                       {"int8_mac_share", int8_mac_share}};
+    AddInterval("agreement", agreeing, count, metrics);
+    if (scorer_) metrics.merge(scorer_->Summarize());
+    if (nonfinite > 0) metrics["nonfinite_samples"] = nonfinite;
+    AddWeightMetrics(model, metrics);
+    return metrics;
+  }
 
  private:
-  z_stream stream_{};
-  size_t size_ = 0;
+  const Reference& reference_;
+  const Pooling pooling_;
+  const std::unique_ptr<Scorer> scorer_;
+  std::vector<SampleResult> results_;
 };
 
-// Adds a file's bytes to both sizes.
-void AddFile(const std::filesystem::path& path, double& size, double& compressed) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) throw Error(ErrorCode::kNotFound, "cannot open", path.string());
-  Deflater deflater;
-  std::vector<char> buffer(1 << 18);
-  while (in) {
-    in.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
-    const size_t got = static_cast<size_t>(in.gcount());
-    size += static_cast<double>(got);
-    deflater.Add({buffer.data(), got}, in ? Z_NO_FLUSH : Z_FINISH);
-  }
-  compressed += static_cast<double>(deflater.size());
+size_t CompressedBytes(std::span<const std::byte> part) {
+  const std::unique_ptr<libdeflate_compressor, decltype(&libdeflate_free_compressor)> compressor(
+      libdeflate_alloc_compressor(kCompressionLevel), libdeflate_free_compressor);
+  PARED_CHECK(compressor != nullptr);
+  std::vector<std::byte> sink(libdeflate_zlib_compress_bound(compressor.get(), part.size()));
+  const size_t size = libdeflate_zlib_compress(compressor.get(), part.data(), part.size(),
+                                               sink.data(), sink.size());
+  PARED_CHECK(size > 0);
+  return size;
+}
+
+// By parts that do not depend on the number of threads.
+uintmax_t CompressedBytes(const std::filesystem::path& path) {
+  const std::shared_ptr<const MappedFile> file = MappedFile::Open(path);
+  const std::span<const std::byte> bytes = file->bytes();
+  const size_t parts = (bytes.size() + kCompressedPartBytes - 1) / kCompressedPartBytes;
+  std::atomic<uintmax_t> sum = 0;
+  tbb::parallel_for(size_t{0}, parts, [&](size_t i) {
+    const size_t begin = i * kCompressedPartBytes;
+    const auto part = bytes.subspan(begin, std::min(kCompressedPartBytes, bytes.size() - begin));
+    sum += CompressedBytes(part);
+    DropMappedPages(part);  // a large file would else be in memory as a whole
+  });
+  return sum;
 }
 
 }  // namespace
@@ -152,47 +180,36 @@ int64_t SampleCount(const EvaluateContext& context) {
 }
 
 Reference RunReference(const Model& model, const EvaluateContext& context) {
-  const Executor executor(model);
   Reference reference;
   reference.outputs.resize(static_cast<size_t>(SampleCount(context)));
-  RunMeasured(executor, context, [&](int64_t sample, const Tensor& output) {
+  reference.int8_mac_share = RunMeasured(model, context, [&](int64_t sample, const Tensor& output) {
     reference.outputs[static_cast<size_t>(sample)] = {output};
   });
   return reference;
 }
 
+Metrics EvaluateOutputs(const Model& model, const Reference& own, const Reference& reference,
+                        const EvaluateContext& context) {
+  Comparison comparison(reference, context);
+  tbb::parallel_for(int64_t{0}, std::ssize(own.outputs), [&](int64_t sample) {
+    ThrowIfCancelled(context);
+    comparison.Add(sample, own.outputs[static_cast<size_t>(sample)].front());
+  });
+  return comparison.Summarize(model, own.int8_mac_share);
+}
+
 Metrics EvaluateReference(const Model& model, const Reference& reference,
                           const EvaluateContext& context) {
-  const auto scorer = MakeScorer(*context.dataset, std::ssize(reference.outputs));
-  std::vector<SampleResult> results(reference.outputs.size());
-  tbb::parallel_for(size_t{0}, results.size(), [&](size_t i) {
-    ThrowIfCancelled(context);
-    const Tensor& output = reference.outputs[i].front();
-    results[i] = Compare(output, output, context.dataset->task().pooling);
-    if (scorer) scorer->Add(static_cast<int64_t>(i), output, output);
-  });
-  Metrics metrics = Summarize(results, scorer.get());
-  AddWeightMetrics(model, metrics);
-  AddMacMetrics(Executor(model), context, metrics);
-  return metrics;
+  return EvaluateOutputs(model, reference, reference, context);
 }
 
 Metrics EvaluateAccuracy(const Model& model, const Reference& reference,
                          const EvaluateContext& context) {
-  const Executor executor(model);
-  const auto scorer = MakeScorer(*context.dataset, SampleCount(context));
-  std::vector<SampleResult> results(static_cast<size_t>(SampleCount(context)));
-  PARED_CHECK(results.size() == reference.outputs.size());
-  RunMeasured(executor, context, [&](int64_t sample, const Tensor& output) {
-    const size_t i = static_cast<size_t>(sample);
-    const Tensor& expected = reference.outputs[i].front();
-    results[i] = Compare(expected, output, context.dataset->task().pooling);
-    if (scorer) scorer->Add(sample, expected, output);
-  });
-  Metrics metrics = Summarize(results, scorer.get());
-  AddWeightMetrics(model, metrics);
-  AddMacMetrics(executor, context, metrics);
-  return metrics;
+  Comparison comparison(reference, context);
+  const double int8_mac_share =
+      RunMeasured(model, context,
+                  [&](int64_t sample, const Tensor& output) { comparison.Add(sample, output); });
+  return comparison.Summarize(model, int8_mac_share);
 }
 
 std::optional<AccuracyDrop> FindAccuracyDrop(const Metrics& metrics, const Metrics& baseline) {
@@ -215,10 +232,10 @@ uintmax_t FileBytes(const std::filesystem::path& path) {
 }
 
 Metrics EvaluateSize(const std::filesystem::path& path) {
-  double size = 0;
-  double compressed = 0;
-  for (const std::filesystem::path& file : ModelFiles(path)) AddFile(file, size, compressed);
-  return {{"size_bytes", size}, {"size_compressed_bytes", compressed}};
+  uintmax_t compressed = 0;
+  for (const std::filesystem::path& file : ModelFiles(path)) compressed += CompressedBytes(file);
+  return {{"size_bytes", static_cast<double>(FileBytes(path))},
+          {"size_compressed_bytes", static_cast<double>(compressed)}};
 }
 
 Metrics EvaluateLatency(const std::filesystem::path& path, const EvaluateContext& context,

@@ -21,6 +21,7 @@ using testing::AllOf;
 using testing::Contains;
 using testing::Gt;
 using testing::Key;
+using testing::Lt;
 using testing::Not;
 using testing::Pair;
 
@@ -78,6 +79,12 @@ TEST_F(EvaluateTest, MeasuresAnotherModelAgainstTheReference) {
   EXPECT_NEAR(metrics.at("sqnr_db"), -5.314789170422551, 1e-9);  // 10 log10(105 / 357)
 }
 
+TEST_F(EvaluateTest, OutputsOfAnEarlierRunGiveTheSameMetrics) {
+  const Reference reference = RunReference(identity_, context_);
+  EXPECT_EQ(EvaluateOutputs(swapped_, RunReference(swapped_, context_), reference, context_),
+            EvaluateAccuracy(swapped_, reference, context_));
+}
+
 TEST(AccuracyDrop, IsOfTheFirstFigureThatBothHave) {
   const Metrics baseline = {{"psnr_db", 30}, {"top1", 0.75}, {"cer", 0.25}};
   const auto drop = FindAccuracyDrop({{"top1", 0.5}, {"cer", 0.5}}, baseline);
@@ -122,6 +129,23 @@ TEST_F(EvaluateTest, SizeCountsTheFileAndItsData) {
   EXPECT_EQ(FileBytes(dir_ / "m.onnx"), 1500u);
   EXPECT_THAT([&] { EvaluateSize(dir_ / "none.onnx"); },
               ThrowsError(ErrorCode::kNotFound, (dir_ / "none.onnx").string()));
+}
+
+TEST_F(EvaluateTest, PartsOfAFileAreCompressedByThemselves) {
+  const auto compressed = [&](const std::string& bytes) {
+    WriteFile(dir_ / "m.onnx", bytes);
+    return EvaluateSize(dir_ / "m.onnx").at("size_compressed_bytes");
+  };
+  std::string text;
+  for (int64_t i = 0; i < 300'000; ++i) text += std::to_string(i * i) + ' ';
+  ASSERT_EQ(text.size(), 3'453'751u);
+  const double whole = compressed(text);
+  // Of zlib, the sum of len(zlib.compress(part, 6)) over the parts of 1 MiB; libdeflate searches a
+  // little harder.
+  EXPECT_THAT(whole / 1'387'571, AllOf(Gt(0.92), Lt(1.0)));
+  double sum = 0;
+  for (size_t at = 0; at < text.size(); at += 1 << 20) sum += compressed(text.substr(at, 1 << 20));
+  EXPECT_EQ(whole, sum);
 }
 
 TEST_F(EvaluateTest, LatenciesAreInOrder) {
