@@ -20,13 +20,6 @@ constexpr double kGainMin = 1e-3;
 constexpr double kRounding = 1e-6;  // of sums in single precision
 constexpr int64_t kSerialFloats = 4096;
 
-double Lambda(const LayerStatistics& s, double damping) {
-  double trace = 0;
-  for (int64_t i = 0; i < s.k; ++i) trace += s.h[static_cast<size_t>(i * s.k + i)];
-  const double lambda = damping * trace / static_cast<double>(s.k);
-  return lambda > 0 ? lambda : 1;  // all inputs zero: any weight is as good as the original
-}
-
 // One row under one damping: rho is the residual squared in the norm of the preconditioner.
 struct RowSolver {
   double rho = 0, stop = 0;
@@ -186,6 +179,13 @@ class ConjugateGradients {
 };
 
 }  // namespace
+
+double Lambda(const LayerStatistics& s, double damping) {
+  double trace = 0;
+  for (int64_t i = 0; i < s.k; ++i) trace += s.h[static_cast<size_t>(i * s.k + i)];
+  const double lambda = damping * trace / static_cast<double>(s.k);
+  return lambda > 0 ? lambda : 1;  // all inputs zero: any weight is as good as the original
+}
 
 std::vector<float> SolveMasked(const LeastSquares& problem, const std::vector<bool>& zero,
                                const std::vector<float>& start) {

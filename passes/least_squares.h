@@ -23,6 +23,8 @@ struct LeastSquares {
   int steps_max = 100;  // of conjugate gradients
 };
 
+double Lambda(const LayerStatistics& statistics, double damping);
+
 // Best weights with zero[i] elements at +0, by conjugate gradients from `start`.
 std::vector<float> SolveMasked(const LeastSquares& problem, const std::vector<bool>& zero,
                                const std::vector<float>& start);
@@ -40,15 +42,13 @@ double SquaredErrorOf(const LayerStatistics& statistics, const std::vector<float
 std::optional<std::vector<double>> FactorOfInverse(const LayerStatistics& statistics,
                                                    double damping);
 
-// Chooses the zeros by the optimal brain surgeon: columns in blocks, each time those whose loss,
-// after all later columns made up for it, costs least. Zeroes as many units as `chosen` does.
-// nullopt: the damped h has no Cholesky factors, however much damping is added.
-struct Swept {
+// Chooses the zeros, as many units as `chosen` has (not read for N:M), and the weights that go with
+// them, so that the minimum with zeros is low. nullopt: h is not finite.
+struct ZeroedRows {
   std::vector<bool> zero;
-  std::vector<float> weight;
-  double damping = 0;  // that was needed
+  std::vector<float> weight;  // near the best that SolveMasked finds
 };
-std::optional<Swept> SweepColumns(const LeastSquares& problem, Pattern pattern,
-                                  const std::vector<bool>& chosen);
+std::optional<ZeroedRows> FindZeros(const LeastSquares& problem, Pattern pattern,
+                                    const std::vector<bool>& chosen);
 
 }  // namespace pared

@@ -263,13 +263,12 @@ class Rebuilder {
     }
     const LayerChoice* choice = ChoiceOf(site);
     if (method_.is_second_order && choice != nullptr) {
-      std::optional<Swept> swept = SweepColumns(problem, PatternOf(choice->pattern), mask);
-      if (swept) {
-        mask = std::move(swept->zero);
-        start = std::move(swept->weight);
-        if (swept->damping != problem.damping) notes_[&site]["damping"] = swept->damping;
+      std::optional<ZeroedRows> found = FindZeros(problem, PatternOf(choice->pattern), mask);
+      if (found) {
+        mask = std::move(found->zero);
+        start = std::move(found->weight);
       } else {
-        notes_[&site]["fallback"] = "magnitude: its Hessian has no Cholesky factors";
+        notes_[&site]["fallback"] = "magnitude: its inputs are not finite";
       }
     }
     Solved solved = {SolveMasked(problem, mask, start), 0};

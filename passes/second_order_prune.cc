@@ -1,8 +1,8 @@
 // Zeroes the weights whose loss costs the layer's output least, and lets the others make up for it.
 //
 // Before:  y = Conv(x, w, b)        After:  y = Conv(x, w', b')
-// w' has as many zeros as magnitude_prune would make, chosen and compensated for by the inverse of
-// the second moments of x (surgeon.cc), then fitted by least squares (prune_layers.h).
+// w' has as many zeros as magnitude_prune would make, chosen together with the weights that stay by
+// the second moments of x (find_zeros.cc), then fitted by least squares (prune_layers.h).
 //
 // A layer for which that is not possible is pruned by magnitude, and the report says why:
 // "not_reconstructed" or "fallback". Declines what magnitude_prune declines.
