@@ -100,7 +100,7 @@ void RunEvaluate(const std::vector<std::string>& arguments, std::ostream& out) {
                          if (!is_reference) reference = RunReference(reference_model, context);
                        },
                        [&] { own = RunReference(model, context); });
-  metrics.merge(EvaluateOutputs(model, own, is_reference ? own : reference, context));
+  metrics.merge(EvaluateOutputs(own, is_reference ? own : reference, context));
   if (options.runs > 0) {
     metrics.merge(EvaluateLatency(options.model, context, options.runs, options.threads));
   }

@@ -216,7 +216,7 @@ class Session {
     reference_ = RunReference(model_, Evaluation(step));
     Measured measured;
     measured.path = order_.model;
-    measured.metrics = EvaluateReference(model_, reference_, Evaluation(step));
+    measured.metrics = EvaluateOutputs(reference_, reference_, Evaluation(step));
     measured.metrics.merge(EvaluateSize(measured.path));
     baseline_ = measured.metrics;
     CheckAccuracy();

@@ -44,33 +44,6 @@ size_t MeasuredOutput(const Executor& executor, const Dataset& dataset) {
               "/output");
 }
 
-double Int8MacShare(const Executor& executor, const EvaluateContext& context) {
-  double macs = 0;
-  double int8_macs = 0;
-  const std::vector<Tensor> inputs = context.dataset->Sample(0, executor.inputs());
-  for (const LayerStats& layer : executor.Profile(inputs, 1)) {
-    macs += static_cast<double>(layer.macs);
-    if (!layer.kernel.empty()) int8_macs += static_cast<double>(layer.macs);
-  }
-  return macs == 0 ? 0 : int8_macs / macs;
-}
-
-// Hands the measured output of each sample to `visit`, as RunSamples does. Returns int8_mac_share.
-double RunMeasured(const Model& model, const EvaluateContext& context,
-                   const std::function<void(int64_t sample, const Tensor& output)>& visit) {
-  const Executor executor(model);
-  const size_t output = MeasuredOutput(executor, *context.dataset);
-  double int8_mac_share = 0;
-  tbb::parallel_invoke(
-      [&] { int8_mac_share = Int8MacShare(executor, context); },
-      [&] {
-        RunSamples(executor,
-                   {context.dataset, SampleCount(context), context.cancelled, context.progress},
-                   [&](const SampleRun& run) { visit(run.sample, run.outputs[output]); });
-      });
-  return int8_mac_share;
-}
-
 void AddWeightMetrics(const Model& model, Metrics& metrics) {
   int64_t count = 0;
   int64_t zeros = 0;
@@ -83,6 +56,37 @@ void AddWeightMetrics(const Model& model, Metrics& metrics) {
   const double all = static_cast<double>(std::max<int64_t>(1, count));
   metrics["sparsity"] = static_cast<double>(zeros) / all;
   metrics["int8_weight_share"] = static_cast<double>(int8_count) / all;
+}
+
+double Int8MacShare(const Executor& executor, const EvaluateContext& context) {
+  double macs = 0;
+  double int8_macs = 0;
+  const std::vector<Tensor> inputs = context.dataset->Sample(0, executor.inputs());
+  for (const LayerStats& layer : executor.Profile(inputs, 1)) {
+    macs += static_cast<double>(layer.macs);
+    if (!layer.kernel.empty()) int8_macs += static_cast<double>(layer.macs);
+  }
+  return macs == 0 ? 0 : int8_macs / macs;
+}
+
+// Hands the measured output of each sample to `visit`, as RunSamples does. Returns what needs no
+// samples.
+Metrics RunMeasured(const Model& model, const EvaluateContext& context,
+                    const std::function<void(int64_t sample, const Tensor& output)>& visit) {
+  const Executor executor(model);
+  const size_t output = MeasuredOutput(executor, *context.dataset);
+  Metrics metrics;
+  tbb::parallel_invoke(
+      [&] {
+        AddWeightMetrics(model, metrics);
+        metrics["int8_mac_share"] = Int8MacShare(executor, context);
+      },
+      [&] {
+        RunSamples(executor,
+                   {context.dataset, SampleCount(context), context.cancelled, context.progress},
+                   [&](const SampleRun& run) { visit(run.sample, run.outputs[output]); });
+      });
+  return metrics;
 }
 
 // What one sample adds to the metrics.
@@ -117,7 +121,8 @@ class Comparison {
     if (scorer_) scorer_->Add(sample, expected, output);
   }
 
-  Metrics Summarize(const Model& model, double int8_mac_share) const {
+  // `own`: metrics of the model by itself.
+  Metrics Summarize(const Metrics& own) const {
     FidelitySums sums;
     double agreeing = 0;
     double nonfinite = 0;
@@ -127,14 +132,13 @@ class Comparison {
       nonfinite += result.sums.has_nonfinite ? 1 : 0;
     }
     const double count = static_cast<double>(results_.size());
-    Metrics metrics = {{"agreement", agreeing / count},
-                       {"sqnr_db", sums.SqnrDb()},
-                       {"cosine", sums.Cosine()},
-                       {"int8_mac_share", int8_mac_share}};
+    Metrics metrics = own;
+    metrics["agreement"] = agreeing / count;
+    metrics["sqnr_db"] = sums.SqnrDb();
+    metrics["cosine"] = sums.Cosine();
     AddInterval("agreement", agreeing, count, metrics);
     if (scorer_) metrics.merge(scorer_->Summarize());
     if (nonfinite > 0) metrics["nonfinite_samples"] = nonfinite;
-    AddWeightMetrics(model, metrics);
     return metrics;
   }
 
@@ -182,34 +186,29 @@ int64_t SampleCount(const EvaluateContext& context) {
 Reference RunReference(const Model& model, const EvaluateContext& context) {
   Reference reference;
   reference.outputs.resize(static_cast<size_t>(SampleCount(context)));
-  reference.int8_mac_share = RunMeasured(model, context, [&](int64_t sample, const Tensor& output) {
+  reference.metrics = RunMeasured(model, context, [&](int64_t sample, const Tensor& output) {
     reference.outputs[static_cast<size_t>(sample)] = {output};
   });
   return reference;
 }
 
-Metrics EvaluateOutputs(const Model& model, const Reference& own, const Reference& reference,
+Metrics EvaluateOutputs(const Reference& own, const Reference& reference,
                         const EvaluateContext& context) {
   Comparison comparison(reference, context);
   tbb::parallel_for(int64_t{0}, std::ssize(own.outputs), [&](int64_t sample) {
     ThrowIfCancelled(context);
     comparison.Add(sample, own.outputs[static_cast<size_t>(sample)].front());
   });
-  return comparison.Summarize(model, own.int8_mac_share);
-}
-
-Metrics EvaluateReference(const Model& model, const Reference& reference,
-                          const EvaluateContext& context) {
-  return EvaluateOutputs(model, reference, reference, context);
+  return comparison.Summarize(own.metrics);
 }
 
 Metrics EvaluateAccuracy(const Model& model, const Reference& reference,
                          const EvaluateContext& context) {
   Comparison comparison(reference, context);
-  const double int8_mac_share =
-      RunMeasured(model, context,
-                  [&](int64_t sample, const Tensor& output) { comparison.Add(sample, output); });
-  return comparison.Summarize(model, int8_mac_share);
+  const Metrics own = RunMeasured(model, context, [&](int64_t sample, const Tensor& output) {
+    comparison.Add(sample, output);
+  });
+  return comparison.Summarize(own);
 }
 
 std::optional<AccuracyDrop> FindAccuracyDrop(const Metrics& metrics, const Metrics& baseline) {

@@ -31,7 +31,7 @@ using Metrics = std::map<std::string, double>;
 // first) for each sample, kept to compare with.
 struct Reference {
   std::vector<std::vector<Tensor>> outputs;
-  double int8_mac_share = 0;
+  Metrics metrics;  // of the model by itself: sparsity and INT8 shares
 };
 
 struct EvaluateContext {
@@ -48,13 +48,10 @@ Reference RunReference(const Model& model, const EvaluateContext& context);
 // How many samples are measured: context.samples, or as many as there are.
 int64_t SampleCount(const EvaluateContext& context);
 
-// What EvaluateAccuracy gives for the model that `own` was made by, without running it again.
-Metrics EvaluateOutputs(const Model& model, const Reference& own, const Reference& reference,
+// What EvaluateAccuracy gives for the model that `own` was made by, without running it again; `own`
+// may be `reference` itself.
+Metrics EvaluateOutputs(const Reference& own, const Reference& reference,
                         const EvaluateContext& context);
-
-// The same for the model that `reference` was made by.
-Metrics EvaluateReference(const Model& model, const Reference& reference,
-                          const EvaluateContext& context);
 
 // Accuracy by the dataset's task, agreement, sqnr_db, cosine, sparsity, int8 shares.
 Metrics EvaluateAccuracy(const Model& model, const Reference& reference,

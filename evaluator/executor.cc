@@ -48,7 +48,8 @@ double WeightDensity(const PreparedGraph& graph, const PreparedStep& step) {
   const ValueRef ref = step.inputs.size() > 1 ? step.inputs[1] : kNoValue;
   if (ref >= 0 || ref == kNoValue) return 1;
   const Tensor& w = graph.constants[static_cast<size_t>(~ref)];
-  if (w.dtype() != DType::kFloat32 && !IsHalfFloat(w.dtype())) return 1;
+  if (w.dtype() == DType::kFloat32) return DensityOf(w.data<float>());
+  if (!IsHalfFloat(w.dtype())) return 1;
   return DensityOf(std::span<const float>(ToFloats(w)));
 }
 

@@ -9,7 +9,7 @@ AccuracyJudge::AccuracyJudge(const Model& model, const PassContext& context)
                   .samples = CalibrationCount(context),
                   .cancelled = context.cancelled},
       reference_(RunReference(model, evaluation_)),
-      baseline_(EvaluateReference(model, reference_, evaluation_)) {}
+      baseline_(EvaluateOutputs(reference_, reference_, evaluation_)) {}
 
 AccuracyDrop AccuracyJudge::DropOf(const Model& candidate) const {
   const Metrics metrics = EvaluateAccuracy(candidate, reference_, evaluation_);

@@ -196,7 +196,8 @@ TEST_F(DatasetFormsTest, MeasuresTheOutputThatItNames) {
   // Means over the rows: 1.5, 4.5 and 4.5, 4.
   const Model model = ModelFromText(
       "g (float[N,2,2] x) => (float[N,2,2] y, float[N,2,2] z) { y = Neg(x)\n z = Identity(x) }");
-  const Metrics metrics = EvaluateReference(model, RunReference(model, context), context);
+  const Reference reference = RunReference(model, context);
+  const Metrics metrics = EvaluateOutputs(reference, reference, context);
   EXPECT_THAT(metrics.at("top1"), DoubleEq(1));
   const Model other = ModelFromText("g (float[N,2,2] x) => (float[N,2,2] y) { y = Neg(x) }");
   EXPECT_THAT([&] { RunReference(other, context); },
@@ -212,11 +213,13 @@ TEST_F(DatasetFormsTest, FindsTheNearestInTheGallery) {
   EvaluateContext context;
   context.dataset = &dataset;
   const Model model = ModelFromText("g (float[N,2] x) => (float[N,2] y) { y = Identity(x) }");
-  const Metrics metrics = EvaluateReference(model, RunReference(model, context), context);
+  const Reference reference = RunReference(model, context);
+  const Metrics metrics = EvaluateOutputs(reference, reference, context);
   EXPECT_THAT(metrics.at("top1"), DoubleEq(0.5));
   EXPECT_LT(metrics.at("top1_low"), 0.5);
   context.samples = 2;
-  EXPECT_THAT([&] { EvaluateReference(model, RunReference(model, context), context); },
+  const Reference gallery = RunReference(model, context);
+  EXPECT_THAT([&] { EvaluateOutputs(gallery, gallery, context); },
               ThrowsError(ErrorCode::kInvalidArgument, HasSubstr("dataset"),
                           HasSubstr("more samples than the 2")));
   EXPECT_THAT(
