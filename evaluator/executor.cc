@@ -53,6 +53,16 @@ double WeightDensity(const PreparedGraph& graph, const PreparedStep& step) {
   return DensityOf(std::span<const float>(ToFloats(w)));
 }
 
+// Small results are copied: kept by the caller, they would hold the arena that they lie in.
+Tensor OutOfPool(const Tensor& result) {
+  constexpr size_t kCopiedBytesMax = size_t{256} << 10;
+  if (!result.defined() || result.dtype() == DType::kString) return result;
+  const std::span<const std::byte> bytes = result.bytes();
+  if (bytes.size() > kCopiedBytesMax) return result;
+  const auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
+  return Tensor::View(result.dtype(), result.shape(), *copy, copy, result.layout());
+}
+
 void Observe(const PreparedStep& step, const std::vector<const Tensor*>& outputs,
              const Observer& observer) {
   for (size_t i = 0; i < step.output_names.size(); ++i) {
@@ -122,7 +132,7 @@ struct Executor::Prepared {
   std::vector<ValueInfo> inputs, outputs;
   PreparedGraph graph;
   int64_t threads = 1;
-  mutable BufferPool pool;
+  mutable BufferPools pools;
   mutable std::optional<tbb::task_arena> arena;  // where several threads are asked for
 
   std::vector<Tensor> Run(const std::vector<Tensor>& given,
@@ -138,8 +148,12 @@ struct Executor::Prepared {
       pointers.push_back(&given[i]);
       if (hooks.observer != nullptr) (*hooks.observer)(inputs[i].name, given[i]);
     }
-    if (!arena) return graph.Run(pointers, pool, threads, hooks);
-    return arena->execute([&] { return graph.Run(pointers, pool, threads, hooks); });
+    const BufferPools::Lease lease(pools);
+    std::vector<Tensor> results;
+    const auto run = [&] { results = graph.Run(pointers, lease.pool(), threads, hooks); };
+    arena ? arena->execute(run) : run();
+    for (Tensor& result : results) result = OutOfPool(result);
+    return results;
   }
 };
 
@@ -187,6 +201,6 @@ std::vector<LayerStats> Executor::Profile(const std::vector<Tensor>& inputs, int
   return run_steps;
 }
 
-int64_t Executor::peak_activation_bytes() const { return prepared_->pool.peak_bytes(); }
+int64_t Executor::peak_activation_bytes() const { return prepared_->pools.peak_bytes(); }
 
 }  // namespace pared

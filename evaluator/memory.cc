@@ -156,4 +156,31 @@ int64_t BufferPool::arena_bytes() const {
   return static_cast<int64_t>(state_->arena_bytes);
 }
 
+BufferPools::Lease::Lease(BufferPools& pools) : pools_(pools) {
+  const std::lock_guard lock(pools_.mutex_);
+  auto& idle = pools_.idle_;
+  if (idle.empty()) {
+    pools_.all_.push_back(std::make_unique<BufferPool>());
+    idle.reserve(pools_.all_.size());  // so that giving back allocates nothing
+    pool_ = pools_.all_.back().get();
+    return;
+  }
+  const auto own = std::ranges::find(idle, std::this_thread::get_id(), &Idle::thread);
+  const auto taken = own == idle.end() ? std::prev(own) : own;
+  pool_ = taken->pool;
+  idle.erase(taken);
+}
+
+BufferPools::Lease::~Lease() {
+  const std::lock_guard lock(pools_.mutex_);
+  pools_.idle_.push_back({std::this_thread::get_id(), pool_});
+}
+
+int64_t BufferPools::peak_bytes() const {
+  const std::lock_guard lock(mutex_);
+  int64_t peak = 0;
+  for (const auto& pool : all_) peak = std::max(peak, pool->peak_bytes());
+  return peak;
+}
+
 }  // namespace pared

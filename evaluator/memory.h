@@ -5,6 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
 
 namespace pared {
 
@@ -31,6 +34,37 @@ class BufferPool {
  private:
   struct State;
   std::shared_ptr<State> state_;
+};
+
+// A pool for each of the runs that are on at once: the buffers of a run lie together, and those of
+// the next one on the same thread are still in its caches. Thread-safe.
+class BufferPools {
+ public:
+  // Lends one that nobody else has. Lease's end gives it back, which must come before this ends.
+  class Lease {
+   public:
+    explicit Lease(BufferPools& pools);
+    ~Lease();
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    BufferPool& pool() const { return *pool_; }
+
+   private:
+    BufferPools& pools_;
+    BufferPool* pool_ = nullptr;
+  };
+
+  // Of the pool that needed most.
+  int64_t peak_bytes() const;
+
+ private:
+  struct Idle {
+    std::thread::id thread;  // which had it last
+    BufferPool* pool;
+  };
+  mutable std::mutex mutex_;
+  std::vector<std::unique_ptr<BufferPool>> all_;
+  std::vector<Idle> idle_;
 };
 
 }  // namespace pared

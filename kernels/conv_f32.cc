@@ -14,6 +14,8 @@ constexpr int64_t kBandFloats = 48 * 1024;
 // longer the rows of outputs that are stored, the better. Other kernels: see PanelGroup.
 constexpr int64_t kPackedFloats = 128 * 1024;
 
+constexpr int64_t kLineFloats = 16;  // of a cache line
+
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t Whole(int64_t n, int64_t lanes) { return CeilDiv(n, lanes) * lanes; }
 int64_t Volume(const Extent3& e) { return e[0] * e[1] * e[2]; }
@@ -191,6 +193,7 @@ ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& 
   // 196 pixels are worth it: 12.25 vectors of them cost 13.
   plan.by_outputs = 25 * plan.pixels * Whole(outputs, kernels_.lanes) <
                     24 * Whole(plan.pixels, kernels_.lanes) * outputs;
+  plan.is_direct = !plan.pads && Volume(options_.kernel) == 1 && plan.row_floats == plan.pixels;
   plan.weights = WeightsFor(plan.by_outputs);
   if (plan.by_outputs) {
     PlanOutputs(plan, threads);
@@ -223,7 +226,6 @@ void ConvF32::PlanOutputs(ConvF32Plan& plan, int64_t threads) const {
     plan.row_splits = std::min(panels, CeilDiv(threads, options_.groups));
   }
   plan.units = options_.groups * plan.row_splits;
-  plan.is_direct = !plan.pads && Volume(options_.kernel) == 1 && plan.row_floats == plan.pixels;
   const int64_t packed = CeilDiv(plan.pixels, width) * width * std::min(k_, kBlockK);
   const int64_t sums = CeilDiv(panels, plan.row_splits) * width * plan.pixels;
   plan.scratch_floats = (plan.is_direct ? 0 : packed) + kTapSlack + sums;
@@ -372,6 +374,7 @@ void ConvF32::RunOutputs(const ConvF32Plan& plan, const float* x, float* y, cons
   GemmTileF32 tile{.a_row = 1,
                    .a_step = plan.is_direct ? plan.plane_floats : width,
                    .b_step = width,
+                   .ahead_step = kLineFloats,
                    .c_row = width,
                    .finish = false};
   for (int64_t k = 0; k < k_; k += kBlockK) {
@@ -388,12 +391,16 @@ void ConvF32::RunOutputs(const ConvF32Plan& plan, const float* x, float* y, cons
     for (int64_t panel = begin; panel < end; ++panel) {
       tile.b = weights + (panel * k_ + k) * width;
       tile.columns = Whole(std::min(width, outputs - panel * width), kernels_.lanes);
+      // Weights come from memory, once: the next panel is fetched while this one is at work.
+      const float* next = panel + 1 < end ? tile.b + k_ * width : nullptr;
       float* panel_sums = sums + (panel - begin) * plan.pixels * width;
       for (int64_t first = 0; first < plan.pixels; first += step) {
         const float* pixels =
             plan.is_direct ? source + k * plan.plane_floats : scratch + first * tile.k;
         const int64_t count = std::min(step, plan.pixels - first);
         for (int64_t p = 0; p < count; p += kernels_.tile_rows) {
+          const int64_t fetched = (first + p) / kernels_.tile_rows * tile.ahead_step;
+          tile.ahead = next != nullptr && fetched < width ? next + fetched * tile.k : nullptr;
           tile.a = pixels + p;
           tile.rows = std::min(kernels_.tile_rows, count - p);
           tile.c = panel_sums + (first + p) * width;
@@ -455,7 +462,13 @@ void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const 
   for (int64_t k = 0; k < k_; k += kBlockK) {
     GemmPartF32 part{.k_begin = k, .k_count = std::min(kBlockK, k_ - k), .b = scratch};
     part.panel_step = part.k_count * width;
+    if (plan.is_direct) {  // whole panels are packed by their first tile
+      part.rows = source + k * plan.plane_floats;
+      part.rows_step = plan.plane_floats;
+      part.packed = scratch;
+    }
     for (int64_t panel = range.panel_begin; panel < range.panel_end; ++panel) {
+      if (plan.is_direct && (panel + 1) * width <= plan.pixels) continue;
       PackPanel(plan,
                 {.source = source,
                  .offsets = plan.tap_offsets.data() + k,

@@ -9,8 +9,9 @@
 // so that under every tap the inputs of neighbouring outputs are neighbours. Then
 //   - a depthwise convolution of few channels, or of very wide rows, sums its taps row by row,
 //     straight from that buffer; any other is transposed so that channels fill the vectors;
-//   - any other packs panels of columns (im2col of one tile group and one block of k, in cache) and
-//     multiplies them by the packed weights. Pixels fill the vectors, or outputs where so few
+//   - any other packs panels of columns (im2col of one tile group and one block of k, in cache),
+//     or lets their first tiles pack them where that is a plain copy, and multiplies them by the
+//     packed weights. Pixels fill the vectors, or outputs where so few
 //     pixels would leave lanes idle (7 x 7 images): the sums are the same, bit for bit.
 
 #pragma once
@@ -48,7 +49,7 @@ struct ConvF32Plan {
   int64_t units = 0;                   // independent pieces of work
   int64_t column_groups = 0, group_panels = 0, row_splits = 1;
   bool by_outputs = false;  // outputs fill the vectors
-  bool is_direct = false;   // by_outputs: pixels are read where they lie
+  bool is_direct = false;   // rows of the product's right operand lie in the image as they are
   std::shared_ptr<const std::vector<float>> weights{};  // packed; null: depthwise
   int64_t band_rows = 0;       // depthwise by lanes: output rows at a time; 0: row by row
   int64_t row_vectors = 0;     // the same: of a padded row

@@ -40,6 +40,13 @@ struct GemmTileF32 {
   int64_t a_row = 0, a_step = 0;
   const float* b = nullptr;  // row k at b + k * b_step; tile_columns floats are read of each
   int64_t b_step = 0;
+  // Where set, row k of b is copied to packed + k * tile_columns, which costs next to nothing
+  // beside the multiplications. Whole tiles of columns only.
+  float* packed = nullptr;
+  // Where set, what a later tile reads is fetched into the L2 cache: one line at
+  // ahead + k * ahead_step for each k.
+  const float* ahead = nullptr;
+  int64_t ahead_step = 0;
   float* c = nullptr;  // row r at c + r * c_row
   int64_t c_row = 0;
   int64_t k = 0;

@@ -97,7 +97,6 @@ void RunGemmPart(const GemmF32& gemm, const F32Kernels& kernels, const TileRange
   GemmTileF32 tile;
   tile.a_row = gemm.a_row;
   tile.a_step = gemm.a_step;
-  tile.b_step = columns;
   tile.c_row = gemm.c_row;
   tile.k = part.k_count;
   tile.accumulate = part.k_begin > 0;
@@ -111,9 +110,14 @@ void RunGemmPart(const GemmF32& gemm, const F32Kernels& kernels, const TileRange
     for (int64_t panel = range.panel_begin; panel < range.panel_end; ++panel) {
       const int64_t column = panel * columns;
       const int64_t at = row * gemm.c_row + column;
-      tile.b = part.b + (panel - range.panel_begin) * part.panel_step;
+      const int64_t offset = (panel - range.panel_begin) * part.panel_step;
       tile.c = gemm.c + at;
       tile.columns = std::min(columns, gemm.n - column);
+      const bool packs =
+          part.rows != nullptr && block == range.block_begin && tile.columns == columns;
+      tile.b = packs ? part.rows + column : part.b + offset;
+      tile.b_step = packs ? part.rows_step : columns;
+      tile.packed = packs ? part.packed + offset : nullptr;
       tile.column_bias = gemm.column_bias == nullptr ? nullptr : gemm.column_bias + column;
       tile.addend = gemm.addend == nullptr ? nullptr : gemm.addend + at;
       kernels.gemm_tile(tile);

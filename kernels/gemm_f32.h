@@ -60,6 +60,11 @@ struct GemmPartF32 {
   int64_t k_begin = 0, k_count = 0;
   const float* b = nullptr;
   int64_t panel_step = 0;
+  // Where set, whole panels are not packed yet: row k_begin + k is at rows + k * rows_step, from
+  // column 0 on, and goes to its place in `packed`, which is `b`.
+  const float* rows = nullptr;
+  int64_t rows_step = 0;
+  float* packed = nullptr;
 };
 void RunGemmPart(const GemmF32& gemm, const F32Kernels& kernels, const TileRange& range,
                  const GemmPartF32& part) noexcept;

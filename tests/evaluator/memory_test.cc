@@ -38,6 +38,26 @@ TEST(BufferPool, LaterRunsNeedNoMoreMemory) {
   EXPECT_EQ(pool.arena_bytes(), learned);
 }
 
+TEST(BufferPools, RunsAtOnceHaveEachTheirOwn) {
+  BufferPools pools;
+  BufferPool* first = nullptr;
+  BufferPool* second = nullptr;
+  {
+    const BufferPools::Lease lease(pools);
+    first = &lease.pool();
+    RunChain(*first, {100, 200});
+    std::thread([&] {
+      const BufferPools::Lease other(pools);
+      second = &other.pool();
+      RunChain(*second, {500, 100});
+    }).join();
+  }
+  EXPECT_NE(first, second);
+  EXPECT_EQ(pools.peak_bytes(), 600);
+  std::thread([&] { second = &BufferPools::Lease(pools).pool(); }).join();
+  EXPECT_EQ(&BufferPools::Lease(pools).pool(), first);  // its thread had it last
+}
+
 TEST(BufferPool, BuffersNeverOverlap) {
   BufferPool pool;
   std::mt19937 random(3);

@@ -139,6 +139,16 @@ TEST_P(ConvF32Test, FewPixelsAgreeWithTheDefinition) {
          {16, 12, 1, 33, 35, 1, 2, 1, 1}});
 }
 
+TEST_P(ConvF32Test, PointwiseAgreesWithTheDefinition) {
+  // channels, outputs, groups, height, width, kernel: several panels, blocks of k, part blocks
+  Check({{600, 13, 1, 17, 23, 1},
+         {40, 3, 1, 20, 20, 1},
+         {40, 26, 2, 16, 20, 1},
+         {530, 6, 1, 8, 8, 1},
+         {24, 100, 1, 50, 50, 1},
+         {600, 150, 1, 9, 9, 1}});
+}
+
 TEST_P(ConvF32Test, LayoutsOfWeightsMayAlternate) {
   Case c{.channels = 20, .outputs = 64, .groups = 1, .height = 7, .width = 7, .kernel = 1};
   const Data small(c);
