@@ -10,11 +10,16 @@
 namespace pared {
 namespace {
 
-constexpr int64_t kColumnsMin = 2048, kColumnsMax = 8192;  // of all samples together
-constexpr int64_t kColumnsPerInput = 4;                    // wanted for each k
-constexpr int64_t kFloatsMax = int64_t{1} << 24;           // of the gathered columns
+// Of a convolution, of all samples together; of a matrix product more, as tokens differ more than
+// neighbouring windows of an image do: all-minilm-l6, 80 % pruned, comes out 0.8 dB better.
+constexpr int64_t kColumnsMin = 2048, kColumnsMax = 8192;
+constexpr int64_t kColumnsPerInput = 4;  // wanted for each k
+constexpr int64_t kProductColumns = 16384;
+constexpr int64_t kFloatsMax = int64_t{1} << 24;  // of the gathered columns
 
-int64_t ColumnsWanted(int64_t k) {
+int64_t ColumnsWanted(const WeightSite& site) {
+  const int64_t k = site.layout.k;
+  if (site.node->op_type != "Conv") return std::min(kProductColumns, 2 * kFloatsMax / k + 1);
   const int64_t wanted = std::clamp(kColumnsPerInput * k, kColumnsMin, kColumnsMax);
   return std::max<int64_t>(1, std::min(wanted, kFloatsMax / k));
 }
@@ -69,7 +74,7 @@ std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
   const WeightSite& site = *request.site;
   const ColumnsRequest wanted = {.site = &site,
                                  .group = request.group,
-                                 .columns = ColumnsWanted(site.layout.k),
+                                 .columns = ColumnsWanted(site),
                                  .folds = request.folds,
                                  .fold = request.fold,
                                  .skip = request.skip};

@@ -48,6 +48,34 @@ TEST_F(Reconstruct, FitsTheWeightsThatStayAsNumpyDoes) {
   EXPECT_EQ(result.report.at("reconstructed"), true);
 }
 
+// Of x = (a, b), h = sum of x x^T over all of them, lam = 0.01 * trace(h) / 2, what is left of
+// a + b / 2 is (h00 + h01 / 2 + lam) / (h00 + lam) a.
+TEST_F(Reconstruct, FitsAMatrixProductToEveryToken) {
+  std::vector<float> x;
+  double aa = 0, ab = 0, bb = 0;
+  uint32_t random = 1;
+  const auto draw = [&] {
+    return static_cast<float>((random = random * 1664525 + 1013904223) >> 8);
+  };
+  for (int i = 0; i < 6000; ++i) {
+    const float a = draw() / (1 << 23) - 1, b = a * a * a + draw() / (1 << 23) - 1;
+    x.insert(x.end(), {a, b});
+    aa += a * a;
+    ab += a * b;
+    bb += b * b;
+  }
+  const Dataset data = Data({2, 3000, 2}, x);
+  const Model model = ModelFromText(
+      "<ir_version: 8, opset_import: [\"\" : 17]> g (float[1,3000,2] x) => (float[1,3000,1] y) "
+      "<float[2,1] w = {1, 0.5}> { y = MatMul(x, w) }");
+  const PassResult result =
+      RunPass("magnitude_prune", {{"sparsity", 0.5}, {"damping", 0.01}}, model, &data);
+  const double lambda = 0.01 * (aa + bb) / 2;
+  const double best = (aa + ab / 2 + lambda) / (aa + lambda);
+  EXPECT_THAT(Elements(result.model, "w"),
+              ElementsAre(FloatNear(static_cast<float>(best), 1e-4f), 0));
+}
+
 // What makes up for the last input on the first sample makes it worse on the second.
 TEST_F(Reconstruct, LeavesWeightsAsTheyAreWhereTheOtherSamplesSayOtherwise) {
   const Dataset data = Data({2, 1, 4}, {1, 0, 0, 1, 1, 0, 0, -1});
