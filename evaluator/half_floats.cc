@@ -1,5 +1,6 @@
 #include "evaluator/half_floats.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/half.h"
@@ -54,8 +55,8 @@ Tensor NarrowToHalf(const Tensor& tensor, DType dtype, Scratch& scratch) {
   return out;
 }
 
-Op AroundHalfFloats(Op op, std::vector<std::shared_ptr<const Tensor>> constants) {
-  return [op = std::move(op), constants = std::move(constants)](
+Op AroundHalfFloats(Op op, std::vector<std::shared_ptr<const Tensor>> constants, size_t narrowed) {
+  return [op = std::move(op), constants = std::move(constants), narrowed](
              std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {
     DType half = DType::kUndefined;
     bool has_float32 = false;
@@ -82,7 +83,7 @@ Op AroundHalfFloats(Op op, std::vector<std::shared_ptr<const Tensor>> constants)
     op(wide, outputs, scratch);
     const bool narrows = !has_float32 || (inputs[0] != nullptr && IsHalfFloat(inputs[0]->dtype()));
     if (!narrows) return;
-    for (Tensor& output : outputs) {
+    for (Tensor& output : outputs.first(std::min(narrowed, outputs.size()))) {
       if (output.dtype() == DType::kFloat32) output = NarrowToHalf(output, half, scratch);
     }
   };

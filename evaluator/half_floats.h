@@ -30,8 +30,8 @@ Tensor WidenHalf(const Tensor& half, Scratch& scratch);
 Tensor NarrowToHalf(const Tensor& tensor, DType dtype, Scratch& scratch);
 
 // Lets `op` see float32 where an input is float16 or bfloat16; its float32 outputs become that
-// type where the first input has it, or no other input is float32. `constants`: by input, the
-// constants already widened; null where there is none.
-Op AroundHalfFloats(Op op, std::vector<std::shared_ptr<const Tensor>> constants);
+// type where the first input has it, or no other input is float32: the first `narrowed`, the others
+// stay float32. `constants`: by input, the constants already widened; null where there is none.
+Op AroundHalfFloats(Op op, std::vector<std::shared_ptr<const Tensor>> constants, size_t narrowed);
 
 }  // namespace pared

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "evaluator/half_floats.h"
 #include "evaluator/op_checks.h"
 
 namespace pared {
@@ -114,6 +115,21 @@ PadMode ModeOf(const Node& node) {
   RefuseNode("mode must be constant, reflect, edge or wrap, is \"" + mode + "\"", NodeLabel(node));
 }
 
+// The attribute's value as the bits of an element.
+template <class T>
+T FillOf(float value, DType dtype) {
+  const auto bits = [](const auto& element) {
+    T fill{};
+    std::memcpy(&fill, &element, std::min(sizeof(fill), sizeof(element)));
+    return fill;
+  };
+  if (dtype == DType::kFloat32) return bits(value);
+  if (dtype == DType::kFloat64) return bits(static_cast<double>(value));
+  if (dtype == DType::kFloat16) return bits(ToFloat16(value));
+  if (dtype == DType::kBFloat16) return bits(ToBFloat16(value));
+  return T{};
+}
+
 // Amounts and value: attributes before opset 11, inputs since.
 Op PreparePad(const Node& node, const OpContext&) {
   CheckInputCount(node, 1, 4);
@@ -138,8 +154,8 @@ Op PreparePad(const Node& node, const OpContext&) {
           RefuseNode("the value must be one element of the input's type", label);
         }
         constant = *Elements<T>(*given(2));
-      } else if (in.dtype() == DType::kFloat32) {
-        std::memcpy(&constant, &value, std::min(sizeof(constant), sizeof(value)));
+      } else {
+        constant = FillOf<T>(value, in.dtype());
       }
       T* y = AllocateLike<T>(outputs[0], in.dtype(), plan.shape, scratch);
       PadRows<T>(in, plan, constant, y, scratch);

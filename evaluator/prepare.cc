@@ -234,7 +234,10 @@ Op Builder::PrepareOp(const Node& node, const Scope& scope, PreparedStep& step) 
     context.given.push_back(step.inputs[i] != kNoValue);
   }
   Op op = info->prepare(node, context);
-  return widens ? AroundHalfFloats(std::move(op), std::move(widened)) : op;
+  if (!widens) return op;
+  // Mean and deviation have the type that the sums are in.
+  const bool sums_single = node.op_type == "LayerNormalization" && node.Int("stash_type", 1) == 1;
+  return AroundHalfFloats(std::move(op), std::move(widened), sums_single ? 1 : node.outputs.size());
 }
 
 // Subgraphs are not folded beyond their constants: a branch that is never taken may hold a

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "evaluator/dataset.h"
+#include "evaluator/half_floats.h"
 
 namespace pared {
 namespace {
@@ -39,13 +40,19 @@ Tensor RandomTensor(const ValueInfo& input, const Shape& shape, std::mt19937_64&
     for (T& value : values) value = static_cast<T>(random() & 1);
     return Tensor::Make<T>(shape, std::move(values));
   };
+  const auto normal = [&]<class T>(T, const auto& as) {
+    std::normal_distribution<float> distribution;
+    std::vector<T> values(count);
+    for (T& value : values) value = as(distribution(random));
+    return Tensor::Make<T>(shape, std::move(values));
+  };
   switch (input.dtype) {
-    case DType::kFloat32: {
-      std::vector<float> values(count);
-      std::normal_distribution<float> normal;
-      for (float& value : values) value = normal(random);
-      return Tensor::Make<float>(shape, std::move(values));
-    }
+    case DType::kFloat32:
+      return normal(float{}, [](float value) { return value; });
+    case DType::kFloat16:
+      return normal(Float16{}, ToFloat16);
+    case DType::kFloat64:
+      return normal(double{}, [](float value) { return static_cast<double>(value); });
     case DType::kInt64:
       return bits(int64_t{});
     case DType::kInt32:

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 
+#include "passes/decided_lengths.h"
 #include "passes/half_rewrite.h"
 #include "passes/int8_fidelity.h"
 #include "passes/pass.h"
@@ -129,6 +130,9 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
   }
   Reasons single;
   for (const Node* node : excluded) single.emplace(node, "excluded");
+  for (const Node* node : NodesThatDecideLengths(model, FindWeights(model))) {
+    single.emplace(node, kDecidesLength);
+  }
   const HalfChoice choice = Verifier(model, std::move(single), context).Run();
   Report(model, choice, context.report);
   if (choice.half.empty()) return model;
@@ -142,6 +146,6 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kCastFp16 = DefinePass<Options, CastToHalf>(
     "cast_fp16", "Stores weights in 16-bit floats, and computes in float16 what float16 can hold.",
-    [](const Json&) { return false; }, 5);
+    [](const Json&) { return false; }, 6);
 
 }  // namespace pared

@@ -9,9 +9,12 @@ Smoothing SmoothProducts(const Model& model, const std::unordered_set<const Node
                          PassContext& pass_context) {
   const GraphIndex index(model.graph);
   const WeightScan scan = FindWeights(model);
-  Int8ChoiceContext context = {&model, &index, &scan, InferShapes(model), excluded};
+  Int8ChoiceContext context = {&model, &index, &scan, InferShapes(model), {}};
+  for (const Node* node : excluded) context.excluded.emplace(node, "excluded");
   for (const Node& node : model.graph.nodes) {
-    if (node.op_type != "MatMul" && node.op_type != "Gemm") context.excluded.insert(&node);
+    if (node.op_type != "MatMul" && node.op_type != "Gemm") {
+      context.excluded.emplace(&node, "is not in op_types");
+    }
   }
   const Int8Choice choice = ChooseInt8(context);
   CalibrationRequest request;

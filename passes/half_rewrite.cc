@@ -177,7 +177,7 @@ class Rewriter {
     for (size_t i = 0; i < out.nodes[at].outputs.size(); ++i) {
       const std::string name = out.nodes[at].outputs[i];
       if (name.empty() || TypeOf(types, name) != DType::kFloat32) continue;
-      if (!is_half) {
+      if (!is_half || MakesSingle(out.nodes[at], i)) {
         copies[name] = {name, ""};
       } else if (!KeepsType(graph) || !IsAmong(graph.outputs, name)) {
         copies[name] = {"", name};

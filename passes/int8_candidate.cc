@@ -31,8 +31,10 @@ std::unique_ptr<Int8Candidate> MakeInt8Candidate(
     const bool is_weighted = node.op_type == "Conv" || node.op_type == "ConvTranspose" ||
                              node.op_type == "Gemm" || node.op_type == "MatMul";
     const bool is_kept = !node.outputs.empty() && kept_float.contains(node.outputs[0]);
-    if (request.exclusions->Contains(node) || is_kept || (is_weighted && !has_weight_type)) {
-      c.context.excluded.insert(&node);
+    if (request.exclusions->Contains(node) || is_kept) {
+      c.context.excluded.emplace(&node, "excluded");
+    } else if (is_weighted && !has_weight_type) {
+      c.context.excluded.emplace(&node, node.op_type + " is not in op_types");
     }
   }
   c.choice = ChooseInt8(c.context);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "passes/decided_lengths.h"
 #include "passes/log_power.h"
 #include "passes/select_nodes.h"
 
@@ -35,16 +36,15 @@ class Chooser {
 
   Int8Choice Run() {
     for (const WeightSite& site : context_.scan->sites) sites_.emplace(site.node, &site);
-    for (const SkippedNode& node : context_.scan->skipped) {
-      if (kCompute.contains(node.node->op_type)) choice_.skipped.push_back(node);
-    }
+    choice_.skipped = context_.scan->skipped;
     before_log_ = NodesBeforeLogPower(*context_.model, index_);
     const auto is_before = [&](const auto& entry) { return before_log_.contains(entry.first); };
     // Where the whole model is one, there would be nothing left.
     if (std::ranges::all_of(sites_, is_before)) before_log_.clear();
+    lengths_ = NodesThatDecideLengths(*context_.model, *context_.scan);
     FindCones();
     for (const Node& node : graph_.nodes) AssignRole(node);
-    ReportSubgraphs();
+    ReportOthers();
     while (DropIdleJoins()) {
     }
     CollectValues();
@@ -116,7 +116,9 @@ class Chooser {
   }
 
   std::string WhyFloat(const Node& node, const WeightSite& site) const {
-    if (context_.excluded.contains(&node)) return "excluded";
+    if (const auto kept = context_.excluded.find(&node); kept != context_.excluded.end()) {
+      return kept->second;
+    }
     const std::string& activation = node.inputs[1 - site.input];
     if (!IsFloat(activation)) return "its input is not float32";
     if (site.stored.dtype() != DType::kFloat32) return "its weight is not float32";
@@ -125,6 +127,7 @@ class Chooser {
     if (DecodesDistribution(activation)) {
       return "it decodes a distribution that a Softmax made";
     }
+    if (lengths_.contains(&node)) return kDecidesLength;
     if (before_log_.contains(&node)) {
       return "it makes a power whose logarithm is taken, which a step of INT8 moves by decibels";
     }
@@ -166,10 +169,20 @@ class Chooser {
     return QuantizedInputs(node, choice_);
   }
 
-  void ReportSubgraphs() {
-    for (const auto& [node, site] : sites_) {
-      if (site->graph == &graph_ || !kCompute.contains(node->op_type)) continue;
-      choice_.skipped.push_back({node, "inside a subgraph, whose values calibration does not see"});
+  // Nodes with weights that have no role to be assigned.
+  void ReportOthers() {
+    const Node* last = nullptr;
+    for (const WeightSite& site : context_.scan->sites) {
+      if (site.node == last) continue;  // the second weight of a recurrent layer
+      last = site.node;
+      if (!kCompute.contains(last->op_type)) {
+        choice_.skipped.push_back({last, last->op_type +
+                                             " has no form with scales known beforehand: "
+                                             "\"quantize_weights\" stores its weights in 8 bits"});
+      } else if (site.graph != &graph_) {
+        choice_.skipped.push_back(
+            {last, "inside a subgraph, whose values calibration does not see"});
+      }
     }
   }
 
@@ -296,7 +309,7 @@ class Chooser {
   const Graph& graph_;
   const GraphIndex& index_;
   std::unordered_map<const Node*, const WeightSite*> sites_;
-  std::unordered_set<const Node*> before_log_;
+  std::unordered_set<const Node*> before_log_, lengths_;
   std::unordered_map<std::string, std::string> roots_;  // of pointwise results
   std::unordered_map<std::string, bool> wanted_;        // until roles change
   Int8Choice choice_;

@@ -47,7 +47,7 @@ struct Int8ChoiceContext {
   const GraphIndex* index = nullptr;
   const WeightScan* scan = nullptr;
   std::unordered_map<std::string, ValueType> types;
-  std::unordered_set<const Node*> excluded;
+  std::unordered_map<const Node*, std::string> excluded;  // with the reason
 };
 
 Int8Choice ChooseInt8(const Int8ChoiceContext& context);

@@ -29,9 +29,9 @@ struct Fidelity {
 void WarnOfCollapse(double sqnr_db, Json& report);
 
 // The values by which a model is judged: its outputs, and in place of an output that a last Concat
-// joins, its parts - the coordinates of boxes would hide what becomes of their scores - and in
-// place of a last Softmax, what it is made of: probabilities near 0 and 1 hide all but a few
-// samples.
+// joins, its parts - the coordinates of boxes would hide what becomes of their scores - in place of
+// a last Softmax, what it is made of: probabilities near 0 and 1 hide all but a few samples - and
+// in place of what is picked at computed places (NonMaxSuppression, TopK), what it is picked from.
 std::vector<std::string> JudgedValues(const Graph& graph);
 
 // Keeps the judged values of the float model, so that many candidates compare with one run of it.

@@ -4,11 +4,13 @@
 //                            ReduceSum, Split 13, the other reductions 18, DFT 20
 //   replaced                 Upsample by Resize (10), Scatter by ScatterElements (11)
 //   other meaning            Softmax, LogSoftmax, Hardmax 13: one axis, no flattening to a matrix;
-//                            Resize 11: coordinates named, roi added
+//                            Resize 11: coordinates named, roi added;
+//                            RoiAlign 16: shifted by half a pixel unless it is said otherwise
 //   attribute dropped        BatchNormalization 9: spatial
 //   attribute named anew     GridSample 20: the modes "bilinear" and "bicubic"
 //   must be said             Split 18: the number of parts, where their sizes are not given
-//   refused                  GroupNormalization 21 (scales by channel), DFT 20
+//   refused                  GroupNormalization 21 (scales by channel), DFT 20,
+//                            BatchNormalization 14 that trains
 
 #include "passes/opset_raise.h"
 
@@ -17,6 +19,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "evaluator/half_floats.h"
 #include "model/infer_shapes.h"
 #include "model/rewrite.h"
 #include "passes/select_nodes.h"
@@ -104,7 +107,9 @@ class Raiser {
     } else if (op == "Softmax" || op == "LogSoftmax" || op == "Hardmax") {
       if (Passes(13)) RaiseSoftmax(node);
     } else if (op == "BatchNormalization") {
-      if (Passes(9)) RaiseBatchNorm(node);
+      RaiseBatchNorm(node);
+    } else if (op == "RoiAlign") {
+      if (Passes(16)) RaiseRoiAlign(node);
     } else if (op == "Scatter" && Passes(11)) {
       node.op_type = "ScatterElements";
       ++counts_["Scatter became ScatterElements"];
@@ -120,9 +125,20 @@ class Raiser {
     return name;
   }
 
-  std::string AddFloat(const std::string& base, float value) {
-    const std::string name = names_.Make(base);
-    graph_->initializers.set(name, {Tensor::Scalar<float>(value), ""});
+  // A scalar of the type that the node computes in.
+  std::string AddScalar(const Node& node, const std::string& suffix, float value) {
+    const std::string name = names_.Make(node.outputs[0] + suffix);
+    const auto type = types_.find(node.inputs[0]);
+    const DType dtype = type == types_.end() ? DType::kUndefined : type->second.dtype;
+    Tensor scalar = Tensor::Scalar<float>(value);
+    if (dtype == DType::kFloat16) {
+      scalar = Tensor::Scalar<Float16>(ToFloat16(value));
+    } else if (dtype == DType::kFloat64) {
+      scalar = Tensor::Scalar<double>(static_cast<double>(value));
+    } else if (dtype != DType::kFloat32 && dtype != DType::kUndefined) {
+      Refuse(node, "its values are " + std::string(DTypeName(dtype)));
+    }
+    graph_->initializers.set(name, {std::move(scalar), ""});
     return name;
   }
 
@@ -175,7 +191,7 @@ class Raiser {
     node.inputs.resize(2);
     node.inputs[1] = AddInts(node.outputs[0] + "_pads", node.Ints("pads"));
     const float value = node.Float("value", 0);
-    if (value != 0) node.inputs.push_back(AddFloat(node.outputs[0] + "_value", value));
+    if (value != 0) node.inputs.push_back(AddScalar(node, "_value", value));
     Drop(node, {"pads", "value"});
     ++counts_["Pad: pads, value became inputs"];
   }
@@ -185,10 +201,10 @@ class Raiser {
     const float highest = std::numeric_limits<float>::max();
     const float min = node.Float("min", lowest), max = node.Float("max", highest);
     node.inputs.resize(1);
-    if (min != lowest) node.inputs.push_back(AddFloat(node.outputs[0] + "_min", min));
+    if (min != lowest) node.inputs.push_back(AddScalar(node, "_min", min));
     if (max != highest) {
       node.inputs.resize(2);
-      node.inputs.push_back(AddFloat(node.outputs[0] + "_max", max));
+      node.inputs.push_back(AddScalar(node, "_max", max));
     }
     Drop(node, {"min", "max"});
     ++counts_["Clip: min, max became inputs"];
@@ -217,7 +233,13 @@ class Raiser {
       graph_->initializers.set(scales, {Tensor::Make<float>(shape, std::move(values)), ""});
       Drop(node, {"scales"});
     }
-    node.inputs = {node.inputs[0], "", scales};
+    // Required until 13, though these coordinates do not read it.
+    std::string roi;
+    if (to_ < 13) {
+      roi = names_.Make(node.outputs[0] + "_roi");
+      graph_->initializers.set(roi, {Tensor::Make<float>({0}, std::vector<float>()), ""});
+    }
+    node.inputs = {node.inputs[0], roi, scales};
     if (node.String("mode", "nearest") == "bilinear") Refuse(node, "its mode is of opset 6");
     node.attributes.set("coordinate_transformation_mode",
                         {kStringType, std::string("asymmetric"), "", ""});
@@ -261,8 +283,22 @@ class Raiser {
   }
 
   void RaiseBatchNorm(Node& node) {
-    if (node.Int("spatial", 1) == 0) Refuse(node, "spatial = 0 is gone since opset 9");
-    Drop(node, {"spatial"});
+    if (Passes(9)) {
+      if (node.Int("spatial", 1) == 0) Refuse(node, "spatial = 0 is gone since opset 9");
+      Drop(node, {"spatial"});
+    }
+    // Until 14 more than one output meant training.
+    if (!Passes(14)) return;
+    for (size_t i = 1; i < node.outputs.size(); ++i) {
+      if (!node.outputs[i].empty()) Refuse(node, "it trains, and has other outputs since opset 14");
+    }
+    node.outputs.resize(1);
+  }
+
+  void RaiseRoiAlign(Node& node) {
+    node.attributes.set("coordinate_transformation_mode",
+                        {kStringType, std::string("output_half_pixel"), "", ""});
+    ++counts_["RoiAlign: coordinates named"];
   }
 
   Model& model_;

@@ -19,6 +19,7 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "passes/decided_lengths.h"
 #include "passes/dynamic_smooth.h"
 #include "passes/int8_fidelity.h"
 #include "passes/int8_params.h"
@@ -122,6 +123,7 @@ class Quantizer {
         names_(model) {
     stored_ = FindStoredWeights(model, scan_,
                                 {options.op_types, SelectNodes(model, options.exclude, "exclude")});
+    lengths_ = NodesThatDecideLengths(model, scan_);
     for (auto& [root, stored] : stored_) {
       if (stored.reason.empty()) stored.reason = WhyFloat(stored);
     }
@@ -132,10 +134,8 @@ class Quantizer {
     bool has_any = false;
     for (const auto& [root, stored] : stored_) has_any = has_any || stored.reason.empty();
     if (!has_any) {
-      const Json& skipped = context_.report.at("skipped");
       throw Error(ErrorCode::kUnsupported,
-                  "no weight of the model can be quantized: " +
-                      (skipped.empty() ? "it has none" : skipped[0].dump()));
+                  "no weight of the model can be quantized: " + FirstSkipped(context_.report));
     }
     Model out = model_;
     EditBeside(out, model_.graph, [&](const Graph& original, Graph& graph) {
@@ -150,8 +150,12 @@ class Quantizer {
   }
 
  private:
-  static std::string WhyFloat(const StoredWeight& stored) {
+  std::string WhyFloat(const StoredWeight& stored) const {
+    for (const Node* lookup : stored.lookups) {
+      if (lengths_.contains(lookup)) return kDecidesLength;
+    }
     for (const WeightSite* site : stored.sites) {
+      if (lengths_.contains(site->node)) return kDecidesLength;
       const std::string reason = WhyNoInteger(*site);
       if (!reason.empty()) return reason;
       if (!stored.lookups.empty()) return "its weight is also a table that Gather looks up";
@@ -311,6 +315,7 @@ class Quantizer {
   WeightScan scan_;
   FreshNames names_;
   StoredWeights stored_;
+  std::unordered_set<const Node*> lengths_;  // nodes that decide some
   std::unordered_map<const Node*, Operand> operands_;
   std::unordered_map<const Node*, TableCodes> lookups_;
   std::unordered_map<std::string, Quantized> inputs_;  // of the graph that is being written
@@ -368,6 +373,6 @@ extern const PassInfo kQuantizeDynamic;
 const PassInfo kQuantizeDynamic = DefinePass<Options, Run>(
     "quantize_dynamic",
     "Computes products in INT8 with scales of activations found at run time; needs no data.",
-    [](const Json&) { return false; }, 3);
+    [](const Json&) { return false; }, 4);
 
 }  // namespace pared

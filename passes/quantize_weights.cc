@@ -128,10 +128,9 @@ class Quantizer {
     }
     context_.report.update(ReportStored(stored_, scan_));
     if (replacements.empty()) {
-      const Json& skipped = context_.report.at("skipped");
-      const std::string first = skipped.empty() ? "it has none" : skipped[0].dump();
-      throw Error(ErrorCode::kInvalidArgument,
-                  "no weight of the model can be stored in fewer bits: " + first);
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          "no weight of the model can be stored in fewer bits: " + FirstSkipped(context_.report));
     }
     return Write(replacements);
   }
@@ -376,6 +375,6 @@ extern const PassInfo kQuantizeWeights;
 const PassInfo kQuantizeWeights = DefinePass<Options, Run>(
     "quantize_weights",
     "Stores weights in 8 bits a channel or 4 bits a block and computes in float; needs no data.",
-    [](const Json&) { return false; }, 4);
+    [](const Json&) { return false; }, 5);
 
 }  // namespace pared

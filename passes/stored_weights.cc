@@ -123,6 +123,13 @@ Json ReportStored(const StoredWeights& weights, const WeightScan& scan) {
   return report;
 }
 
+std::string FirstSkipped(const Json& report) {
+  const Json& skipped = report.at("skipped");
+  if (skipped.empty()) return "it has none";
+  return skipped[0].at("node").get<std::string>() + ": " +
+         skipped[0].at("reason").get<std::string>();
+}
+
 void EditBeside(Model& model, const Graph& original,
                 const std::function<void(const Graph& original, Graph& graph)>& visit) {
   std::vector<const Graph*> originals = {&original};

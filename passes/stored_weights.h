@@ -37,6 +37,9 @@ StoredWeights FindStoredWeights(const Model& model, const WeightScan& scan,
 // {"changed": [...], "skipped": [...], "quantized_weight_share": of all elements}
 Json ReportStored(const StoredWeights& weights, const WeightScan& scan);
 
+// What a pass that changes nothing says: the first node of the report that was skipped, and why.
+std::string FirstSkipped(const Json& report);
+
 // Calls `visit` for every graph of `model`, the outer before the inner, with the graph of
 // `original` that it is a copy of. Where it is called, their nodes are still the same, by place.
 void EditBeside(Model& model, const Graph& original,

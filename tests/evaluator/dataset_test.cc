@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string>
 
+#include "evaluator/half_floats.h"
 #include "evaluator/npy.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
@@ -234,6 +235,22 @@ TEST(RandomDataset, IsStandardNormal) {
   }
   EXPECT_NEAR(sum / 1e4, 0, 0.05);  // five standard errors
   EXPECT_NEAR(squares / 1e4, 1, 0.07);
+}
+
+// Models that take half precision are measured too.
+TEST(RandomDataset, OfOtherFloatsHasTheSameNumbers) {
+  const std::vector<ValueInfo> single = InputsOf("float[1,8] x"), half = InputsOf("float16[1,8] x"),
+                               twice = InputsOf("double[1,8] x");
+  const Tensor x = Dataset::Random(single, 1, 7).Sample(0, single)[0];
+  const Tensor h = Dataset::Random(half, 1, 7).Sample(0, half)[0];
+  const Tensor d = Dataset::Random(twice, 1, 7).Sample(0, twice)[0];
+  ASSERT_EQ(h.dtype(), DType::kFloat16);
+  ASSERT_EQ(d.dtype(), DType::kFloat64);
+  for (size_t i = 0; i < 8; ++i) {
+    const float value = x.data<float>()[i];
+    EXPECT_NEAR(ToFloat(h.data<Float16>()[i]), value, std::abs(value) / 2048);
+    EXPECT_EQ(d.data<double>()[i], static_cast<double>(value));
+  }
 }
 
 }  // namespace

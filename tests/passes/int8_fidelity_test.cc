@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
 
 namespace pared {
@@ -23,6 +24,32 @@ TEST(JudgedValues, AnOutputThatAConcatJoinsIsJudgedByItsParts) {
 TEST(JudgedValues, ASoftmaxIsJudgedByWhatItIsMadeOf) {
   EXPECT_THAT(Judged("g (float[1,4] x) => (float[1,4] y) { r = Relu(x) y = Softmax(r) }"),
               ElementsAre("r"));
+}
+
+// How many boxes are left, and in which order, turns on the last bit.
+TEST(JudgedValues, WhatIsPickedIsJudgedByWhatItIsPickedFrom) {
+  EXPECT_THAT(
+      Judged(R"(g (float[1,9,4] x) => (float[M,4] y, float[1,5] t, float[9,4] w, float[1,2,4] z)
+      <int64[1] three = {3}, int64[1] five = {5}, float[9,4] table = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,
+        1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9}, int64[1] c = {2}, int64[1] flat = {-1}, int64[2] first = {0, 1}>
+      { boxes = Exp(x) r = ReduceMax <axes = [2], keepdims = 0> (x) s = Unsqueeze(r, b) scores = Sigmoid(s)
+        b = Constant <value_ints = [1]> () picked = NonMaxSuppression(boxes, scores, three)
+        at = Slice(picked, c, three, b) i = Reshape(at, flat) one = Squeeze(boxes, zero)
+        zero = Constant <value_ints = [0]> () y = Gather <axis = 0> (one, i)
+        t, places = TopK(r, five) w = Abs(table) z = Gather <axis = 1> (boxes, first) })"),
+      ElementsAre("boxes", "r", "w", "z"));
+  EXPECT_THAT(Judged(R"(g (float[1,9,4] x) => (int64[M,3] y) <int64[1] three = {3}>
+      { boxes = Exp(x) r = ReduceMax <axes = [2], keepdims = 0> (x) s = Unsqueeze(r, b) scores = Sigmoid(s)
+        b = Constant <value_ints = [1]> () y = NonMaxSuppression(boxes, scores, three) })"),
+              ElementsAre("boxes", "scores"));
+}
+
+TEST(Fidelity, NothingIsLeftOfAResultOfAnotherLength) {
+  Fidelity fidelity;
+  fidelity.Add(Tensor::Make<float>({3}, {1, 2, 3}), Tensor::Make<float>({2}, {1, 2}));
+  EXPECT_EQ(fidelity.sqnr_db(), 0);
+  EXPECT_THAT([&] { fidelity.Add(Tensor::Scalar<float>(1), Tensor::Scalar<int64_t>(1)); },
+              ThrowsError(ErrorCode::kInternal, ""));
 }
 
 TEST(JudgedValues, OtherwiseTheOutputsThemselves) {

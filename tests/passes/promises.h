@@ -39,20 +39,26 @@ inline std::vector<std::string> NodesOf(const Model& model,
   return labels;
 }
 
-// The samples that calibration sees: what lies beyond them is another question.
-inline Dataset Samples(const Model& model) {
-  return Dataset::Random(CallerInputs(model.graph), 16, 3);
+// The samples that calibration sees: what lies beyond them is another question. `batch`: what axes
+// of unknown size are.
+inline Dataset Samples(const Model& model, int64_t batch = 1) {
+  std::vector<ValueInfo> inputs = CallerInputs(model.graph);
+  for (ValueInfo& input : inputs) {
+    if (!input.shape) continue;
+    for (Dim& dim : *input.shape) {
+      if (dim.value < 0) dim.value = batch;
+    }
+  }
+  return Dataset::Random(inputs, 16, 3);
 }
 
-inline std::vector<Tensor> Outputs(const Model& model, int64_t sample) {
-  const Executor executor(model);
-  return executor.Run(Samples(model).Sample(sample, executor.inputs()));
-}
-
-inline double WorstSqnrDb(const Model& reference, const Model& model) {
+inline double WorstSqnrDb(const Model& reference, const Model& model, int64_t batch = 1) {
   std::vector<FidelitySums> sums(reference.graph.outputs.size());
+  const Executor before(reference), after(model);
+  const Dataset samples = Samples(reference, batch);
   for (int64_t sample = 0; sample < 16; ++sample) {
-    const std::vector<Tensor> want = Outputs(reference, sample), got = Outputs(model, sample);
+    const std::vector<Tensor> want = before.Run(samples.Sample(sample, before.inputs()));
+    const std::vector<Tensor> got = after.Run(samples.Sample(sample, after.inputs()));
     EXPECT_EQ(want.size(), got.size());
     for (size_t i = 0; i < std::min(want.size(), got.size()); ++i) {
       EXPECT_EQ(want[i].dtype(), got[i].dtype()) << "output " << i;
@@ -88,6 +94,22 @@ inline void ExpectSameInterface(const Model& in, const Model& out) {
   }
 }
 
+// Of values, nodes and what subgraphs hold.
+inline std::set<std::string> NamesOf(const Model& model) {
+  std::set<std::string> names;
+  const auto add = [&](const Graph& graph) {
+    for (const auto& [name, initializer] : graph.initializers) names.insert(name);
+    for (const ValueInfo& input : graph.inputs) names.insert(input.name);
+  };
+  add(model.graph);
+  ForEachNode(model.graph, [&](const Node& node) {
+    names.insert(node.name);
+    names.insert(node.outputs.begin(), node.outputs.end());
+    for (const GraphPtr& graph : SubgraphsOf(node)) add(*graph);
+  });
+  return names;
+}
+
 inline void ExpectUniqueNames(const Model& model) {
   std::set<std::string> names;
   ForEachNode(model.graph, [&](const Node& node) {
@@ -97,17 +119,19 @@ inline void ExpectUniqueNames(const Model& model) {
 
 // Every node that the pass is about is in the report, changed or skipped with a reason.
 inline void ExpectReported(const Model& in, const std::string& pass, const Json& report) {
+  static const std::vector<std::string> kWeighted = {"Conv", "ConvTranspose", "Gemm", "MatMul",
+                                                     "LSTM", "GRU",           "RNN"};
   static const std::map<std::string, std::vector<std::string>> kAbout = {
       {"fold_constants", {}},
       {"remove_identities", {"Identity", "Dropout"}},
       {"fuse_patterns", {}},
       {"fold_batch_norm", {"BatchNormalization"}},
-      {"magnitude_prune", {"Conv", "ConvTranspose", "Gemm", "MatMul"}},
-      {"second_order_prune", {"Conv", "ConvTranspose", "Gemm", "MatMul"}},
-      {"channel_prune", {"Conv", "ConvTranspose", "Gemm", "MatMul"}},
-      {"quantize_int8", {"Conv", "ConvTranspose", "Gemm", "MatMul"}},
-      {"quantize_dynamic", {"Gemm", "MatMul"}},
-      {"quantize_weights", {"Conv", "ConvTranspose", "Gemm", "MatMul"}},
+      {"magnitude_prune", kWeighted},
+      {"second_order_prune", kWeighted},
+      {"channel_prune", kWeighted},
+      {"quantize_int8", kWeighted},
+      {"quantize_dynamic", kWeighted},
+      {"quantize_weights", kWeighted},
       {"cast_fp16", {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "Add", "Resize", "Exp"}}};
   std::vector<std::string> told = Labels(report.at("changed"));
   for (const Json& entry : report.at("skipped")) {

@@ -1,11 +1,18 @@
-// Passes by name, as a chain would run them.
+// Passes by name, as a chain would run them; what they make may be kept for other runtimes.
 
 #pragma once
 
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "evaluator/executor.h"
+#include "evaluator/npy.h"
+#include "model/onnx.h"
 #include "passes/registry.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
@@ -17,6 +24,37 @@ struct PassResult {
   Json report;
 };
 
+// Whether it computes something else at each run.
+inline bool IsRandom(const Model& model) {
+  return std::ranges::any_of(model.graph.nodes, [](const Node& node) {
+    return node.op_type.starts_with("Random") ||
+           (node.op_type == "Dropout" && node.inputs.size() > 2);
+  });
+}
+
+// Where PARED_KEEP_MODELS names a folder: the model, with inputs and pared's outputs, for a script
+// that runs it elsewhere.
+inline void Keep(const Model& model) {
+  const char* folder = std::getenv("PARED_KEEP_MODELS");
+  if (folder == nullptr || IsRandom(model)) return;
+  static int count = 0;
+  const std::filesystem::path place = std::filesystem::path(folder) / std::to_string(count++);
+  std::filesystem::create_directories(place);
+  const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
+  std::ofstream(place / "test") << test->test_suite_name() << "." << test->name();
+  SaveOnnx(model, place / "model.onnx");
+  const Executor executor(model, {.fuse = false});
+  const std::vector<Tensor> inputs =
+      Dataset::Random(executor.inputs(), 1, 3).Sample(0, executor.inputs());
+  const std::vector<Tensor> outputs = executor.Run(inputs);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    SaveNpy(inputs[i], place / ("input" + std::to_string(i) + ".npy"));
+  }
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    SaveNpy(outputs[i], place / ("output" + std::to_string(i) + ".npy"));
+  }
+}
+
 // Runs the pass, verifies its result.
 inline PassResult RunPass(const std::string& name, Json options, Model model,
                           const Dataset* calibration = nullptr) {
@@ -27,6 +65,7 @@ inline PassResult RunPass(const std::string& name, Json options, Model model,
   context.calibration = calibration;
   Model out = pass->bind(*pass, options, "").run(std::move(model), context);
   Verify(out);
+  Keep(out);
   return {std::move(out), std::move(context.report)};
 }
 

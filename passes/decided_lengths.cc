@@ -1,0 +1,96 @@
+#include "passes/decided_lengths.h"
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "model/infer_shapes.h"
+
+namespace pared {
+namespace {
+
+using Nodes = std::unordered_set<const Node*>;
+
+// The inputs that say how large the result is.
+const std::map<std::string, std::vector<size_t>> kSizes = {{"ConstantOfShape", {0}},
+                                                           {"Expand", {1}},
+                                                           {"Loop", {0}},
+                                                           {"OneHot", {1}},
+                                                           {"Pad", {1}},
+                                                           {"Range", {0, 1, 2}},
+                                                           {"Reshape", {1}},
+                                                           {"Slice", {1, 2}},
+                                                           {"Split", {1}},
+                                                           {"Tile", {1}},
+                                                           {"TopK", {1}}};
+
+class Finder {
+ public:
+  explicit Finder(const Model& model)
+      : model_(model), index_(model.graph), types_(InferShapes(model)) {}
+
+  Nodes Run() {
+    for (const Node& node : model_.graph.nodes) {
+      const auto sizes = kSizes.find(node.op_type);
+      if (sizes == kSizes.end()) continue;
+      for (const size_t input : sizes->second) {
+        if (input < node.inputs.size()) FollowIntegers(node.inputs[input]);
+      }
+    }
+    return std::move(found_);
+  }
+
+ private:
+  bool IsFloat(const std::string& value) const {
+    const auto type = types_.find(value);
+    return type != types_.end() &&
+           (type->second.dtype == DType::kFloat32 || type->second.dtype == DType::kFloat16);
+  }
+
+  // Back to the Casts that made integers of floats. Operators that find places (ArgMax, NonZero,
+  // NonMaxSuppression) end the search: what they read is the whole model.
+  void FollowIntegers(const std::string& value) {
+    std::vector<const Node*> open = {index_.producer(value)};
+    while (!open.empty()) {
+      const Node* node = open.back();
+      open.pop_back();
+      if (node == nullptr || node->op_type == "Shape" || !seen_.insert(node).second) continue;
+      const bool reads_float =
+          std::ranges::any_of(node->inputs, [&](const auto& input) { return IsFloat(input); });
+      if (reads_float) {
+        if (node->op_type == "Cast" || IsFloat(node->outputs[0])) CollectMakers(*node);
+        continue;
+      }
+      for (const std::string& input : node->inputs) open.push_back(index_.producer(input));
+    }
+  }
+
+  void CollectMakers(const Node& last) {
+    std::vector<const Node*> open = {&last};
+    while (!open.empty()) {
+      const Node* node = open.back();
+      open.pop_back();
+      if (node == nullptr || node->op_type == "Shape" || node->op_type == "Size") continue;
+      if (!found_.insert(node).second) continue;
+      for (const std::string& input : node->inputs) open.push_back(index_.producer(input));
+    }
+  }
+
+  const Model& model_;
+  const GraphIndex index_;
+  const std::unordered_map<std::string, ValueType> types_;
+  Nodes seen_, found_;
+};
+
+}  // namespace
+
+std::unordered_set<const Node*> NodesThatDecideLengths(const Model& model, const WeightScan& scan) {
+  Nodes found = Finder(model).Run();
+  const auto is_found = [&](const WeightSite& site) { return found.contains(site.node); };
+  if (std::ranges::all_of(scan.sites, is_found)) return {};
+  return found;
+}
+
+}  // namespace pared

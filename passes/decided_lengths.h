@@ -1,0 +1,22 @@
+// Where a model computes how long its values are: speech that is as long as the durations it
+// predicts.
+
+#pragma once
+
+#include <unordered_set>
+
+#include "model/graph.h"
+#include "passes/weights.h"
+
+namespace pared {
+
+// Why such a node stays float.
+inline constexpr const char* kDecidesLength =
+    "what it makes is rounded to the length of a value, which a small error would change";
+
+// The nodes of the main graph whose numbers, not only their shapes, reach what says how large a
+// value is (the shape of Reshape, the end of Range ...), having been made integers by a Cast.
+// Where all that have weights are such, none is: nothing would be left.
+std::unordered_set<const Node*> NodesThatDecideLengths(const Model& model, const WeightScan& scan);
+
+}  // namespace pared
