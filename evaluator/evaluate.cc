@@ -58,34 +58,33 @@ void AddWeightMetrics(const Model& model, Metrics& metrics) {
   metrics["int8_weight_share"] = static_cast<double>(int8_count) / all;
 }
 
-double Int8MacShare(const Executor& executor, const EvaluateContext& context) {
+double Int8MacShare(const std::vector<LayerStats>& layers) {
   double macs = 0;
   double int8_macs = 0;
-  const std::vector<Tensor> inputs = context.dataset->Sample(0, executor.inputs());
-  for (const LayerStats& layer : executor.Profile(inputs, 1)) {
+  for (const LayerStats& layer : layers) {
     macs += static_cast<double>(layer.macs);
     if (!layer.kernel.empty()) int8_macs += static_cast<double>(layer.macs);
   }
   return macs == 0 ? 0 : int8_macs / macs;
 }
 
-// Hands the measured output of each sample to `visit`, as RunSamples does. Returns what needs no
-// samples.
+// Hands the measured output of each sample to `visit`, as RunSamples does. Returns the
+// metrics of the model by itself.
 Metrics RunMeasured(const Model& model, const EvaluateContext& context,
                     const std::function<void(int64_t sample, const Tensor& output)>& visit) {
   const Executor executor(model);
   const size_t output = MeasuredOutput(executor, *context.dataset);
   Metrics metrics;
+  std::vector<LayerStats> layers;
   tbb::parallel_invoke(
+      [&] { AddWeightMetrics(model, metrics); },
       [&] {
-        AddWeightMetrics(model, metrics);
-        metrics["int8_mac_share"] = Int8MacShare(executor, context);
-      },
-      [&] {
-        RunSamples(executor,
-                   {context.dataset, SampleCount(context), context.cancelled, context.progress},
-                   [&](const SampleRun& run) { visit(run.sample, run.outputs[output]); });
+        RunSamples(
+            executor,
+            {context.dataset, SampleCount(context), context.cancelled, context.progress, &layers},
+            [&](const SampleRun& run) { visit(run.sample, run.outputs[output]); });
       });
+  metrics["int8_mac_share"] = Int8MacShare(layers);
   return metrics;
 }
 

@@ -180,25 +180,41 @@ std::vector<Tensor> Executor::Run(const std::vector<Tensor>& inputs,
   return prepared_->Run(inputs, hooks);
 }
 
-std::vector<LayerStats> Executor::Profile(const std::vector<Tensor>& inputs, int64_t runs) const {
+std::vector<Tensor> Executor::RunTimed(const std::vector<Tensor>& inputs,
+                                       std::vector<LayerStats>& layers) const {
   const std::vector<PreparedStep>& steps = prepared_->graph.steps;
-  std::vector<LayerStats> all;
+  layers.clear();
+  std::vector<size_t> places;  // of each step among those that run
   for (const PreparedStep& step : steps) {
-    all.push_back(step.stats);
-    if (step.stats.kernel.empty()) all.back().density = WeightDensity(prepared_->graph, step);
+    places.push_back(layers.size());
+    if (step.op) layers.push_back(step.stats);
   }
   PreparedGraph::Hooks hooks;
   hooks.clock = [&](size_t step, const PreparedGraph::Hooks::Tick& tick) {
-    all[step].time_ms += tick.time_ms / static_cast<double>(runs);
-    all[step].macs = tick.macs;
-    if (tick.output.defined()) all[step].shape = tick.output.shape();
+    LayerStats& layer = layers[places[step]];
+    layer.time_ms = tick.time_ms;
+    layer.macs = tick.macs;
+    if (tick.output.defined()) layer.shape = tick.output.shape();
   };
-  for (int64_t run = 0; run < runs; ++run) prepared_->Run(inputs, hooks);
-  std::vector<LayerStats> run_steps;
-  for (size_t s = 0; s < steps.size(); ++s) {
-    if (steps[s].op) run_steps.push_back(std::move(all[s]));
+  return prepared_->Run(inputs, hooks);
+}
+
+std::vector<LayerStats> Executor::Profile(const std::vector<Tensor>& inputs, int64_t runs) const {
+  PARED_CHECK(runs > 0);
+  std::vector<LayerStats> layers, last;
+  for (int64_t run = 0; run < runs; ++run) {
+    RunTimed(inputs, last);
+    for (size_t i = 0; i < layers.size(); ++i) last[i].time_ms += layers[i].time_ms;
+    layers = last;
   }
-  return run_steps;
+  size_t i = 0;
+  for (const PreparedStep& step : prepared_->graph.steps) {
+    if (!step.op) continue;
+    LayerStats& layer = layers[i++];
+    layer.time_ms /= static_cast<double>(runs);
+    if (layer.kernel.empty()) layer.density = WeightDensity(prepared_->graph, step);
+  }
+  return layers;
 }
 
 int64_t Executor::peak_activation_bytes() const { return prepared_->pools.peak_bytes(); }

@@ -58,6 +58,9 @@ class Executor {
 
   // Runs `runs` times with a clock around every node.
   std::vector<LayerStats> Profile(const std::vector<Tensor>& inputs, int64_t runs) const;
+  // The same once, for the outputs too; densities are those of INT8 weights only.
+  std::vector<Tensor> RunTimed(const std::vector<Tensor>& inputs,
+                               std::vector<LayerStats>& layers) const;
 
   // Largest sum of bytes of activations alive at once in any Run so far.
   int64_t peak_activation_bytes() const;

@@ -93,8 +93,9 @@ int64_t CountCodes(const Constant& constant) {
     }
   }
   int64_t zeros = 0;
-  for (size_t i = 0; i < elements.size(); ++i) {
-    zeros += elements[i] == codes[i / inner % codes.size()] ? 1 : 0;
+  for (size_t begin = 0, i = 0; begin < elements.size(); begin += inner, ++i) {
+    const std::span<const T> alike = elements.subspan(begin, inner);
+    zeros += std::count(alike.begin(), alike.end(), codes[i % codes.size()]);
   }
   return zeros;
 }

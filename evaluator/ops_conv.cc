@@ -70,7 +70,9 @@ std::shared_ptr<const ConvF32> PackConv(const ConvNode& node, const Tensor& w, c
   options.dilation = window.dilation;
   options.activation = node.activation;
   const std::span<const float> bias = b == nullptr ? std::span<const float>() : b->data<float>();
-  return std::make_shared<const ConvF32>(options, w.data<float>(), bias, *node.kernels);
+  const auto kept = std::make_shared<const Tensor>(w);
+  const std::shared_ptr<const float> weights(kept, kept->data<float>().data());
+  return std::make_shared<const ConvF32>(options, weights, bias, *node.kernels);
 }
 
 void RunFloat(const ConvF32& conv, const Window& window, std::span<const Tensor* const> inputs,

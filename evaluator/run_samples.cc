@@ -87,7 +87,9 @@ void RunSamples(const Executor& executor, const RunSamplesContext& context,
     for (size_t i = 0; state != nullptr && i < state->size(); ++i) {
       inputs[links[i].input] = std::move((*state)[i]);
     }
-    const std::vector<Tensor> outputs = executor.Run(inputs);
+    const std::vector<Tensor> outputs = context.profile != nullptr && sample == 0
+                                            ? executor.RunTimed(inputs, *context.profile)
+                                            : executor.Run(inputs);
     PARED_CHECK(!outputs.empty());
     if (state != nullptr) {
       state->clear();

@@ -23,6 +23,7 @@ struct RunSamplesContext {
   // Called by any thread, possibly several at once.
   std::function<bool()> cancelled = [] { return false; };
   std::function<void(double fraction)> progress = [](double) {};
+  std::vector<LayerStats>* profile = nullptr;  // where set: receives that of sample 0
 };
 
 // On TBB's threads, one a sample; or one a sequence, in order, where the dataset has a state: then

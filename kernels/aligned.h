@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -20,8 +22,12 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   explicit AlignedBuffer(size_t count) : count_(count) {
     const size_t bytes = (count * sizeof(T) + kSlackBytes + 63) / 64 * 64;
-    data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
+    const bool is_large = bytes >= kHugePage;
+    const size_t whole = is_large ? (bytes + kHugePage - 1) / kHugePage * kHugePage : bytes;
+    data_.reset(static_cast<T*>(std::aligned_alloc(is_large ? kHugePage : 64, whole)));
     if (data_ == nullptr) throw std::bad_alloc();
+    // Only advice: a few large pages are made sooner than many small ones.
+    if (is_large) madvise(data_.get(), bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
     std::memset(static_cast<void*>(data_.get()), 0, bytes);
   }
   explicit AlignedBuffer(std::span<const T> values) : AlignedBuffer(values.size()) {
@@ -38,6 +44,7 @@ class AlignedBuffer {
  private:
   // One vector: a load that begins at the last element stays inside.
   static constexpr size_t kSlackBytes = 64;
+  static constexpr size_t kHugePage = size_t{2} << 20;
   struct Free {
     void operator()(T* p) const { std::free(p); }
   };

@@ -45,20 +45,18 @@ Range LimitsOf(const ActivationF32& activation) {
 
 }  // namespace
 
-ConvF32::ConvF32(const ConvF32Options& options, std::span<const float> weights,
+ConvF32::ConvF32(const ConvF32Options& options, std::shared_ptr<const float> weights,
                  std::span<const float> bias, const F32Kernels& kernels)
-    : options_(options), kernels_(kernels), bias_(bias.begin(), bias.end()) {
+    : options_(options),
+      kernels_(kernels),
+      weights_(std::move(weights)),
+      bias_(bias.begin(), bias.end()) {
   const int64_t group_channels = options.channels / options.groups;
   const int64_t group_outputs = options.outputs / options.groups;
   k_ = group_channels * Volume(options.kernel);
   depthwise_ = group_channels == 1 && group_outputs <= 2 && options.groups > 1;
-  if (depthwise_) {
-    packed_.assign(weights.begin(), weights.end());
-    const bool fills_lanes = options.channels > kernels.lanes / 2;
-    if (fills_lanes && group_outputs == 1 && options.kernel[0] == 1) PackLanes(weights);
-    return;
-  }
-  as_rows_ = PackRows(weights);
+  const bool fills_lanes = options.channels > kernels.lanes / 2;
+  if (depthwise_ && fills_lanes && group_outputs == 1 && options.kernel[0] == 1) PackLanes();
 }
 
 int64_t ConvF32::group_floats(bool by_outputs) const {
@@ -67,65 +65,40 @@ int64_t ConvF32::group_floats(bool by_outputs) const {
                     : PackedLhsFloats(outputs, k_, kernels_);
 }
 
-std::shared_ptr<const std::vector<float>> ConvF32::PackRows(std::span<const float> weights) const {
+std::shared_ptr<const AlignedBuffer<float>> ConvF32::Pack(bool by_outputs) const {
   const int64_t outputs = options_.outputs / options_.groups;
-  const int64_t floats = group_floats(false);
-  std::vector<float> packed(static_cast<size_t>(floats * options_.groups));
-  for (int64_t g = 0; g < options_.groups; ++g) {
-    const float* from = weights.data() + g * outputs * k_;
-    PackLhs({from, outputs, k_, k_, 1}, kernels_, packed.data() + g * floats);
-  }
-  return std::make_shared<const std::vector<float>>(std::move(packed));
-}
-
-std::shared_ptr<const std::vector<float>> ConvF32::PackPanels(
-    std::span<const float> weights) const {
-  const int64_t outputs = options_.outputs / options_.groups;
-  const int64_t floats = group_floats(true);
-  std::vector<float> packed(static_cast<size_t>(floats * options_.groups));
-  for (int64_t g = 0; g < options_.groups; ++g) {
-    const float* from = weights.data() + g * outputs * k_;
-    PackRhs({from, k_, outputs, 1, k_}, kernels_, 0, CeilDiv(outputs, kernels_.tile_columns),
-            packed.data() + g * floats);
-  }
-  return std::make_shared<const std::vector<float>>(std::move(packed));
-}
-
-std::vector<float> ConvF32::Unpack(std::span<const float> packed, bool by_outputs) const {
-  const int64_t outputs = options_.outputs / options_.groups;
-  const int64_t width = by_outputs ? kernels_.tile_columns : kernels_.tile_rows;
   const int64_t floats = group_floats(by_outputs);
-  std::vector<float> weights(static_cast<size_t>(options_.outputs * k_));
-  for (int64_t m = 0; m < options_.outputs; ++m) {
-    const int64_t row = m % outputs;
-    const float* from =
-        packed.data() + m / outputs * floats + row / width * width * k_ + row % width;
-    for (int64_t k = 0; k < k_; ++k) weights[static_cast<size_t>(m * k_ + k)] = from[k * width];
+  AlignedBuffer<float> packed(static_cast<size_t>(floats * options_.groups));
+  for (int64_t g = 0; g < options_.groups; ++g) {
+    const float* from = weights_.get() + g * outputs * k_;
+    float* to = packed.data() + g * floats;
+    if (by_outputs) {
+      PackRhs({from, k_, outputs, 1, k_}, kernels_, 0, CeilDiv(outputs, kernels_.tile_columns), to);
+    } else {
+      PackLhs({from, outputs, k_, k_, 1}, kernels_, to);
+    }
   }
-  return weights;
+  return std::make_shared<const AlignedBuffer<float>>(std::move(packed));
 }
 
-std::shared_ptr<const std::vector<float>> ConvF32::WeightsFor(bool by_outputs) const {
+std::shared_ptr<const AlignedBuffer<float>> ConvF32::WeightsFor(bool by_outputs) const {
   const std::scoped_lock lock(layouts_mutex_);
   auto& wanted = by_outputs ? as_panels_ : as_rows_;
   auto& other = by_outputs ? as_rows_ : as_panels_;
   if (wanted == nullptr) {
-    const std::vector<float> weights = Unpack(*other, !by_outputs);
-    wanted = by_outputs ? PackPanels(weights) : PackRows(weights);
-    // The second change of mind: rows were packed, then panels, now rows again.
-    if (!by_outputs) alternates_ = true;
-    if (!alternates_) other.reset();
+    wanted = Pack(by_outputs);
+    if (++packs_ < 3) other.reset();  // the second change of mind is not the last
   }
   return wanted;
 }
 
-void ConvF32::PackLanes(std::span<const float> weights) {
+void ConvF32::PackLanes() {
   const int64_t lanes = kernels_.lanes;
   const int64_t vectors = CeilDiv(options_.channels, lanes);
   lanes_.assign(static_cast<size_t>(vectors * (k_ + 1) * lanes), 0.0F);
   for (int64_t c = 0; c < options_.channels; ++c) {
     float* to = lanes_.data() + c / lanes * (k_ + 1) * lanes + c % lanes;
-    for (int64_t t = 0; t < k_; ++t) to[t * lanes] = weights[static_cast<size_t>(c * k_ + t)];
+    for (int64_t t = 0; t < k_; ++t) to[t * lanes] = weights_.get()[c * k_ + t];
     if (!bias_.empty()) to[k_ * lanes] = bias_[static_cast<size_t>(c)];
   }
 }
@@ -327,7 +300,7 @@ void ConvF32::RunDepthwise(const ConvF32Plan& plan, const float* x, float* y, co
   float* out = y + output * plan.pixels;
   TapRowF32 row;
   row.offsets = plan.tap_offsets.data();
-  row.weights = packed_.data() + output * k_;
+  row.weights = weights_.get() + output * k_;
   row.taps = k_;
   row.bias = bias_.empty() ? 0.0F : bias_[static_cast<size_t>(output)];
   row.count = plan.out[2];

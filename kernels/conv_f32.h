@@ -23,6 +23,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/aligned.h"
 #include "kernels/f32.h"
 #include "kernels/gemm_f32.h"
 
@@ -50,7 +51,7 @@ struct ConvF32Plan {
   int64_t column_groups = 0, group_panels = 0, row_splits = 1;
   bool by_outputs = false;  // outputs fill the vectors
   bool is_direct = false;   // rows of the product's right operand lie in the image as they are
-  std::shared_ptr<const std::vector<float>> weights{};  // packed; null: depthwise
+  std::shared_ptr<const AlignedBuffer<float>> weights{};  // packed; null: depthwise
   int64_t band_rows = 0;       // depthwise by lanes: output rows at a time; 0: row by row
   int64_t row_vectors = 0;     // the same: of a padded row
   int64_t buffer_floats = 0;   // padded input of all channels; 0: none
@@ -60,10 +61,11 @@ struct ConvF32Plan {
 class ConvF32 {
  public:
   // weights: [outputs][channels / groups][kernel]; bias: [outputs] or empty.
-  ConvF32(const ConvF32Options& options, std::span<const float> weights,
+  ConvF32(const ConvF32Options& options, std::shared_ptr<const float> weights,
           std::span<const float> bias, const F32Kernels& kernels);
 
-  // `threads` only decides how finely the work is cut.
+  // `threads` only decides how finely the work is cut. Packs the weights where no plan before asked
+  // for their layout.
   ConvF32Plan Plan(const Extent3& in, const Extent3& out, const Extent3& pad,
                    int64_t threads) const;
   // Copies channels [begin, end) of one image into the buffer.
@@ -76,7 +78,7 @@ class ConvF32 {
   bool depthwise() const { return depthwise_; }
 
  private:
-  void PackLanes(std::span<const float> weights);
+  void PackLanes();
   void PlanLanes(ConvF32Plan& plan) const;
   void RunLanes(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
                 int64_t unit, float* scratch) const noexcept;
@@ -91,23 +93,21 @@ class ConvF32 {
   void PlanTiles(ConvF32Plan& plan, int64_t threads) const;
   void PlanOutputs(ConvF32Plan& plan, int64_t threads) const;
   void PackPanel(const ConvF32Plan& plan, const PackColumnsF32& part, int64_t panel) const noexcept;
-  std::shared_ptr<const std::vector<float>> WeightsFor(bool by_outputs) const;
-  std::shared_ptr<const std::vector<float>> PackRows(std::span<const float> weights) const;
-  std::shared_ptr<const std::vector<float>> PackPanels(std::span<const float> weights) const;
-  std::vector<float> Unpack(std::span<const float> packed, bool by_outputs) const;
+  std::shared_ptr<const AlignedBuffer<float>> WeightsFor(bool by_outputs) const;
+  std::shared_ptr<const AlignedBuffer<float>> Pack(bool by_outputs) const;
   int64_t group_floats(bool by_outputs) const;
   void PadChannel(const ConvF32Plan& plan, const float* x, float* target) const noexcept;
 
   ConvF32Options options_;
   const F32Kernels& kernels_;
   bool depthwise_ = false;
-  int64_t k_ = 0;              // sums of one output
-  std::vector<float> packed_;  // depthwise: as given
+  int64_t k_ = 0;                         // sums of one output
+  std::shared_ptr<const float> weights_;  // as given
   // By group, as left and as right operand. Only the one that the last plan asked for is kept,
   // until plans turn out to alternate.
   mutable std::mutex layouts_mutex_;
-  mutable std::shared_ptr<const std::vector<float>> as_rows_, as_panels_;
-  mutable bool alternates_ = false;
+  mutable std::shared_ptr<const AlignedBuffer<float>> as_rows_, as_panels_;
+  mutable int packs_ = 0;
   std::vector<float> lanes_;  // depthwise by lanes: [vector of channels][taps and bias][lanes]
   std::vector<float> bias_;   // empty: none
 };

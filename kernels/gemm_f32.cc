@@ -54,9 +54,10 @@ void PackRhs(const MatrixF32& b, const F32Kernels& kernels, int64_t panel_begin,
       }
       continue;
     }
-    // Columns are contiguous: 16 rows at a time keep both sides within a few cache lines.
-    for (int64_t k0 = 0; k0 < b.rows; k0 += 16) {
-      const int64_t k1 = std::min(b.rows, k0 + 16);
+    // Columns are contiguous: 64 rows at a time are read by whole lines, some at a time from
+    // memory, and stay in L1 as they are written.
+    for (int64_t k0 = 0; k0 < b.rows; k0 += 64) {
+      const int64_t k1 = std::min(b.rows, k0 + 64);
       for (int64_t j = 0; j < width; ++j) {
         const float* column = from + j * b.column_step;
         for (int64_t k = k0; k < k1; ++k) {

@@ -15,6 +15,13 @@ bool IsUsed(const GemmWeights& weights, int64_t row, int64_t rows, int64_t k) {
   return false;
 }
 
+// How many bytes of `word` are not 0: each sets the highest bit of its place, and these are added.
+int64_t NonzeroBytes(uint64_t word) {
+  constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7f;
+  const uint64_t highest = (((word & kLow) + kLow) | word) & ~kLow;
+  return static_cast<int64_t>((highest >> 7) * 0x0101010101010101 >> 56);
+}
+
 void AppendU16(uint16_t value, std::vector<uint8_t>& out) {
   out.push_back(static_cast<uint8_t>(value & 255));
   out.push_back(static_cast<uint8_t>(value >> 8));
@@ -74,14 +81,22 @@ void SparseLists::Append(const GemmWeights& weights, const SparseFormat& format,
 
 int64_t CountEntries(const GemmWeights& weights, int64_t rows, int64_t group) {
   int64_t entries = 0;
-  std::vector<int8_t> bits(static_cast<size_t>(weights.k));  // of all rows of a block, by k
   for (int64_t row = 0; row < weights.m; row += rows) {
-    std::ranges::fill(bits, int8_t{0});
-    for (int64_t m = row; m < std::min(row + rows, weights.m); ++m) {
-      const int8_t* values = weights.values.data() + m * weights.k;
-      for (size_t k = 0; k < bits.size(); ++k) bits[k] = static_cast<int8_t>(bits[k] | values[k]);
-    }
-    const int64_t used = weights.k - std::ranges::count(bits, int8_t{0});
+    const int64_t end = std::min(row + rows, weights.m);
+    // Columns from k on, at most eight, of which some row has a nonzero.
+    const auto used_of = [&](int64_t k, size_t columns) {
+      uint64_t any = 0;
+      for (int64_t m = row; m < end; ++m) {
+        uint64_t word = 0;
+        std::memcpy(&word, weights.values.data() + m * weights.k + k, columns);
+        any |= word;
+      }
+      return NonzeroBytes(any);
+    };
+    int64_t used = 0;
+    int64_t k = 0;
+    for (; k + 8 <= weights.k; k += 8) used += used_of(k, 8);
+    if (k < weights.k) used += used_of(k, static_cast<size_t>(weights.k - k));
     entries += (used + group - 1) / group;
   }
   return entries;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <random>
 #include <vector>
 
@@ -64,12 +65,18 @@ double Expected(const Case& c, const Data& data, int64_t i) {
   return sum + static_cast<double>(data.addend[static_cast<size_t>(i)]);
 }
 
+// `values`, which outlive it.
+std::shared_ptr<const float> Lent(const std::vector<float>& values) {
+  return {std::shared_ptr<const void>(), values.data()};
+}
+
 class ConvF32Test : public ::testing::TestWithParam<Isa> {
  protected:
   // Cut for `threads` workers, which take turns.
   std::vector<float> Run(const Case& c, const Data& data, ActivationF32 activation,
                          int64_t threads) const {
-    const ConvF32 conv(c.Options(activation), data.weights, data.bias, F32KernelsFor(GetParam()));
+    const ConvF32 conv(c.Options(activation), Lent(data.weights), data.bias,
+                       F32KernelsFor(GetParam()));
     const ConvF32Plan plan = conv.Plan({1, c.height, c.width}, {1, c.Out(c.height), c.Out(c.width)},
                                        {0, c.pad, c.pad}, threads);
     std::vector<float> buffer(static_cast<size_t>(plan.buffer_floats));
@@ -152,7 +159,7 @@ TEST_P(ConvF32Test, PointwiseAgreesWithTheDefinition) {
 TEST_P(ConvF32Test, LayoutsOfWeightsMayAlternate) {
   Case c{.channels = 20, .outputs = 64, .groups = 1, .height = 7, .width = 7, .kernel = 1};
   const Data small(c);
-  const ConvF32 conv(c.Options({}), small.weights, small.bias, F32KernelsFor(GetParam()));
+  const ConvF32 conv(c.Options({}), Lent(small.weights), small.bias, F32KernelsFor(GetParam()));
   const auto run = [&](int64_t side) {
     const std::vector<float> x = RandomFloats(20 * side * side, 9);
     const ConvF32Plan plan = conv.Plan({1, side, side}, {1, side, side}, {0, 0, 0}, 1);

@@ -14,6 +14,7 @@
 #include "kernels/aligned.h"
 #include "kernels/packing.h"
 #include "kernels/reference.h"
+#include "kernels/sparse.h"
 
 namespace pared {
 namespace {
@@ -301,6 +302,18 @@ TEST(Gemm, ChoosesTheFormatThatFitsTheMask) {
   EXPECT_EQ(Chosen(dense), "dense_" + isa);
   EXPECT_EQ(Chosen(unstructured), "sparse_1x1_" + isa);
   EXPECT_EQ(Chosen(pairs), "sparse_2x1_" + isa);
+}
+
+TEST(Gemm, EntriesOfSparseListsAreCounted) {
+  // Nonzeros in columns 0, 3, 8 and 10 of row 0, in 3 and 9 of row 1, in none of row 2.
+  std::vector<int8_t> values(3 * 11, 0);
+  for (const size_t k : {0, 3, 8, 10}) values[k] = -128;
+  for (const size_t k : {3, 9}) values[11 + k] = 1;
+  const GemmWeights weights{.m = 3, .k = 11, .values = values, .epilogue = {}};
+  EXPECT_EQ(CountEntries(weights, 1, 1), 6);
+  EXPECT_EQ(CountEntries(weights, 2, 1), 5);  // 0, 3, 8, 9, 10
+  EXPECT_EQ(CountEntries(weights, 1, 4), 2);
+  EXPECT_EQ(CountEntries(weights, 4, 4), 2);
 }
 
 TEST(Gemm, TimingChangesNoBits) {
