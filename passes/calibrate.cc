@@ -4,37 +4,50 @@
 #include <tbb/task_arena.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "base/error.h"
 #include "evaluator/executor.h"
 #include "evaluator/fuse_float.h"
+#include "kernels/histogram.h"
 #include "passes/shared_statistics.h"
 
 namespace pared {
 namespace {
 
-constexpr int kSubBinBits = 6;
-static_assert(Sketch::kSubBins == 1 << kSubBinBits);
-constexpr int kMantissaBits = 23;
-constexpr int kExponentBias = 127;
 constexpr double kBadShareMax = 1e-3;
 constexpr int kSteps = 255;
 
-// The bin of a magnitude: its exponent and the first bits of its mantissa. Numbers below the
-// smallest octave go to the first bin, above the largest to the last.
-int BinOf(uint32_t magnitude_bits) {
-  const int bin = static_cast<int>(magnitude_bits >> (kMantissaBits - kSubBinBits));
-  const int first = (Sketch::kOctaveMin + kExponentBias) << kSubBinBits;
-  return std::clamp(bin - first, 0, Sketch::kBins - 1);
+double CenterOf(int bin) {
+  const int octave = HistogramBins::kOctaveMin + bin / HistogramBins::kSubBins;
+  const double within = (bin % HistogramBins::kSubBins + 0.5) / HistogramBins::kSubBins;
+  return std::ldexp(1 + within, octave);
 }
 
-double CenterOf(int bin) {
-  const int octave = Sketch::kOctaveMin + bin / Sketch::kSubBins;
-  const double within = (bin % Sketch::kSubBins + 0.5) / Sketch::kSubBins;
-  return std::ldexp(1 + within, octave);
+struct ChannelSum {
+  double sum = 0;
+  float largest = 0;  // magnitude
+};
+
+// Of the finite elements. Four sums run side by side, so that no addition waits for the one before.
+ChannelSum SumOf(const float* elements, int64_t count) {
+  double sums[4] = {};
+  float largest[4] = {};
+  const auto add = [&](int64_t at, int64_t to) {
+    const float magnitude = std::fabs(elements[at]);
+    const bool is_finite = magnitude <= std::numeric_limits<float>::max();
+    sums[to] += is_finite ? elements[at] : 0;
+    largest[to] = std::max(largest[to], is_finite ? magnitude : 0);
+  };
+  int64_t at = 0;
+  for (; at + 4 <= count; at += 4) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < 4; ++i) add(at + i, i);
+  }
+  for (; at < count; ++at) add(at, 0);
+  return {sums[0] + sums[1] + sums[2] + sums[3], std::ranges::max(largest)};
 }
 
 void AddChannels(const Tensor& tensor, ChannelStats& stats) {
@@ -49,17 +62,11 @@ void AddChannels(const Tensor& tensor, ChannelStats& stats) {
   stats.magnitudes.resize(std::max(stats.magnitudes.size(), size));
   const float* at = tensor.data<float>().data();
   const int64_t outer = tensor.count() / (channels * inner);
-  for (int64_t i = 0; i < outer * channels; ++i) {
-    double sum = 0;
-    float largest = 0;
-    for (int64_t j = 0; j < inner; ++j, ++at) {
-      if (!std::isfinite(*at)) continue;
-      sum += *at;
-      largest = std::max(largest, std::fabs(*at));
-    }
+  for (int64_t i = 0; i < outer * channels; ++i, at += inner) {
+    const ChannelSum sum = SumOf(at, inner);
     const size_t channel = static_cast<size_t>(i % channels);
-    stats.sums[channel] += sum;
-    stats.magnitudes[channel] = std::max(stats.magnitudes[channel], largest);
+    stats.sums[channel] += sum.sum;
+    stats.magnitudes[channel] = std::max(stats.magnitudes[channel], sum.largest);
   }
   stats.count += outer * inner;
 }
@@ -92,32 +99,17 @@ void CheckSketch(const std::string& value, const Sketch& sketch) {
 
 }  // namespace
 
-int64_t Sketch::bytes() const {
-  return static_cast<int64_t>(sizeof(*this) + 8 * (positive_.size() + negative_.size()));
-}
+int64_t Sketch::bytes() const { return static_cast<int64_t>(sizeof(*this) + 8 * counts_.size()); }
 
 void Sketch::Add(std::span<const float> elements, bool with_bins) {
-  if (with_bins && positive_.empty()) {
-    positive_.resize(kBins);
-    negative_.resize(kBins);
-  }
+  if (with_bins) counts_.resize(kHistogramPlaces);
+  const HistogramEnds ends =
+      AddToHistogram(elements, with_bins ? counts_.data() : nullptr, SelectedIsa());
   count_ += std::ssize(elements);
-  for (const float element : elements) {
-    if (!std::isfinite(element)) {
-      ++(std::isnan(element) ? nan_count_ : infinite_count_);
-      continue;
-    }
-    min_ = std::min(min_, element);
-    max_ = std::max(max_, element);
-    if (!with_bins) continue;
-    const uint32_t bits = std::bit_cast<uint32_t>(element);
-    const uint32_t magnitude = bits & 0x7fffffff;
-    if (magnitude == 0) {
-      ++zero_count_;
-    } else {
-      ++(bits == magnitude ? positive_ : negative_)[static_cast<size_t>(BinOf(magnitude))];
-    }
-  }
+  min_ = std::min(min_, ends.min);
+  max_ = std::max(max_, ends.max);
+  nan_count_ += ends.nan_count;
+  infinite_count_ += ends.infinite_count;
 }
 
 void Sketch::Add(const Sketch& other) {
@@ -126,28 +118,22 @@ void Sketch::Add(const Sketch& other) {
   count_ += other.count_;
   nan_count_ += other.nan_count_;
   infinite_count_ += other.infinite_count_;
-  zero_count_ += other.zero_count_;
   if (!other.has_bins()) return;
-  positive_.resize(kBins);
-  negative_.resize(kBins);
-  for (size_t i = 0; i < positive_.size(); ++i) {
-    positive_[i] += other.positive_[i];
-    negative_[i] += other.negative_[i];
-  }
+  counts_.resize(kHistogramPlaces);
+  for (size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
 }
 
 std::vector<Sketch::Bin> Sketch::FilledBins() const {
   std::vector<Bin> bins;
-  if (positive_.empty()) return bins;
-  for (int i = kBins - 1; i >= 0; --i) {
-    const int64_t count = negative_[static_cast<size_t>(i)];
-    if (count > 0) bins.push_back({-CenterOf(i), count});
-  }
-  if (zero_count_ > 0) bins.push_back({0, zero_count_});
-  for (int i = 0; i < kBins; ++i) {
-    const int64_t count = positive_[static_cast<size_t>(i)];
-    if (count > 0) bins.push_back({CenterOf(i), count});
-  }
+  if (counts_.empty()) return bins;
+  const auto add = [&](double center, int64_t count) {
+    if (count > 0) bins.push_back({center, count});
+  };
+  constexpr int kBins = HistogramBins::kOfSign;
+  for (int i = kBins - 1; i >= 0; --i) add(-CenterOf(i), counts_[static_cast<size_t>(kBins + i)]);
+  const auto zeros = counts_.begin() + kZeroPlace;
+  add(0, std::reduce(zeros, zeros + kZeroPlaces));
+  for (int i = 0; i < kBins; ++i) add(CenterOf(i), counts_[static_cast<size_t>(i)]);
   return bins;
 }
 

@@ -25,17 +25,14 @@ struct ValueRange {
 };
 
 // What was seen of one value. Magnitudes are counted in bins that are a constant fraction of an
-// octave wide, so that an outlier of any size leaves the resolution of the rest as it is.
+// octave wide (kernels/histogram.h), so that an outlier of any size leaves the resolution of the
+// rest as it is.
 class Sketch {
  public:
-  static constexpr int kSubBins = 64;  // of an octave: 1.1 % wide
-  static constexpr int kOctaveMin = -24, kOctaveMax = 24;
-  static constexpr int kBins = (kOctaveMax - kOctaveMin) * kSubBins;  // of one sign
-
   void Add(std::span<const float> elements, bool with_bins);
   void Add(const Sketch& other);  // all that it has seen
 
-  bool has_bins() const { return !positive_.empty(); }
+  bool has_bins() const { return !counts_.empty(); }
   int64_t bytes() const;  // in memory
 
   int64_t count() const { return count_; }
@@ -60,8 +57,8 @@ class Sketch {
   std::vector<Bin> FilledBins() const;  // in ascending order
 
   float min_ = 0, max_ = 0;
-  int64_t count_ = 0, nan_count_ = 0, infinite_count_ = 0, zero_count_ = 0;
-  std::vector<int64_t> positive_, negative_;  // empty until bins are asked for
+  int64_t count_ = 0, nan_count_ = 0, infinite_count_ = 0;
+  std::vector<int64_t> counts_;  // a histogram; empty until bins are asked for
 };
 
 // Per channel along one axis of a value: what bias correction and smoothing need.

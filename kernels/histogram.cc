@@ -1,0 +1,72 @@
+#include "kernels/histogram.h"
+
+#include <algorithm>
+#include <bit>
+
+#pragma GCC push_options
+#pragma GCC optimize("O3")
+
+namespace pared {
+namespace {
+
+constexpr int32_t kInfinity = 0x7f800000, kInt32Max = 0x7fffffff;
+constexpr int kMantissaBits = 23, kExponentBias = 127;
+constexpr int kShift = kMantissaBits - HistogramBins::kSubBits;
+constexpr int kFirstBin = (HistogramBins::kOctaveMin + kExponentBias) << HistogramBins::kSubBits;
+constexpr int64_t kChunk = 1024;  // elements whose places are known before they are counted
+
+namespace plain {
+#include "kernels/histogram_body.h"
+}  // namespace plain
+
+#ifdef __x86_64__
+#pragma GCC push_options
+#pragma GCC target("avx2")
+namespace avx2 {
+#include "kernels/histogram_body.h"
+}  // namespace avx2
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+namespace avx512 {
+#include "kernels/histogram_body.h"
+}  // namespace avx512
+#pragma GCC pop_options
+#endif
+
+// Counts of one call of a loop fit 32 bits.
+constexpr int64_t kCallMax = int64_t{1} << 30;
+
+template <class Extremes, class Count>
+HistogramEnds CountAll(std::span<const float> elements, int64_t* counts, const Count& count) {
+  HistogramEnds ends;
+  for (size_t begin = 0; begin < elements.size(); begin += kCallMax) {
+    const std::span<const float> part =
+        elements.subspan(begin, std::min<size_t>(kCallMax, elements.size() - begin));
+    Extremes found;
+    count(part.data(), std::ssize(part), counts, found);
+    ends.min = std::min(ends.min, -std::bit_cast<float>(found.negative));
+    ends.max = std::max(ends.max, std::bit_cast<float>(found.positive));
+    ends.nan_count += found.nan_count;
+    ends.infinite_count += found.not_finite_count - found.nan_count;
+  }
+  return ends;
+}
+
+}  // namespace
+
+HistogramEnds AddToHistogram(std::span<const float> elements, int64_t* counts, Isa isa) noexcept {
+#ifdef __x86_64__
+  if (Includes(isa, Isa::kAvx512Vnni)) {
+    return CountAll<avx512::Extremes>(elements, counts, avx512::Count);
+  }
+  if (Includes(isa, Isa::kAvx2)) return CountAll<avx2::Extremes>(elements, counts, avx2::Count);
+#endif
+  static_cast<void>(isa);
+  return CountAll<plain::Extremes>(elements, counts, plain::Count);
+}
+
+}  // namespace pared
+
+#pragma GCC pop_options
