@@ -8,7 +8,7 @@ namespace {
 
 const std::vector<double> kDampings = {0.01, 0.1, 1, 10};
 constexpr double kNearly = 1.01;
-constexpr int64_t kRowsMax = 32;  // rows are independent: some of them tell for all
+constexpr int64_t kRowsMax = 16;  // rows are independent: some of them tell for all
 
 }  // namespace
 

@@ -19,7 +19,7 @@ constexpr int64_t kMacsMax = int64_t{1} << 37;             // of all samples in 
 constexpr int64_t kColumnsMin = 1024, kColumnsMax = 4096;  // of all samples together
 constexpr double kDamping = 0.01;
 // From the original weights, which are near: more steps fit what rounding hides.
-constexpr int kSteps = 8;
+constexpr int kSteps = 4;
 
 class Fitter {
  public:

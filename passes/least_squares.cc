@@ -16,7 +16,7 @@ constexpr double kResidualMin = 1e-4;  // of the right side, in norm
 // A row is done where its last steps together took less than this share of its squared error off
 // the objective: what is left is then hardly more.
 constexpr int kGainSteps = 3;
-constexpr double kGainMin = 1e-3;
+constexpr double kGainMin = 1e-2;
 constexpr double kRounding = 1e-6;  // of sums in single precision
 constexpr int64_t kSerialFloats = 4096;
 
