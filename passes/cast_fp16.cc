@@ -130,7 +130,7 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
   }
   Reasons single;
   for (const Node* node : excluded) single.emplace(node, "excluded");
-  for (const Node* node : NodesThatDecideLengths(model, FindWeights(model))) {
+  for (const Node* node : NodesThatDecideLengths(model)) {
     single.emplace(node, kDecidesLength);
   }
   const HalfChoice choice = Verifier(model, std::move(single), context).Run();

@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "passes/calibrate.h"
 #include "passes/channel_shrink.h"
+#include "passes/finite_weights.h"
 #include "passes/float_elements.h"
 #include "passes/layer_progress.h"
 #include "passes/layer_stream.h"
@@ -88,6 +89,7 @@ class ChannelPruner {
         groups_(FindChannelGroups(model)) {}
 
   Model Run() {
+    CheckFiniteWeights(model_);
     context_.report["skipped"] = Json::array();
     PinExcluded();
     JoinFamilies();

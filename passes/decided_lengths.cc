@@ -26,6 +26,9 @@ const std::map<std::string, std::vector<size_t>> kSizes = {{"ConstantOfShape", {
                                                            {"Tile", {1}},
                                                            {"TopK", {1}}};
 
+const std::unordered_set<std::string> kWeighted = {"Conv", "ConvTranspose", "Gemm", "MatMul",
+                                                   "LSTM", "GRU",           "RNN"};
+
 class Finder {
  public:
   explicit Finder(const Model& model)
@@ -86,10 +89,12 @@ class Finder {
 
 }  // namespace
 
-std::unordered_set<const Node*> NodesThatDecideLengths(const Model& model, const WeightScan& scan) {
+std::unordered_set<const Node*> NodesThatDecideLengths(const Model& model) {
   Nodes found = Finder(model).Run();
-  const auto is_found = [&](const WeightSite& site) { return found.contains(site.node); };
-  if (std::ranges::all_of(scan.sites, is_found)) return {};
+  const auto stays = [&](const Node& node) {
+    return kWeighted.contains(node.op_type) && !found.contains(&node);
+  };
+  if (std::ranges::none_of(model.graph.nodes, stays)) return {};
   return found;
 }
 

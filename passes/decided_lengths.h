@@ -6,7 +6,6 @@
 #include <unordered_set>
 
 #include "model/graph.h"
-#include "passes/weights.h"
 
 namespace pared {
 
@@ -16,7 +15,7 @@ inline constexpr const char* kDecidesLength =
 
 // The nodes of the main graph whose numbers, not only their shapes, reach what says how large a
 // value is (the shape of Reshape, the end of Range ...), having been made integers by a Cast.
-// Where all that have weights are such, none is: nothing would be left.
-std::unordered_set<const Node*> NodesThatDecideLengths(const Model& model, const WeightScan& scan);
+// Where all products and convolutions are such, none is: nothing would be left.
+std::unordered_set<const Node*> NodesThatDecideLengths(const Model& model);
 
 }  // namespace pared

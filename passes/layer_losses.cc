@@ -299,7 +299,10 @@ void MeasureLosses(const Model& model, const LossRequest& request, PassContext& 
 std::vector<bool> LeastUnits(const WeightSite& site, Pattern pattern,
                              const std::vector<float>& importance, double sparsity) {
   const PruneUnits units(site, pattern, importance);
-  const int64_t count = std::llround(sparsity * static_cast<double>(units.scores().size()));
+  const int64_t all = std::ssize(units.scores());
+  const int64_t wanted = std::llround(sparsity * static_cast<double>(all));
+  // A layer without weights would make the same of everything.
+  const int64_t count = std::clamp<int64_t>(wanted, 0, std::max<int64_t>(0, all - 1));
   Threshold threshold = SelectSmallest({units.scores()}, count);
   return units.Below(threshold.magnitude, threshold.ties);
 }

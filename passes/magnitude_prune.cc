@@ -4,10 +4,10 @@
 // w' = w where its importance (or the root mean square of its block's) is among the largest
 // 1 - sparsity, else 0.
 //
-// Exactly round(sparsity * units) units are zeroed, among equals the first. A weight shared by
-// several nodes is pruned once, as its first node sees it. Declines, with a report: weights that
-// are computed, quantized or stored sparse; excluded nodes; depthwise convolutions unless asked;
-// and, under scope "model", the first and the last layer unless asked.
+// Exactly round(sparsity * units) units are zeroed, among equals the first; but one stays. A weight
+// shared by several nodes is pruned once, as its first node sees it. Declines, with a report:
+// weights that are computed, quantized or stored sparse; excluded nodes; depthwise convolutions
+// unless asked; and, under scope "model", the first and the last layer unless asked.
 //
 // Where calibration data is given, the weights that stay and the biases are then fitted to the
 // original outputs of their layer (prune_layers.h); zeros stay zeros.
@@ -47,6 +47,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kMagnitudePrune = DefinePass<Options, Prune>(
-    "magnitude_prune", "Zeroes the weights of least magnitude.", NeedsCalibration, 5);
+    "magnitude_prune", "Zeroes the weights of least magnitude.", NeedsCalibration, 6);
 
 }  // namespace pared

@@ -233,8 +233,9 @@ class Chooser {
   }
 
   int64_t CountMax(const PruneUnits& units) const {
-    const double size = static_cast<double>(units.scores().size());
-    return static_cast<int64_t>(std::floor((1 - options_.keep_min) * size));
+    const int64_t size = std::ssize(units.scores());
+    const double most = std::floor((1 - options_.keep_min) * static_cast<double>(size));
+    return std::clamp<int64_t>(static_cast<int64_t>(most), 0, std::max<int64_t>(0, size - 1));
   }
 
   Threshold FindCommonThreshold(const std::vector<PruneUnits>& units, int64_t wanted,

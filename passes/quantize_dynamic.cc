@@ -123,7 +123,7 @@ class Quantizer {
         names_(model) {
     stored_ = FindStoredWeights(model, scan_,
                                 {options.op_types, SelectNodes(model, options.exclude, "exclude")});
-    lengths_ = NodesThatDecideLengths(model, scan_);
+    lengths_ = NodesThatDecideLengths(model);
     for (auto& [root, stored] : stored_) {
       if (stored.reason.empty()) stored.reason = WhyFloat(stored);
     }

@@ -14,6 +14,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "passes/finite_weights.h"
 #include "passes/fold_affine.h"
 #include "passes/int8_lost.h"
 #include "passes/int8_mixed.h"
@@ -133,6 +134,7 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
   }
   const Int8Exclusions exclusions(model, options.exclude);
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
+  CheckFiniteWeights(model);
   Prepare(model, exclusions, context.report);
   const Int8Request request = {&options, &exclusions};
   auto candidate = MakeInt8Candidate(std::move(model), request);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "evaluator/executor.h"
+#include "passes/weights.h"
 #include "tests/passes/promises.h"
 #include "tests/passes/run_step.h"
 #include "tests/testing/random_tensor.h"
@@ -63,7 +64,7 @@ TEST(DecidedLengths, WhereEverythingPredictsThemTheResultIsJudgedAllTheSame) {
 // Those with weights among them.
 std::vector<std::string> Found(const Model& model) {
   const WeightScan scan = FindWeights(model);
-  const auto found = NodesThatDecideLengths(model, scan);
+  const auto found = NodesThatDecideLengths(model);
   std::vector<std::string> labels;
   for (const WeightSite& site : scan.sites) {
     if (found.contains(site.node)) labels.push_back(NodeLabel(*site.node));

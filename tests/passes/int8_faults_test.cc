@@ -223,6 +223,38 @@ TEST_F(Int8Samples, OneBatchOfFourIsFourOfOne) {
   }
 }
 
+// Twelve samples of other lengths are the elements of one that holds them all.
+TEST_F(Int8Samples, OfOtherLengthsAreOneStatistic) {
+  const Weights weights = {{"w", Normal({4, 3, 1})}, {"b", Normal({4})}, {"v", Normal({2, 4, 1})}};
+  const Model in = Made(R"(g (float[1,3,N] x) => (float[1,2,N] y)
+    { c = Conv(x, w, b) r = Relu(c) y = Conv(r, v) })",
+                        weights);
+  constexpr size_t kLongest = 9;
+  const std::vector<int64_t> lengths = {5, 7, 9, 3, 8, 9, 1, 2, 4, 6, 9, 5};
+  const Tensor drawn = Normal({12, 1, 3, static_cast<int64_t>(kLongest)}, 1);
+  std::vector<float> joined;
+  for (size_t row = 0; row < 3; ++row) {
+    for (size_t sample = 0; sample < lengths.size(); ++sample) {
+      const auto part = drawn.data<float>().subspan((sample * 3 + row) * kLongest,
+                                                    static_cast<size_t>(lengths[sample]));
+      joined.insert(joined.end(), part.begin(), part.end());
+    }
+  }
+  const auto count = static_cast<int64_t>(joined.size() / 3);
+  for (const char* method : {"minmax", "percentile", "entropy", "mse"}) {
+    const Json options = {{"method", method}, {"smooth", "off"}, {"bias_correction", false}};
+    SaveNpy(Tensor::Make<int64_t>({12}, lengths), folder_ / "lengths.npy");
+    SaveNpy(drawn, folder_ / "x.npy");
+    WriteFile(folder_ / "dataset.json", R"({"inputs": {"x": "x.npy"}, "lengths": "lengths.npy"})");
+    const Dataset apart = Dataset::Open(folder_.path());
+    const Model a = RunStep("quantize_int8", options, in, &apart).model;
+    const Dataset whole = Data(Tensor::Make<float>({1, 1, 3, count}, joined));
+    const Model b = RunStep("quantize_int8", options, in, &whole).model;
+    EXPECT_EQ(Elements(a, "x_scale"), Elements(b, "x_scale")) << method;
+    EXPECT_EQ(Elements(a, "r_scale"), Elements(b, "r_scale")) << method;
+  }
+}
+
 TEST_F(Int8Samples, AFewThatAreNotFiniteAreLeftOutCountedAndNamed) {
   const Model in =
       Made("g (float[1,4] x) => (float[1,4] y) { y = MatMul(x, w) }", {{"w", Normal({4, 4})}});
@@ -503,6 +535,38 @@ TEST(Int8Faults, NoDepthwiseChannelIsLost) {
     sums.Add(want.data<float>().subspan(channel * 16, 16),
              got.data<float>().subspan(channel * 16, 16));
     EXPECT_GT(sums.SqnrDb(), 30) << "channel " << channel;
+  }
+}
+
+// Scales by channel are of opset 13; before, a runtime sees one scale, and the small channels
+// vanish.
+TEST(Int8Faults, ChannelsOfFourMagnitudesBelowOpset13) {
+  std::vector<float> w = Elements(Made("g () => (float y) { y = Constant <value_float = 1.0> () }",
+                                       {{"w", Normal({4, 1, 3, 3})}}),
+                                  "w");
+  for (size_t i = 0; i < w.size(); ++i) w[i] *= std::pow(10.0f, static_cast<float>(i / 9));
+  const Tensor weight = Tensor::Make<float>({4, 1, 3, 3}, w);
+  for (const char* opset : {"7", "11", "12"}) {
+    const Model in = Made(std::string("<ir_version: 6, opset_import: [\"\" : ") + opset + R"(]>
+      g (float[1,4,6,6] x) => (float[1,4,4,4] y) { y = Conv <group = 4> (x, w) })",
+                          {{"w", weight}});
+    const Dataset data = Dataset::Random(in.graph.inputs, 32, 3);
+    for (const auto& [pass, options] :
+         std::vector<std::pair<std::string, Json>>{{"quantize_int8", Json::object()},
+                                                   {"quantize_int8", {{"format", "qoperator"}}},
+                                                   {"quantize_dynamic", {{"op_types", {"Conv"}}}},
+                                                   {"quantize_weights", Json::object()}}) {
+      const PassResult out = RunStep(pass, options, in, &data);
+      EXPECT_FALSE(out.report.at("raised").empty() && out.model.Opset("") != in.Opset("")) << pass;
+      const Tensor want = Executor(in).Run(data.Sample(0, in.graph.inputs))[0];
+      const Tensor got = Executor(out.model).Run(data.Sample(0, in.graph.inputs))[0];
+      for (size_t channel = 0; channel < 4; ++channel) {
+        FidelitySums sums;
+        sums.Add(want.data<float>().subspan(channel * 16, 16),
+                 got.data<float>().subspan(channel * 16, 16));
+        EXPECT_GT(sums.SqnrDb(), 25) << pass << options << " opset " << opset << ": " << channel;
+      }
+    }
   }
 }
 

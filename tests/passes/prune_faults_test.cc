@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "evaluator/executor.h"
 #include "evaluator/metrics.h"
@@ -39,6 +40,117 @@ TEST(PruneFaults, PatternsThatDoNotDivideTheChannelsKeepToTheirGroups) {
     EXPECT_NE(*std::max_element(begin, begin + 3,
                                 [](float a, float b) { return std::abs(a) < std::abs(b); }),
               0);
+  }
+}
+
+// A weight as rows of one output channel each, in groups, whatever the operator stores: the place
+// of element `at` of `row`.
+struct RowsOf {
+  const char* text;
+  Shape shape;
+  size_t groups, rows, k;
+  size_t (*place)(size_t row, size_t at);
+};
+
+const RowsOf kLayouts[] = {
+    {"g (float[1,5,4,4] x) => (float[1,7,2,2] y) { y = Conv(x, w) }",
+     {7, 5, 3, 3},
+     1,
+     7,
+     45,
+     [](size_t row, size_t at) { return row * 45 + at; }},
+    {"g (float[1,6,2,2] x) => (float[1,10,2,2] y) { y = Conv <group = 2> (x, w) }",
+     {10, 3, 1, 1},
+     2,
+     5,
+     3,
+     [](size_t row, size_t at) { return row * 3 + at; }},
+    {"g (float[2,7] x) => (float[2,9] y) { y = Gemm <transB = 1> (x, w) }",
+     {9, 7},
+     1,
+     9,
+     7,
+     [](size_t row, size_t at) { return row * 7 + at; }},
+    {"g (float[2,7] x) => (float[2,9] y) { y = MatMul(x, w) }",
+     {7, 9},
+     1,
+     9,
+     7,
+     [](size_t row, size_t at) { return at * 9 + row; }},
+    {"g (float[7,3] x) => (float[9,3] y) { y = MatMul(w, x) }",
+     {9, 7},
+     1,
+     9,
+     7,
+     [](size_t row, size_t at) { return row * 7 + at; }},
+    {"g (float[1,1,2,2] x) => (float[1,1,2,2] y) { y = Conv(x, w) }",
+     {1, 1, 1, 1},
+     1,
+     1,
+     1,
+     [](size_t, size_t) { return size_t{0}; }},
+};
+
+// Zeros stand in whole blocks, cut off where the channels end, never across groups; the share is
+// the one asked for, but for the last block; and something is left of every layer.
+TEST(PruneFaults, BlocksOfEveryPatternAndLayerAreWhole) {
+  const std::vector<std::tuple<std::string, size_t, size_t>> patterns = {
+      {"unstructured", 1, 1}, {"2x1", 2, 1}, {"4x1", 4, 1},  {"8x1", 8, 1},
+      {"1x4", 1, 4},          {"4x4", 4, 4}, {"16x4", 16, 4}};
+  for (const RowsOf& layout : kLayouts) {
+    const Model in = WithInitializer(ParseText(layout.text), "w", Normal(layout.shape));
+    const Dataset data = Dataset::Random(in.graph.inputs, 8, 3);
+    for (const auto& [pattern, high, wide] : patterns) {
+      for (const char* pass : {"magnitude_prune", "second_order_prune"}) {
+        SCOPED_TRACE(std::string(layout.text) + pattern + pass);
+        const PassResult out = RunStep(pass, {{"sparsity", 0.5}, {"pattern", pattern}}, in, &data);
+        const std::vector<float> w = Elements(out.model, "w");
+        size_t blocks = 0, zeros = 0;
+        for (size_t group = 0; group < layout.groups; ++group) {
+          for (size_t row = 0; row < layout.rows; row += high) {
+            for (size_t at = 0; at < layout.k; at += wide, ++blocks) {
+              size_t zero = 0, all = 0;
+              for (size_t r = row; r < std::min(row + high, layout.rows); ++r) {
+                for (size_t a = at; a < std::min(at + wide, layout.k); ++a, ++all) {
+                  zero += w[layout.place(group * layout.rows + r, a)] == 0 ? 1 : 0;
+                }
+              }
+              EXPECT_TRUE(zero == 0 || zero == all) << "group " << group << " row " << row;
+              zeros += zero == all ? 1 : 0;
+            }
+          }
+        }
+        EXPECT_NEAR(static_cast<double>(zeros), static_cast<double>(blocks) / 2, 0.51);
+        EXPECT_LT(zeros, blocks);
+      }
+    }
+  }
+}
+
+// N of M along the inputs of one output channel; a shorter run at the end keeps its share, rounded
+// up.
+TEST(PruneFaults, RunsOfEveryLayerKeepTheirShare) {
+  const std::vector<std::tuple<std::string, size_t, size_t>> patterns = {
+      {"1:2", 1, 2}, {"2:4", 2, 4}, {"1:4", 1, 4}, {"4:8", 4, 8}, {"2:8", 2, 8}, {"8:16", 8, 16}};
+  for (const RowsOf& layout : kLayouts) {
+    if (layout.shape.size() == 4 && layout.shape[2] > 1) continue;  // taps stand between the inputs
+    const Model in = WithInitializer(ParseText(layout.text), "w", Normal(layout.shape));
+    const Dataset data = Dataset::Random(in.graph.inputs, 8, 3);
+    for (const auto& [pattern, kept, of] : patterns) {
+      for (const char* pass : {"magnitude_prune", "second_order_prune"}) {
+        SCOPED_TRACE(std::string(layout.text) + pattern + pass);
+        const std::vector<float> w =
+            Elements(RunStep(pass, {{"pattern", pattern}}, in, &data).model, "w");
+        for (size_t row = 0; row < layout.groups * layout.rows; ++row) {
+          for (size_t at = 0; at < layout.k; at += of) {
+            const size_t length = std::min(of, layout.k - at);
+            size_t left = 0;
+            for (size_t a = at; a < at + length; ++a) left += w[layout.place(row, a)] != 0 ? 1 : 0;
+            EXPECT_EQ(left, (kept * length + of - 1) / of) << "row " << row << " from " << at;
+          }
+        }
+      }
+    }
   }
 }
 
