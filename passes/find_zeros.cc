@@ -15,6 +15,7 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "passes/least_squares.h"
@@ -74,7 +75,7 @@ class ZeroSearch {
     const float lambda = static_cast<float>(Lambda(s_, problem.damping));
     Eigen::ArrayXf diagonal(s_.k);
     for (int64_t i = 0; i < s_.k; ++i) diagonal[i] = a_[At(i, i, s_.k)] += lambda;
-    scale_ = diagonal.rsqrt();
+    scale_ = diagonal.max(std::numeric_limits<float>::min()).rsqrt();  // of inputs near 1e-20, 0
     for (int64_t row = 0; row < s_.k; ++row) Row(a_, row) *= scale_ * scale_[row];
     for (const float weight : t_) fixed_.push_back(weight == 0);
     for (int64_t row = 0; row < s_.rows; ++row) {
@@ -232,8 +233,10 @@ class ZeroSearch {
 
 std::optional<ZeroedRows> FindZeros(const LeastSquares& problem, Pattern pattern,
                                     const std::vector<bool>& chosen) {
-  for (const float value : problem.statistics->h) {
-    if (!std::isfinite(value)) return std::nullopt;
+  const auto is_finite = [](float value) { return std::isfinite(value); };
+  const LayerStatistics& s = *problem.statistics;
+  if (!std::ranges::all_of(s.h, is_finite) || !std::ranges::all_of(s.g, is_finite)) {
+    return std::nullopt;
   }
   return ZeroSearch(problem, pattern, chosen).Run();
 }

@@ -182,6 +182,15 @@ TEST(FindZeros, ThreadsChangeNoBitAndManyInputsAreLikeFew) {
   EXPECT_LT(error(one.zero), 0.8 * error(by_magnitude));
 }
 
+TEST(FindZeros, InputsWhoseSquaresVanishLeaveNumbers) {
+  Layer layer(2, 8, 1);
+  for (float& value : layer.s.h) value *= 1e-43f;
+  for (float& value : layer.s.g) value *= 1e-43f;
+  const auto found = FindZeros(layer.problem(), {1, 1, 0, 0}, ZeroUnits(2, 8, 4));
+  EXPECT_EQ(std::ranges::count(found->zero, true), 8);
+  for (const float weight : found->weight) EXPECT_TRUE(std::isfinite(weight));
+}
+
 TEST(FindZeros, NumbersThatAreNotFiniteHaveNoAnswer) {
   Layer layer(2, 8, 1);
   layer.s.h[3] = std::numeric_limits<float>::infinity();
