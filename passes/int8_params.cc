@@ -145,16 +145,39 @@ class RangeChooser {
   std::unordered_map<std::string, ValueRange> known_;  // by group
 };
 
+size_t ChannelCount(const Shape& shape, std::optional<int64_t> axis) {
+  return axis ? static_cast<size_t>(shape[static_cast<size_t>(*axis)]) : 1;
+}
+
+// Calls `visit(channel, run)` for all elements, in order: those of a run are of one channel.
+template <class Visit>
+void ForEachRun(std::span<const float> elements, const Shape& shape, std::optional<int64_t> axis,
+                Visit visit) {
+  const size_t channels = ChannelCount(shape, axis);
+  const size_t size =
+      axis ? static_cast<size_t>(ElementCount({shape.begin() + *axis + 1, shape.end()}))
+           : elements.size();
+  for (size_t begin = 0, run = 0; begin < elements.size(); begin += size, ++run) {
+    visit(run % channels, elements.subspan(begin, size));
+  }
+}
+
 std::vector<double> LargestOf(const std::vector<float>& elements, const Shape& shape,
                               std::optional<int64_t> axis) {
-  const size_t channels = axis ? static_cast<size_t>(shape[static_cast<size_t>(*axis)]) : 1;
-  std::vector<double> largest(channels, 0);
-  for (size_t i = 0; i < elements.size(); ++i) {
-    const size_t channel =
-        axis ? static_cast<size_t>(ChannelOf(shape, *axis, static_cast<int64_t>(i))) : 0;
-    largest[channel] = std::max(largest[channel], std::fabs(static_cast<double>(elements[i])));
-  }
+  std::vector<double> largest(ChannelCount(shape, axis), 0);
+  ForEachRun(elements, shape, axis, [&](size_t channel, std::span<const float> run) {
+    float most = 0;
+    for (const float element : run) most = std::max(most, std::fabs(element));
+    largest[channel] = std::max(largest[channel], static_cast<double>(most));
+  });
   return largest;
+}
+
+// The last bit of a sum with this is worth 1: so far apart are floats there, and sums are rounded
+// to the even one. A call of nearbyint for each element takes several times as long.
+float RoundedCode(float code) {
+  constexpr float kUnits = 12582912;
+  return (code + kUnits) - kUnits;
 }
 
 // A channel of zeros has no scale of its own; any will do that keeps its bias fine.
@@ -177,13 +200,10 @@ ActivationParams ParamsOf(ValueRange range) {
 }
 
 void RoundToCodes(const ActivationParams& params, std::vector<float>& elements) {
-  // The last bit of a sum with this is worth 1: so far apart are floats there, and sums are rounded
-  // to the even one. A call of nearbyint for each element takes several times as long.
-  constexpr float kUnits = 12582912;
   const float zero = static_cast<float>(params.zero_point);
   for (float& element : elements) {
     const float code = std::clamp(element / params.scale, -zero, kCodeMax - zero);
-    element = ((code + kUnits) - kUnits) * params.scale;
+    element = RoundedCode(code) * params.scale;
   }
 }
 
@@ -241,11 +261,13 @@ QuantizedWeight QuantizeWeight(const WeightSite& site, const WeightOptions& opti
   }
   const float code_max = static_cast<float>(options.code_max);
   weight.codes.reserve(elements.size());
-  for (size_t i = 0; i < elements.size(); ++i) {
-    const float scale = weight.At(site.shape, static_cast<int64_t>(i));
-    const float code = std::nearbyint(elements[i] / scale);
-    weight.codes.push_back(static_cast<int8_t>(std::clamp(code, -code_max, code_max)));
-  }
+  ForEachRun(elements, site.shape, weight.axis, [&](size_t channel, std::span<const float> run) {
+    const float scale = weight.scales[channel];
+    for (const float element : run) {
+      const float code = std::clamp(element / scale, -code_max, code_max);
+      weight.codes.push_back(static_cast<int8_t>(RoundedCode(code)));
+    }
+  });
   return weight;
 }
 
@@ -259,19 +281,23 @@ std::vector<double> MeanLoss(const WeightSite& site, const QuantizedWeight& weig
   const MatrixLayout& layout = site.layout;
   const bool is_conv = site.node->op_type == "Conv" || site.node->op_type == "ConvTranspose";
   const int64_t window = is_conv ? ElementCount({site.shape.begin() + 2, site.shape.end()}) : 1;
+  const int64_t channels = layout.k / window;  // of a group
+  if (layout.groups * channels > std::ssize(input.sums)) return {};
+  std::vector<double> means;  // of each input of a row
   std::vector<double> loss;
   for (int64_t group = 0; group < layout.groups; ++group) {
+    means.clear();
+    for (int64_t k = 0; k < layout.k; ++k) {
+      const size_t channel = static_cast<size_t>(group * channels + k / window);
+      means.push_back(input.sums[channel] / static_cast<double>(input.count));
+    }
     for (int64_t row = 0; row < layout.rows; ++row) {
+      const double scale = weight.At(site.shape, layout.Index(group, row, 0));
       double sum = 0;
       for (int64_t k = 0; k < layout.k; ++k) {
-        const int64_t at = layout.Index(group, row, k);
-        const size_t element = static_cast<size_t>(at);
-        const size_t channel = static_cast<size_t>(group * (layout.k / window) + k / window);
-        if (channel >= input.sums.size()) return {};
-        const double kept = static_cast<double>(weight.codes[element]) *
-                            static_cast<double>(weight.At(site.shape, at));
-        const double mean = input.sums[channel] / static_cast<double>(input.count);
-        sum += (static_cast<double>(elements[element]) - kept) * mean;
+        const size_t element = static_cast<size_t>(layout.Index(group, row, k));
+        const double kept = static_cast<double>(weight.codes[element]) * scale;
+        sum += (static_cast<double>(elements[element]) - kept) * means[static_cast<size_t>(k)];
       }
       loss.push_back(sum);
     }

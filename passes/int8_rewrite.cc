@@ -1,7 +1,10 @@
 #include "passes/int8_rewrite.h"
 
+#include <tbb/parallel_for.h>
+
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "model/rewrite.h"
 #include "passes/int8_params.h"
@@ -76,6 +79,7 @@ class Rewriter {
   struct StoredWeight {
     QuantizedWeight weight;
     std::vector<double> scales_min;
+    bool is_chosen = false;                  // the first node that reads it says how
     std::string codes, scales, zero_points;  // initializers; empty until written
   };
 
@@ -90,17 +94,21 @@ class Rewriter {
       CheckFinite(site.stored, site.root.second);
       AddBounds(site, weights_[KeyOf(site)].scales_min);
     }
+    std::vector<std::pair<const WeightSite*, StoredWeight*>> all;
     for (const Node& node : model_.graph.nodes) {
       if (choice_.RoleOf(node) != Int8Role::kCompute) continue;
       const WeightSite& site = *choice_.weights.at(&node);
       StoredWeight& stored = weights_.at(KeyOf(site));
-      if (!stored.weight.scales.empty()) continue;
-      stored.weight = QuantizeWeight(site, {.is_per_channel = settings_.is_per_channel,
-                                            .code_max = settings_.code_max(),
-                                            .scales_min = stored.scales_min});
-      const auto fitted = settings_.fitted.find(node.outputs[0]);
-      if (fitted != settings_.fitted.end()) stored.weight.codes = fitted->second.codes;
+      if (!std::exchange(stored.is_chosen, true)) all.emplace_back(&site, &stored);
     }
+    tbb::parallel_for(size_t{0}, all.size(), [&](size_t i) {
+      const auto& [site, stored] = all[i];
+      stored->weight = QuantizeWeight(*site, {.is_per_channel = settings_.is_per_channel,
+                                              .code_max = settings_.code_max(),
+                                              .scales_min = stored->scales_min});
+      const auto fitted = settings_.fitted.find(site->node->outputs[0]);
+      if (fitted != settings_.fitted.end()) stored->weight.codes = fitted->second.codes;
+    });
   }
 
   // The bias must fit int32 at the scale that input and weight give it.

@@ -1,5 +1,7 @@
 #include "passes/layer_columns.h"
 
+#include <tbb/parallel_for.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -31,7 +33,7 @@ struct Share {
   int64_t taken = 0, sample = 0;
 };
 
-// Appends the inputs of the output positions of one sample.
+// Gathers the inputs of the output positions of one sample.
 class Gatherer {
  public:
   Gatherer(const WeightSite& site, int64_t group, bool with_largest)
@@ -41,25 +43,29 @@ class Gatherer {
     kernel_.assign(site.shape.begin() + 2, site.shape.end());
   }
 
-  void Add(const Tensor& x, int64_t taken, int64_t sample, std::vector<float>& columns) const {
+  // The positions that are taken of `x`.
+  int64_t CountOf(const Tensor& x, int64_t taken) const {
+    if (site_.node->op_type != "Conv") return std::min(taken, x.count() / site_.layout.k);
+    return std::min(taken, x.shape()[0] * PlanWindow(window_, x.shape(), kernel_).out_count());
+  }
+
+  // `columns`: [CountOf(x, share.taken)][k].
+  void Gather(const Tensor& x, const Share& share, float* columns) const {
     if (site_.node->op_type == "Conv") {
-      AddWindows(x, taken, sample, columns);
+      GatherWindows(x, share, columns);
       return;
     }
     const int64_t k = site_.layout.k;
     const std::span<const float> values = x.data<float>();
-    std::vector<int64_t> positions = ChoosePositions(x.count() / k, taken, sample);
+    std::vector<int64_t> positions = ChoosePositions(x.count() / k, share.taken, share.sample);
     if (with_largest_ && x.count() > 0) AddLargest(values, k, positions);
-    for (const int64_t at : positions) {
-      const auto row = values.begin() + at * k;
-      columns.insert(columns.end(), row, row + k);
-    }
+    for (const int64_t at : positions) columns = std::copy_n(values.begin() + at * k, k, columns);
   }
 
-  // Of a matrix product: appends what `original` has more than `edited`, both of the shape of the
-  // output that `x` gives.
-  void AddLoss(const Tensor& x, const Tensor& original, const Tensor& edited, const Share& share,
-               std::vector<float>& loss) const {
+  // Of a matrix product: what `original` has more than `edited`, both of the shape of the output
+  // that `x` gives. `loss`: [CountOf(x, share.taken)][rows].
+  void GatherLoss(const Tensor& x, const Tensor& original, const Tensor& edited, const Share& share,
+                  float* loss) const {
     const int64_t rows = site_.layout.rows;
     Shape shape = x.shape();
     shape.back() = rows;
@@ -68,8 +74,7 @@ class Gatherer {
          ChoosePositions(x.count() / site_.layout.k, share.taken, share.sample)) {
       for (int64_t i = at * rows; i < (at + 1) * rows; ++i) {
         const size_t element = static_cast<size_t>(i);
-        loss.push_back(is_same ? original.data<float>()[element] - edited.data<float>()[element]
-                               : 0.0f);
+        *loss++ = is_same ? original.data<float>()[element] - edited.data<float>()[element] : 0;
       }
     }
   }
@@ -83,18 +88,14 @@ class Gatherer {
     if (std::ranges::find(positions, row) == positions.end()) positions[0] = row;
   }
 
-  void AddWindows(const Tensor& x, int64_t taken, int64_t sample,
-                  std::vector<float>& columns) const {
+  void GatherWindows(const Tensor& x, const Share& share, float* next) const {
     const Window w = PlanWindow(window_, x.shape(), kernel_);
     const int64_t channels = site_.shape[1], all = x.shape()[1];
     const std::span<const float> values = x.data<float>();
     const std::vector<Axes3> taps = TapsOf(w);
     std::vector<int64_t> offsets(taps.size());
     const std::vector<int64_t> positions =
-        ChoosePositions(x.shape()[0] * w.out_count(), taken, sample);
-    const size_t begin = columns.size();
-    columns.resize(begin + positions.size() * static_cast<size_t>(channels) * taps.size());
-    float* next = columns.data() + begin;
+        ChoosePositions(x.shape()[0] * w.out_count(), share.taken, share.sample);
     for (const int64_t at : positions) {
       const int64_t image = at / w.out_count(), pixel = at % w.out_count();
       const Axes3 out = {pixel / (w.out[1] * w.out[2]), pixel / w.out[2] % w.out[1],
@@ -145,6 +146,12 @@ std::optional<LayerColumns> TakeColumns(const LayerStream& stream, const Columns
   const int64_t samples = std::max<int64_t>(1, stream.sample_count());
   const int64_t each = (request.columns + samples - 1) / samples;
   const Gatherer gatherer(site, request.group, request.with_largest);
+  struct Part {
+    const Tensor *original, *edited;
+    Share share;
+    int64_t begin;  // of its columns
+  };
+  std::vector<Part> parts;
   LayerColumns columns;
   columns.k = site.layout.k;
   for (int64_t sample = request.fold; sample < stream.sample_count(); sample += request.folds) {
@@ -154,13 +161,23 @@ std::optional<LayerColumns> TakeColumns(const LayerStream& stream, const Columns
     if (original->dtype() != DType::kFloat32 || original->shape() != edited->shape()) {
       return std::nullopt;
     }
-    gatherer.Add(*original, each, sample, columns.original);
-    gatherer.Add(*edited, each, sample, columns.edited);
-    if (request.skip.empty()) continue;
-    gatherer.AddLoss(*original, *stream.Original(sample, request.skip),
-                     *stream.Edited(sample, request.skip), {each, sample}, columns.skip_loss);
+    parts.push_back({original, edited, {each, sample}, columns.count});
+    columns.count += gatherer.CountOf(*original, each);
   }
-  columns.count = std::ssize(columns.edited) / columns.k;
+  const auto size = [&](int64_t width) { return static_cast<size_t>(columns.count * width); };
+  columns.original.resize(size(columns.k));
+  columns.edited.resize(size(columns.k));
+  if (!request.skip.empty()) columns.skip_loss.resize(size(site.layout.rows));
+  tbb::parallel_for(size_t{0}, parts.size(), [&](size_t i) {
+    const Part& p = parts[i];
+    gatherer.Gather(*p.original, p.share, columns.original.data() + p.begin * columns.k);
+    gatherer.Gather(*p.edited, p.share, columns.edited.data() + p.begin * columns.k);
+    if (request.skip.empty()) return;
+    const Tensor& original = *stream.Original(p.share.sample, request.skip);
+    const Tensor& edited = *stream.Edited(p.share.sample, request.skip);
+    gatherer.GatherLoss(*p.original, original, edited, p.share,
+                        columns.skip_loss.data() + p.begin * site.layout.rows);
+  });
   return columns;
 }
 
