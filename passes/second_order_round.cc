@@ -46,14 +46,17 @@ std::vector<float> Cholesky(const std::vector<float>& a, int64_t n) {
     if (head.info() != Eigen::Success) return {};
     const Matrix factor = Eigen::MatrixXd(head.matrixL()).cast<float>();
     if (!factor.allFinite()) return {};
-    // x l^T = s for the rows below the diagonal block.
-    Matrix rest = rows.bottomRows(below - size);
-    factor.transpose().triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(rest);
     rows.topRows(size) = factor;
-    rows.bottomRows(below - size) = rest;
-    for (int64_t i = 0; i < below; ++i) {
+    // x l^T = s for the rows below the diagonal block, always as many at a time.
+    tbb::parallel_for(int64_t{0}, (below - 1) / kBlock, [&](int64_t i) {
+      const int64_t first = size + i * kBlock, count = std::min(kBlock, below - first);
+      Matrix rest = rows.middleRows(first, count);
+      factor.transpose().triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(rest);
+      rows.middleRows(first, count) = rest;
+    });
+    tbb::parallel_for(int64_t{0}, below, [&](int64_t i) {
       std::copy_n(panel.begin() + i * size, size, l.begin() + (begin + i) * n + begin);
-    }
+    });
   }
   return l;
 }
