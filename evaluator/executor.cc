@@ -10,6 +10,7 @@
 #include "evaluator/half_floats.h"
 #include "evaluator/metrics.h"
 #include "evaluator/prepared_graph.h"
+#include "evaluator/sequence.h"
 
 namespace pared {
 namespace {
@@ -53,10 +54,12 @@ double WeightDensity(const PreparedGraph& graph, const PreparedStep& step) {
   return DensityOf(std::span<const float>(ToFloats(w)));
 }
 
-// Small results are copied: kept by the caller, they would hold the arena that they lie in.
+// Small results are copied: kept by the caller, they would hold the arena that they lie in. Strings
+// and sequences are objects, no bytes.
 Tensor OutOfPool(const Tensor& result) {
   constexpr size_t kCopiedBytesMax = size_t{256} << 10;
-  if (!result.defined() || result.dtype() == DType::kString) return result;
+  const bool has_objects = result.dtype() == DType::kString || result.dtype() == kSequence;
+  if (!result.defined() || has_objects) return result;
   const std::span<const std::byte> bytes = result.bytes();
   if (bytes.size() > kCopiedBytesMax) return result;
   const auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());

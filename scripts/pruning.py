@@ -138,8 +138,10 @@ def main():
     parser.add_argument("--cache", default=os.environ.get("PARED_MODELS") or
                         os.path.join(os.path.expanduser("~"), ".cache", "pared-models"))
     parser.add_argument("--out", metavar="FILE.md", help="put the table here, after its marker line")
-    parser.add_argument("--sparsity", type=float, nargs="*", help="these only")
-    parser.add_argument("--patterns", nargs="*", default=PATTERNS, help="these only")
+    parser.add_argument("--sparsity", type=lambda text: [float(part) for part in text.split(",")], metavar="S,...",
+                        help="these only")
+    parser.add_argument("--patterns", type=lambda text: text.split(","), default=PATTERNS, metavar="P,...",
+                        help="these only")
     parser.add_argument("--methods", metavar="TEXT", help="those whose names hold this text only")
     parser.add_argument("--folds", type=int, default=2, help="so many at most")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after so many")

@@ -43,6 +43,15 @@ TEST(Sequence, SplitsJoinsAndStacks) {
   EXPECT_THAT(ValuesOf(stacked), ElementsAre(1, 3, 2, 4));
 }
 
+TEST(Sequence, AsResultOutlivesItsRunAndTheNext) {
+  const Executor executor(
+      ModelFromText("g (float[N,M] x) => (s) { n = Neg(x)\n s = SequenceConstruct(x, n) }"));
+  const Tensor first = executor.Run({kTwoRows})[0];
+  executor.Run({Floats({1, 1}, {9})});
+  ASSERT_EQ(ItemsOf(first).size(), 2u);
+  EXPECT_THAT(ValuesOf(ItemsOf(first)[1]), ElementsAre(-1, -2, -3, -4));
+}
+
 TEST(Sequence, InsertsAndErasesAtPlacesFromEitherEnd) {
   const std::string make = "n = Neg(x)\n s = SequenceConstruct(x, x)\n";
   EXPECT_THAT(
