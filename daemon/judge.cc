@@ -75,6 +75,13 @@ std::optional<std::string> FindSlowdown(const Metrics& metrics, const Metrics& b
          Number(*p50) + " (p90 " + Number(*p90) + ")";
 }
 
+std::optional<std::string> FindShortage(const std::string& what, int64_t asked,
+                                        const Dataset& dataset) {
+  if (asked <= dataset.sample_count()) return std::nullopt;
+  return what + " asks for " + std::to_string(asked) + " samples, \"" + dataset.name() + "\" has " +
+         std::to_string(dataset.sample_count());
+}
+
 std::vector<std::string> FindRangeMismatch(const Dataset& calibration, const Dataset& evaluation,
                                            const std::vector<ValueInfo>& inputs) {
   const std::vector<double> calibrated = Magnitudes(calibration, inputs);

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,6 +27,11 @@ std::optional<std::string> FindCollapse(const Metrics& metrics, const EvaluateSp
 // One sentence where the chain is slower than the baseline beyond its spread: its median above the
 // baseline's 90th percentile.
 std::optional<std::string> FindSlowdown(const Metrics& metrics, const Metrics& baseline);
+
+// One sentence where a job asks for more samples than the dataset has. `what`: the field of the
+// job.
+std::optional<std::string> FindShortage(const std::string& what, int64_t asked,
+                                        const Dataset& dataset);
 
 // One sentence for each float input whose largest magnitude differs between the datasets by more
 // than a factor of four: one of the two was prepared wrongly. Looks at the first samples only.

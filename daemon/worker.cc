@@ -49,7 +49,12 @@ class Session {
         evaluation_(OpenEvaluation()) {
     if (calibration_) {
       warnings_ = FindRangeMismatch(*calibration_, evaluation_, CallerInputs(model_.graph));
+      // The default means as many as there are.
+      if (spec_.calibration.samples != CalibrationSpec{}.samples) {
+        Warn(FindShortage("calibration.samples", spec_.calibration.samples, *calibration_));
+      }
     }
+    Warn(FindShortage("evaluate.samples", spec_.evaluate.samples, evaluation_));
   }
 
   WorkResult Run() {
@@ -338,6 +343,10 @@ class Session {
     if (!slowdown) return;
     measured.metrics["slower"] = 1;
     measured.result.reports.back()["report"]["warnings"].push_back(*slowdown);
+  }
+
+  void Warn(const std::optional<std::string>& warning) {
+    if (warning) warnings_.push_back(*warning);
   }
 
   Json EvaluationReport() const {

@@ -90,6 +90,14 @@ TEST_F(RangeTest, WarnsBeyondAFactorOfFourEitherWay) {
   EXPECT_THAT(FindRangeMismatch(Of(1), Of(0), inputs), testing::SizeIs(1));
 }
 
+TEST_F(RangeTest, SaysThatTheDatasetHasFewerSamplesThanAreAskedFor) {
+  const Dataset one = Of(1);
+  EXPECT_EQ(FindShortage("calibration.samples", 1, one), std::nullopt);
+  EXPECT_EQ(FindShortage("calibration.samples", 0, one), std::nullopt);
+  EXPECT_THAT(FindShortage("calibration.samples", 500, one).value(),
+              AllOf(HasSubstr("calibration.samples asks for 500"), HasSubstr(" has 1")));
+}
+
 TEST_F(RangeTest, ReadsArchivesTokensAndSoundAlike) {
   std::filesystem::copy_file("tests/evaluator/stored.npz", dir_ / "data.npz");
   SaveNpy(Tensor::Make<float>({1, 3}, {0.25f, 0.3f, 0.3125f}), dir_ / "x.npy");
