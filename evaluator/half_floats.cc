@@ -55,6 +55,10 @@ Tensor NarrowToHalf(const Tensor& tensor, DType dtype, Scratch& scratch) {
   return out;
 }
 
+bool MakesSingle(const Node& node, size_t output) {
+  return node.op_type == "LayerNormalization" && output > 0 && node.Int("stash_type", 1) == 1;
+}
+
 Op AroundHalfFloats(Op op, std::vector<std::shared_ptr<const Tensor>> constants, size_t narrowed) {
   return [op = std::move(op), constants = std::move(constants), narrowed](
              std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {

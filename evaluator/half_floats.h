@@ -29,6 +29,10 @@ Tensor WidenHalf(const Tensor& half, Scratch& scratch);
 // float32 to `dtype`, which is float16 or bfloat16.
 Tensor NarrowToHalf(const Tensor& tensor, DType dtype, Scratch& scratch);
 
+// Outputs of a float16 node that are float32 all the same: the mean and deviation of
+// LayerNormalization, which are of the type it sums in.
+bool MakesSingle(const Node& node, size_t output);
+
 // Lets `op` see float32 where an input is float16 or bfloat16; its float32 outputs become that
 // type where the first input has it, or no other input is float32: the first `narrowed`, the others
 // stay float32. `constants`: by input, the constants already widened; null where there is none.

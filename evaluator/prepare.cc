@@ -235,9 +235,9 @@ Op Builder::PrepareOp(const Node& node, const Scope& scope, PreparedStep& step) 
   }
   Op op = info->prepare(node, context);
   if (!widens) return op;
-  // Mean and deviation have the type that the sums are in.
-  const bool sums_single = node.op_type == "LayerNormalization" && node.Int("stash_type", 1) == 1;
-  return AroundHalfFloats(std::move(op), std::move(widened), sums_single ? 1 : node.outputs.size());
+  size_t narrowed = node.outputs.size();
+  while (narrowed > 0 && MakesSingle(node, narrowed - 1)) --narrowed;
+  return AroundHalfFloats(std::move(op), std::move(widened), narrowed);
 }
 
 // Subgraphs are not folded beyond their constants: a branch that is never taken may hold a

@@ -1,5 +1,4 @@
-// The loop of block_fit.h, included by block_fit.cc once for each instruction set, inside a
-// namespace of its own and after its `target` pragma.
+// The loop of block_fit.h, compiled by block_fit.cc for each instruction set (each_isa.h).
 //
 // No include guard on purpose: each includer makes its own copy.
 

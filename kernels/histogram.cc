@@ -15,25 +15,8 @@ constexpr int kShift = kMantissaBits - HistogramBins::kSubBits;
 constexpr int kFirstBin = (HistogramBins::kOctaveMin + kExponentBias) << HistogramBins::kSubBits;
 constexpr int64_t kChunk = 1024;  // elements whose places are known before they are counted
 
-namespace plain {
-#include "kernels/histogram_body.h"
-}  // namespace plain
-
-#ifdef __x86_64__
-#pragma GCC push_options
-#pragma GCC target("avx2")
-namespace avx2 {
-#include "kernels/histogram_body.h"
-}  // namespace avx2
-#pragma GCC pop_options
-
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
-namespace avx512 {
-#include "kernels/histogram_body.h"
-}  // namespace avx512
-#pragma GCC pop_options
-#endif
+#define PARED_LOOPS "kernels/histogram_body.h"
+#include "kernels/each_isa.h"
 
 // Counts of one call of a loop fit 32 bits.
 constexpr int64_t kCallMax = int64_t{1} << 30;

@@ -1,5 +1,4 @@
-// The loops of histogram.h, included by histogram.cc once for each instruction set, inside a
-// namespace of its own and after its `target` pragma: the compiler vectorizes them for that set.
+// The loops of histogram.h, compiled by histogram.cc for each instruction set (each_isa.h).
 //
 // No include guard on purpose: each includer makes its own copy.
 

@@ -8,25 +8,8 @@
 namespace pared {
 namespace {
 
-namespace plain {
-#include "kernels/sums_body.h"
-}  // namespace plain
-
-#ifdef __x86_64__
-#pragma GCC push_options
-#pragma GCC target("avx2")
-namespace avx2 {
-#include "kernels/sums_body.h"
-}  // namespace avx2
-#pragma GCC pop_options
-
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
-namespace avx512 {
-#include "kernels/sums_body.h"
-}  // namespace avx512
-#pragma GCC pop_options
-#endif
+#define PARED_LOOPS "kernels/sums_body.h"
+#include "kernels/each_isa.h"
 
 template <class... Arguments>
 void Dispatch(Isa isa, const Arguments&... arguments) {

@@ -1,5 +1,4 @@
-// The loops of sums.h, included by sums.cc once for each instruction set, inside a namespace of its
-// own and after its `target` pragma: the compiler vectorizes them for that set.
+// The loops of sums.h, compiled by sums.cc for each instruction set (each_isa.h).
 //
 // No include guard on purpose: each includer makes its own copy.
 

@@ -3,15 +3,13 @@
 #include <algorithm>
 #include <map>
 #include <string>
-#include <unordered_map>
 #include <vector>
-
-#include "model/infer_shapes.h"
 
 namespace pared {
 namespace {
 
 using Nodes = std::unordered_set<const Node*>;
+using Types = std::unordered_map<std::string, ValueType>;
 
 // The inputs that say how large the result is.
 const std::map<std::string, std::vector<size_t>> kSizes = {{"ConstantOfShape", {0}},
@@ -31,8 +29,8 @@ const std::unordered_set<std::string> kWeighted = {"Conv", "ConvTranspose", "Gem
 
 class Finder {
  public:
-  explicit Finder(const Model& model)
-      : model_(model), index_(model.graph), types_(InferShapes(model)) {}
+  Finder(const Model& model, const GraphIndex& index, const Types& types)
+      : model_(model), index_(index), types_(types) {}
 
   Nodes Run() {
     for (const Node& node : model_.graph.nodes) {
@@ -82,15 +80,20 @@ class Finder {
   }
 
   const Model& model_;
-  const GraphIndex index_;
-  const std::unordered_map<std::string, ValueType> types_;
+  const GraphIndex& index_;
+  const Types& types_;
   Nodes seen_, found_;
 };
 
 }  // namespace
 
 std::unordered_set<const Node*> NodesThatDecideLengths(const Model& model) {
-  Nodes found = Finder(model).Run();
+  return NodesThatDecideLengths(model, GraphIndex(model.graph), InferShapes(model));
+}
+
+std::unordered_set<const Node*> NodesThatDecideLengths(const Model& model, const GraphIndex& index,
+                                                       const Types& types) {
+  Nodes found = Finder(model, index, types).Run();
   const auto stays = [&](const Node& node) {
     return kWeighted.contains(node.op_type) && !found.contains(&node);
   };

@@ -3,9 +3,12 @@
 
 #pragma once
 
+#include <string>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "model/graph.h"
+#include "model/infer_shapes.h"
 
 namespace pared {
 
@@ -17,5 +20,9 @@ inline constexpr const char* kDecidesLength =
 // value is (the shape of Reshape, the end of Range ...), having been made integers by a Cast.
 // Where all products and convolutions are such, none is: nothing would be left.
 std::unordered_set<const Node*> NodesThatDecideLengths(const Model& model);
+// The same with the index and the types of the model's main graph.
+std::unordered_set<const Node*> NodesThatDecideLengths(
+    const Model& model, const GraphIndex& index,
+    const std::unordered_map<std::string, ValueType>& types);
 
 }  // namespace pared

@@ -8,7 +8,6 @@
 // the units of t = w + u that are least: d is what is left of t, and the new u what is not. So t
 // says all.
 
-#include <tbb/blocked_range.h>
 #include <tbb/parallel_for.h>
 
 #include <Eigen/Cholesky>
@@ -18,6 +17,7 @@
 #include <limits>
 #include <numeric>
 
+#include "passes/each_row.h"
 #include "passes/least_squares.h"
 #include "passes/matrix_product.h"
 #include "passes/select_smallest.h"
@@ -101,13 +101,13 @@ class ZeroSearch {
       for (int step = 0; step < kSteps; ++step) Step(right, static_cast<float>(rho));
       if (zero_ == before) break;
       // u is counted in units of 1 / rho.
-      ForEachRow([&](int64_t row) {
+      ForEachRow(s_.rows, s_.k, [&](int64_t row) {
         for (size_t i = At(row, 0, s_.k); i < At(row + 1, 0, s_.k); ++i) {
           if (zero_[i]) t_[i] /= static_cast<float>(kRhoGrowth);
         }
       });
     }
-    ForEachRow([&](int64_t row) { Row(t_, row) *= scale_; });
+    ForEachRow(s_.rows, s_.k, [&](int64_t row) { Row(t_, row) *= scale_; });
     for (size_t i = 0; i < t_.size(); ++i) {
       zero_[i] = zero_[i] || fixed_[i];
       if (zero_[i]) t_[i] = 0;
@@ -123,20 +123,11 @@ class ZeroSearch {
     return {&all[At(row, 0, s_.k)], s_.k};
   }
 
-  template <class Visit>
-  void ForEachRow(const Visit& visit) const {
-    constexpr int64_t kSerialFloats = 4096;
-    const tbb::blocked_range<int64_t> all(0, s_.rows, kSerialFloats / s_.k + 1);
-    tbb::parallel_for(all, [&](const auto& range) {
-      for (int64_t row = range.begin(); row != range.end(); ++row) visit(row);
-    });
-  }
-
   void Step(const RightMatrix& inverse, float rho) {
     std::vector<float> sides(t_.size());
     std::vector<const float*> rows;
     for (int64_t row = 0; row < s_.rows; ++row) rows.push_back(&sides[At(row, 0, s_.k)]);
-    ForEachRow([&](int64_t row) {
+    ForEachRow(s_.rows, s_.k, [&](int64_t row) {
       for (size_t i = At(row, 0, s_.k); i < At(row + 1, 0, s_.k); ++i) {
         sides[i] = g_[i] + (zero_[i] ? -rho : rho) * t_[i];
         if (!zero_[i]) t_[i] = 0;  // u
@@ -144,7 +135,7 @@ class ZeroSearch {
     });
     std::vector<float> weight(t_.size());
     inverse.Multiply(rows, weight);
-    ForEachRow([&](int64_t row) { Row(t_, row) += Row(weight, row); });
+    ForEachRow(s_.rows, s_.k, [&](int64_t row) { Row(t_, row) += Row(weight, row); });
     zero_ = LeastUnits();
   }
 

@@ -457,10 +457,6 @@ bool StaysSingle(const Node& node, size_t input, int64_t opset) {
   return false;
 }
 
-bool MakesSingle(const Node& node, size_t output) {
-  return node.op_type == "LayerNormalization" && output > 0 && node.Int("stash_type", 1) == 1;
-}
-
 HalfChoice ChooseHalfNodes(const Model& model, const Reasons& single, const HalfRanges& ranges) {
   return Chooser(model, single, ranges).Run();
 }

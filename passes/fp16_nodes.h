@@ -52,10 +52,6 @@ std::unordered_set<std::string> FindNotFinite(const Model& half, const HalfRange
 // Dropout's ratio.
 bool StaysSingle(const Node& node, size_t input, int64_t opset);
 
-// Outputs of a float16 node that are float32 all the same: the mean and deviation of
-// LayerNormalization, which are of the type it sums in.
-bool MakesSingle(const Node& node, size_t output);
-
 struct HalfChoice {
   std::unordered_set<const Node*> half;               // nodes that compute in float16
   std::unordered_map<const Node*, std::string> kept;  // float nodes that do not, and why

@@ -41,7 +41,7 @@ class Chooser {
     const auto is_before = [&](const auto& entry) { return before_log_.contains(entry.first); };
     // Where the whole model is one, there would be nothing left.
     if (std::ranges::all_of(sites_, is_before)) before_log_.clear();
-    lengths_ = NodesThatDecideLengths(*context_.model);
+    lengths_ = NodesThatDecideLengths(*context_.model, index_, context_.types);
     FindCones();
     for (const Node& node : graph_.nodes) AssignRole(node);
     ReportOthers();

@@ -108,17 +108,11 @@ void Fidelity::Add(const Tensor& want, const Tensor& got) {
     throw Error(ErrorCode::kInternal, "the quantized model has outputs of another type");
   }
   const auto a = want.data<float>(), b = got.data<float>();
-  if (want.shape() != got.shape()) {  // a length that the model computes: nothing is left
-    for (const float signal : a) {
-      if (!std::isfinite(signal)) continue;
-      energy += static_cast<double>(signal) * signal;
-      noise += static_cast<double>(signal) * signal;
-    }
-    return;
-  }
+  // Where a length that the model computes differs, nothing is left.
+  const bool is_comparable = want.shape() == got.shape();
   for (size_t i = 0; i < a.size(); ++i) {
     if (!std::isfinite(a[i])) continue;  // a mask of -inf is no signal
-    const double signal = a[i], error = signal - static_cast<double>(b[i]);
+    const double signal = a[i], error = is_comparable ? signal - static_cast<double>(b[i]) : signal;
     energy += signal * signal;
     noise += std::isfinite(error) ? error * error : 1e30;
   }

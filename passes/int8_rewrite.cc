@@ -1,10 +1,9 @@
 #include "passes/int8_rewrite.h"
 
-#include <tbb/parallel_for.h>
+#include <tbb/parallel_for_each.h>
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 #include "model/rewrite.h"
 #include "passes/int8_params.h"
@@ -79,7 +78,7 @@ class Rewriter {
   struct StoredWeight {
     QuantizedWeight weight;
     std::vector<double> scales_min;
-    bool is_chosen = false;                  // the first node that reads it says how
+    const WeightSite* site = nullptr;        // the first that reads it says how
     std::string codes, scales, zero_points;  // initializers; empty until written
   };
 
@@ -92,22 +91,17 @@ class Rewriter {
       if (choice_.RoleOf(node) != Int8Role::kCompute) continue;
       const WeightSite& site = *choice_.weights.at(&node);
       CheckFinite(site.stored, site.root.second);
-      AddBounds(site, weights_[KeyOf(site)].scales_min);
+      StoredWeight& stored = weights_[KeyOf(site)];
+      if (stored.site == nullptr) stored.site = &site;
+      AddBounds(site, stored.scales_min);
     }
-    std::vector<std::pair<const WeightSite*, StoredWeight*>> all;
-    for (const Node& node : model_.graph.nodes) {
-      if (choice_.RoleOf(node) != Int8Role::kCompute) continue;
-      const WeightSite& site = *choice_.weights.at(&node);
-      StoredWeight& stored = weights_.at(KeyOf(site));
-      if (!std::exchange(stored.is_chosen, true)) all.emplace_back(&site, &stored);
-    }
-    tbb::parallel_for(size_t{0}, all.size(), [&](size_t i) {
-      const auto& [site, stored] = all[i];
-      stored->weight = QuantizeWeight(*site, {.is_per_channel = settings_.is_per_channel,
-                                              .code_max = settings_.code_max(),
-                                              .scales_min = stored->scales_min});
-      const auto fitted = settings_.fitted.find(site->node->outputs[0]);
-      if (fitted != settings_.fitted.end()) stored->weight.codes = fitted->second.codes;
+    tbb::parallel_for_each(weights_, [&](auto& entry) {
+      StoredWeight& stored = entry.second;
+      stored.weight = QuantizeWeight(*stored.site, {.is_per_channel = settings_.is_per_channel,
+                                                    .code_max = settings_.code_max(),
+                                                    .scales_min = stored.scales_min});
+      const auto fitted = settings_.fitted.find(stored.site->node->outputs[0]);
+      if (fitted != settings_.fitted.end()) stored.weight.codes = fitted->second.codes;
     });
   }
 

@@ -1,12 +1,10 @@
 #include "passes/least_squares.h"
 
-#include <tbb/blocked_range.h>
-#include <tbb/parallel_for.h>
-
 #include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 
+#include "passes/each_row.h"
 #include "passes/matrix_product.h"
 
 namespace pared {
@@ -18,7 +16,6 @@ constexpr double kResidualMin = 1e-4;  // of the right side, in norm
 constexpr int kGainSteps = 3;
 constexpr double kGainMin = 1e-2;
 constexpr double kRounding = 1e-6;  // of sums in single precision
-constexpr int64_t kSerialFloats = 4096;
 
 // One row under one damping: rho is the residual squared in the norm of the preconditioner.
 struct RowSolver {
@@ -70,11 +67,11 @@ class ConjugateGradients {
       std::vector<const float*> directions;
       for (const int64_t i : active) directions.push_back(&p_[At(i)]);
       h_.Multiply(directions, product_);
-      ForEach(std::ssize(active), [&](int64_t i) {
+      ForEachRow(std::ssize(active), s_.k, [&](int64_t i) {
         Step(active[static_cast<size_t>(i)], ConstRow(&product_[At(i)], s_.k));
       });
     }
-    ForEach(std::ssize(solvers_), [&](int64_t i) {
+    ForEachRow(std::ssize(solvers_), s_.k, [&](int64_t i) {
       // No -0 where nothing may be.
       Of(x_, i) = (Kept(i) > 0).select(ConstRow(&x_[At(i)], s_.k), 0.0f);
     });
@@ -87,14 +84,6 @@ class ConjugateGradients {
   ConstRow Scale(int64_t i) const { return ConstRow(&scale_[At(i / s_.rows)], s_.k); }
   ConstRow Kept(int64_t i) const { return ConstRow(&kept_[At(i % s_.rows)], s_.k); }
 
-  template <class Visit>
-  void ForEach(int64_t count, const Visit& visit) const {
-    const tbb::blocked_range<int64_t> all(0, count, kSerialFloats / s_.k + 1);
-    tbb::parallel_for(all, [&](const auto& range) {
-      for (int64_t i = range.begin(); i != range.end(); ++i) visit(i);
-    });
-  }
-
   void Begin(const std::vector<float>& start) {
     std::vector<const float*> rows;
     for (int64_t row = 0; row < s_.rows; ++row) {
@@ -104,8 +93,8 @@ class ConjugateGradients {
     h_.Multiply(rows, product_);
     // Backwards: the first damping's rows hold what the others start from.
     for (int64_t i = std::ssize(solvers_) - 1; i >= s_.rows; --i) Of(x_, i) = Of(x_, i % s_.rows);
-    ForEach(std::ssize(solvers_),
-            [&](int64_t i) { BeginRow(i, ConstRow(&product_[At(i % s_.rows)], s_.k)); });
+    ForEachRow(std::ssize(solvers_), s_.k,
+               [&](int64_t i) { BeginRow(i, ConstRow(&product_[At(i % s_.rows)], s_.k)); });
   }
 
   void BeginRow(int64_t i, const ConstRow& product) {

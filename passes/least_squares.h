@@ -23,6 +23,7 @@ struct LeastSquares {
   int steps_max = 100;  // of conjugate gradients
 };
 
+// What the damping adds to the diagonal of h: `damping` times its mean; 1 where that is nothing.
 double Lambda(const LayerStatistics& statistics, double damping);
 
 // Best weights with zero[i] elements at +0, by conjugate gradients from `start`.

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "passes/least_squares.h"
 #include "passes/matrix_product.h"
 
 namespace pared {
@@ -64,10 +65,7 @@ std::vector<float> Cholesky(const std::vector<float>& a, int64_t n) {
 // Upper r with h + damping * mean(diag(h)) = r r^T; empty: there is none.
 std::vector<float> UpperFactor(const LayerStatistics& s, double damping) {
   const int64_t n = s.k;
-  double trace = 0;
-  for (int64_t i = 0; i < n; ++i) trace += s.h[static_cast<size_t>(i * n + i)];
-  if (!std::isfinite(trace)) return {};
-  const double lambda = trace > 0 ? damping * trace / static_cast<double>(n) : 1;
+  const double lambda = Lambda(s, damping);
   // The factor of h with both axes turned round is the lower one, turned round.
   std::vector<float> turned(s.h.rbegin(), s.h.rend());
   for (int64_t i = 0; i < n; ++i) {
