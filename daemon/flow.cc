@@ -97,16 +97,25 @@ struct Flow::GraphState {
   Outcome RunStep(const Place& place, const Outcome& in) const {
     Outcome out = in;
     Json said = {{"pass", place.step.pass}, {"report", Json::object()}};
+    Json followed = Json::array();
     const auto begin = std::chrono::steady_clock::now();
     try {
       if (context.cancelled()) throw Error(ErrorCode::kCancelled, "the job was cancelled");
       context.progress({place.label, place.chain, 0});
       LogEvent(LogLevel::kInfo, "step_begun", {{"step", place.label}});
-      out.model = std::make_shared<const Model>(FindOrMake(place, in, said));
+      Place now = place;
+      now.step = FollowNodes(place.step, *in.history, followed);
+      out.model = std::make_shared<const Model>(FindOrMake(now, in, said));
+      if (place.has_next) {
+        auto history = std::make_shared<NodeHistory>(*in.history);
+        history->Advance(*out.model, place.step.pass);
+        out.history = std::move(history);
+      }
       out.digest = context.cache != nullptr && place.has_next ? ModelDigest(*out.model) : "";
     } catch (const std::exception&) {
       out = Failed(std::move(out), CurrentError(place.step.pass));
     }
+    for (Json& note : followed) said["report"]["references"].push_back(std::move(note));
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
     said["seconds"] = elapsed.count();
     LogEvent(LogLevel::kInfo, "step_ended",
@@ -210,6 +219,7 @@ Flow::~Flow() = default;
 void Flow::Run(Model model) {
   Outcome outcome;
   if (state_->context.cache != nullptr) outcome.digest = ModelDigest(model);
+  outcome.history = std::make_shared<const NodeHistory>(model);
   outcome.model = std::make_shared<const Model>(std::move(model));
   state_->arena.execute([&] {
     state_->entry->try_put(outcome);

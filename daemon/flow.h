@@ -24,6 +24,8 @@ struct Outcome {
   // was there already, and with "not_cached": why, where it could not be kept.
   Json reports = Json::array();
   std::string digest = {};  // ModelDigest, where there is a cache and a step follows
+  // From the job's model to this one, where a step follows.
+  std::shared_ptr<const NodeHistory> history = nullptr;
 };
 
 // A step has got this far.

@@ -203,6 +203,7 @@ bool FoldNext(Graph& graph, size_t& begin, const std::string& op_type, Find find
     notes.push_back({NodeLabel(node), ""});
     const std::string output = node.outputs[0];
     folder.Apply(graph.nodes[folding->target], folding->affine);
+    KeepName(graph.nodes[folding->target], graph.nodes);
     graph.nodes[folding->target].outputs[0] = output;
     graph.nodes.erase(graph.nodes.begin() + static_cast<std::ptrdiff_t>(folding->source));
     return true;

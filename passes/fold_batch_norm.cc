@@ -15,15 +15,23 @@ struct Options {
 };
 
 void Fields(FieldVisitor& f, Options& o) {
-  f.TextList("exclude", o.exclude, TextRule::kNodeRef,
-             "BatchNormalization nodes to keep; an entry that matches nothing is an error.");
+  f.TextList(
+      "exclude", o.exclude, TextRule::kNodeRef,
+      "Nodes to keep: BatchNormalization, or what is before it; an entry that matches nothing is "
+      "an error.");
 }
 
 Model Fold(Model model, const Options& options, PassContext& context) {
-  SelectNodes(model, options.exclude, "exclude");
+  std::unordered_set<std::string> kept;  // what excluded nodes make
+  for (const Node* node : SelectNodes(model, options.exclude, "exclude")) {
+    kept.insert(node->outputs.begin(), node->outputs.end());
+  }
+  const auto keep = [&](const Node& node) {
+    return kept.contains(node.inputs[0]) || kept.contains(node.outputs[0]);
+  };
   context.report["changed"] = Json::array();
   context.report["skipped"] = Json::array();
-  for (const FoldNote& note : FoldBatchNorm(model, SelectorOf(options.exclude))) {
+  for (const FoldNote& note : FoldBatchNorm(model, keep)) {
     if (note.reason.empty()) {
       context.report["changed"].push_back({{"node", note.node}});
     } else {
@@ -37,6 +45,6 @@ Model Fold(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kFoldBatchNorm = DefinePass<Options, Fold>(
     "fold_batch_norm", "Folds BatchNormalization into the convolution before it.",
-    [](const Json&) { return false; }, 2);
+    [](const Json&) { return false; }, 3);
 
 }  // namespace pared

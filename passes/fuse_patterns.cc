@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "base/error.h"
 #include "evaluator/float_patterns.h"
@@ -41,8 +42,8 @@ void Fields(FieldVisitor& f, Options& o) {
   f.TextList("op_types", o.op_types, TextRule::kAny,
              "Operators to recognize: LayerNormalization, Gelu, HardSwish, Attention.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
-             "Nodes to keep: the last of a pattern, whose name the operator would get; an entry "
-             "that matches nothing is an error.");
+             "Nodes to keep, with the pattern that they are part of; an entry that matches nothing "
+             "is an error.");
 }
 
 // The opset that brought the operator; 0: it is none of ONNX's.
@@ -64,7 +65,8 @@ class Fuser {
   void Run() {
     Raise();
     ForEachPattern([&](Graph& graph, FloatPattern& pattern) {
-      if (!Admits(graph.nodes[pattern.last], pattern.node)) return;
+      const bool is_excluded = IsExcluded(graph, pattern.last, pattern.node.inputs);
+      if (!Admits(graph.nodes[pattern.last], pattern.node, is_excluded)) return;
       pattern.node.domain.clear();
       graph.nodes[pattern.last] = std::move(pattern.node);
     });
@@ -78,7 +80,7 @@ class Fuser {
         attention.op_type = "Attention";
         if (!pattern.refusal.empty()) {
           Skip(NodeLabel(last), "Attention: " + pattern.refusal);
-        } else if (Admits(last, attention)) {
+        } else if (Admits(last, attention, IsExcluded(graph, pattern))) {
           written.push_back(std::move(pattern));
         }
       }
@@ -93,11 +95,33 @@ class Fuser {
     return std::ranges::find(options_.op_types, op_type) != options_.op_types.end();
   }
 
+  // Whether a node between `inputs`, the pattern's, and its last one is to stay.
+  bool IsExcluded(const Graph& graph, size_t last, const std::vector<std::string>& inputs) const {
+    if (options_.exclude.empty()) return false;
+    const GraphIndex index(graph);
+    std::set<std::string> seen(inputs.begin(), inputs.end());
+    std::vector<const Node*> waiting = {&graph.nodes[last]};
+    while (!waiting.empty()) {
+      const Node& node = *waiting.back();
+      waiting.pop_back();
+      if (is_excluded_(node)) return true;
+      for (const std::string& input : node.inputs) {
+        const Node* producer = seen.insert(input).second ? index.producer(input) : nullptr;
+        if (producer != nullptr) waiting.push_back(producer);
+      }
+    }
+    return false;
+  }
+  bool IsExcluded(const Graph& graph, const AttentionPattern& pattern) const {
+    return IsExcluded(graph, pattern.last,
+                      {pattern.query, pattern.keys, pattern.values, pattern.mask});
+  }
+
   // Whether `node` may take the place of `last`; the report says so or why not.
-  bool Admits(const Node& last, const Node& node) {
+  bool Admits(const Node& last, const Node& node, bool is_excluded) {
     const std::string label = NodeLabel(last);
     const int64_t opset = model_.Opset("");
-    if (is_excluded_(last)) {
+    if (is_excluded) {
       Skip(label, "excluded");
       return false;
     }
@@ -136,14 +160,14 @@ class Fuser {
     int64_t wanted = model_.Opset("");
     ForEachPattern([&](Graph& graph, FloatPattern& pattern) {
       const int64_t needed = OpsetOf(pattern.node);
-      if (needed <= options_.opset_max && !is_excluded_(graph.nodes[pattern.last])) {
+      if (needed <= options_.opset_max && !IsExcluded(graph, pattern.last, pattern.node.inputs)) {
         wanted = std::max(wanted, needed);
       }
     });
     if (Wants("Attention") && kAttentionOpset <= options_.opset_max) {
       ForEachGraph([&](Graph& graph, const Types& types) {
         for (const AttentionPattern& pattern : FindAttention(graph, model_, types)) {
-          const bool stays = !pattern.refusal.empty() || is_excluded_(graph.nodes[pattern.last]);
+          const bool stays = !pattern.refusal.empty() || IsExcluded(graph, pattern);
           if (!stays) wanted = std::max(wanted, kAttentionOpset);
         }
       });

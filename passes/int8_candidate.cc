@@ -12,6 +12,7 @@ Int8Exclusions::Int8Exclusions(Model& model, const std::vector<std::string>& ref
   FreshNames names(model);
   for (Node& node : model.graph.nodes) {
     if (!selected.contains(&node)) continue;
+    KeepName(node, model.graph.nodes);
     if (node.name.empty()) node.name = names.Make("excluded_" + node.op_type);
     names_.insert(node.name);
   }

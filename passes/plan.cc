@@ -83,6 +83,14 @@ PlanNode MakePlan(const JobSpec& spec) {
   return root;
 }
 
+Step FollowNodes(const Step& step, const NodeHistory& history, Json& notes) {
+  const Json options = history.Follow(step.options, notes);
+  if (options == step.options) return step;
+  const PassInfo* pass = FindPass(step.pass);
+  PARED_CHECK(pass != nullptr);
+  return BindPass(*pass, options, "");
+}
+
 Json ChainSteps(const PlanNode& root, const std::string& chain) {
   std::vector<const Step*> path;
   const bool found = FindChain(root, chain, path);

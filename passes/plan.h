@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "config/job_spec.h"
+#include "passes/node_history.h"
 #include "passes/pass.h"
 
 namespace pared {
@@ -23,6 +24,10 @@ PlanNode MakePlan(const JobSpec& spec);
 
 // One entry of a chain, bound. Throws as MakePlan, at `pointer`.
 Step BindStep(const Json& entry, const std::string& pointer, const JobSpec& spec);
+
+// The step as it holds for a model whose nodes were called otherwise when the chain began: `notes`
+// gets what NodeHistory::Follow has to say.
+Step FollowNodes(const Step& step, const NodeHistory& history, Json& notes);
 
 // The steps of each chain with all options, as a run stores them: [{"pass", options...}, ...].
 Json ChainSteps(const PlanNode& root, const std::string& chain);

@@ -32,7 +32,7 @@ void PruneFields(FieldVisitor& f, PruneOptions& o) {
   PatternField(f, "pattern", o.pattern,
                "Where zeros stand: anywhere, in blocks of ROWSxCOLUMNS (output channels by "
                "consecutive inputs) kept or zeroed as one, or N:M, which keeps N of each M.");
-  f.List("overrides", o.overrides, 256,
+  f.List("overrides", o.overrides, 4096,
          "Other values for some nodes; the last that matches holds. Under the scopes \"model\" and "
          "\"sensitivity\" these nodes stand by themselves.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,

@@ -6,6 +6,7 @@
 
 #include "model/rewrite.h"
 #include "passes/int8_choice.h"
+#include "passes/select_nodes.h"
 #include "passes/stored_weights.h"
 
 namespace pared {
@@ -87,12 +88,14 @@ class Converter {
     return {};
   }
 
-  // A node that makes what `quantize` makes, from what `node` reads.
+  // A node in the place of `node` that makes what `quantize` makes.
   Node Made(const std::string& op_type, const Node& node, const std::string& output) {
     changed_.push_back(NodeLabel(node));
     Node made;
     made.op_type = op_type;
-    made.name = names_.Make((node.name.empty() ? output : node.name) + "_quantized");
+    Node named = node;
+    KeepName(named, model_.graph.nodes);
+    made.name = named.name.empty() ? names_.Make(output + "_quantized") : named.name;
     made.outputs = {output};
     made.attributes = node.attributes;
     return made;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "passes/inline_functions.h"
+#include "passes/node_history.h"
 
 namespace pared {
 
@@ -40,9 +41,16 @@ const PassInfo* FindPass(std::string_view name) {
 
 Step BindPass(const PassInfo& pass, const Json& options, const std::string& pointer) {
   Step step = pass.bind(pass, options, pointer);
-  step.run = [run = std::move(step.run)](Model model, PassContext& context) {
+  step.run = [&pass, options = step.options, run = std::move(step.run)](Model model,
+                                                                        PassContext& context) {
+    if (model.functions.empty()) return run(std::move(model), context);
+    NodeHistory history(model);
     const auto kept = InlineFunctions(model);
-    Model out = run(std::move(model), context);
+    history.Advance(model, "writing out functions");
+    Json notes = Json::array();
+    const Step followed = pass.bind(pass, history.Follow(options, notes), "");
+    Model out = followed.run(std::move(model), context);
+    if (!notes.empty()) context.report["references"] = std::move(notes);
     for (const auto& [node, reason] : kept) {
       context.report["skipped"].push_back({{"node", node}, {"reason", reason}});
     }

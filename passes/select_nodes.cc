@@ -41,9 +41,9 @@ class Selector {
   }
 
   bool Selects(const Node& node) const {
-    if (pattern_) return std::regex_match(node.name, *pattern_);
     if (!op_type_.empty()) return node.op_type == op_type_;
-    return !name_.empty() && node.name == name_;
+    const std::string& name = NameOf(node);
+    return pattern_ ? std::regex_match(name, *pattern_) : !name_.empty() && name == name_;
   }
 
  private:
@@ -57,12 +57,25 @@ std::vector<std::string> Alternatives(const Model& model, const std::string& ref
   std::set<std::string> names;
   ForEachNode(model.graph, [&](const Node& node) {
     if (is_op) names.insert("op:" + node.op_type);
-    if (!is_op && !node.name.empty()) names.insert(node.name);
+    if (!is_op && !NameOf(node).empty()) names.insert(NameOf(node));
   });
   return {names.begin(), names.end()};
 }
 
 }  // namespace
+
+const std::string& NameOf(const Node& node) {
+  if (!node.name.empty()) return node.name;
+  const auto output = std::ranges::find_if(node.outputs, [](const auto& o) { return !o.empty(); });
+  return output == node.outputs.end() ? node.name : *output;
+}
+
+void KeepName(Node& node, const std::vector<Node>& nodes) {
+  if (!node.name.empty()) return;
+  const std::string name = NameOf(node);
+  const auto has_it = [&](const Node& other) { return other.name == name; };
+  if (std::ranges::none_of(nodes, has_it)) node.name = name;
+}
 
 std::vector<GraphPtr> SubgraphsOf(const Node& node) {
   std::vector<GraphPtr> subgraphs;

@@ -1,4 +1,5 @@
-// Which nodes an option means: a node name, "re:REGEX" over whole node names, or "op:OP_TYPE".
+// Which nodes an option means: a node name, "re:REGEX" over whole node names, or "op:OP_TYPE". A
+// node without a name goes by that of its first output.
 
 #pragma once
 
@@ -10,6 +11,13 @@
 #include "model/graph.h"
 
 namespace pared {
+
+// What references call the node; empty: it has neither a name nor an output.
+const std::string& NameOf(const Node& node);
+
+// Gives an unnamed node, whose output is about to get another name, the name it went by; not where
+// one of `nodes`, its neighbours, has that.
+void KeepName(Node& node, const std::vector<Node>& nodes);
 
 // The graphs that the node holds, in the order of its attributes.
 std::vector<GraphPtr> SubgraphsOf(const Node& node);

@@ -9,9 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "model/rewrite.h"
 #include "passes/layer_progress.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
+#include "tests/testing/temp_dir.h"
 
 namespace pared {
 namespace {
@@ -215,6 +217,60 @@ TEST(Flow, HandsThePassWhatTheJobGives) {
       .Run(Start());
   EXPECT_EQ(seen, &dataset);
   EXPECT_EQ(seed, 43);
+}
+
+// A convolution and its normalization, which the first pass joins.
+Model Normalized() {
+  return ModelFromText(R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y)
+    <float[2] one = {1,2}, float[2] zero = {0,0.5}, float[2,2,1,1] w = {1,2,3,4}>
+    { [conv] c = Conv(x, w) [norm] n = BatchNormalization(c, one, zero, zero, one)
+      [last] y = Conv(n, w) })");
+}
+
+JobSpec FoldAndPrune(const Json& exclude) {
+  JobSpec spec;
+  const Json fold = {{"pass", "fold_batch_norm"}};
+  for (const double sparsity : {0.25, 0.5}) {
+    spec.chains.push_back(
+        {sparsity == 0.25 ? "a" : "b",
+         {fold, {{"pass", "magnitude_prune"}, {"sparsity", sparsity}, {"exclude", exclude}}}});
+  }
+  return spec;
+}
+
+TEST(Flow, NamesOfTheJobsModelHoldInEveryStep) {
+  const TempDir folder;
+  const StepCache cache(PassCache(folder.path(), "test", int64_t{1} << 20), {});
+  for (const bool is_cached : {false, true}) {
+    Collector ended;
+    Flow(MakePlan(FoldAndPrune({"norm"})), {.cache = &cache}, ended.sink()).Run(Normalized());
+    for (const char* chain : {"a", "b"}) {
+      const Outcome& outcome = ended.outcomes().at(chain);
+      ASSERT_EQ(outcome.error, nullptr) << outcome.error->what();
+      const Json& step = outcome.reports.at(1);
+      EXPECT_EQ(step.contains("cached"), is_cached);
+      EXPECT_EQ(step["report"]["references"],
+                Json::array({{{"reference", "norm"}, {"nodes", {"Conv conv"}}}}));
+      EXPECT_EQ(step["report"]["skipped"][0],
+                Json({{"node", "Conv conv"}, {"reason", "excluded"}}));
+    }
+  }
+}
+
+TEST(Flow, AReferenceOfWhichNothingIsLeftIsReportedAndNoError) {
+  Model model = Normalized();
+  model.graph.nodes[2].inputs[0] = "i";
+  FreshNames names(model);
+  model.graph.nodes.insert(model.graph.nodes.begin() + 2, MakeNode("Identity", {"n"}, "i", names));
+  JobSpec spec = FoldAndPrune({"i_Identity", "op:Identity"});
+  const Json remove = {{"pass", "remove_identities"}};
+  spec.chains[0].passes.insert(spec.chains[0].passes.begin(), remove);
+  Collector ended;
+  Flow(MakePlan(spec), {}, ended.sink()).Run(std::move(model));
+  ASSERT_EQ(ended.outcomes().at("a").error, nullptr);
+  EXPECT_THAT(ended.outcomes().at("a").reports[2]["report"]["references"][1]["reason"].dump(),
+              HasSubstr("Identity i_Identity: taken out by remove_identities"));
+  EXPECT_EQ(ended.outcomes().at("b").error, nullptr);
 }
 
 }  // namespace

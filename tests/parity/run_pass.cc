@@ -30,6 +30,7 @@ int Run(const std::vector<std::string>& words) {
   const bool is_drawn = spec.calibration.dataset == "random" || spec.calibration.dataset == "none";
   const Dataset calibration = is_drawn ? Dataset::Random(model.graph.inputs, samples, 1)
                                        : Dataset::Open(spec.calibration.dataset);
+  NodeHistory history(model);
   for (const PlanNode* node = &plan; !node->next.empty();) {
     node = &node->next[0];
     PassContext context;
@@ -37,7 +38,10 @@ int Run(const std::vector<std::string>& words) {
     context.calibration_samples = samples;
     context.scratch = std::filesystem::absolute(words.at(1)).parent_path();
     context.threads = words.size() > 5 ? std::stoll(words[5]) : 2;
-    model = node->step.run(std::move(model), context);
+    Json followed = Json::array();
+    model = FollowNodes(node->step, history, followed).run(std::move(model), context);
+    history.Advance(model, node->step.pass);
+    if (!followed.empty()) context.report["references"] = followed;
     Verify(model);
     InferShapes(model);
     std::cout << context.report.dump() << '\n';

@@ -64,6 +64,7 @@ TEST_P(EveryPass, KeepsWhatTheGraphPromises) {
     ExpectSameInterface(in, out);
     ExpectUniqueNames(out);
     ExpectReported(in, name, result->report);
+    ExpectFollowed(in, out);
     const auto bytes = std::make_shared<const std::string>(SerializeOnnx(out));
     const Model reread = ParseOnnx(std::as_bytes(std::span(*bytes)), bytes);
     EXPECT_LT(bytes->size(), 2 * SerializeOnnx(in).size() + 4096) << "the file is inflated";

@@ -15,6 +15,7 @@
 #include "evaluator/metrics.h"
 #include "model/infer_shapes.h"
 #include "passes/inline_functions.h"
+#include "passes/node_history.h"
 #include "passes/select_nodes.h"
 #include "tests/testing/matchers.h"
 
@@ -143,6 +144,22 @@ inline void ExpectReported(const Model& in, const std::string& pass, const Json&
   for (const std::string& label : NodesOf(seen, kAbout.at(pass))) {
     EXPECT_TRUE(std::ranges::find(told, label) != told.end()) << "not a word about " << label;
   }
+}
+
+// Whatever the pass made of a node, a later pass still finds it, or is told that it is gone.
+inline void ExpectFollowed(const Model& in, const Model& out) {
+  NodeHistory history(in);
+  history.Advance(out, "the pass");
+  ForEachNode(in.graph, [&](const Node& node) {
+    Json notes = Json::array();
+    const Json followed = history.Follow({{"exclude", {NameOf(node)}}}, notes);
+    for (const Json& reference : followed.at("exclude")) {
+      EXPECT_NO_THROW(SelectNodes(out, {reference.get<std::string>()}, "")) << reference;
+    }
+    const bool is_gone = followed.at("exclude").empty();
+    EXPECT_EQ(is_gone, !notes.empty() && notes[0].contains("reason")) << notes;
+    EXPECT_TRUE(!is_gone || !node.op_type.starts_with("Conv")) << notes;
+  });
 }
 
 }  // namespace pared
