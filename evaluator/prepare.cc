@@ -3,6 +3,8 @@
 // A name is looked up once, here. Calls of model-local functions are not rewritten into the graph:
 // the body's nodes become steps in a name scope of their own, whose inputs are the caller's values.
 
+#include <tbb/parallel_for.h>
+
 #include <algorithm>
 #include <optional>
 
@@ -20,6 +22,10 @@ namespace {
 // ConstantOfShape of a few bytes may stand for gigabytes.
 constexpr int64_t kFoldedBytesFree = 64 * 1024;
 constexpr int64_t kFoldedGrowth = 8;  // int4 weights become float32
+
+// Nodes with a constant of so many bytes are prepared side by side: packing it takes longer than
+// all else.
+constexpr size_t kLargeBytes = 64 * 1024;
 
 using OpsetMap = std::map<std::string, int64_t>;
 
@@ -79,6 +85,31 @@ Tensor Dense(const SparseTensor& sparse, const std::string& name) {
   return Tensor::View(sparse.values.dtype(), sparse.dims, view, std::move(bytes));
 }
 
+bool HasSubgraphs(const Node& node) {
+  return std::ranges::any_of(node.attributes, [](const auto& attribute) {
+    return std::holds_alternative<GraphPtr>(attribute.second.value) ||
+           std::holds_alternative<std::vector<GraphPtr>>(attribute.second.value);
+  });
+}
+
+bool IsLarge(const Tensor& tensor) { return tensor.bytes().size() >= kLargeBytes; }
+
+// Of its attributes: those of the fused operators hold weights.
+bool HoldsLarge(const Node& node) {
+  return std::ranges::any_of(node.attributes, [](const auto& attribute) {
+    const Tensor* tensor = std::get_if<Tensor>(&attribute.second.value);
+    return tensor != nullptr && IsLarge(*tensor);
+  });
+}
+
+// What is needed to prepare a node, but the constants it reads.
+struct Preparation {
+  Node node;
+  const OpInfo* info = nullptr;
+  OpContext context;
+  size_t step = 0;
+};
+
 class Builder {
  public:
   Builder(Env& env, PreparedGraph& graph) : env_(env), graph_(graph) {}
@@ -92,21 +123,26 @@ class Builder {
   void AddInitializers(const Graph& graph, Scope& scope);
   void AddNodes(const std::vector<Node>& nodes, Scope& scope);
   ValueRef Find(const std::string& name, const Scope& scope, const std::string& where) const;
-  void FindLastUses();
+  // After the last node.
+  void Finish();
 
  private:
+  void FindLastUses();
   const Tensor* ConstantAt(ValueRef ref) const {
     return ref < 0 && ref != kNoValue ? &graph_.constants[static_cast<size_t>(~ref)] : nullptr;
   }
   void AddNode(const Node& node, Scope& scope);
   void AddCall(const Node& node, const Function& function, Scope& scope);
-  Op PrepareOp(const Node& node, const Scope& scope, PreparedStep& step);
+  Preparation Describe(const Node& node, const Scope& scope);
+  bool CanWait(const Preparation& preparation, const PreparedStep& step) const;
+  Op PrepareOp(const Preparation& preparation, PreparedStep& step);
   Op PrepareSubgraph(const GraphPtr& graph, const Scope& scope);
   bool Fold(const Node& node, const Scope& scope, const Op& op, PreparedStep& step);
   const Function* FunctionOf(const Node& node) const;
 
   Env& env_;
   PreparedGraph& graph_;
+  std::vector<Preparation> waiting_;
 };
 
 ValueRef Builder::Find(const std::string& name, const Scope& scope,
@@ -187,12 +223,18 @@ void Builder::AddNode(const Node& node, Scope& scope) {
   step.stats.node = node.name.empty() ? label : node.name;
   step.stats.op_type = node.op_type;
   if (scope.is_main) step.output_names = node.outputs;
-  Op op = PrepareOp(node, scope, step);
-  if (!Fold(node, scope, op, step)) {
+  Preparation preparation = Describe(node, scope);
+  const bool waits = CanWait(preparation, step);
+  Op op = waits ? Op() : PrepareOp(preparation, step);
+  if (waits || !Fold(node, scope, op, step)) {
     step.op = std::move(op);
     for (const std::string& name : node.outputs) {
       step.outputs.push_back(name.empty() ? kNoValue : AddSlot());
     }
+  }
+  if (waits) {
+    preparation.step = graph_.steps.size();
+    waiting_.push_back(std::move(preparation));
   }
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     if (!node.outputs[i].empty()) scope.refs[node.outputs[i]] = step.outputs[i];
@@ -200,7 +242,7 @@ void Builder::AddNode(const Node& node, Scope& scope) {
   graph_.steps.push_back(std::move(step));
 }
 
-Op Builder::PrepareOp(const Node& node, const Scope& scope, PreparedStep& step) {
+Preparation Builder::Describe(const Node& node, const Scope& scope) {
   const std::string domain = Normalized(node.domain);
   const auto opset = scope.opsets->find(domain);
   const int64_t version = opset == scope.opsets->end() ? 0 : opset->second;
@@ -219,11 +261,32 @@ Op Builder::PrepareOp(const Node& node, const Scope& scope, PreparedStep& step) 
   context.tune = options.tune;
   context.sparse = options.sparse;
   context.seed = options.seed + env_.random_nodes++;
+  if (HasSubgraphs(node)) {
+    context.prepare_graph = [&](const GraphPtr& graph) { return PrepareSubgraph(graph, scope); };
+  }
+  return {node, info, std::move(context)};
+}
+
+// Not one that could be folded, whose value the next nodes may want, nor one that measures how fast
+// it is.
+bool Builder::CanWait(const Preparation& preparation, const PreparedStep& step) const {
+  if (preparation.context.tune || HasSubgraphs(preparation.node)) return false;
+  bool reads_slot = false, has_large = HoldsLarge(preparation.node);
+  for (const ValueRef ref : step.inputs) {
+    const Tensor* constant = ConstantAt(ref);
+    has_large = has_large || (constant != nullptr && IsLarge(*constant));
+    reads_slot = reads_slot || (constant == nullptr && ref != kNoValue);
+  }
+  return reads_slot && has_large;
+}
+
+Op Builder::PrepareOp(const Preparation& preparation, PreparedStep& step) {
+  const auto& [node, info, described, index] = preparation;
+  OpContext context = described;
   context.stats = &step.stats;
-  context.prepare_graph = [&](const GraphPtr& graph) { return PrepareSubgraph(graph, scope); };
   const bool widens = info->half_floats == HalfFloats::kWiden;
   std::vector<std::shared_ptr<const Tensor>> widened(step.inputs.size());
-  Scratch scratch(env_.pool, options.threads);
+  Scratch scratch(env_.pool, env_.options.threads);
   for (size_t i = 0; i < step.inputs.size(); ++i) {
     const Tensor* constant = ConstantAt(step.inputs[i]);
     if (constant != nullptr && widens && IsHalfFloat(constant->dtype())) {
@@ -290,12 +353,20 @@ Op Builder::PrepareSubgraph(const GraphPtr& graph, const Scope& scope) {
   for (const ValueInfo& output : graph->outputs) {
     prepared->outputs.push_back(builder.Find(output.name, inner, graph->name));
   }
-  builder.FindLastUses();
+  builder.Finish();
   return [prepared](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
                     Scratch& scratch) {
     std::vector<Tensor> made = prepared->Run(inputs, scratch.pool(), scratch.threads(), {});
     for (size_t i = 0; i < outputs.size() && i < made.size(); ++i) outputs[i] = std::move(made[i]);
   };
+}
+
+void Builder::Finish() {
+  tbb::parallel_for(size_t{0}, waiting_.size(), [&](size_t i) {
+    PreparedStep& step = graph_.steps[waiting_[i].step];
+    step.op = PrepareOp(waiting_[i], step);
+  });
+  FindLastUses();
 }
 
 void Builder::FindLastUses() {
@@ -353,7 +424,7 @@ PreparedGraph PrepareModel(const Model& model, const ExecutorOptions& options) {
   for (const ValueInfo& output : model.graph.outputs) {
     prepared.outputs.push_back(builder.Find(output.name, scope, model.graph.name));
   }
-  builder.FindLastUses();
+  builder.Finish();
   return prepared;
 }
 

@@ -27,29 +27,30 @@ std::vector<int64_t> Spread(int64_t count, int64_t most) {
   return samples;
 }
 
-ExecutorOptions Unfused(const PassContext& context) {
-  return {.threads = context.threads, .fuse = false, .seed = context.seed};
-}
-
-// The float model with an INT8 twin of each compute node; twin output to the name it copies.
+// The float model with an INT8 twin of each compute node. Both are outputs, so that joining
+// operators for execution leaves them.
 struct Twins {
   Model model;
-  std::map<std::string, std::string> originals;
+  std::map<std::string, std::string> originals;  // by twin
+  std::unordered_set<std::string> compared;      // originals that have a twin
 };
 
 Twins MakeTwins(const Model& model, const Int8Choice& choice, const Model& quantized) {
-  std::unordered_set<std::string> compared, present;
+  Twins twins{model, {}, {}};
+  std::vector<ValueInfo>& outputs = twins.model.graph.outputs;
+  std::unordered_set<std::string> present;
   for (const Node& node : model.graph.nodes) {
-    if (choice.RoleOf(node) == Int8Role::kCompute) compared.insert(node.outputs[0]);
     present.insert(node.outputs.begin(), node.outputs.end());
+    if (choice.RoleOf(node) != Int8Role::kCompute) continue;
+    twins.compared.insert(node.outputs[0]);
+    if (!IsAmong(outputs, node.outputs[0])) outputs.emplace_back().name = node.outputs[0];
   }
-  Twins twins{model, {}};
   FreshNames names(quantized);
   for (const auto& [name, initializer] : quantized.graph.initializers) {
     twins.model.graph.initializers.set(name, initializer);
   }
   for (Node node : quantized.graph.nodes) {
-    const bool is_compute = compared.contains(node.outputs[0]);
+    const bool is_compute = twins.compared.contains(node.outputs[0]);
     // What quantization or smoothing added is needed; the rest the float model has.
     if (!is_compute && present.contains(node.outputs[0])) continue;
     if (is_compute) {
@@ -57,6 +58,7 @@ Twins MakeTwins(const Model& model, const Int8Choice& choice, const Model& quant
       twins.originals[twin] = node.outputs[0];
       node.outputs[0] = twin;
       node.name = names.Make(node.name + "_twin");
+      outputs.emplace_back().name = twin;
     }
     twins.model.graph.nodes.push_back(std::move(node));
   }
@@ -227,21 +229,27 @@ double FidelityJudge::SqnrDb(const Model& candidate, double least_db) const {
 std::map<std::string, double> NodeSqnrDb(const Model& model, const Int8Choice& choice,
                                          const Model& quantized, const PassContext& context) {
   const Twins twins = MakeTwins(model, choice, quantized);
-  const Executor executor(twins.model, Unfused(context));
-  std::map<std::string, Fidelity> nodes;
-  std::unordered_set<std::string> originals;
-  for (const auto& [twin, original] : twins.originals) originals.insert(original);
-  for (const int64_t sample : Spread(CalibrationCount(context), kSensitivitySamples)) {
+  const Executor executor(twins.model, {.seed = context.seed});
+  const std::vector<int64_t> samples = Spread(CalibrationCount(context), kSensitivitySamples);
+  std::vector<std::map<std::string, Fidelity>> parts(samples.size());
+  tbb::parallel_for(size_t{0}, samples.size(), [&](size_t at) {
     if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while measuring");
     std::unordered_map<std::string, Tensor> wanted;
     const Observer observer = [&](const std::string& value, const Tensor& tensor) {
-      if (originals.contains(value)) wanted.emplace(value, tensor);
+      if (twins.compared.contains(value)) wanted.emplace(value, tensor);
       const auto twin = twins.originals.find(value);
       if (twin == twins.originals.end()) return;
-      nodes[twin->second].Add(wanted.at(twin->second), tensor);
+      parts[at][twin->second].Add(wanted.at(twin->second), tensor);
       wanted.erase(twin->second);
     };
-    executor.Run(context.calibration->Sample(sample, executor.inputs()), &observer);
+    executor.Run(context.calibration->Sample(samples[at], executor.inputs()), &observer);
+  });
+  std::map<std::string, Fidelity> nodes;
+  for (const std::map<std::string, Fidelity>& part : parts) {
+    for (const auto& [value, fidelity] : part) {
+      nodes[value].energy += fidelity.energy;
+      nodes[value].noise += fidelity.noise;
+    }
   }
   std::map<std::string, double> result;
   for (const auto& [value, fidelity] : nodes) result[value] = fidelity.sqnr_db();

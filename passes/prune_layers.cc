@@ -324,7 +324,7 @@ class Rebuilder {
   void Report(const LayerChoice& choice) {
     const WeightSite& site = *choice.site;
     const int64_t count = site.stored.count();
-    const double density = DensityOf(Zeroed(site.stored, choice.zero));
+    const double density = DensityOf(site.stored, choice.zero);
     site.stored.DropPages();
     Json entry = {{"node", NodeLabel(*site.node)},
                   {"weight", site.root.second},

@@ -5,7 +5,6 @@
 #include <cstring>
 #include <numeric>
 
-#include "evaluator/metrics.h"
 #include "passes/select_smallest.h"
 
 namespace pared {
@@ -63,6 +62,18 @@ std::vector<float> ViewedImportance(const WeightSite& site, const std::vector<fl
   return viewed;
 }
 
+// Without a branch, which random zeros would mispredict.
+template <class Word>
+void ZeroMarked(std::span<std::byte> elements, const std::vector<bool>& zero) {
+  for (size_t i = 0; i < zero.size(); ++i) {
+    std::byte* element = elements.data() + i * sizeof(Word);
+    Word word = 0;
+    std::memcpy(&word, element, sizeof(Word));
+    word = zero[i] ? Word{0} : word;
+    std::memcpy(element, &word, sizeof(Word));
+  }
+}
+
 }  // namespace
 
 Pattern PatternOf(PatternName name) { return kPatterns[static_cast<size_t>(name)].pattern; }
@@ -112,9 +123,13 @@ std::vector<bool> PruneUnits::Below(float magnitude, int64_t& ties) const {
     return size < magnitude || (size == magnitude && ties > 0 && ties-- > 0);
   };
   if (IsSingle(pattern_)) {
+    // Of random weights every second branch would be mispredicted: assigned, not asked.
     for (size_t i = 0; i < scores_.size(); ++i) {
-      if (!chosen(scores_[i])) continue;
-      zero[static_cast<size_t>(site_.StoredIndex(static_cast<int64_t>(i)))] = true;
+      const float size = std::fabs(scores_[i]);
+      bool is_zero = size < magnitude;
+      if (size == magnitude) [[unlikely]]
+        is_zero = ties > 0 && ties-- > 0;
+      zero[static_cast<size_t>(site_.StoredIndex(static_cast<int64_t>(i)))] = is_zero;
     }
     return zero;
   }
@@ -148,16 +163,28 @@ std::vector<bool> ZeroesOfGroups(const WeightSite& site, Pattern pattern,
 Tensor Zeroed(const Tensor& stored, const std::vector<bool>& zero) {
   const std::span<const std::byte> bytes = stored.bytes();
   const auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
-  const size_t size = static_cast<size_t>(ElementBits(stored.dtype())) / 8;
-  for (size_t i = 0; i < zero.size(); ++i) {
-    if (zero[i]) std::memset(copy->data() + i * size, 0, size);
+  switch (ElementBits(stored.dtype())) {
+    case 8:
+      ZeroMarked<uint8_t>(*copy, zero);
+      break;
+    case 16:
+      ZeroMarked<uint16_t>(*copy, zero);
+      break;
+    case 32:
+      ZeroMarked<uint32_t>(*copy, zero);
+      break;
+    default:
+      ZeroMarked<uint64_t>(*copy, zero);
   }
   return Tensor::View(stored.dtype(), stored.shape(), *copy, copy);
 }
 
-double DensityOf(const Tensor& tensor) {
-  const std::vector<float> values = ToFloat(tensor);
-  return DensityOf(std::span<const float>(values));
+double DensityOf(const Tensor& stored, const std::vector<bool>& zero) {
+  const FloatElements elements(stored);
+  const std::span<const float> values = elements.get();
+  int64_t kept = 0;
+  for (size_t i = 0; i < values.size(); ++i) kept += values[i] != 0 && !zero[i];
+  return values.empty() ? 1.0 : static_cast<double>(kept) / static_cast<double>(values.size());
 }
 
 }  // namespace pared

@@ -75,7 +75,7 @@ std::vector<bool> ZeroesOfGroups(const WeightSite& site, Pattern pattern,
 // The stored tensor with the marked elements +0.
 Tensor Zeroed(const Tensor& stored, const std::vector<bool>& zero);
 
-// Fraction of elements that are not zero; 1 where there are none.
-double DensityOf(const Tensor& tensor);
+// Fraction of the elements that are neither 0 nor marked; 1 where there are none.
+double DensityOf(const Tensor& stored, const std::vector<bool>& zero);
 
 }  // namespace pared
