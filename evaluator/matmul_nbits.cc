@@ -111,6 +111,10 @@ std::vector<float> Expand(const BlockedWeight& w, std::span<const Tensor* const>
 
 }  // namespace
 
+std::vector<float> ExpandMatMulNBits(const Node& node, std::span<const Tensor* const> inputs) {
+  return Expand(ReadAttributes(node), inputs);
+}
+
 Op PrepareMatMulNBits(const Node& node, const OpContext& context) {
   CheckInputCount(node, 3, 6);
   const BlockedWeight weight = ReadAttributes(node);

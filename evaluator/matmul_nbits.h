@@ -2,6 +2,9 @@
 
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "evaluator/ops.h"
 
 namespace pared {
@@ -11,5 +14,8 @@ namespace pared {
 // zero points, codes like these, [N] rows of whole bytes, or floats [N, blocks]; the block of each
 // k; bias. Codes of 2, 4 or 8 bits. Constant weights are expanded to float when prepared.
 Op PrepareMatMulNBits(const Node& node, const OpContext& context);
+
+// w of such a node, row by row; of `inputs` x and the bias are not looked at.
+std::vector<float> ExpandMatMulNBits(const Node& node, std::span<const Tensor* const> inputs);
 
 }  // namespace pared

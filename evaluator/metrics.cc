@@ -5,9 +5,12 @@
 #include <bit>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "base/error.h"
 #include "evaluator/half_floats.h"
+#include "evaluator/matmul_nbits.h"
+#include "evaluator/small_formats.h"
 
 namespace pared {
 namespace {
@@ -19,7 +22,7 @@ struct WeightInput {
   size_t zero_point = 0;  // 0: the operator has none for it
 };
 
-constexpr std::array<WeightInput, 19> kWeightInputs = {{{"Conv", 1},
+constexpr std::array<WeightInput, 27> kWeightInputs = {{{"Conv", 1},
                                                         {"ConvTranspose", 1},
                                                         {"Gemm", 0},
                                                         {"Gemm", 1},
@@ -37,7 +40,15 @@ constexpr std::array<WeightInput, 19> kWeightInputs = {{{"Conv", 1},
                                                         {"QLinearConv", 3, 5},
                                                         {"QLinearMatMul", 3, 5},
                                                         {"Einsum", 0},
-                                                        {"Einsum", 1}}};
+                                                        {"Einsum", 1},
+                                                        {"FusedConv", 1},
+                                                        {"FusedGemm", 0},
+                                                        {"FusedGemm", 1},
+                                                        {"FusedMatMul", 0},
+                                                        {"FusedMatMul", 1},
+                                                        {"DynamicQuantizeMatMul", 1, 3},
+                                                        {"MatMulIntegerToFloat", 1, 5},
+                                                        {"QGemm", 3, 5}}};
 
 bool PassesThrough(const Node& node) {
   static constexpr std::array<std::string_view, 8> kOps = {
@@ -60,44 +71,53 @@ struct Constant {
   bool is_dequantized = false;  // the rest says how
   const Tensor* zero_point = nullptr;
   int64_t axis = 0;
+  int64_t block_size = 0;  // 0: zero points are of all elements, or one an index of `axis`
 };
 
-// The code that stands for 0 at each index of `axis`; one code for all where it does not vary.
-std::vector<int64_t> ZeroCodes(const Constant& constant) {
-  if (constant.zero_point == nullptr) return {0};
-  if (constant.zero_point->dtype() == DType::kInt8) {
-    const std::span<const int8_t> codes = constant.zero_point->data<int8_t>();
+template <class T>
+std::vector<T> CodesOf(const Tensor& tensor) {
+  if constexpr (std::is_same_v<T, float>) {
+    return DecodeSmall(tensor);
+  } else {
+    const std::span<const T> codes = tensor.data<T>();
     return {codes.begin(), codes.end()};
   }
-  if (constant.zero_point->dtype() == DType::kUInt8) {
-    const std::span<const uint8_t> codes = constant.zero_point->data<uint8_t>();
-    return {codes.begin(), codes.end()};
-  }
-  return {0};
 }
 
+// How many of the codes are the zero point that holds at their place.
 template <class T>
-int64_t CountCodes(const Constant& constant) {
-  const std::vector<int64_t> codes = ZeroCodes(constant);
-  const std::span<const T> elements = constant.tensor->data<T>();
+int64_t CountCodes(std::span<const T> codes, const Constant& constant) {
+  std::vector<T> zeros = {T{0}};
+  if (constant.zero_point != nullptr && constant.zero_point->dtype() == constant.tensor->dtype()) {
+    zeros = CodesOf<T>(*constant.zero_point);
+  }
   const Shape& shape = constant.tensor->shape();
   const int64_t rank = constant.tensor->rank();
   const int64_t axis = constant.axis < 0 ? constant.axis + rank : constant.axis;
-  const bool is_per_axis = codes.size() > 1 && axis >= 0 && axis < rank &&
-                           shape[static_cast<size_t>(axis)] == std::ssize(codes);
-  size_t inner = elements.size();  // one code for all
-  if (is_per_axis) {
-    inner = 1;
-    for (size_t i = static_cast<size_t>(axis) + 1; i < shape.size(); ++i) {
-      inner *= static_cast<size_t>(shape[i]);
+  if (zeros.size() <= 1 || axis < 0 || axis >= rank) {
+    return std::count(codes.begin(), codes.end(), zeros.empty() ? T{0} : zeros[0]);
+  }
+  size_t outer = 1, inner = 1;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    if (std::cmp_less(i, axis)) outer *= static_cast<size_t>(shape[i]);
+    if (std::cmp_greater(i, axis)) inner *= static_cast<size_t>(shape[i]);
+  }
+  const size_t along = static_cast<size_t>(shape[static_cast<size_t>(axis)]);
+  const size_t block = static_cast<size_t>(std::max<int64_t>(constant.block_size, 1));
+  const bool is_blocked = constant.block_size > 0;
+  const size_t blocks = (along + block - 1) / block;
+  if (zeros.size() != (is_blocked ? outer * blocks * inner : along)) return 0;  // no model to run
+  int64_t count = 0;
+  for (size_t row = 0; row < outer * along; ++row) {
+    const std::span<const T> alike = codes.subspan(row * inner, inner);
+    if (!is_blocked) {
+      count += std::count(alike.begin(), alike.end(), zeros[row % along]);
+      continue;
     }
+    const T* zero = zeros.data() + (row / along * blocks + row % along / block) * inner;
+    for (size_t i = 0; i < inner; ++i) count += alike[i] == zero[i] ? 1 : 0;
   }
-  int64_t zeros = 0;
-  for (size_t begin = 0, i = 0; begin < elements.size(); begin += inner, ++i) {
-    const std::span<const T> alike = elements.subspan(begin, inner);
-    zeros += std::count(alike.begin(), alike.end(), codes[i % codes.size()]);
-  }
-  return zeros;
+  return count;
 }
 
 // Both signs of a floating zero are zeros: all bits but the sign are clear.
@@ -122,11 +142,11 @@ int64_t CountZeros(const Constant& constant) {
     case DType::kBFloat16:
       return CountFloatZeros<BFloat16, uint16_t>(tensor.data<BFloat16>());
     case DType::kInt8:
-      return CountCodes<int8_t>(constant);
+      return CountCodes(tensor.data<int8_t>(), constant);
     case DType::kUInt8:
-      return CountCodes<uint8_t>(constant);
+      return CountCodes(tensor.data<uint8_t>(), constant);
     default:
-      return 0;
+      return CountCodes<float>(DecodeSmall(tensor), constant);
   }
 }
 
@@ -150,6 +170,7 @@ class WeightFinder {
       for (const WeightInput& rule : kWeightInputs) {
         if (rule.op_type == node.op_type && rule.input < node.inputs.size()) Consider(node, rule);
       }
+      if (node.op_type == "MatMulNBits") ConsiderBlocks(node);
       for (const auto& [name, attribute] : node.attributes) {
         if (const GraphPtr* sub = std::get_if<GraphPtr>(&attribute.value)) Visit(**sub);
       }
@@ -163,15 +184,30 @@ class WeightFinder {
     if (rule.zero_point > 0 && rule.zero_point < node.inputs.size()) {
       constant.is_dequantized = true;
       constant.zero_point = Trace(node.inputs[rule.zero_point]).tensor;
-      constant.axis = node.op_type.ends_with("Conv") || node.op_type == "ConvInteger" ? 0 : -1;
+      const bool has_rows = node.op_type.ends_with("Conv") || node.op_type == "ConvInteger" ||
+                            (node.op_type == "QGemm" && node.Int("transB", 0) != 0);
+      constant.axis = has_rows ? 0 : -1;
     }
     // Bytes that nothing dequantizes are data to look up, not weights.
     const DType dtype = constant.tensor->dtype();
     const bool is_int8 = IsEightBit(dtype) && (constant.is_dequantized || rule.zero_point > 0);
-    if (!is_int8 && !IsFloating(dtype)) return;
+    const bool is_small = IsSmallFormat(dtype) && constant.is_dequantized;
+    if (!is_int8 && !is_small && !IsFloating(dtype)) return;
     if (!seen_.emplace(constant.graph, constant.name).second) return;
     weights_.push_back(
         {NodeLabel(node), constant.name, constant.tensor->count(), CountZeros(constant), is_int8});
+  }
+
+  // Codes packed in bytes, whatever their number of bits.
+  void ConsiderBlocks(const Node& node) {
+    std::vector<const Tensor*> inputs;
+    for (const std::string& input : node.inputs) inputs.push_back(Trace(input).tensor);
+    const Constant codes = Trace(node.inputs[1]);
+    if (codes.tensor == nullptr || inputs.size() < 3 || inputs[2] == nullptr) return;
+    if (!seen_.emplace(codes.graph, codes.name).second) return;
+    const std::vector<float> weight = ExpandMatMulNBits(node, inputs);
+    weights_.push_back({NodeLabel(node), codes.name, std::ssize(weight),
+                        std::count(weight.begin(), weight.end(), 0.0f), node.Int("bits", 4) == 8});
   }
 
   // Follows `value` upwards to a constant, from the innermost scope that knows the name.
@@ -199,6 +235,7 @@ class WeightFinder {
       if (producer->op_type == "DequantizeLinear") {
         constant.is_dequantized = true;
         constant.axis = producer->Int("axis", 1);
+        constant.block_size = producer->Int("block_size", 0);
         constant.zero_point =
             producer->inputs.size() > 2 ? Trace(producer->inputs[2]).tensor : nullptr;
       } else if (!PassesThrough(*producer)) {

@@ -63,6 +63,45 @@ TEST(MeasureWeights, ZeroPointsMayDifferByChannel) {
   EXPECT_THAT(MeasureWeights(model), ElementsAre(Weight("q", 4, 3, true)));
 }
 
+TEST(MeasureWeights, CountsFourBitsByTheZeroPointOfTheirBlock) {
+  // Blocks of two rows: the first pair has zero points 0 and 2, the second 1 and -3.
+  const Model model = ModelFromText(
+      "g (float[N,4] x) => (float[N,2] y) "
+      "<int4[4,2] q = {0,2,1,2,1,-3,0,0}, float[2,2] s = {1.0,1.0,1.0,1.0}, "
+      "int4[2,2] z = {0,2,1,-3}> "
+      "{ w = DequantizeLinear <axis = 0, block_size = 2> (q, s, z) y = MatMul(x, w) }");
+  EXPECT_THAT(MeasureWeights(model), ElementsAre(Weight("q", 8, 5, false)));
+}
+
+TEST(MeasureWeights, CountsEightBitsByTheZeroPointOfTheirBlock) {
+  const Model model = ModelFromText(
+      "g (float[N,2] x) => (float[N,2] y) "
+      "<uint8[2,2] q = {7,9,9,9}, float[2,1] s = {1.0,1.0}, uint8[2,1] z = {7,9}> "
+      "{ w = DequantizeLinear <axis = 1, block_size = 2> (q, s, z) y = MatMul(x, w) }");
+  EXPECT_THAT(MeasureWeights(model), ElementsAre(Weight("q", 4, 3, true)));
+}
+
+TEST(MeasureWeights, KnowsTheQuantizedOperatorsOfOnnxRuntime) {
+  const Model model = ModelFromText(
+      "<ir_version: 8, opset_import: [\"\" : 17, \"com.microsoft\" : 1]> "
+      "g (uint8[N,2] x) => (float[N,2] y, float[N,2] v) "
+      "<float s = {0.5}, uint8 z = {0}, int8[2,2] a = {0,1,2,0}, int8 az = {0}, "
+      "int8[2,2] b = {5,1,2,6}, int8[2] bz = {5,6}> { "
+      "y = com.microsoft.MatMulIntegerToFloat(x, a, s, s, z, az) "
+      "v = com.microsoft.QGemm <transB = 1> (x, s, z, b, s, bz) }");
+  EXPECT_THAT(MeasureWeights(model), ElementsAre(Weight("a", 4, 2, true), Weight("b", 4, 2, true)));
+}
+
+TEST(MeasureWeights, CountsCodesThatArePackedInBytes) {
+  // One row of 16 codes: 0x88 are two zeros, 0x08 is 8 (a zero) and 0.
+  const Model model = ModelFromText(
+      "<ir_version: 8, opset_import: [\"\" : 17, \"com.microsoft\" : 1]> "
+      "g (float[N,16] x) => (float[N,1] y) "
+      "<uint8[1,1,8] q = {136,8,136,1,1,1,1,1}, float[1] s = {0.5}> { "
+      "y = com.microsoft.MatMulNBits <K = 16, N = 1, bits = 4, block_size = 16> (x, q, s) }");
+  EXPECT_THAT(MeasureWeights(model), ElementsAre(Weight("q", 16, 5, false)));
+}
+
 TEST(MeasureWeights, LeavesOutBiasesAndShapes) {
   const Model model = ModelFromText(
       "g (float[N,2] x) => (float[N,2] y) <float[2] b = {0,1}, int64[2] s = {-1,2}> "

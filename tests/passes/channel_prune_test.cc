@@ -64,6 +64,19 @@ const Tensor& Operand(const Model& model, size_t node, size_t input) {
   return model.graph.initializers.at(model.graph.nodes[node].inputs[input]).tensor;
 }
 
+// Before IR version 4 every initializer is an input: the whole weights would stay there, unread.
+TEST(ChannelPrune, LeavesNoWholeWeightsBehind) {
+  const Model in = Made(R"(<ir_version: 3, opset_import: ["" : 9]>
+      g (float[1,3,5,5] x, float[8,3,1,1] w1, float[4,8,1,1] w2) => (float[1,4,5,5] y)
+      { a = Conv(x, w1) r = Relu(a) y = Conv(r, w2) })",
+                        {{"w1", {8, 3, 1, 1}, 0, 0}, {"w2", {4, 8, 1, 1}, 1, 0}});
+  const PassResult out = RunPass("channel_prune", kHalf, in);
+  EXPECT_EQ(Operand(out.model, 0, 1).shape(), (Shape{4, 3, 1, 1}));
+  EXPECT_EQ(out.model.graph.inputs.size(), 1u);
+  EXPECT_EQ(out.model.graph.initializers.size(), 2u);
+  EXPECT_LT(Difference(in, out.model, {1, 3, 5, 5}), 1e-5f);
+}
+
 TEST(ChannelPrune, ShrinksBothSidesOfANormalizedConvolution) {
   const Model in = Made(R"(g (float[1,3,5,5] x) => (float[1,4,5,5] y) {
       a = Conv(x, w1, b1)  n = BatchNormalization(a, s, o, m, v)  r = Relu(n)

@@ -32,6 +32,22 @@ TEST(FoldBatchNorm, MultipliesIntoTheConvolution) {
   EXPECT_EQ(out.model.graph.initializers.size(), 2u);
 }
 
+// Before IR version 4 every initializer is an input: what was folded would stay there, unread.
+TEST(FoldBatchNorm, LeavesNoFoldedInputsBehind) {
+  const PassResult out =
+      RunPass("fold_batch_norm", {}, ModelFromText(R"(<ir_version: 3, opset_import: ["" : 9]>
+      g (float[1,1,2,2] x, float[2,1,1,1] w, float[2] s, float[2] t, float[2] m, float[2] v)
+        => (float[1,2,2,2] y)
+      <float[2,1,1,1] w = {1,-2}, float[2] s = {2,3}, float[2] t = {1,-1}, float[2] m = {0.5,1},
+       float[2] v = {4,9}>
+      { c = Conv(x, w) y = BatchNormalization(c, s, t, m, v) })"));
+  ASSERT_THAT(OpTypes(out.model.graph), ElementsAre("Conv"));
+  ASSERT_EQ(out.model.graph.inputs.size(), 1u);
+  EXPECT_EQ(out.model.graph.inputs[0].name, "x");
+  EXPECT_EQ(out.model.graph.initializers.size(), 2u);
+  EXPECT_EQ(out.model.ir_version, 4);
+}
+
 TEST(FoldBatchNorm, DeclinesWhereTheConvolutionHasAnotherReader) {
   const PassResult out =
       RunPass("fold_batch_norm", {},

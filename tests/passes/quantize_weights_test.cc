@@ -30,6 +30,16 @@ TEST(QuantizeWeights, HasAScaleForEachOutputChannelAndKeepsZeros) {
   EXPECT_EQ(out.report.at("quantized_weight_share"), 1.0);
 }
 
+// Where it stands among the inputs only because every initializer had to.
+TEST(QuantizeWeights, StoresTheWeightsOfIrVersion3) {
+  const PassResult out = Store(ModelFromText(R"(<ir_version: 3, opset_import: ["" : 9]>
+    g (float[1,4] x, float[4,2] w) => (float[1,2] y)
+    <float[4,2] w = {0,0,3,0,0,0,0,-2}> { y = MatMul(x, w) })"));
+  EXPECT_THAT(Elements(out.model, "w_quantized"), ElementsAre(0, 0, 127, 0, 0, 0, 0, -127));
+  EXPECT_EQ(out.model.graph.inputs.size(), 1u);
+  EXPECT_FALSE(out.model.graph.initializers.contains("w"));
+}
+
 TEST(QuantizeWeights, FindsTheChannelsOfATransposedWeight) {
   const PassResult out = Store(ModelFromText(R"(g (float[1,4] x) => (float[1,2] y)
     <float[2,4] w = {0,3,0,0,0,0,0,-2}> { t = Transpose(w) y = MatMul(x, t) })"));
