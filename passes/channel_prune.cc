@@ -332,6 +332,7 @@ class ChannelPruner {
 };
 
 Model Prune(Model model, const Options& options, PassContext& context) {
+  if (model.ir_version < 4) DropInitializerInputs(model);  // else what was cut would stay
   return ChannelPruner(model, options, context).Run();
 }
 
@@ -342,6 +343,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kChannelPrune = DefinePass<Options, Prune>(
-    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 4);
+    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 5);
 
 }  // namespace pared

@@ -6,6 +6,7 @@
 #include "passes/fold_affine.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
+#include "passes/weights.h"
 
 namespace pared {
 namespace {
@@ -29,6 +30,7 @@ Model Fold(Model model, const Options& options, PassContext& context) {
   const auto keep = [&](const Node& node) {
     return kept.contains(node.inputs[0]) || kept.contains(node.outputs[0]);
   };
+  if (model.ir_version < 4) DropInitializerInputs(model);  // else what was folded would stay
   context.report["changed"] = Json::array();
   context.report["skipped"] = Json::array();
   for (const FoldNote& note : FoldBatchNorm(model, keep)) {

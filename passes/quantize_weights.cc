@@ -354,7 +354,7 @@ class Quantizer {
 };
 
 Model Run(Model model, const Options& options, PassContext& context) {
-  if (options.freeze_inputs) DropInitializerInputs(model);
+  if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
   const bool is_contributed = options.format == Format::kMatMulNBits;
   if (is_contributed && (options.block_size & (options.block_size - 1)) != 0) {
     throw Error(
