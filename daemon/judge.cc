@@ -66,6 +66,13 @@ std::optional<std::string> FindCollapse(const Metrics& metrics, const EvaluateSp
   return std::nullopt;
 }
 
+std::optional<std::string> FindNonFinite(const Metrics& baseline) {
+  const double count = Find(baseline, "nonfinite_samples").value_or(0);
+  if (count == 0) return std::nullopt;
+  return "the input model's own output is NaN or infinite in " + Number(count) +
+         " samples: these elements count nowhere";
+}
+
 std::optional<std::string> FindSlowdown(const Metrics& metrics, const Metrics& baseline) {
   const std::optional<double> own = Find(metrics, "latency_ms_p50");
   const std::optional<double> p50 = Find(baseline, "latency_ms_p50");

@@ -28,6 +28,10 @@ std::optional<std::string> FindCollapse(const Metrics& metrics, const EvaluateSp
 // baseline's 90th percentile.
 std::optional<std::string> FindSlowdown(const Metrics& metrics, const Metrics& baseline);
 
+// One sentence where the input model itself, of which these are the metrics, has outputs that are
+// not finite.
+std::optional<std::string> FindNonFinite(const Metrics& baseline);
+
 // One sentence where a job asks for more samples than the dataset has. `what`: the field of the
 // job.
 std::optional<std::string> FindShortage(const std::string& what, int64_t asked,

@@ -219,6 +219,7 @@ class Session {
     Report(step, 0);
     const auto begin = std::chrono::steady_clock::now();
     reference_ = RunReference(model_, Evaluation(step));
+    Warn(FindNonFinite(reference_.metrics));
     Measured measured;
     measured.path = order_.model;
     measured.metrics = EvaluateOutputs(reference_, reference_, Evaluation(step));

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <memory>
 #include <span>
 
@@ -29,10 +30,20 @@ void ThrowIfCancelled(const EvaluateContext& context) {
   if (context.cancelled()) throw Error(ErrorCode::kCancelled, "the evaluation was cancelled");
 }
 
+// A class that was chosen, or an input that is handed on, tells little of what was computed.
+bool HoldsIndices(const ValueInfo& output) {
+  return output.dtype == DType::kInt64 || output.dtype == DType::kInt32 ||
+         output.dtype == DType::kBool || output.dtype == DType::kString;
+}
+
 // The place among the model's outputs of the one that the dataset's task measures.
 size_t MeasuredOutput(const Executor& executor, const Dataset& dataset) {
   const std::vector<std::string>& names = dataset.task().output;
-  if (names.empty()) return 0;
+  if (names.empty()) {
+    const auto first = std::ranges::find_if_not(executor.outputs(), HoldsIndices);
+    if (first == executor.outputs().end()) return 0;
+    return static_cast<size_t>(first - executor.outputs().begin());
+  }
   for (const std::string& name : names) {
     const auto found = std::ranges::find(executor.outputs(), name, &ValueInfo::name);
     if (found == executor.outputs().end()) continue;
@@ -185,9 +196,13 @@ int64_t SampleCount(const EvaluateContext& context) {
 Reference RunReference(const Model& model, const EvaluateContext& context) {
   Reference reference;
   reference.outputs.resize(static_cast<size_t>(SampleCount(context)));
+  std::atomic<int64_t> nonfinite = 0;
   reference.metrics = RunMeasured(model, context, [&](int64_t sample, const Tensor& output) {
+    const auto is_finite = [](float element) { return std::isfinite(element); };
+    if (!std::ranges::all_of(ToFloats(output), is_finite)) ++nonfinite;
     reference.outputs[static_cast<size_t>(sample)] = {output};
   });
+  if (nonfinite > 0) reference.metrics["nonfinite_samples"] = static_cast<double>(nonfinite);
   return reference;
 }
 

@@ -22,13 +22,15 @@ namespace pared {
 //   agreement, _low, _high   fraction of samples with the float model's arg max, Wilson's interval
 //   sqnr_db, cosine          the measured output against the float model's, over all samples; SQNR
 //                            is 10 log10(sum ref^2 / sum (ref - y)^2), 200 where they are equal
+//   nonfinite_samples        samples with NaN or infinity where the float model has none; of the
+//                            float model itself, with any
 //   size_bytes, size_compressed_bytes (each MiB of the file as a zlib stream of libdeflate's level
 //   6), sparsity (zeros among all weights), int8_weight_share, int8_mac_share,
 //   latency_ms_mean, _p50, _p90, _p99, _min, peak_activation_bytes
 using Metrics = std::map<std::string, double>;
 
 // What a model, mostly the float one, gave: the measured output (the dataset's "output", else the
-// first) for each sample, kept to compare with.
+// first of floats) for each sample, kept to compare with.
 struct Reference {
   std::vector<std::vector<Tensor>> outputs;
   Metrics metrics;  // of the model by itself: sparsity and INT8 shares

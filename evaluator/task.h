@@ -27,7 +27,7 @@ enum class Pooling { kNone, kMean };
 
 struct TaskSpec {
   Task task = Task::kAuto;
-  // What is measured: the first of these that the model has; empty: its first output.
+  // What is measured: the first of these that the model has; empty: its first output of floats.
   std::vector<std::string> output;
   DetectionOptions detection;
   double threshold = 0.5;            // kBinary: at and above it a sample is positive

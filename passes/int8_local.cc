@@ -68,11 +68,16 @@ ValueRange RangeOfElements(const Matrix& x) {
   return range;
 }
 
+// Every `count`-th sample, from `first` on.
+struct Fold {
+  int64_t count = 1, first = 0;
+};
+
 // The products that read one value.
 class Products {
  public:
-  Products(const LayerStream& stream, const std::vector<const WeightSite*>& sites) {
-    for (const WeightSite* site : sites) Add(stream, *site);
+  Products(const LayerStream& stream, const std::vector<const WeightSite*>& sites, Fold fold = {}) {
+    for (const WeightSite* site : sites) Add(stream, *site, fold);
   }
 
   bool empty() const { return products_.empty(); }
@@ -96,13 +101,15 @@ class Products {
     return best;
   }
 
-  double ErrorOfSmoothing(const std::vector<float>& factors) const {
+  // By the codes of `known`, or where there is none, of all that these products read.
+  double ErrorOfSmoothing(const std::vector<float>& factors,
+                          std::optional<ValueRange> known = std::nullopt) const {
     double error = 0;
     for (const ReadProduct& p : products_) {
       Matrix x = p.x, w = p.w;
       for (size_t i = 0; i < x.size(); ++i) x[i] /= factors[i % factors.size()];
       for (size_t i = 0; i < w.size(); ++i) w[i] *= factors[i % factors.size()];
-      const ValueRange range = RangeOfElements(x);
+      const ValueRange range = known.value_or(RangeOfElements(x));
       error += ErrorOf(p, Rounded(std::move(x), range), RoundedWeight(std::move(w), p.k));
     }
     return error;
@@ -121,12 +128,12 @@ class Products {
   }
 
  private:
-  void Add(const LayerStream& stream, const WeightSite& site) {
+  void Add(const LayerStream& stream, const WeightSite& site, Fold fold) {
     const int64_t groups = std::min(site.layout.groups, kGroupsMax);
     for (int64_t i = 0; i < groups; ++i) {
       const int64_t group = i * site.layout.groups / groups;
       std::optional<LayerColumns> columns =
-          TakeColumns(stream, {&site, group, kColumns, 1, 0, {}, true});
+          TakeColumns(stream, {&site, group, kColumns, fold.count, fold.first, {}, true});
       if (!columns || columns->count == 0) continue;
       ReadProduct p;
       p.k = columns->k;
@@ -200,20 +207,95 @@ std::vector<float> CutFactors(const std::vector<float>& inputs, float most) {
   return factors;
 }
 
-std::vector<std::vector<float>> SmoothingCandidates(const std::vector<float>& inputs,
-                                                    const std::vector<float>& weights) {
-  std::vector<std::vector<float>> candidates;
+struct SmoothingCandidate {
+  enum class Kind { kPower, kCut } kind = Kind::kPower;
+  float strength = 0;  // of a cut: it is the largest input over this; 0: the middle one
+};
+
+float MiddleOf(std::vector<float> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+std::vector<SmoothingCandidate> SmoothingCandidates(const std::vector<float>& inputs) {
+  using Kind = SmoothingCandidate::Kind;
+  std::vector<SmoothingCandidate> candidates;
   for (const float strength : {0.4f, 0.5f, 0.6f, 0.75f, 0.9f}) {
-    candidates.push_back(PowerFactors(inputs, weights, strength));
+    candidates.push_back({Kind::kPower, strength});
   }
-  std::vector<float> sorted = inputs;
-  std::ranges::sort(sorted);
-  const float largest = sorted.back(), middle = sorted[sorted.size() / 2];
+  const float largest = std::ranges::max(inputs), middle = MiddleOf(inputs);
   for (const float part : {1.5f, 2.0f, 3.0f, 4.0f, 6.0f, 8.0f, 12.0f, 16.0f}) {
-    if (largest / part > middle) candidates.push_back(CutFactors(inputs, largest / part));
+    if (largest / part > middle) candidates.push_back({Kind::kCut, part});
   }
-  if (middle > 0) candidates.push_back(CutFactors(inputs, middle));
+  if (middle > 0) candidates.push_back({Kind::kCut, 0});
   return candidates;
+}
+
+std::vector<float> FactorsOf(const SmoothingCandidate& candidate, const std::vector<float>& inputs,
+                             const std::vector<float>& weights) {
+  if (candidate.kind == SmoothingCandidate::Kind::kPower) {
+    return PowerFactors(inputs, weights, candidate.strength);
+  }
+  const float cut =
+      candidate.strength == 0 ? MiddleOf(inputs) : std::ranges::max(inputs) / candidate.strength;
+  return cut > 0 ? CutFactors(inputs, cut) : std::vector<float>(inputs.size(), 1.0f);
+}
+
+// The ends of each channel of a value, its last axis, in the samples of a fold.
+class ChannelEnds {
+ public:
+  ChannelEnds(const LayerStream& stream, const std::string& value, size_t channels, Fold fold)
+      : ends_(channels) {
+    for (int64_t i = fold.first; i < stream.sample_count(); i += fold.count) {
+      const Tensor* sample = stream.Original(i, value);
+      if (sample == nullptr || sample->dtype() != DType::kFloat32) continue;
+      const std::span<const float> elements = sample->data<float>();
+      for (size_t at = 0; at < elements.size(); ++at) {
+        ValueRange& range = ends_[at % channels];
+        range = {std::min(range.min, elements[at]), std::max(range.max, elements[at])};
+      }
+    }
+  }
+
+  std::vector<float> Magnitudes() const {
+    std::vector<float> magnitudes;
+    for (const ValueRange& range : ends_) magnitudes.push_back(std::max(-range.min, range.max));
+    return magnitudes;
+  }
+
+  // Of all channels, each over its factor.
+  ValueRange RangeOver(const std::vector<float>& factors) const {
+    ValueRange all;
+    for (size_t i = 0; i < ends_.size(); ++i) {
+      all = {std::min(all.min, ends_[i].min / factors[i]),
+             std::max(all.max, ends_[i].max / factors[i])};
+    }
+    return all;
+  }
+
+ private:
+  std::vector<ValueRange> ends_;
+};
+
+// Whether factors and range of one half of the samples lower the error of the other. On few rows
+// the largest value of every channel is one that others pass: what divides by it makes all of them
+// saturate, which the samples that it was taken from do not show. Of one sample nothing is known.
+bool HoldsOnOtherSamples(const LayerStream& stream, const Reading& reading,
+                         const SmoothingCandidate& candidate, bool has_range) {
+  double plain_error = 0, smooth_error = 0;
+  for (const int64_t half : {0, 1}) {
+    const Products held(stream, reading.sites, {2, half});
+    if (held.empty()) return true;
+    const std::vector<float> weights = held.WeightMagnitudes(), ones(weights.size(), 1.0f);
+    const ChannelEnds ends(stream, reading.value, weights.size(), {2, 1 - half});
+    const std::vector<float> factors = FactorsOf(candidate, ends.Magnitudes(), weights);
+    const auto range = [&](const std::vector<float>& over) {
+      return has_range ? std::optional(ends.RangeOver(over)) : std::nullopt;
+    };
+    plain_error += held.ErrorOfSmoothing(ones, range(ones));
+    smooth_error += held.ErrorOfSmoothing(factors, range(factors));
+  }
+  return smooth_error < plain_error;
 }
 
 ValueRanges MeasureRanges(const Int8ChoiceContext& context, const Int8Choice& choice,
@@ -260,13 +342,18 @@ SmoothingFactors MeasureSmoothing(const Int8ChoiceContext& context, const Int8Ch
     const Products products(stream, reading.sites);
     if (products.empty()) return;
     const std::vector<float>& inputs = calibration.channels.at(reading.value).magnitudes;
+    const std::vector<float> weights = products.WeightMagnitudes();
     double least = kGainMin * products.ErrorOfSmoothing(std::vector<float>(inputs.size(), 1.0f));
-    for (auto& factors : SmoothingCandidates(inputs, products.WeightMagnitudes())) {
-      const double error = products.ErrorOfSmoothing(factors);
+    std::optional<SmoothingCandidate> best;
+    for (const SmoothingCandidate& candidate : SmoothingCandidates(inputs)) {
+      const double error = products.ErrorOfSmoothing(FactorsOf(candidate, inputs, weights));
       if (error >= least) continue;
       least = error;
-      chosen[reading.value] = std::move(factors);
+      best = candidate;
     }
+    const bool has_range = calibration.sketches.contains(reading.value);
+    if (!best || !HoldsOnOtherSamples(stream, reading, *best, has_range)) return;
+    chosen[reading.value] = FactorsOf(*best, inputs, weights);
   };
   VisitValues(context, sites_of, pass_context, visit);
   return chosen;
@@ -287,8 +374,10 @@ ValueRanges ChooseRanges(const Int8ChoiceContext& context, const Int8Choice& cho
 SmoothingFactors ChooseSmoothing(const Int8ChoiceContext& context, const Int8Choice& choice,
                                  const Calibration& calibration, PassContext& pass_context) {
   return *Shared(
-      {"smoothing", *context.model, ExcludedPlaces(context)}, pass_context,
-      [&] { return MeasureSmoothing(context, choice, calibration, pass_context); },
+      {"smoothing",
+       *context.model,
+       {{"excluded", ExcludedPlaces(context)}, {"has_ranges", !calibration.sketches.empty()}}},
+      pass_context, [&] { return MeasureSmoothing(context, choice, calibration, pass_context); },
       [](const SmoothingFactors& smoothing) {
         size_t bytes = 0;
         for (const auto& [value, factors] : smoothing) bytes += 4 * factors.size();

@@ -29,6 +29,8 @@ ValueRanges ChooseRanges(const Int8ChoiceContext& context, const Int8Choice& cho
 // products with INT8 weights and activations, where some gain on none. By candidate
 //   max|x|^a / max|w|^(1 - a)              (SmoothQuant) and
 //   max(1, max|x| / t), t for all channels: only the channels that stand out are scaled.
+// They are dropped where what one half of the samples gives does the other half no good. Values
+// that `calibration` has no range of get one at run time.
 SmoothingFactors ChooseSmoothing(const Int8ChoiceContext& context, const Int8Choice& choice,
                                  const Calibration& calibration, PassContext& pass_context);
 

@@ -50,6 +50,12 @@ TEST(FindCollapse, OutputsThatAreNoNumbersAreACollapse) {
   EXPECT_NE(FindCollapse({{"sqnr_db", NAN}, {"agreement", 1}}, {}, kLabels), std::nullopt);
 }
 
+TEST(FindNonFinite, TellsOfTheInputModelItself) {
+  EXPECT_EQ(FindNonFinite({{"sqnr_db", 200}}), std::nullopt);
+  EXPECT_THAT(FindNonFinite({{"sqnr_db", 200}, {"nonfinite_samples", 3}}),
+              Optional(HasSubstr("infinite in 3 samples")));
+}
+
 TEST(FindSlowdown, AsksForMoreThanTheSpread) {
   const Metrics baseline = {{"latency_ms_p50", 1.0}, {"latency_ms_p90", 1.25}};
   EXPECT_EQ(FindSlowdown({{"latency_ms_p50", 1.25}}, baseline), std::nullopt);

@@ -104,6 +104,27 @@ TEST_F(EvaluateTest, CountsSamplesThatBecameNotANumber) {
   EXPECT_EQ(metrics.at("nonfinite_samples"), 1);
 }
 
+TEST_F(EvaluateTest, CountsSamplesInWhichTheReferenceItselfIsNoNumber) {
+  const Model broken = ModelFromText(
+      "g (float[N,2] x) => (float[N,2] y) { y = Div(x, x) }");  // 0 / 0 in the last sample
+  const Reference reference = RunReference(broken, context_);
+  EXPECT_EQ(EvaluateOutputs(reference, reference, context_).at("nonfinite_samples"), 1);
+  EXPECT_THAT(EvaluateAccuracy(broken, reference, context_),
+              Not(Contains(Key("nonfinite_samples"))));
+}
+
+// A class number, or ids that are handed on, stay as they are whatever becomes of the weights.
+TEST_F(EvaluateTest, MeasuresTheFirstOutputOfFloats) {
+  const std::string nodes = "k = ArgMax <axis = 1, keepdims = 0> (y) y = MatMul(x, w) }";
+  const Model model = ModelFromText(
+      "g (float[N,2] x) => (int64[N] k, float[N,2] y) <float[2,2] w = {1,0,0,1}> {" + nodes);
+  const Model doubled = ModelFromText(
+      "g (float[N,2] x) => (int64[N] k, float[N,2] y) <float[2,2] w = {2,0,0,2}> {" + nodes);
+  const Reference reference = RunReference(model, context_);
+  EXPECT_THAT(reference.outputs[1].front(), SameTensor(Tensor::Make<float>({1, 2}, {5, 3})));
+  EXPECT_EQ(EvaluateAccuracy(doubled, reference, context_).at("sqnr_db"), 0);
+}
+
 TEST_F(EvaluateTest, TakesTheFirstSamplesOnly) {
   context_.samples = 2;
   const Reference reference = RunReference(identity_, context_);

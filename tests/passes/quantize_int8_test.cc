@@ -6,6 +6,7 @@
 
 #include "evaluator/executor.h"
 #include "tests/passes/run_step.h"
+#include "tests/testing/random_tensor.h"
 
 namespace pared {
 namespace {
@@ -150,6 +151,18 @@ TEST(QuantizeInt8, OnlyTheChannelThatStandsOutIsSmoothed) {
   const PassResult plain = Quantize(in), smooth = Quantize(in, {{"smooth", "auto"}});
   EXPECT_THAT(smooth.report.at("smoothed"), ElementsAre("n"));
   EXPECT_GT(SqnrDb(in, smooth.model), SqnrDb(in, plain.model) + 6);
+}
+
+// 16 rows, whose channels are all alike: the largest value of each is chance, and other rows pass
+// it.
+TEST(QuantizeInt8, SmoothingByChanceMaximaIsDropped) {
+  Random random(3);
+  const Model in =
+      WithInitializer(ParseText("g (float[1,128] x) => (float[1,32] y) { y = MatMul(x, w) }"), "w",
+                      random.Normal({128, 32}, 0.1f));
+  const PassResult plain = Quantize(in), smooth = Quantize(in, {{"smooth", "auto"}});
+  EXPECT_THAT(smooth.report.at("smoothed"), IsEmpty());
+  EXPECT_EQ(SqnrDb(in, smooth.model), SqnrDb(in, plain.model));
 }
 
 TEST(QuantizeInt8, SecondOrderRoundingBeatsTheNearestCodes) {
