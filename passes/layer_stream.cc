@@ -3,6 +3,8 @@
 #include <tbb/parallel_for.h>
 
 #include <algorithm>
+#include <iterator>
+#include <numeric>
 #include <set>
 #include <utility>
 
@@ -42,17 +44,55 @@ int64_t MacsOf(const Model& model) {
 }  // namespace
 
 LayerStream::LayerStream(const Model& original, PassContext& context, const Bounds& bounds)
-    : original_(original), context_(context) {
+    : original_(original), context_(context), live_bytes_max_(bounds.live_bytes) {
   IndexNodes();
-  const std::vector<ValueInfo> inputs = CallerInputs(original.graph);
   const int64_t all = CalibrationCount(context);
   const int64_t affordable = std::max(kSamplesMin, bounds.macs / MacsOf(original));
-  const int64_t samples = std::min({all, bounds.samples, affordable});
-  for (int64_t sample = 0; sample < samples; ++sample) {
-    const std::vector<Tensor> given = context.calibration->Sample(sample * all / samples, inputs);
-    Values& values = live_.emplace_back().original;
-    for (size_t i = 0; i < inputs.size(); ++i) values.emplace(inputs[i].name, given[i]);
+  const int64_t wanted = std::min({all, bounds.samples, affordable});
+  for (int64_t i = 0; i < wanted; ++i) samples_.push_back(i * all / wanted);
+  if (samples_.empty()) return;
+  capacities_ = FindCapacities();
+  const int64_t begun = std::min(wanted, capacities_.front());
+  for (int64_t i = 0; i < begun; ++i) live_.push_back(Load(i * wanted / begun));
+}
+
+LayerStream::Sample LayerStream::Load(int64_t number) const {
+  const std::vector<ValueInfo> inputs = CallerInputs(original_.graph);
+  const std::vector<Tensor> given =
+      context_.calibration->Sample(samples_[static_cast<size_t>(number)], inputs);
+  Sample sample;
+  sample.number = number;
+  for (size_t i = 0; i < inputs.size(); ++i) sample.original.emplace(inputs[i].name, given[i]);
+  return sample;
+}
+
+// As the values of the first sample tell: what is alive before each node, of both models.
+std::vector<int64_t> LayerStream::FindCapacities() {
+  const size_t count = original_.graph.nodes.size();
+  std::vector<int64_t> appears(count + 1, 0);  // bytes by the node that they are first alive before
+  std::unordered_map<std::string, size_t> producer;
+  for (size_t i = 0; i < count; ++i) {
+    for (const std::string& output : original_.graph.nodes[i].outputs) producer[output] = i;
   }
+  const Observer observe = [&](const std::string& value, const Tensor& tensor) {
+    const auto last = last_use_.find(value);
+    const auto made = producer.find(value);
+    if (last == last_use_.end() || tensor.dtype() == DType::kString) return;
+    if (made != producer.end() && is_constant_[made->second]) return;
+    const int64_t bytes = PackedBytes(tensor.dtype(), tensor.shape());
+    appears[made == producer.end() ? 0 : made->second + 1] += bytes;
+    appears[last->second + 1] -= bytes;
+  };
+  const Executor executor(original_, {.fuse = false, .seed = context_.seed});
+  executor.Run(context_.calibration->Sample(samples_[0], executor.inputs()), &observe);
+  std::partial_sum(appears.begin(), appears.end(), appears.begin());
+  std::vector<int64_t> capacities(count);
+  int64_t most = 1;
+  for (size_t i = count; i-- > 0;) {
+    most = std::max(most, appears[i]);
+    capacities[i] = std::max<int64_t>(1, live_bytes_max_ / (2 * most));
+  }
+  return capacities;
 }
 
 const Tensor* LayerStream::Original(int64_t sample, const std::string& value) const {
@@ -115,8 +155,9 @@ void LayerStream::TakeConstants(const Model& model, const std::string& value,
   }
 }
 
-// Nodes [at_, end) of `model` as a model of its own.
-Model LayerStream::Segment(const Model& model, size_t end, const Values& values) const {
+// Nodes [begin, end) of `model` as a model of its own.
+Model LayerStream::Segment(const Model& model, size_t begin, size_t end,
+                           const Values& values) const {
   Model segment;
   segment.ir_version = model.ir_version;
   segment.opsets = model.opsets;
@@ -125,7 +166,7 @@ Model LayerStream::Segment(const Model& model, size_t end, const Values& values)
   segment.graph.sparse_initializers = model.graph.sparse_initializers;
   std::vector<size_t> taken;
   std::set<std::string> read;
-  for (size_t i = at_; i < end; ++i) {
+  for (size_t i = begin; i < end; ++i) {
     if (is_constant_[i]) continue;
     const Node& node = model.graph.nodes[i];
     std::vector<std::string> inputs;
@@ -151,7 +192,7 @@ Model LayerStream::Segment(const Model& model, size_t end, const Values& values)
   }
   const std::set<size_t> constants(taken.begin(), taken.end());
   for (const size_t i : constants) segment.graph.nodes.push_back(model.graph.nodes[i]);
-  for (size_t i = at_; i < end; ++i) {
+  for (size_t i = begin; i < end; ++i) {
     if (!is_constant_[i]) segment.graph.nodes.push_back(model.graph.nodes[i]);
   }
   return segment;
@@ -164,14 +205,15 @@ void LayerStream::Forget(Values& values, size_t end) const {
   });
 }
 
-void LayerStream::RunSegment(const Model& segment, size_t end, bool is_edited) {
+void LayerStream::RunSegment(const Model& segment, size_t end, bool is_edited,
+                             std::vector<Sample>& samples) {
   std::optional<Executor> executor;
   if (!segment.graph.outputs.empty()) {
     executor.emplace(FuseFloat(segment), ExecutorOptions{.fuse = false, .seed = context_.seed});
   }
-  tbb::parallel_for(size_t{0}, live_.size(), [&](size_t at) {
+  tbb::parallel_for(size_t{0}, samples.size(), [&](size_t at) {
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while reconstructing");
-    Sample& sample = live_[at];
+    Sample& sample = samples[at];
     Values& values = is_edited ? sample.edited : sample.original;
     if (executor) {
       std::vector<Tensor> inputs;
@@ -185,15 +227,43 @@ void LayerStream::RunSegment(const Model& segment, size_t end, bool is_edited) {
   });
 }
 
+// The last ones, where samples of other shapes than the first one's take more than was thought.
 void LayerStream::DropSamples() {
   int64_t bytes = 0;
   size_t kept = 0;
   for (const Sample& sample : live_) {
     bytes += 2 * BytesOf(sample.original);
-    if (kept > 0 && bytes > kLiveBytesMax) break;
+    if (kept > 0 && bytes > live_bytes_max_) break;
     ++kept;
   }
   live_.resize(kept);
+}
+
+void LayerStream::JoinSamples(size_t index, const Model& edited) {
+  const int64_t capacity = std::min(std::ssize(samples_), capacities_[index]);
+  const bool is_worth_it = capacity == std::ssize(samples_) || 2 * capacity > 3 * std::ssize(live_);
+  if (!is_worth_it || capacity <= std::ssize(live_)) return;
+  std::vector<int64_t> absent;
+  size_t next = 0;
+  for (int64_t number = 0; number < std::ssize(samples_); ++number) {
+    if (next < live_.size() && live_[next].number == number) {
+      ++next;
+    } else {
+      absent.push_back(number);
+    }
+  }
+  const int64_t joining = capacity - std::ssize(live_);
+  std::vector<Sample> joined;
+  for (int64_t i = 0; i < joining; ++i) {
+    Sample sample = Load(absent[static_cast<size_t>(i * std::ssize(absent) / joining)]);
+    if (is_split_) sample.edited = sample.original;
+    joined.push_back(std::move(sample));
+  }
+  const Values& given = joined[0].original;
+  if (is_split_) RunSegment(Segment(edited, 0, index, given), index, true, joined);
+  RunSegment(Segment(original_, 0, index, given), index, false, joined);
+  std::ranges::move(joined, std::back_inserter(live_));
+  std::ranges::sort(live_, {}, &Sample::number);
 }
 
 void LayerStream::AdvanceTo(size_t index, const Model& edited) {
@@ -205,9 +275,10 @@ void LayerStream::AdvanceTo(size_t index, const Model& edited) {
     for (Sample& sample : live_) sample.edited = sample.original;
     is_split_ = true;
   }
-  if (is_split_) RunSegment(Segment(edited, index, live_[0].edited), index, true);
-  RunSegment(Segment(original_, index, live_[0].original), index, false);
+  if (is_split_) RunSegment(Segment(edited, at_, index, live_[0].edited), index, true, live_);
+  RunSegment(Segment(original_, at_, index, live_[0].original), index, false, live_);
   DropSamples();
+  JoinSamples(index, edited);
   at_ = index;
 }
 

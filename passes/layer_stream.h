@@ -4,8 +4,11 @@
 // The graph is cut before every such node. What is alive at a cut is kept for every sample, so each
 // node runs once a sample and model, however many layers there are: the input that a layer gets
 // from the layers edited before it costs no second run of these. Until the first edit one run
-// serves both models. Where the live values of all samples would pass a limit, the last samples are
-// dropped.
+// serves both models.
+//
+// Where the live values of all samples would pass a limit, only some of the samples begin. The
+// others join where values have become small enough, by one run of both models up to there: the
+// last layers, which have the fewest positions in a sample, are the ones that need many samples.
 
 #pragma once
 
@@ -26,10 +29,12 @@ class LayerStream {
   static constexpr int64_t kLiveBytesMax = int64_t{1} << 30;
 
   // So many samples of context.calibration, evenly from all; fewer, but kSamplesMin, of a model
-  // whose products take more than `macs` multiplications for all of them.
+  // whose products take more than `macs` multiplications for all of them. So many at once as have
+  // no more than `live_bytes` of values alive.
   struct Bounds {
     int64_t samples = 0;
     int64_t macs = int64_t{1} << 62;
+    int64_t live_bytes = kLiveBytesMax;
   };
   static constexpr int64_t kSamplesMin = 16;
 
@@ -40,6 +45,7 @@ class LayerStream {
   // original at the same indices.
   void AdvanceTo(size_t index, const Model& edited);
 
+  // Of those before the node advanced to.
   int64_t sample_count() const { return std::ssize(live_); }
   // Values before the node advanced to; null: not alive, or constant.
   const Tensor* Original(int64_t sample, const std::string& value) const;
@@ -48,24 +54,31 @@ class LayerStream {
  private:
   using Values = std::map<std::string, Tensor>;
   struct Sample {
+    int64_t number = 0;  // of samples_
     Values original, edited;
   };
 
   void IndexNodes();
+  std::vector<int64_t> FindCapacities();
+  Sample Load(int64_t number) const;
   void AddInputs(const Node& node, std::vector<std::string>& names) const;
-  Model Segment(const Model& model, size_t end, const Values& values) const;
+  Model Segment(const Model& model, size_t begin, size_t end, const Values& values) const;
   void TakeConstants(const Model& model, const std::string& value, std::vector<size_t>& taken,
                      Model& segment) const;
-  void RunSegment(const Model& segment, size_t end, bool is_edited);
+  void RunSegment(const Model& segment, size_t end, bool is_edited, std::vector<Sample>& samples);
   void DropSamples();
+  void JoinSamples(size_t index, const Model& edited);
   void Forget(Values& values, size_t end) const;
 
   const Model& original_;
   PassContext& context_;
+  const int64_t live_bytes_max_;
   size_t at_ = 0;
   bool is_cut_ = false;
-  bool is_split_ = false;  // whether `edited` values are kept apart
-  std::vector<Sample> live_;
+  bool is_split_ = false;            // whether `edited` values are kept apart
+  std::vector<int64_t> samples_;     // of context.calibration, all that may join
+  std::vector<int64_t> capacities_;  // by node: so many samples may be alive from there to the end
+  std::vector<Sample> live_;         // by number
   std::unordered_map<std::string, size_t> last_use_;
   std::unordered_map<std::string, size_t> constant_producer_;
   std::vector<bool> is_constant_;  // by node
