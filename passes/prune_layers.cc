@@ -19,7 +19,7 @@
 namespace pared {
 namespace {
 
-constexpr int64_t kSamplesMax = 512;
+constexpr int64_t kSamplesMax = 1024;
 constexpr int64_t kMacsMax = int64_t{1} << 38;  // of all samples in one model
 
 // Where a layer's bias stands, or can be put.
