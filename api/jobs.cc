@@ -19,9 +19,15 @@ constexpr size_t kIdempotencyKeyBytesMax = 255;
   throw Error(ErrorCode::kInvalidArgument, message, pointer);
 }
 
+// What there is in its place: the nearest, or all where they are few.
 std::string DidYouMean(const std::string& name, const std::vector<std::string>& names) {
+  constexpr size_t kListedMax = 12;
   const std::string nearest = NearestName(name, names);
-  return nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?";
+  if (!nearest.empty()) return "; did you mean \"" + nearest + "\"?";
+  if (names.empty() || names.size() > kListedMax) return "";
+  std::string list;
+  for (const std::string& other : names) list += (list.empty() ? "" : ", ") + other;
+  return "; there are: " + list;
 }
 
 // Pins the spec to the bytes that the model's name stands for now.
@@ -42,7 +48,10 @@ void ResolveModel(const Service& service, JobSpec& spec) {
 
 void CheckDataset(const Service& service, const std::string& name, const std::string& pointer) {
   if (name.empty() || HasDataset(service, name)) return;
-  Refuse(pointer, "there is no dataset \"" + name + "\"" + DidYouMean(name, DatasetNames(service)));
+  const std::vector<std::string> names = DatasetNames(service);
+  Refuse(pointer,
+         "there is no dataset \"" + name + "\"" +
+             (names.empty() ? ": the daemon's datasets_dir has none" : DidYouMean(name, names)));
 }
 
 // What the daemon would never grant is refused before the job waits for it.

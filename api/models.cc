@@ -206,6 +206,11 @@ Response PutModel(const Service& service, const Request& request) {
   return response;
 }
 
+Response DeleteModel(const Service& service, const Request& request) {
+  service.store.DeleteModel(NameOf(request));
+  return JsonResponse({{"deleted", 1}});
+}
+
 Response ListModels(const Service& service, const Request&) {
   Json models = Json::array();
   for (const ModelRecord& model : service.store.Models()) models.push_back(RecordJson(model));

@@ -52,8 +52,8 @@ bool Flag(const Request& request, const std::string& name) {
 // RFC 4180. A text that a spreadsheet would take for a formula is kept from it by an apostrophe.
 std::string CsvCell(const Json& value) {
   if (value.is_null()) return "";
-  if (!value.is_string()) return DumpJson(value);
-  std::string text = value.get<std::string>();
+  if (value.is_primitive() && !value.is_string()) return DumpJson(value);
+  std::string text = value.is_string() ? value.get<std::string>() : DumpJson(value);
   if (text.find_first_of("=+-@\t\r") == 0) text.insert(0, "'");
   if (text.find_first_of("\",\r\n") == std::string::npos) return text;
   std::string quoted = "\"";

@@ -140,6 +140,12 @@ std::vector<Route> MakeRoutes(const Service& s) {
        Body::kUpload,
        {},
        On(s, PutModel)},
+      {Verb::kDelete,
+       "/v1/models/{name}",
+       "Forgets a model's name; runs and jobs keep the bytes that they name.",
+       Body::kNone,
+       {},
+       On(s, DeleteModel)},
       {Verb::kGet, "/v1/models", "Lists models by name.", Body::kNone, {}, On(s, ListModels)},
       {Verb::kGet, "/v1/models/{name}", "One model.", Body::kNone, {}, On(s, GetModel)},
 

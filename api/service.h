@@ -40,6 +40,7 @@ Response GetBatchReport(const Service& service, const Request& request);
 
 // models.cc
 Response PutModel(const Service& service, const Request& request);
+Response DeleteModel(const Service& service, const Request& request);
 Response ListModels(const Service& service, const Request& request);
 Response GetModel(const Service& service, const Request& request);
 

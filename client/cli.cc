@@ -273,11 +273,14 @@ void CommandLine::AddRuns() {
                        [this](const Context& c) { return Note(c, id_, text_); });
   note->add_option("run", id_, "The run's id")->required();
   note->add_option("text", text_, "The note; an empty one removes it")->required();
-  CLI::App* rm = Add("rm", "Delete runs, or all runs of an experiment",
+  CLI::App* rm = Add("rm", "Delete runs, all runs of an experiment, or a model's name",
                      [this](const Context& c) { return Remove(c, remove_); });
   auto* runs = rm->add_option("runs", remove_.runs, "Their ids");
-  rm->add_option("-e,--experiment", remove_.experiment, "All runs of this experiment")
-      ->excludes(runs);
+  auto* all = rm->add_option("-e,--experiment", remove_.experiment, "All runs of this experiment");
+  all->excludes(runs);
+  rm->add_option("-m,--model", remove_.model, "This model's name; its runs stay")
+      ->excludes(runs)
+      ->excludes(all);
 }
 
 CommandWords WordsOf(const CLI::App& app) {

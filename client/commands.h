@@ -128,7 +128,7 @@ int Tag(const Context& context, int64_t run, const std::vector<std::string>& tag
 int Note(const Context& context, int64_t run, const std::string& text);
 struct RemoveOptions {
   std::vector<int64_t> runs;
-  std::string experiment;
+  std::string experiment, model;
 };
 int Remove(const Context& context, const RemoveOptions& options);
 

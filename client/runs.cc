@@ -225,6 +225,12 @@ int Note(const Context& context, int64_t id, const std::string& text) {
 }
 
 int Remove(const Context& context, const RemoveOptions& options) {
+  if (!options.model.empty()) {
+    const std::string target = "/v1/models/" + PercentEncode(options.model);
+    const Json answer = context.daemon.Send("DELETE", target, nullptr);
+    context.terminal.out << (context.is_json ? DumpJson(answer) : "1 model deleted") << "\n";
+    return kExitDone;
+  }
   int64_t count = 0;
   for (const int64_t run : options.runs) {
     const Json answer = context.daemon.Send("DELETE", RunTarget(run), nullptr);

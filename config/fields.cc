@@ -80,6 +80,21 @@ std::string ReadText(const std::string& pointer, const Json& json, TextRule rule
   return text;
 }
 
+// The fields that are none of `listed`.
+std::vector<std::string> Others(const Json& object, const std::vector<std::string>& listed) {
+  std::vector<std::string> others;
+  for (const auto& [name, value] : object.items()) {
+    if (std::ranges::find(listed, name) == listed.end()) others.push_back(name);
+  }
+  return others;
+}
+
+// `nearest`: it may be there under this misspelled name.
+[[noreturn]] void RefuseMissing(const std::string& pointer, const std::string& nearest) {
+  Refuse(pointer,
+         nearest.empty() ? "is required" : "is required; is \"" + nearest + "\" meant to be it?");
+}
+
 std::string Joined(const std::vector<std::string>& names) {
   std::string text;
   for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
@@ -155,7 +170,7 @@ const Json* FieldReader::Find(const char* name) {
   if (level.json == nullptr) return nullptr;
   const auto it = level.json->find(name);
   if (it != level.json->end()) return &*it;
-  if (required) Refuse(Pointer(name), "is required");
+  if (required) RefuseMissing(Pointer(name), NearestName(name, Others(*level.json, level.names)));
   return nullptr;
 }
 

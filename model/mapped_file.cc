@@ -114,6 +114,10 @@ std::shared_ptr<const MappedFile> MappedFile::OpenBeneath(const std::filesystem:
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
   const Descriptor file(
       static_cast<int>(::syscall(SYS_openat2, base.value(), location.c_str(), &how, sizeof how)));
+  if (file.value() < 0 && (errno == ENOENT || errno == ENOTDIR)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                what + " is not beside the model: a model comes along with its data", where);
+  }
   if (file.value() < 0) FailToOpen(errno, what, where);
   return Map(file.value(), where, Links::kOne);
 }

@@ -325,8 +325,10 @@ FieldSql FieldOf(const std::string& name, const RunFields& fields, const std::st
   if (head == "passes") {
     const size_t second = tail.find('.');
     if (second == tail.npos) Refuse(where, "must be passes.PASS.OPTION");
-    return {{kOptionSql, {JsonPath(tail.substr(second + 1)), tail.substr(0, second)}},
-            FieldType::kAny};
+    const std::string pass = tail.substr(0, second), option = tail.substr(second + 1);
+    const std::string fault = fields.check ? fields.check(pass, option) : "";
+    if (!fault.empty()) Refuse(where, fault);
+    return {{kOptionSql, {JsonPath(option), pass}}, FieldType::kAny};
   }
   const auto exists = [&](const std::string& metric) {
     return std::find(metrics.begin(), metrics.end(), metric) != metrics.end();

@@ -40,6 +40,8 @@ struct FieldSql {
 // What fields of runs there are.
 struct RunFields {
   std::vector<std::string> metrics;  // names; empty: any
+  // What is wrong with an option of a pass: no run has it; "": nothing. Null: any will do.
+  std::function<std::string(const std::string& pass, const std::string& option)> check = {};
   // The column of a metric, or of its drop; null: look each run's number up in the tables, which is
   // right for a few runs.
   std::function<std::shared_ptr<const Column>(const std::string& metric, bool is_drop)> column = {};
@@ -47,7 +49,8 @@ struct RunFields {
 
 // What a field of a run is called: id, job, created_ms, experiment, model, chain, artifact, note;
 // machine.NAME, tags.NAME, passes.PASS.OPTION; a metric's name; METRIC_drop, the metric of the same
-// job's baseline less the run's own. Metrics that do not exist are refused.
+// job's baseline less the run's own. Metrics and options that no run has are
+// refused.
 // Throws kInvalidArgument at `where`.
 FieldSql FieldOf(const std::string& name, const RunFields& fields, const std::string& where);
 

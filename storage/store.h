@@ -100,7 +100,7 @@ struct RunQuery {
   int64_t after = 0;  // the run that the page before ended with; 0: from the start
 };
 
-// Chosen fields of runs: a number, a text or null each.
+// Chosen fields of runs: a number, a text or null each; an error is an object.
 struct RunTable {
   std::vector<int64_t> ids;
   std::vector<std::vector<Json>> rows;  // in the order of the columns that were asked for
@@ -222,6 +222,8 @@ class Store {
                                const std::string& quality) const;
 
   void PutModel(const std::string& name, const std::string& sha256, int64_t bytes);
+  // The name only: jobs that have not ended, and runs, keep the bytes that they name. kNotFound.
+  void DeleteModel(const std::string& name);
   std::optional<ModelRecord> GetModel(const std::string& name) const;
   std::vector<ModelRecord> Models() const;
 

@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "config/fields.h"
 #include "storage/filter.h"
 #include "storage/pareto.h"
 #include "storage/store.h"
@@ -37,11 +38,63 @@ std::vector<std::string> MetricNames(Database& database) {
   }
 }
 
-// The fields for a question that may look at every run.
-RunFields FieldsOf(Database& database, ColumnCache& columns) {
-  return {MetricNames(database), [&](const std::string& metric, bool is_drop) {
-            return columns.Get(database, metric, is_drop);
+// The first values of a query with these parameters.
+std::vector<std::string> TextsOf(Database& database, const std::string& sql,
+                                 const std::vector<SqlValue>& values) {
+  Statement select(database, sql);
+  select.BindValues(values);
+  std::vector<std::string> texts;
+  while (select.Step()) texts.push_back(select.text(0));
+  return texts;
+}
+
+std::string DidYouMean(const std::string& name, const std::vector<std::string>& names) {
+  const std::string nearest = NearestName(name, names);
+  return nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?";
+}
+
+// RunFields::check. Where it is in order, the first run that has the option ends the search.
+std::string CheckOption(Database& database, const std::string& pass, const std::string& option) {
+  constexpr const char* kSteps = " FROM runs, json_each(runs.steps) AS step WHERE ";
+  constexpr const char* kIsPass = "json_extract(step.value, '$.pass') = ?";
+  const std::string of_pass = std::string(kSteps) + kIsPass;
+  const std::string name = option.substr(0, option.find('.'));
+  const auto has = [&](const std::string& more, const std::vector<SqlValue>& values) {
+    return !TextsOf(database, "SELECT '1'" + more + " LIMIT 1", values).empty();
+  };
+  if (has(of_pass + " AND json_type(step.value, ?) IS NOT NULL", {pass, "$.\"" + name + "\""})) {
+    return "";
+  }
+  if (!has(std::string(kSteps) + "1", {})) return "";  // nothing is known of any pass
+  if (!has(of_pass, {pass})) {
+    const auto passes = TextsOf(
+        database, std::string("SELECT DISTINCT json_extract(step.value, '$.pass')") + kSteps + "1",
+        {});
+    return "no run has a pass \"" + pass + "\"" + DidYouMean(pass, passes);
+  }
+  const auto options =
+      TextsOf(database,
+              std::string("SELECT DISTINCT option.key FROM runs, json_each(runs.steps) AS step, "
+                          "json_each(step.value) AS option WHERE ") +
+                  kIsPass,
+              {pass});
+  return "no run has an option \"" + name + "\" of " + pass + DidYouMean(name, options);
+}
+
+// The fields for a question about a few runs.
+RunFields FieldsOf(Database& database) {
+  return {MetricNames(database), [&](const std::string& pass, const std::string& option) {
+            return CheckOption(database, pass, option);
           }};
+}
+
+// Those for a question that may look at every run.
+RunFields FieldsOf(Database& database, ColumnCache& columns) {
+  RunFields fields = FieldsOf(database);
+  fields.column = [&](const std::string& metric, bool is_drop) {
+    return columns.Get(database, metric, is_drop);
+  };
+  return fields;
 }
 
 SqlText Conditions(const RunQuery& query, const RunFields& run_fields) {
@@ -254,7 +307,7 @@ RunTable Store::Table(const RunQuery& query, const std::vector<std::string>& col
   }
   Reader reader(impl_->readers);
   Database& database = reader.database();
-  const RunFields of_few = {MetricNames(database)};
+  const RunFields of_few = FieldsOf(database);
   SqlText sql = {"SELECT runs.id", {}};
   for (const std::string& column : columns) {
     sql.sql += ", ";
@@ -268,7 +321,10 @@ RunTable Store::Table(const RunQuery& query, const std::vector<std::string>& col
     select.BindValues(sql.values).Bind(id).Step();
     std::vector<Json>& row = table.rows.emplace_back();
     for (size_t i = 0; i < columns.size(); ++i) {
-      row.push_back(JsonOfValue(select.value(static_cast<int>(i) + 1)));
+      Json value = JsonOfValue(select.value(static_cast<int>(i) + 1));
+      // Kept as text, it is the object that a whole run shows.
+      if (columns[i] == "error" && value.is_string()) value = ParseJson(value.get<std::string>());
+      row.push_back(std::move(value));
     }
   }
   return table;
@@ -306,11 +362,9 @@ std::vector<Run> Store::ParetoFront(const RunQuery& query, const std::string& co
                                     const std::string& quality) const {
   {
     Reader reader(impl_->readers);
-    const std::vector<std::string> metrics = MetricNames(reader.database());
-    const auto exists = [&](const std::string& metric) {
-      return std::binary_search(metrics.begin(), metrics.end(), metric);
-    };
-    if (!exists(cost) || !exists(quality)) return {};
+    const RunFields fields = FieldsOf(reader.database());
+    FieldOf(cost, fields, "?cost");
+    FieldOf(quality, fields, "?quality");
   }
   const Front front = FrontOf({query, {{cost, false}, {quality, true}}, false});
   std::vector<int64_t> ids;

@@ -223,6 +223,14 @@ ModelRecord ModelOf(const Statement& row) {
 
 }  // namespace
 
+void Store::DeleteModel(const std::string& name) {
+  std::lock_guard lock(impl_->mutex);
+  Statement remove(impl_->writer, "DELETE FROM models WHERE name = ?");
+  remove.Bind(name).Run();
+  if (impl_->writer.changes() > 0) return;
+  throw Error(ErrorCode::kNotFound, "no model is registered as \"" + name + "\"", "{name}");
+}
+
 std::optional<ModelRecord> Store::GetModel(const std::string& name) const {
   Reader reader(impl_->readers);
   Statement select(reader.database(),

@@ -165,6 +165,25 @@ TEST_F(ServiceTest, RunsModelsAndFrontAreServed) {
   EXPECT_EQ(router_.Answer(again).status, 304);
 }
 
+TEST_F(ServiceTest, AModelsNameIsForgottenAndItsJobsGoOn) {
+  Post(Spec());
+  EXPECT_EQ(ParseJson(Ask(Verb::kDelete, "/v1/models/m").body)["deleted"], 1);
+  EXPECT_EQ(Ask(Verb::kGet, "/v1/models/m").status, 404);
+  EXPECT_EQ(Ask(Verb::kDelete, "/v1/models/m").status, 404);
+  EXPECT_EQ(store_.ReferencedArtifacts().count(std::string(64, 'a')), 1);  // the job's
+  EXPECT_EQ(store_.Claim({})->spec["model_sha256"], std::string(64, 'a'));
+  EXPECT_THAT(Post(Spec()).body, HasSubstr("no model is registered as"));
+}
+
+TEST_F(ServiceTest, WhatIsNotThereIsToldWithWhatIs) {
+  Json spec = Spec();
+  spec["evaluate"] = {{"dataset", "photographs"}};
+  EXPECT_THAT(Post(spec).body,
+              HasSubstr("there is no dataset \\\"photographs\\\"; there are: digits"));
+  spec["evaluate"]["dataset"] = "digit";
+  EXPECT_THAT(Post(spec).body, HasSubstr("did you mean \\\"digits\\\"?"));
+}
+
 TEST_F(ServiceTest, APackedModelIsServedInBothForms) {
   WriteFile(folder_ / "c.onnx", "abc");
   RunRecord run = RunOf("c", 10, 0.9);

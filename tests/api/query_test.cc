@@ -51,6 +51,27 @@ TEST_F(QueryTest, FiltersSortsCountsAndChoosesColumns) {
   EXPECT_EQ(ParseJson(fault.body)["errors"][0]["where"], "filter:4");
 }
 
+TEST_F(QueryTest, AFrontByAMetricThatNoRunHasIsAnError) {
+  const Response front = Ask(Verb::kGet, "/v1/pareto", "cost=size_bytes&quality=top5");
+  EXPECT_EQ(front.status, 400);
+  EXPECT_EQ(ParseJson(front.body)["errors"][0]["parameter"], "quality");
+  EXPECT_EQ(ParseJson(front.body)["detail"],
+            "no run has a field or metric \"top5\"; did you mean \"top1\"?");
+}
+
+// The same object as in a run that is given whole; one cell of a table.
+TEST_F(QueryTest, AnErrorIsAnObjectInEveryListing) {
+  RunRecord failed = Made("failed", 1, 0);
+  failed.error = {{"code", "degraded"}, {"message", "a, b"}};
+  store_.Submit(Json::object());
+  store_.Claim({});
+  store_.Finish(2, JobState::kFailed, nullptr, {failed});
+  const std::string chosen = "chain=failed&columns=id,error";
+  EXPECT_EQ(ParseJson(Ask(Verb::kGet, "/v1/runs", chosen).body)["runs"][0]["error"], failed.error);
+  EXPECT_EQ(Ask(Verb::kGet, "/v1/runs", chosen + "&format=csv").body,
+            "id,error\r\n4,\"{\"\"code\"\":\"\"degraded\"\",\"\"message\"\":\"\"a, b\"\"}\"\r\n");
+}
+
 TEST_F(QueryTest, FrontsOfManyObjectivesMarkTheKnee) {
   const Json front = ParseJson(
       Ask(Verb::kGet, "/v1/pareto", "objectives=size_bytes:min,top1:max&dominated=1").body);

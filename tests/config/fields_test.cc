@@ -143,6 +143,11 @@ TEST(ReadFields, ListsTheChoices) {
               RefusedAt("/o/scope", "must be one of layer, model, is \"row\""));
 }
 
+TEST(ReadFields, AMissingFieldMayBeThereMisspelled) {
+  EXPECT_THAT([] { Read(R"({"inner": {"nmae": "x"}})"); },
+              RefusedAt("/o/inner/name", "is required; is \"nmae\" meant to be it?"));
+}
+
 TEST(ReadFields, SuggestsTheNearestFieldForAnUnknownOne) {
   EXPECT_THAT([] { Read(R"({"sparcity": 0.5})"); },
               RefusedAt("/o/sparcity", "is no field here; did you mean \"sparsity\"?"));

@@ -87,6 +87,13 @@ TEST_F(FilterTest, ReachesTagsMachinesAndOptions) {
   EXPECT_THAT(Ids("machine.cpu = 'cpu b'"), ElementsAre(4, 5));
   EXPECT_THAT(Ids("passes.quantize_int8.granularity = 'per_a'"), ElementsAre(2));
   EXPECT_THAT(Ids("passes.quantize_int8.symmetric = false"), ElementsAre(5));
+  EXPECT_THAT([&] { Ids("passes.quantize_int8.symetric = false"); },
+              ThrowsError(ErrorCode::kInvalidArgument, "filter:1",
+                          "no run has an option \"symetric\" of quantize_int8; did you mean "
+                          "\"symmetric\"?"));
+  EXPECT_THAT([&] { Ids("id = 1 or passes.quantise_int8.symmetric = false"); },
+              ThrowsError(ErrorCode::kInvalidArgument, "filter:11",
+                          HasSubstr("no run has a pass \"quantise_int8\"; did you mean")));
 }
 
 TEST_F(FilterTest, BindsAndBeforeOr) {
