@@ -14,7 +14,8 @@ namespace {
 constexpr int64_t kUnknownImageSide = 224;
 
 bool IsImageSide(const ValueInfo& input, size_t axis) {
-  if (input.dtype != DType::kFloat32 || input.shape->size() != 4) return false;
+  const bool is_float = input.dtype == DType::kFloat32 || input.dtype == DType::kFloat16;
+  if (!is_float || input.shape->size() != 4) return false;
   // Channels first unless the last axis alone looks like colours.
   const int64_t last = (*input.shape)[3].value;
   const bool channels_last = last == 1 || last == 3 || last == 4;

@@ -4,11 +4,13 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
 #include "base/error.h"
+#include "evaluator/half_floats.h"
 
 namespace pared {
 namespace {
@@ -22,6 +24,12 @@ bool VisitNumbers(const Tensor& tensor, const Visit& visit) {
       return true;
     case DType::kFloat64:
       visit(tensor.data<double>());
+      return true;
+    case DType::kFloat16:
+      visit(tensor.data<Float16>());
+      return true;
+    case DType::kBFloat16:
+      visit(tensor.data<BFloat16>());
       return true;
     case DType::kUInt8:
       visit(tensor.data<uint8_t>());
@@ -46,12 +54,28 @@ bool VisitNumbers(const Tensor& tensor, const Visit& visit) {
   }
 }
 
+template <class T>
+constexpr bool kIsHalf = std::is_same_v<T, Float16> || std::is_same_v<T, BFloat16>;
+
+template <class To, class From>
+To Number(From from) {
+  if constexpr (kIsHalf<From>) {
+    return Number<To>(ToFloat(from));
+  } else if constexpr (std::is_same_v<To, Float16>) {
+    return ToFloat16(static_cast<float>(from));
+  } else if constexpr (std::is_same_v<To, BFloat16>) {
+    return ToBFloat16(static_cast<float>(from));
+  } else {
+    return static_cast<To>(from);
+  }
+}
+
 template <class To>
 Tensor Converted(const Tensor& from) {
   std::vector<To> values;
   values.reserve(static_cast<size_t>(from.count()));
   const bool numeric = VisitNumbers(from, [&](auto elements) {
-    for (const auto element : elements) values.push_back(static_cast<To>(element));
+    for (const auto element : elements) values.push_back(Number<To>(element));
   });
   PARED_CHECK(numeric);
   return Tensor::Make<To>(from.shape(), std::move(values));
@@ -73,7 +97,10 @@ Tensor ToInt64(const Tensor& array) {
 Tensor Widened(Tensor tensor, DType dtype, const std::string& input) {
   const DType from = tensor.dtype();
   if (from == dtype || dtype == DType::kUndefined) return tensor;
-  if (IsNumber(from) && dtype == DType::kFloat32) return Converted<float>(tensor);
+  const bool is_number = IsNumber(from) || IsHalfFloat(from);
+  if (is_number && dtype == DType::kFloat32) return Converted<float>(tensor);
+  if (is_number && dtype == DType::kFloat16) return Converted<Float16>(tensor);
+  if (is_number && dtype == DType::kBFloat16) return Converted<BFloat16>(tensor);
   if (IsNumber(from) && dtype == DType::kFloat64) return Converted<double>(tensor);
   const bool is_integer = IsNumber(from) && !IsFloat(from);
   if (is_integer && dtype == DType::kInt64) return Converted<int64_t>(tensor);

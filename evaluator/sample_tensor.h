@@ -17,8 +17,8 @@ bool IsNumber(DType dtype);  // those, and integers of 8 to 64 bits with a sign,
 // An array of integers as int64.
 Tensor ToInt64(const Tensor& array);
 
-// `tensor` as `dtype`. Integers never come from floats, nor from wider integers. Throws
-// kInvalidArgument at "input NAME".
+// `tensor` as `dtype`, rounded where that is float16 or bfloat16. Integers never come from floats,
+// nor from wider integers. Throws kInvalidArgument at "input NAME".
 Tensor Widened(Tensor tensor, DType dtype, const std::string& input);
 
 // The elements of one sample of an array whose first axis counts samples, as a view.

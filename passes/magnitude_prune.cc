@@ -13,6 +13,7 @@
 // original outputs of their layer (prune_layers.h); zeros stay zeros.
 
 #include "passes/prune_layers.h"
+#include "passes/widen_halves.h"
 
 namespace pared {
 namespace {
@@ -36,7 +37,12 @@ void Fields(FieldVisitor& f, Options& o) {
 }
 
 Model Prune(Model model, const Options& options, PassContext& context) {
-  return PruneLayers(std::move(model), options.prune, options.method, context);
+  const auto prune = [&](Model of) {
+    return PruneLayers(std::move(of), options.prune, options.method, context);
+  };
+  // By magnitude alone, tensors of any type are read one after the other.
+  if (context.calibration == nullptr) return prune(std::move(model));
+  return EditWidened(model, SpillFolder(model, context.scratch), prune);
 }
 
 bool NeedsCalibration(const Json& options) {
@@ -47,6 +53,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kMagnitudePrune = DefinePass<Options, Prune>(
-    "magnitude_prune", "Zeroes the weights of least magnitude.", NeedsCalibration, 6);
+    "magnitude_prune", "Zeroes the weights of least magnitude.", NeedsCalibration, 7);
 
 }  // namespace pared

@@ -24,11 +24,13 @@
 #include "passes/int8_fidelity.h"
 #include "passes/int8_params.h"
 #include "passes/layer_progress.h"
+#include "passes/node_history.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
 #include "passes/stored_weights.h"
 #include "passes/weight_codes.h"
+#include "passes/widen_halves.h"
 
 namespace pared {
 namespace {
@@ -348,8 +350,15 @@ Model BestSmoothed(const Model& model, Model quantized, const Options& options,
   return quantized;
 }
 
-Model Run(Model model, const Options& options, PassContext& context) {
+Model Run(Model model, const Options& given, PassContext& context) {
+  Options options = given;
+  SelectNodes(model, options.exclude, "exclude");
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
+  NodeHistory history(model);
+  const HalfStorage halves(model, SpillFolder(model, context.scratch));
+  history.Advance(model, "widening");
+  Json notes;
+  options.exclude = history.Follow({{"exclude", given.exclude}}, notes).at("exclude");
   Json raised = RaiseOpset(model, kOpset);
   Model out = Quantizer(model, options, context).Run();
   if (options.smooth == Smooth::kAuto && context.calibration != nullptr) {
@@ -364,6 +373,7 @@ Model Run(Model model, const Options& options, PassContext& context) {
     }
   }
   context.report["raised"] = std::move(raised);
+  halves.Restore(out, context.report);
   return out;
 }
 

@@ -5,8 +5,9 @@
 //
 // Activations are uint8 with a zero point; weights int8, symmetric, so that pruned weights stay
 // zero; biases int32 at the product of both scales. int8_choice.h says which nodes take part.
-// First the model is raised to opset 13, which has scales by channel, and BatchNormalization and
-// additions by channel are folded into convolutions. Where there is a choice - ranges, smoothing,
+// First what is float16 or bfloat16 is made float32, in which the rest computes from then on; the
+// model is raised to opset 13, which has scales by channel; and BatchNormalization and additions by
+// channel are folded into convolutions. Where there is a choice - ranges, smoothing,
 // nodes to leave float - candidates are measured on calibration samples and the best is kept.
 // Declines node by node, with a report; where no node is left, it is an error: an INT8 model
 // without INT8 would pass for a success.
@@ -22,6 +23,7 @@
 #include "passes/qoperator.h"
 #include "passes/select_nodes.h"
 #include "passes/store_tables.h"
+#include "passes/widen_halves.h"
 
 namespace pared {
 
@@ -134,6 +136,7 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
   }
   const Int8Exclusions exclusions(model, options.exclude);
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
+  const HalfStorage halves(model, SpillFolder(model, context.scratch));
   CheckFiniteWeights(model);
   Prepare(model, exclusions, context.report);
   const Int8Request request = {&options, &exclusions};
@@ -159,6 +162,7 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
     context.report["qoperator"] =
         ToQOperators(quantized, options.target == Int8Options::Target::kOnnxruntime);
   }
+  halves.Restore(quantized, context.report);
   context.progress(1);
   return quantized;
 }
@@ -167,6 +171,6 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Int8Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 12);
+    [](const Json&) { return true; }, 13);
 
 }  // namespace pared

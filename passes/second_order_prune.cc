@@ -8,6 +8,7 @@
 // "not_reconstructed" or "fallback". Declines what magnitude_prune declines.
 
 #include "passes/prune_layers.h"
+#include "passes/widen_halves.h"
 
 namespace pared {
 namespace {
@@ -23,13 +24,15 @@ void Fields(FieldVisitor& f, Options& o) {
 }
 
 Model Prune(Model model, const Options& options, PassContext& context) {
-  return PruneLayers(std::move(model), options.prune, options.method, context);
+  return EditWidened(model, SpillFolder(model, context.scratch), [&](Model of) {
+    return PruneLayers(std::move(of), options.prune, options.method, context);
+  });
 }
 
 }  // namespace
 
 extern const PassInfo kSecondOrderPrune = DefinePass<Options, Prune>(
     "second_order_prune", "Zeroes the weights whose loss the others can best make up for.",
-    [](const Json&) { return true; }, 5);
+    [](const Json&) { return true; }, 6);
 
 }  // namespace pared

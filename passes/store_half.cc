@@ -1,35 +1,20 @@
 #include "passes/store_half.h"
 
-#include "evaluator/half_floats.h"
+#include <numeric>
+
 #include "model/rewrite.h"
 #include "model/spill.h"
-#include "passes/float_elements.h"
 #include "passes/fp16_nodes.h"
 #include "passes/opset_raise.h"
 #include "passes/select_nodes.h"
 #include "passes/stored_weights.h"
 #include "passes/weights.h"
+#include "passes/widen_halves.h"
 
 namespace pared {
 namespace {
 
 constexpr int64_t kOpsetOfBFloat16 = 13;  // Cast
-constexpr int64_t kLeastCount = 256;      // elements; a Cast costs more than fewer would save
-
-Tensor Narrowed(const Tensor& tensor, DType dtype) {
-  const FloatElements elements(tensor);
-  const std::span<const float> values = elements.get();
-  if (dtype == DType::kFloat16) {
-    std::vector<Float16> halves;
-    halves.reserve(values.size());
-    for (const float value : values) halves.push_back(ToFloat16(value));
-    return Tensor::Make<Float16>(tensor.shape(), std::move(halves));
-  }
-  std::vector<BFloat16> halves;
-  halves.reserve(values.size());
-  for (const float value : values) halves.push_back(ToBFloat16(value));
-  return Tensor::Make<BFloat16>(tensor.shape(), std::move(halves));
-}
 
 }  // namespace
 
@@ -44,8 +29,13 @@ Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*
   report["skipped"] = Json::array();
   FreshNames names(model);
   const std::filesystem::path spill = SpillFolder(model, context.scratch);
+  std::vector<int64_t> small;  // elements of each
   const auto changes = [&](const std::string& name, const Tensor& tensor, bool is_input) {
-    if (tensor.dtype() != DType::kFloat32 || tensor.count() < kLeastCount) return false;
+    if (tensor.dtype() != DType::kFloat32) return false;
+    if (tensor.count() < kWorthACast) {
+      small.push_back(tensor.count());
+      return false;
+    }
     std::string reason;
     if (kept.contains(name)) reason = "an excluded node reads it";
     if (is_input) reason = "it is a default that a caller may override";
@@ -67,7 +57,7 @@ Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*
     for (const auto& [name, initializer] : initializers) {
       if (!changes(name, initializer.tensor, IsAmong(graph.inputs, name))) continue;
       graph.initializers.set(add_cast(name),
-                             {Spilled(Narrowed(initializer.tensor, dtype), spill), ""});
+                             {Spilled(InHalf(initializer.tensor, dtype), spill), ""});
       graph.initializers.erase_if(
           [&old = name](const std::string& other, const auto&) { return other == old; });
       initializer.tensor.DropPages();
@@ -79,7 +69,7 @@ Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*
         continue;
       }
       const std::string stored = add_cast(node.outputs[0]);
-      const Tensor narrowed = Spilled(Narrowed(*value, dtype), spill);
+      const Tensor narrowed = Spilled(InHalf(*value, dtype), spill);
       value->DropPages();
       node.attributes.find("value")->value = narrowed;
       node.outputs[0] = stored;
@@ -87,6 +77,13 @@ Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*
     }
     graph.nodes = std::move(nodes);
   });
+  if (!small.empty()) {
+    const int64_t elements = std::accumulate(small.begin(), small.end(), int64_t{0});
+    report["skipped"].push_back({{"weight", std::to_string(small.size()) + " constants of " +
+                                                std::to_string(elements) + " elements in all"},
+                                 {"reason", "each has fewer than " + std::to_string(kWorthACast) +
+                                                ": a Cast costs more than they would save"}});
+  }
   return model;
 }
 

@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "evaluator/half_floats.h"
+#include "evaluator/metrics.h"
 #include "evaluator/npy.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
@@ -141,6 +143,21 @@ TEST_F(DatasetTest, AddsNoAxisWhereTheRanksAgree) {
   EXPECT_FALSE(dataset.has_labels());
   EXPECT_THAT(dataset.Sample(0, InputsOf("int32[1,3] image")),
               ElementsAre(SameTensor(Tensor::Make<int32_t>({1, 3}, {1, 2, 3}))));
+}
+
+TEST_F(DatasetTest, GivesInputsInHalfTheNearestNumbers) {
+  SaveNpy(Tensor::Make<float>({1, 3}, {1.0f, 0.1f, -70000.0f}), dir_ / "f.npy");
+  SaveNpy(Tensor::Make<Float16>({1, 2}, {ToFloat16(0.1f), ToFloat16(2.0f)}), dir_ / "h.npy");
+  WriteFile(dir_ / "dataset.json", R"({"inputs": {"f": "f.npy", "h": "h.npy"}})");
+  const Dataset dataset = Dataset::Open(dir_.path());
+  // Of 11 bits and of 8; the last is beyond float16.
+  const std::vector<Tensor> half = dataset.Sample(0, InputsOf("float16[1,3] f"));
+  EXPECT_THAT(ToFloats(half[0]),
+              ElementsAre(1.0f, 0.0999755859375f, -std::numeric_limits<float>::infinity()));
+  const std::vector<Tensor> brain = dataset.Sample(0, InputsOf("bfloat16[1,3] f"));
+  EXPECT_THAT(ToFloats(brain[0]), ElementsAre(1.0f, 0.10009765625f, -70144.0f));
+  EXPECT_THAT(dataset.Sample(0, InputsOf("float[1,2] h")),
+              ElementsAre(SameTensor(Tensor::Make<float>({1, 2}, {0.0999755859375f, 2.0f}))));
 }
 
 TEST_F(DatasetTest, NamesTheInputThatDoesNotFit) {

@@ -1,0 +1,58 @@
+// Models that store or compute in float16 or bfloat16, as float32: for passes that count in it.
+//
+// Every constant, value, input and output of these types becomes float32, in subgraphs too; nodes,
+// their order and all names stay. Casts between the types are left as casts to what they read.
+
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "config/fields.h"
+#include "model/graph.h"
+
+namespace pared {
+
+// Whether a constant, an input or an output is float16 or bfloat16, or a Cast makes such.
+bool HasHalves(const Model& model);
+
+// The float32 tensor rounded to float16 or bfloat16.
+Tensor InHalf(const Tensor& tensor, DType dtype);
+
+// Edits constants in float32, without a trace in how the model stores and computes: `edit` gets the
+// widened model and may replace constants, let nodes read new initializers and drop old ones; what
+// it replaced or added is rounded to the type that stands there. `edit` gets the model itself where
+// it has no halves.
+Model EditWidened(const Model& model, const std::filesystem::path& spill,
+                  const std::function<Model(Model)>& edit);
+
+// For passes that write other nodes: the model is float32 in between, without the casts that do
+// nothing then.
+class HalfStorage {
+ public:
+  // Large tensors go to `spill`, as Spilled has it.
+  HalfStorage(Model& model, const std::filesystem::path& spill);
+
+  // Gives inputs and outputs their types back, by Casts; and stores constants as they were, with a
+  // Cast to float32, where they are still read and have not been changed. Not where fewer than
+  // kWorthACast elements would cost more nodes than they save bytes. Says under "widened" of the
+  // report what is no longer as it was.
+  void Restore(Model& model, Json& report) const;
+
+ private:
+  struct Stored {
+    Tensor half, widened;
+  };
+  std::vector<ValueInfo> inputs_, outputs_;
+  std::map<std::string, Stored> stored_;  // initializers of the main graph, by name
+  int64_t constant_count_ = 0;
+  bool is_widened_ = false, computed_in_half_ = false;
+};
+
+// Fewer elements are not worth a Cast.
+constexpr int64_t kWorthACast = 256;
+
+}  // namespace pared
