@@ -16,6 +16,7 @@ Int8Exclusions::Int8Exclusions(Model& model, const std::vector<std::string>& ref
     if (node.name.empty()) node.name = names.Make("excluded_" + node.op_type);
     names_.insert(node.name);
   }
+  for (const Node* node : selected) names_.insert(NameOf(*node));  // of branches, too
 }
 
 std::unique_ptr<Int8Candidate> MakeInt8Candidate(

@@ -13,6 +13,7 @@
 #include "passes/calibrate.h"
 #include "passes/int8_choice.h"
 #include "passes/pass.h"
+#include "passes/select_nodes.h"
 
 namespace pared {
 
@@ -55,11 +56,11 @@ struct Int8Options {
 void Fields(FieldVisitor& f, Int8Options& o);
 
 // The nodes that one of the references selects, by name: names survive the preparation, addresses
-// do not. Unnamed nodes that are selected get a name.
+// do not. Unnamed nodes of the main graph that are selected get a name.
 class Int8Exclusions {
  public:
   Int8Exclusions(Model& model, const std::vector<std::string>& references);
-  bool Contains(const Node& node) const { return names_.contains(node.name); }
+  bool Contains(const Node& node) const { return names_.contains(NameOf(node)); }
   const std::unordered_set<std::string>& names() const { return names_; }
 
  private:

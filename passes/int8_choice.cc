@@ -181,7 +181,9 @@ class Chooser {
                                              "\"quantize_weights\" stores its weights in 8 bits"});
       } else if (site.graph != &graph_) {
         choice_.skipped.push_back(
-            {last, "inside a subgraph, whose values calibration does not see"});
+            {last,
+             "inside a subgraph that is no branch of an If, or is on no calibration sample: "
+             "calibration does not see its values"});
       }
     }
   }

@@ -12,11 +12,15 @@
 // Declines node by node, with a report; where no node is left, it is an error: an INT8 model
 // without INT8 would pass for a success.
 
+#include <algorithm>
 #include <memory>
+#include <optional>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "passes/finite_weights.h"
 #include "passes/fold_affine.h"
+#include "passes/int8_branches.h"
 #include "passes/int8_lost.h"
 #include "passes/int8_mixed.h"
 #include "passes/opset_raise.h"
@@ -91,20 +95,43 @@ void Fields(FieldVisitor& f, Int8Options& o) {
 namespace {
 
 constexpr int64_t kOpsetOfChannelScales = 13;
+constexpr double kBestDb = 200;  // of equal values, as Fidelity has it
 
-void Report(const Int8Choice& choice, const Model& model, const WeightScan& scan, Json& report) {
+// What is INT8 and what is not; the branches, of which `branches` tells, are so by now.
+void Report(const Int8Candidate& candidate, const Json& branches, Json& report) {
   report["changed"] = Json::array();
   report["skipped"] = Json::array();
   int64_t all = 0, quantized = 0;
-  for (const WeightSite& site : scan.sites) all += site.stored.count();
-  for (const Node& node : model.graph.nodes) {
-    if (choice.RoleOf(node) != Int8Role::kCompute) continue;
+  for (const WeightSite& site : candidate.scan.sites) all += site.stored.count();
+  for (const Node& node : candidate.model.graph.nodes) {
+    if (candidate.choice.RoleOf(node) != Int8Role::kCompute) continue;
     report["changed"].push_back({{"node", NodeLabel(node)}});
-    quantized += choice.weights.at(&node)->stored.count();
+    quantized += candidate.choice.weights.at(&node)->stored.count();
   }
-  for (const SkippedNode& skipped : choice.skipped) {
-    report["skipped"].push_back({{"node", NodeLabel(*skipped.node)}, {"reason", skipped.reason}});
+  std::unordered_set<std::string> told;
+  for (const Json& branch : branches) {
+    if (!branch.contains("report")) continue;
+    for (const char* key : {"changed", "skipped"}) {
+      for (const Json& entry : branch.at("report").at(key)) {
+        told.insert(entry.at("node").get<std::string>());
+        report[key].push_back(entry);
+      }
+    }
+    for (const Json& warning : branch.at("report").value("warnings", Json::array())) {
+      report["warnings"].push_back(branch.at("branch").get<std::string>() + ": " +
+                                   warning.get<std::string>());
+    }
+    const int64_t weights = branch.at("report").at("int8_weight_count");
+    all += weights;  // the others are still among the sites
+    quantized += weights;
   }
+  for (const SkippedNode& skipped : candidate.choice.skipped) {
+    const std::string label = NodeLabel(*skipped.node);
+    if (!told.contains(label)) {
+      report["skipped"].push_back({{"node", label}, {"reason", skipped.reason}});
+    }
+  }
+  report["int8_weight_count"] = quantized;
   report["int8_weight_share"] =
       all == 0 ? 0.0 : static_cast<double>(quantized) / static_cast<double>(all);
 }
@@ -122,32 +149,31 @@ void Prepare(Model& model, const Int8Exclusions& exclusions, Json& report) {
   FoldAlpha(model, keep);
 }
 
-Model Quantize(Model model, const Int8Options& given, PassContext& context) {
-  Int8Options options = given;
-  if (options.target_isa == Int8Options::TargetIsa::kAvx2) {
-    options.reduce_range = options.reduce_range || options.target != Int8Options::Target::kPared;
+double WorstDb(const Json& branches) {
+  double worst = kBestDb;
+  for (const Json& branch : branches) {
+    if (!branch.contains("report")) continue;
+    worst = std::min(worst, branch.at("report").value("calibration_sqnr_db", kBestDb));
   }
-  if (options.format == Int8Options::Format::kQOperator &&
-      options.target == Int8Options::Target::kOpenvino) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "openvino refuses QLinearConv with scales by channel and runs MatMulInteger in "
-                "float; format \"qdq\" it runs in INT8",
-                "format");
-  }
-  const Int8Exclusions exclusions(model, options.exclude);
-  if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
-  const HalfStorage halves(model, SpillFolder(model, context.scratch));
-  CheckFiniteWeights(model);
-  Prepare(model, exclusions, context.report);
-  const Int8Request request = {&options, &exclusions};
+  return worst;
+}
+
+// The model and the branches within it, with the report; nullopt: nothing of it can be INT8.
+std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, PassContext& context) {
+  Int8Options within = *request.options;
+  within.max_accuracy_drop =
+      Int8Options::kAnyDrop;  // the job's labels are not of a branch's outputs
+  const auto quantize = [&](Model branch, PassContext& inner) {
+    return QuantizeGraph(std::move(branch), {&within, request.exclusions}, inner);
+  };
+  const Json branches = QuantizeBranches(model, quantize, context);
   auto candidate = MakeInt8Candidate(std::move(model), request);
-  Report(candidate->choice, candidate->model, candidate->scan, context.report);
+  Report(*candidate, branches, context.report);
+  if (!branches.empty()) context.report["branches"] = branches;
+  if (context.report["changed"].empty()) return std::nullopt;
   if (candidate->choice.weights.empty()) {
-    const std::vector<SkippedNode>& skipped = candidate->choice.skipped;
-    throw Error(ErrorCode::kUnsupported,
-                "no node of the model can be quantized: " +
-                    (skipped.empty() ? "it has no weighted operator"
-                                     : NodeLabel(*skipped[0].node) + ": " + skipped[0].reason));
+    context.report["calibration_sqnr_db"] = WorstDb(branches);
+    return std::move(candidate->model);
   }
   Int8Found found = SearchInt8(std::move(candidate), request, context);
   ReturnToFloat(found, request, context);
@@ -156,21 +182,54 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
   context.report["ranges"] = std::move(found.best.ranges);
   context.report["calibration_sqnr_db"] = found.best_db;
   WarnOfCollapse(found.best_db, context.report);
-  Model quantized = std::move(found.best.model);
-  if (options.tables) StoreTables(quantized, exclusions.names(), context.report);
+  return std::move(found.best.model);
+}
+
+void CheckTarget(const Int8Options& options) {
+  if (options.format == Int8Options::Format::kQOperator &&
+      options.target == Int8Options::Target::kOpenvino) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "openvino refuses QLinearConv with scales by channel and runs MatMulInteger in "
+                "float; format \"qdq\" it runs in INT8",
+                "format");
+  }
+}
+
+Model Quantize(Model model, const Int8Options& given, PassContext& context) {
+  Int8Options options = given;
+  if (options.target_isa == Int8Options::TargetIsa::kAvx2) {
+    options.reduce_range = options.reduce_range || options.target != Int8Options::Target::kPared;
+  }
+  CheckTarget(options);
+  const Int8Exclusions exclusions(model, options.exclude);
+  if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
+  const HalfStorage halves(model, SpillFolder(model, context.scratch));
+  CheckFiniteWeights(model);
+  Prepare(model, exclusions, context.report);
+  std::optional<Model> quantized =
+      QuantizeGraph(std::move(model), {&options, &exclusions}, context);
+  if (!quantized) {
+    const Json& skipped = context.report["skipped"];
+    throw Error(ErrorCode::kUnsupported,
+                "no node of the model can be quantized: " +
+                    (skipped.empty() ? std::string("it has no weighted operator")
+                                     : skipped[0].at("node").get<std::string>() + ": " +
+                                           skipped[0].at("reason").get<std::string>()));
+  }
+  if (options.tables) StoreTables(*quantized, exclusions.names(), context.report);
   if (options.format == Int8Options::Format::kQOperator) {
     context.report["qoperator"] =
-        ToQOperators(quantized, options.target == Int8Options::Target::kOnnxruntime);
+        ToQOperators(*quantized, options.target == Int8Options::Target::kOnnxruntime);
   }
-  halves.Restore(quantized, context.report);
+  halves.Restore(*quantized, context.report);
   context.progress(1);
-  return quantized;
+  return std::move(*quantized);
 }
 
 }  // namespace
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Int8Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 13);
+    [](const Json&) { return true; }, 14);
 
 }  // namespace pared

@@ -265,7 +265,7 @@ const GraphCase kGraphs[] = {
        y = If (c) <then_branch = t () => (float[N,6] p) {
                      n = Not(c)
                      p = If (n) <then_branch = tt () => (float[N,6] p1) { p1 = MatMul(h, w) },
-                                 else_branch = te () => (float[N,6] p2) { k = Exp(x) p2 = MatMul(k, w) }> },
+                                 else_branch = te () => (float[N,6] p2) { k = Tanh(x) p2 = MatMul(k, w) }> },
                    else_branch = e () => (float[N,6] q) { q = Identity(h) }> })",
      {{"w", {6, 6}}}},
     {"LoopThatCollects",
