@@ -40,13 +40,15 @@ struct Branch {
   std::vector<Values> samples;
 };
 
-bool HasWeights(const Graph& graph) {
-  bool has = false;
+// The nodes that could be INT8, of graphs within it too.
+std::vector<std::string> LabelsOf(const Graph& graph) {
+  std::vector<std::string> labels;
   ForEachNode(graph, [&](const Node& node) {
-    has = has || node.op_type == "Conv" || node.op_type == "ConvTranspose" ||
-          node.op_type == "Gemm" || node.op_type == "MatMul";
+    const bool is_product = node.op_type == "Conv" || node.op_type == "ConvTranspose" ||
+                            node.op_type == "Gemm" || node.op_type == "MatMul";
+    if (is_product) labels.push_back(NodeLabel(node));
   });
-  return has;
+  return labels;
 }
 
 // The constants of the graph that nobody may override.
@@ -71,7 +73,7 @@ std::vector<Branch> FindBranches(const Graph& graph) {
                     {},
                     {},
                     {}};
-      if (branch.graph == nullptr || !HasWeights(*branch.graph)) continue;
+      if (branch.graph == nullptr || LabelsOf(*branch.graph).empty()) continue;
       for (const std::string& name : CapturedNames(*branch.graph)) {
         const bool is_constant = FixedConstant(graph, index, name) != nullptr;
         (is_constant ? branch.constants : branch.inputs).push_back(name);
@@ -123,7 +125,8 @@ void Look(const Model& model, std::vector<Branch>& branches, PassContext& contex
 }
 
 // Empty: the branch can be looked at.
-std::string WhyNot(const Branch& branch) {
+std::string WhyNot(const Branch& branch, bool is_excluded) {
+  if (is_excluded) return "excluded";
   if (branch.samples.empty()) return "no calibration sample takes it";
   for (const std::string& input : branch.inputs) {
     if (!branch.samples[0].contains(input)) return "it reads \"" + input + "\", which is no tensor";
@@ -275,9 +278,18 @@ class Planter {
   std::vector<std::string> hoisted_;
 };
 
+Json LeftFloat(const Branch& branch, const std::string& reason) {
+  Json skipped = Json::array();
+  for (const std::string& label : LabelsOf(*branch.graph)) {
+    skipped.push_back({{"node", label}, {"reason", "in " + branch.label + ": " + reason}});
+  }
+  return {{"changed", Json::array()}, {"skipped", skipped}, {"int8_weight_count", 0}};
+}
+
 }  // namespace
 
-Json QuantizeBranches(Model& model, const QuantizeBranch& quantize, PassContext& context) {
+Json QuantizeBranches(Model& model, const QuantizeBranch& quantize,
+                      const std::function<bool(const Node&)>& is_excluded, PassContext& context) {
   Json told = Json::array();
   std::vector<Branch> branches = FindBranches(model.graph);
   if (branches.empty() || CalibrationCount(context) == 0) return told;
@@ -285,8 +297,9 @@ Json QuantizeBranches(Model& model, const QuantizeBranch& quantize, PassContext&
   Planter planter(model);
   for (const Branch& branch : branches) {
     Json& entry = told.emplace_back(Json{{"branch", branch.label}});
-    if (const std::string reason = WhyNot(branch); !reason.empty()) {
-      entry["reason"] = reason;
+    const std::string reason = WhyNot(branch, is_excluded(model.graph.nodes[branch.node]));
+    if (!reason.empty()) {
+      entry["report"] = LeftFloat(branch, reason);
       continue;
     }
     const Folder folder(context.scratch.empty() ? std::filesystem::temp_directory_path()

@@ -17,8 +17,10 @@ namespace pared {
 // `branch` in INT8, with the context's report filled in; nullopt: nothing in it can be.
 using QuantizeBranch = std::function<std::optional<Model>(Model branch, PassContext& context)>;
 
-// Quantizes the branches that hold weighted nodes, those of the main graph's Ifs. Returns
-// [{"branch", "report"}, ...], with "reason" in place of "report" where it could not be looked at.
-Json QuantizeBranches(Model& model, const QuantizeBranch& quantize, PassContext& context);
+// Quantizes the branches that hold weighted nodes, of those Ifs of the main graph that are not
+// excluded. Returns [{"branch", "report"}, ...]; the report has "changed", "skipped" and
+// "int8_weight_count" at least.
+Json QuantizeBranches(Model& model, const QuantizeBranch& quantize,
+                      const std::function<bool(const Node&)>& is_excluded, PassContext& context);
 
 }  // namespace pared

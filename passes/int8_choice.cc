@@ -181,9 +181,7 @@ class Chooser {
                                              "\"quantize_weights\" stores its weights in 8 bits"});
       } else if (site.graph != &graph_) {
         choice_.skipped.push_back(
-            {last,
-             "inside a subgraph that is no branch of an If, or is on no calibration sample: "
-             "calibration does not see its values"});
+            {last, "inside a body of Loop or Scan, whose values calibration does not see"});
       }
     }
   }

@@ -197,10 +197,12 @@ class Successors {
       for (const size_t maker : At(to_.makers, at)) {
         if (!found.insert(maker).second) continue;
         const auto& place = to_.places[maker];
-        for (const size_t inner : place.inner) {
-          if (IsNew(to_.places[inner].node)) found.insert(inner);
-        }
         if (!IsNew(place.node)) continue;
+        for (const size_t inner : place.inner) {
+          const Node& node = to_.places[inner].node;
+          const auto is_known = [&](const std::string& output) { return from_.Has(output); };
+          if (IsNew(node) && std::ranges::none_of(node.outputs, is_known)) found.insert(inner);
+        }
         for (const std::string& read : place.reads) {
           if (!from_.Has(read)) waiting.push_back(read);
         }

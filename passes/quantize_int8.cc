@@ -110,7 +110,6 @@ void Report(const Int8Candidate& candidate, const Json& branches, Json& report) 
   }
   std::unordered_set<std::string> told;
   for (const Json& branch : branches) {
-    if (!branch.contains("report")) continue;
     for (const char* key : {"changed", "skipped"}) {
       for (const Json& entry : branch.at("report").at(key)) {
         told.insert(entry.at("node").get<std::string>());
@@ -152,7 +151,6 @@ void Prepare(Model& model, const Int8Exclusions& exclusions, Json& report) {
 double WorstDb(const Json& branches) {
   double worst = kBestDb;
   for (const Json& branch : branches) {
-    if (!branch.contains("report")) continue;
     worst = std::min(worst, branch.at("report").value("calibration_sqnr_db", kBestDb));
   }
   return worst;
@@ -166,7 +164,8 @@ std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, Pass
   const auto quantize = [&](Model branch, PassContext& inner) {
     return QuantizeGraph(std::move(branch), {&within, request.exclusions}, inner);
   };
-  const Json branches = QuantizeBranches(model, quantize, context);
+  const auto is_excluded = [&](const Node& node) { return request.exclusions->Contains(node); };
+  const Json branches = QuantizeBranches(model, quantize, is_excluded, context);
   auto candidate = MakeInt8Candidate(std::move(model), request);
   Report(*candidate, branches, context.report);
   if (!branches.empty()) context.report["branches"] = branches;

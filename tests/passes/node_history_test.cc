@@ -252,6 +252,18 @@ TEST(NodeHistory, NodesOfBranchesAreFollowedThere) {
   EXPECT_EQ(history.Follow({{"exclude", {"norm2"}}}, notes), Json({{"exclude", {"conv2"}}}));
 }
 
+TEST(NodeHistory, TheMakerOfAnOutputIsNotAllThatItHolds) {
+  const Model in = ModelFromText(R"(g (bool c, float[2,4] x) => (float[2,4] y) {
+      [either] m = If (c) <then_branch = t () => (float[2,4] p) {
+          k = Constant <value = float[4] {1,2,3,4}> () p = Mul(x, k) },
+        else_branch = e () => (float[2,4] q) { q = Neg(x) }>
+      [same] y = Identity(m) })");
+  NodeHistory history(in);
+  history.Advance(RunStep("remove_identities", Json::object(), in).model, "remove_identities");
+  Json notes = Json::array();
+  EXPECT_EQ(history.Follow({{"exclude", {"same"}}}, notes), Json({{"exclude", {"either"}}}));
+}
+
 TEST(FusePatterns, APatternOfWhichANodeIsExcludedStays) {
   for (const char* name : {"mean", "square", "sqrt", "plus"}) {
     const ChainResult out =
