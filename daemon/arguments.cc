@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "config/fields.h"
 
 namespace pared {
 namespace {
@@ -14,14 +15,24 @@ namespace {
 const Json& FieldOf(const Json& fields, const std::string& name, const std::string& argument) {
   const auto field =
       std::ranges::find_if(fields, [&](const Json& f) { return f.at("name") == name; });
-  if (field == fields.end()) Refuse(argument, "is no flag; --help lists them");
-  return *field;
+  if (field != fields.end()) return *field;
+  std::vector<std::string> names;
+  for (const Json& other : fields) names.push_back(other.at("name").get<std::string>());
+  const std::string nearest = NearestName(name, names);
+  Refuse(argument, nearest.empty() ? "is no flag; --help lists them"
+                                   : "is no flag; did you mean --" + nearest + "?");
 }
 
 // A flag's text as the JSON that its field wants.
 Json ValueOf(const Json& field, const std::string& text) {
   const std::string& type = field.at("type").get_ref<const std::string&>();
   if (type == "string" || type == "strings" || type == "choice") return text;
+  if (!Json::accept(text)) {
+    const bool is_plain = type == "integer" || type == "number" || type == "boolean";
+    Refuse("--" + field.at("name").get<std::string>(),
+           (is_plain ? "must be of type " + type : std::string("must be JSON")) + ", is \"" + text +
+               "\"");
+  }
   return ParseJson(text);
 }
 

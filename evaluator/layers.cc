@@ -110,18 +110,24 @@ std::map<std::string, double> LayerSqnr(const Model& model, const Model& referen
     const auto found = outputs.find(layer.node);
     if (found != outputs.end() && layer.macs > 0) wanted.emplace(found->second, layer.node);
   }
-  std::map<std::string, std::vector<float>> exact;
+  struct Exact {
+    Shape shape;
+    std::vector<float> elements;
+  };
+  std::map<std::string, Exact> exact;
   const Observer keep = [&](const std::string& value, const Tensor& tensor) {
     if (!wanted.contains(value) || tensor.dtype() != DType::kFloat32) return;
-    exact.emplace(value, Thinned(tensor.data<float>()));
+    exact.emplace(value, Exact{tensor.shape(), Thinned(tensor.data<float>())});
   };
   if (!wanted.empty()) Executor(reference, {.fuse = false}).Run(inputs, &keep);
   std::map<std::string, double> sqnr_db;
   const Observer compare = [&](const std::string& value, const Tensor& tensor) {
     const auto reference_value = exact.find(value);
     if (reference_value == exact.end() || tensor.dtype() != DType::kFloat32) return;
+    // Where channels were taken out there is nothing to compare.
+    if (reference_value->second.shape != tensor.shape()) return;
     FidelitySums sums;
-    sums.Add(reference_value->second, Thinned(tensor.data<float>()));
+    sums.Add(reference_value->second.elements, Thinned(tensor.data<float>()));
     sqnr_db[wanted.at(value)] = sums.SqnrDb();
   };
   if (!exact.empty()) Executor(model, {.fuse = false}).Run(inputs, &compare);

@@ -17,6 +17,7 @@ namespace pared {
 // SQNR in dB of the results of `layers`, before they are quantized, by the layer's name: of those
 // with weights that both models call alike. Both models run node by node on `inputs`; of each
 // result at most 65,536 elements, evenly spread, are kept and compared, so that memory is bounded.
+// Results of another shape than the reference's are left out.
 std::map<std::string, double> LayerSqnr(const Model& model, const Model& reference,
                                         const std::vector<Tensor>& inputs,
                                         const std::vector<LayerStats>& layers);

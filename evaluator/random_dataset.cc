@@ -68,10 +68,10 @@ Tensor RandomTensor(const ValueInfo& input, const Shape& shape, std::mt19937_64&
       return Tensor::Make<bool>(shape, std::move(values));
     }
     default:
-      throw Error(
-          ErrorCode::kUnsupported,
-          std::string("no random values of type ") + DTypeName(input.dtype) + "; give a dataset",
-          "input " + input.name);
+      throw Error(ErrorCode::kUnsupported,
+                  std::string("no values of type ") + DTypeName(input.dtype) +
+                      " can be made up; datasets hold numbers only",
+                  "input " + input.name);
   }
 }
 

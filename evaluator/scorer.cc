@@ -72,6 +72,7 @@ class ClassificationScorer final : public FactScorer<ClassFacts> {
     const Pooling pooling = dataset_.task().pooling;
     const std::vector<float> scores = Pooled(output, pooling);
     ClassFacts& facts = at(sample);
+    CheckLabel(sample, std::ssize(scores));
     facts.classes = std::ssize(scores);
     facts.best = ArgMax(scores);
     facts.kl = KlDivergence(Pooled(reference, pooling), scores);
@@ -107,6 +108,16 @@ class ClassificationScorer final : public FactScorer<ClassFacts> {
   }
 
  private:
+  // One that counts from 1, or of another set of classes, would lower every figure in silence.
+  void CheckLabel(int64_t sample, int64_t classes) const {
+    const int64_t label = dataset_.label(sample);
+    if (label >= 0 && label < classes) return;
+    throw Error(ErrorCode::kInvalidArgument,
+                "the label of sample " + std::to_string(sample) + " is " + std::to_string(label) +
+                    ", the model's classes are 0 to " + std::to_string(classes - 1),
+                "dataset " + dataset_.name());
+  }
+
   // Fewer than five score higher, or equal and stand before it.
   static bool IsInFive(const std::vector<float>& scores, int64_t label) {
     if (label < 0 || label >= std::ssize(scores)) return false;

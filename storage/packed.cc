@@ -1,5 +1,7 @@
 #include "storage/packed.h"
 
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <string>
 #include <system_error>
@@ -27,8 +29,14 @@ class Begun {
     }
   }
   std::ofstream Create(const fs::path& path) {
+    std::error_code ignored;  // what it means, the file will tell
+    if (path.has_parent_path()) fs::create_directories(path.parent_path(), ignored);
+    errno = 0;
     std::ofstream out(path, std::ios::binary | std::ios::trunc);
-    if (!out) throw Error(ErrorCode::kInternal, "cannot be created", path.string());
+    if (!out) {
+      throw Error(ErrorCode::kInternal, std::string("cannot be created: ") + std::strerror(errno),
+                  path.string());
+    }
     paths_.push_back(path);
     return out;
   }

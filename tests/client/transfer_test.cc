@@ -220,7 +220,7 @@ TEST_F(PushTest, GoesOnWithWhatHadArrived) {
 TEST_F(PushTest, SaysThatItsDataIsMissing) {
   std::filesystem::remove(data_);
   const Said said = Pare({"push", file_.string()});
-  EXPECT_EQ(said.code, kExitNotFound);
+  EXPECT_EQ(said.code, kExitRefused);
   EXPECT_THAT(said.err, HasSubstr("m.onnx.data"));
 }
 

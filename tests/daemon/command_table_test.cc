@@ -40,6 +40,21 @@ TEST(CommandTable, WhatIsMissingIsNamedAsItIsTyped) {
   EXPECT_THAT([&] { RunOptimize({}, out); }, RefusedAt("MODEL", "is required"));
   EXPECT_THAT([&] { RunOptimize({"m.onnx"}, out); }, RefusedAt("--out", "is required"));
   EXPECT_THAT([&] { RunBench({"--runs=3"}, out); }, RefusedAt("MODEL", "is required"));
+  EXPECT_THAT(
+      [&] {
+        RunBench({"m.onnx", "--runs=x"}, out);
+      },
+      RefusedAt("--runs", "must be of type integer, is \"x\""));
+  EXPECT_THAT(
+      [&] {
+        RunBench({"m.onnx", "--run=3"}, out);
+      },
+      RefusedAt("--run=3", "did you mean --runs?"));
+  EXPECT_THAT(
+      [&] {
+        RunOptimize({"m.onnx", "--out=o", "--passes=[{"}, out);
+      },
+      RefusedAt("--passes", "must be JSON, is \"[{\""));
 }
 
 }  // namespace

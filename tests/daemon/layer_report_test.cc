@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 
 #include "evaluator/layers.h"
@@ -90,6 +91,22 @@ TEST(ScalesOf, ReadsQuantizedOperators) {
   EXPECT_THAT(scales.input, Optional(0.5));
   EXPECT_THAT(scales.weight_max, Optional(0.25));
   EXPECT_THAT(scales.output, Optional(2));
+}
+
+TEST(LayerSqnr, SaysNothingOfAResultOfAnotherShape) {
+  const Model whole = ModelFromText(
+      "g (float[1,2] x) => (float[1,1] y) <float[2,2] w = {1,0,0,1}, float[2,1] v = {1,1}> "
+      "{ [cut] h = MatMul(x, w) [last] y = MatMul(h, v) }");
+  const Model cut = ModelFromText(
+      "g (float[1,2] x) => (float[1,1] y) <float[2,1] w = {1,0}, float[1,1] v = {1}> "
+      "{ [cut] h = MatMul(x, w) [last] y = MatMul(h, v) }");
+  std::vector<LayerStats> layers(2);
+  layers[0].node = "cut";
+  layers[1].node = "last";
+  layers[0].macs = layers[1].macs = 1;
+  const auto sqnr_db = LayerSqnr(cut, whole, {Tensor::Make<float>({1, 2}, {3, 4})}, layers);
+  EXPECT_FALSE(sqnr_db.contains("cut"));
+  EXPECT_NEAR(sqnr_db.at("last"), 10 * std::log10(49.0 / 16), 1e-6);  // 7 and 3
 }
 
 TEST(LayerSqnr, ComparesAShareOfLongResults) {

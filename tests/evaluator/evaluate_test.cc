@@ -125,6 +125,16 @@ TEST_F(EvaluateTest, MeasuresTheFirstOutputOfFloats) {
   EXPECT_EQ(EvaluateAccuracy(doubled, reference, context_).at("sqnr_db"), 0);
 }
 
+// Labels that count from 1 would only lower the figures.
+TEST_F(EvaluateTest, ALabelThatIsNoClassOfTheModelIsAnError) {
+  const Model one = ModelFromText(
+      "g (float[N,2] x) => (float[N,1] y) <float[2,1] w = {1,0}> { y = MatMul(x, w) }");
+  const Reference reference = RunReference(one, context_);
+  EXPECT_THAT([&] { EvaluateOutputs(reference, reference, context_); },
+              ThrowsError(ErrorCode::kInvalidArgument, testing::StartsWith("dataset "),
+                          testing::HasSubstr("is 1, the model's classes are 0 to 0")));
+}
+
 TEST_F(EvaluateTest, TakesTheFirstSamplesOnly) {
   context_.samples = 2;
   const Reference reference = RunReference(identity_, context_);

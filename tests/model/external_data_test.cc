@@ -137,7 +137,8 @@ TEST_F(ExternalData, NeverLeavesTheFolder) {
   ExpectRefused(kInvalid, {{"location", ""}}, "location");
   ExpectRefused(kInvalid, {{"location", std::string("w.bin\0x", 7)}}, "location");
   ExpectRefused(kInvalid, {}, "location");
-  ExpectRefused(ErrorCode::kNotFound, {{"location", "none.bin"}}, "none.bin");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "none.bin"}},
+                "'none.bin' is not beside the model");
 }
 
 TEST_F(ExternalData, FollowsNoLinks) {

@@ -95,7 +95,6 @@ TEST_F(PackedTest, KeepsSeveralFilesByTheirNames) {
   WriteFile(folder_ / "m.onnx", "model");
   WriteFile(folder_ / "m.onnx.data", "data");
   PackFiles({folder_ / "m.onnx", folder_ / "m.onnx.data"}, folder_ / "m.packed");
-  fs::create_directory(folder_ / "out");
   const auto files = UnpackFiles(folder_ / "m.packed", folder_ / "out", 9);
   EXPECT_THAT(files, ElementsAre(folder_ / "out/m.onnx", folder_ / "out/m.onnx.data"));
   EXPECT_EQ(ReadFile(files[1]), "data");
