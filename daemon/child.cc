@@ -21,6 +21,12 @@ namespace {
 
 constexpr size_t kLineBytesMax = 64 * 1024;
 constexpr size_t kStderrTailBytes = 2048;
+// The shadow memory of the sanitizers counts as data: terabytes of addresses, hardly touched.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kLimitsData = false;
+#else
+constexpr bool kLimitsData = true;
+#endif
 
 [[noreturn]] void ThrowErrno(const std::string& what) {
   throw Error(ErrorCode::kUnavailable, what + ": " + std::strerror(errno));
@@ -68,7 +74,7 @@ void Limit(decltype(RLIMIT_CORE) resource, int64_t value) {
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   constexpr int64_t kMegabyte = int64_t{1} << 20;
   Limit(RLIMIT_CORE, 0);
-  if (limits.memory_mb > 0) Limit(RLIMIT_DATA, limits.memory_mb * kMegabyte);
+  if (kLimitsData && limits.memory_mb > 0) Limit(RLIMIT_DATA, limits.memory_mb * kMegabyte);
   if (limits.cpu_s > 0) Limit(RLIMIT_CPU, limits.cpu_s);
   if (limits.file_mb > 0) Limit(RLIMIT_FSIZE, limits.file_mb * kMegabyte);
   if (::dup2(input, 0) < 0 || ::dup2(out.ends[1], 1) < 0 || ::dup2(err.ends[1], 2) < 0) {

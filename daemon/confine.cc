@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <linux/landlock.h>
+#include <sanitizer/lsan_interface.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/prctl.h>
@@ -110,6 +111,10 @@ int64_t ApplyLandlock(const Confinement& confinement) {
 }  // namespace
 
 Json Confine(const Confinement& confinement) {
+#if defined(__SANITIZE_ADDRESS__)
+  // Once only: at the end of the process it would need a process of its own.
+  __lsan_do_leak_check();
+#endif
   const bool no_new_privs = ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
   // In this order: the filter stands when the last door is shut, whatever it denies.
   const int64_t landlock = ApplyLandlock(confinement);
