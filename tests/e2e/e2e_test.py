@@ -18,6 +18,8 @@ import time
 import unittest
 import urllib.parse
 
+from service import PATIENCE
+
 MODELS = pathlib.Path(os.environ.get("PARED_MODELS", pathlib.Path.home() / ".cache/pared-models"))
 MODEL = MODELS / "mnist-conv/mnist-conv.onnx"
 DATASETS = MODELS / "datasets"
@@ -101,7 +103,7 @@ class Daemon:
         return json.loads(body)["id"]
 
     def wait(self, job, holds, seconds=120):
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while time.monotonic() < deadline:
             state = self.get(f"/v1/jobs/{job}")
             if holds(state):

@@ -13,6 +13,9 @@ import tempfile
 import time
 import unittest
 
+# How many times as long as usual is waited for the program: sanitizers make it slow.
+PATIENCE = int(os.environ.get("PARED_TEST_PATIENCE", "1"))
+
 
 def varint(value):
     out = bytearray()
@@ -108,7 +111,7 @@ class Service:
         return [event for event in map(json.loads, self.log_lines()) if event["event"] == name]
 
     def wait_for_event(self, name, count=1, seconds=20):
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while time.monotonic() < deadline:
             lines = [line for line in self.log_lines() if f'"event":"{name}"' in line]
             if len(lines) >= count:
@@ -169,7 +172,7 @@ class Service:
         return json.loads(body)["id"]
 
     def wait_for_end(self, job, seconds=60):
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while time.monotonic() < deadline:
             job_now = self.get(f"/v1/jobs/{job}?wait=1")
             if job_now["state"] not in ("queued", "running"):
