@@ -245,7 +245,10 @@ class Chooser {
           ChooseIn(**one, TypesOfSubgraph(model_, **one, types));
         }
       }
-      if (!TouchesFloat(node, types)) continue;
+      if (!TouchesFloat(node, types)) {
+        NoteOtherFloat(node, types);
+        continue;
+      }
       const std::string reason = indices.contains(&node)
                                      ? "its values end as integers, which float16 would round"
                                      : WhyKept(node, types);
@@ -271,6 +274,16 @@ class Chooser {
                   (Count(loss.overflow, "overflow") + Count(loss.underflow, "become zero") +
                    Count(loss.subnormal, "lose precision"))
                       .substr(1));
+  }
+
+  // Nodes of other float types have nothing to be cast.
+  void NoteOtherFloat(const Node& node, const TypeMap& types) {
+    if (HoldsGraph(node)) return;
+    for (const std::string& output : node.outputs) {
+      const DType dtype = TypeIn(types, output);
+      if (dtype != DType::kFloat64 && !IsHalfFloat(dtype)) continue;
+      choice_.kept.emplace(&node, std::string("computes in ") + DTypeName(dtype));
+    }
   }
 
   static bool TouchesFloat(const Node& node, const TypeMap& types) {

@@ -54,7 +54,7 @@ bool StaysSingle(const Node& node, size_t input, int64_t opset);
 
 struct HalfChoice {
   std::unordered_set<const Node*> half;               // nodes that compute in float16
-  std::unordered_map<const Node*, std::string> kept;  // float nodes that do not, and why
+  std::unordered_map<const Node*, std::string> kept;  // nodes of floats that do not, and why
 };
 
 // Decides for every node of the model and its subgraphs. `single`: nodes that stay float, and why.

@@ -231,6 +231,17 @@ TEST(WidenHalves, ABiasThatPruningAddsIsOfTheTypeThatTheNodeComputesIn) {
   EXPECT_EQ(biases, 2);
 }
 
+TEST(CastFp16, SaysOfNodesOfOtherFloatsThatTheyAre) {
+  const Model half = WhollyHalf(Network());
+  const PassResult again = RunStep("cast_fp16", Json::object(), half);
+  EXPECT_EQ(SerializeOnnx(again.model), SerializeOnnx(half));
+  EXPECT_EQ(SkippedReason(again.report, "Conv producing c"), "computes in float16");
+  EXPECT_EQ(Labels(again.report.at("skipped")).size(), half.graph.nodes.size());
+  const PassResult wide = RunStep("cast_fp16", Json::object(), ModelFromText(R"(
+    g (double[2,2] x) => (double[2,2] y) <double[2,2] w = {1,2,3,4}> { y = MatMul(x, w) })"));
+  EXPECT_EQ(SkippedReason(wide.report, "MatMul producing y"), "computes in double");
+}
+
 TEST(CastFp16, SaysHowManySmallConstantsItLeaves) {
   const PassResult out = RunStep("cast_fp16", {{"compute", "float32"}}, Network());
   EXPECT_THAT(out.report.at("skipped"),
