@@ -125,6 +125,16 @@ const GraphCase kGraphs[] = {
      R"(g (float[2,4] x, float[2,4] a) => (float[2,4] y, float[2,4] z)
      { m = Mul(x, a) s = Add(x, a) y = MatMul(m, w) z = MatMul(s, w) })",
      {{"w", {4, 4}}}},
+    {"UnnamedNodesThatAreFolded",
+     R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y) <float[2] one = {1,2}, float[2] zero = {0,0.5}>
+     { c = Conv(x, w) n = BatchNormalization(c, one, zero, zero, one) r = Relu(n)
+       d = Conv(r, v) y = BatchNormalization(d, one, zero, zero, one) })",
+     {{"w", {2, 2, 1, 1}}, {"v", {2, 2, 1, 1}}}},
+    {"WeightsInHalf",
+     R"(g (float16[2,8] x) => (float16[2,8] y, float[2,8] z) <float16[8] b = {1,2,3,4,5,6,7,8}>
+     { [a] m = Cast <to = 10> (w) [p] h = MatMul(x, m) s = Add(h, b) [r] t = Relu(s) y = MatMul(t, m)
+       f = Cast <to = 1> (y) z = MatMul(f, w) })",
+     {{"w", {8, 8}}}},
     {"PadsWithoutValue",
      R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y) <int64[8] p = {0,0,1,1,0,0,1,1}, float k = {200}>
      { a = Pad(x, p) c = Conv(a, w) s = Mul(c, k) b = Pad(s, p) y = Conv(b, v) })",

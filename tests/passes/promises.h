@@ -142,7 +142,12 @@ inline void ExpectReported(const Model& in, const std::string& pass, const Json&
   Model seen = in;  // as the pass sees it
   InlineFunctions(seen);
   for (const std::string& label : NodesOf(seen, kAbout.at(pass))) {
-    EXPECT_TRUE(std::ranges::find(told, label) != told.end()) << "not a word about " << label;
+    // A node without a name goes by its output, which becomes its name where that output goes.
+    std::string named = label;
+    if (const size_t at = named.find(" producing "); at != std::string::npos) {
+      named.replace(at, std::string(" producing ").size(), " ");
+    }
+    EXPECT_THAT(told, ::testing::AnyOf(::testing::Contains(label), ::testing::Contains(named)));
   }
 }
 
