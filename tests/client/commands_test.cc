@@ -128,6 +128,8 @@ TEST_F(ClientTest, RemoveDeletesRunsAndExperiments) {
   EXPECT_EQ(Pare({"rm", "--experiment", "nightly"}).out, "2 runs deleted\n");
   EXPECT_EQ(Pare({"history"}).out, "no run matches\n");
   EXPECT_EQ(Pare({"rm", "1"}).code, kExitNotFound);
+  EXPECT_EQ(Pare({"rm", "--model", "mnist"}).out, "1 model deleted\n");
+  EXPECT_EQ(Pare({"rm", "--model", "mnist"}).code, kExitNotFound);
 }
 
 TEST_F(ClientTest, SubmitsFromFlags) {
