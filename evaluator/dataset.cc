@@ -310,6 +310,7 @@ std::optional<Tensor> Dataset::Find(int64_t sample, const std::string& input, bo
   if (array != inputs_.end()) {
     const auto lengths = lengths_.find(array->first);
     Tensor whole = Slice(array->second, sample);
+    CountRead(array->second, whole);
     if (lengths == lengths_.end()) return whole;
     return CutLastAxis(whole, lengths->second.data<int64_t>()[static_cast<size_t>(sample)]);
   }
@@ -320,9 +321,22 @@ std::optional<Tensor> Dataset::Find(int64_t sample, const std::string& input, bo
   return is_for(audio_) ? std::optional(audio_->Prepare(sample)) : std::nullopt;
 }
 
+// A mapped array must not come to lie in memory whole, sample by sample. What reads a sample at
+// this moment reads the file again.
+void Dataset::CountRead(const Tensor& array, const Tensor& sample) const {
+  constexpr size_t kReadMax = size_t{16} << 20;
+  const size_t bytes = sample.bytes().size();
+  if (bytes_read_->fetch_add(bytes) + bytes < kReadMax) return;
+  bytes_read_->store(0);
+  array.DropPages();
+}
+
 std::string Dataset::Digest() const {
   Digester digest;
-  for (const auto& [name, array] : inputs_) digest.AddTensor(name, array);
+  for (const auto& [name, array] : inputs_) {
+    digest.AddTensor(name, array);
+    array.DropPages();
+  }
   if (labels_) digest.AddTensor("/labels", *labels_);
   if (targets_) digest.AddTensor("/targets", *targets_);
   if (images_) AddImages(*images_, digest);

@@ -8,6 +8,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -81,7 +82,11 @@ class Dataset {
   // The array or picture of one sample for an input; nullopt: there is none.
   std::optional<Tensor> Find(int64_t sample, const std::string& input, bool is_only) const;
 
+  void CountRead(const Tensor& array, const Tensor& sample) const;
+
   std::map<std::string, Tensor> inputs_;
+  // Of all arrays together, since their pages were let go last.
+  std::shared_ptr<std::atomic<size_t>> bytes_read_ = std::make_shared<std::atomic<size_t>>(0);
   std::map<std::string, Tensor> lengths_;  // of inputs that have one: int64, [samples]
   std::map<std::string, double> constants_;
   std::map<std::string, std::string> state_;

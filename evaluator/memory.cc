@@ -25,16 +25,53 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kReadablePastEnd = 64;  // vector loads of kernels may cross the end
+constexpr size_t kPage = size_t{64} << 10;  // or a multiple of it, on every machine
+constexpr size_t kReadablePastEnd = 64;     // vector loads of kernels may cross the end
 
 size_t RoundUp(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-// On huge pages where the system has them: rows of a tile lie far apart in large images.
-std::byte* NewChunk(size_t bytes) {
-  auto* chunk = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{kHugePage}));
-  if (bytes >= kHugePage) madvise(chunk, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
-  return chunk;
-}
+// A part of an arena. A large one is mapped by itself, on huge pages where the system has them,
+// since rows of a tile lie far apart in large images: so far aligned, it would leave gaps in the
+// heap that nothing else fits in.
+class Chunk {
+ public:
+  explicit Chunk(size_t bytes) : bytes_(bytes) {
+    if (!is_mapped()) {
+      begin_ = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{kAlignment}));
+      return;
+    }
+    const size_t mapped = bytes + kHugePage;
+    void* const at =
+        mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) throw std::bad_alloc();
+    auto* const first = static_cast<std::byte*>(at);
+    const size_t before = -reinterpret_cast<uintptr_t>(at) % kHugePage;
+    begin_ = first + before;
+    if (before > 0) munmap(first, before);
+    bytes_ = (bytes + kPage - 1) / kPage * kPage;
+    munmap(begin_ + bytes_, mapped - before - bytes_);
+    madvise(begin_, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+  }
+  Chunk(Chunk&& other) noexcept
+      : begin_(std::exchange(other.begin_, nullptr)), bytes_(other.bytes_) {}
+  Chunk& operator=(Chunk&&) = delete;
+  ~Chunk() {
+    if (begin_ == nullptr) return;
+    if (is_mapped()) {
+      munmap(begin_, bytes_);
+    } else {
+      ::operator delete (begin_, std::align_val_t{kAlignment});
+    }
+  }
+
+  std::byte* begin() const { return begin_; }
+
+ private:
+  bool is_mapped() const { return bytes_ >= kHugePage; }
+
+  std::byte* begin_ = nullptr;
+  size_t bytes_;
+};
 
 }  // namespace
 
@@ -46,8 +83,6 @@ struct BufferPool::State {
   };
   using Ranges = std::map<std::byte*, Range>;
   using FreeRanges = std::set<std::pair<size_t, std::byte*>>;  // by size
-
-  ~State() { FreeChunks(); }
 
   std::byte* Take(size_t bytes, size_t activation_bytes) {
     const std::lock_guard lock(mutex);
@@ -109,15 +144,13 @@ struct BufferPool::State {
 
   void AddChunk(size_t bytes) {
     chunks.reserve(chunks.size() + 1);  // so that a chunk is never lost
-    std::byte* const chunk = NewChunk(bytes);
-    chunks.push_back(chunk);
+    std::byte* const chunk = chunks.emplace_back(bytes).begin();
     ranges.emplace(chunk, Range{bytes, true, true});
     free.emplace(bytes, chunk);
     arena_bytes += bytes;
   }
 
   void FreeChunks() {
-    for (std::byte* chunk : chunks) ::operator delete (chunk, std::align_val_t{kHugePage});
     chunks.clear();
     ranges.clear();
     free.clear();
@@ -125,7 +158,7 @@ struct BufferPool::State {
   }
 
   std::mutex mutex;  // guards all below
-  std::vector<std::byte*> chunks;
+  std::vector<Chunk> chunks;
   Ranges ranges;  // every byte of every chunk is in one
   FreeRanges free;
   std::vector<FreeRanges::node_type> spare;

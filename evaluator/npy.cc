@@ -144,7 +144,8 @@ Tensor ParseNpy(std::span<const std::byte> bytes, std::shared_ptr<const void> ow
 
 Tensor LoadNpy(const std::filesystem::path& path) {
   const std::shared_ptr<const MappedFile> file = MappedFile::Open(path);
-  return ParseNpy(file->bytes(), file, path.string());
+  const Tensor view = ParseNpy(file->bytes(), file, path.string());
+  return Tensor::MappedView(view.dtype(), view.shape(), view.bytes(), file);
 }
 
 void SaveNpy(const Tensor& tensor, const std::filesystem::path& path) {

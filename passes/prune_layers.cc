@@ -21,6 +21,7 @@ namespace {
 
 constexpr int64_t kSamplesMax = 1024;
 constexpr int64_t kMacsMax = int64_t{1} << 38;  // of all samples in one model
+constexpr int64_t kLiveBytes = int64_t{1} << 29;
 
 // Where a layer's bias stands, or can be put.
 struct BiasPlace {
@@ -154,7 +155,7 @@ class Rebuilder {
   }
 
   void RebuildAll() {
-    LayerStream stream(original_, context_, {kSamplesMax, kMacsMax});
+    LayerStream stream(original_, context_, {kSamplesMax, kMacsMax, kLiveBytes});
     const std::vector<const WeightSite*> sites = SitesInOrder();
     for (size_t i = 0; i < sites.size(); ++i) {
       const size_t node = static_cast<size_t>(sites[i]->node - original_.graph.nodes.data());

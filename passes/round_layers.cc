@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kSamplesMax = 128;
 constexpr int64_t kMacsMax = int64_t{1} << 38;  // of all samples in one model
+constexpr int64_t kLiveBytes = int64_t{1} << 29;
 
 // The stored constant with the elements that `weight` [rows][k] stands for.
 Tensor Restored(const WeightSite& site, const std::vector<float>& weight) {
@@ -37,7 +38,7 @@ RoundedLayers RoundLayers(const Model& model, const std::vector<const WeightSite
   RoundedLayers rounded;
   Json& report = context.report["rounded"] = Json::array();
   Model edited = model;
-  LayerStream stream(model, context, {kSamplesMax, kMacsMax});
+  LayerStream stream(model, context, {kSamplesMax, kMacsMax, kLiveBytes});
   for (const WeightSite* site : sites) {
     if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while rounding");
     TellLayer(context, NodeLabel(*site->node), report.size() + 1, sites.size());
