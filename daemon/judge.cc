@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "evaluator/metrics.h"
+#include "evaluator/run_samples.h"
 
 namespace pared {
 namespace {
@@ -64,6 +65,15 @@ std::optional<std::string> FindCollapse(const Metrics& metrics, const EvaluateSp
            Number(spec.min_agreement);
   }
   return std::nullopt;
+}
+
+std::optional<std::string> FindRepeats(const Dataset& dataset,
+                                       const std::vector<ValueInfo>& inputs) {
+  const int64_t repeats = RepeatsOf(dataset, inputs);
+  if (repeats == 1) return std::nullopt;
+  const std::string count = std::to_string(repeats);
+  return "the model takes batches of " + count + ": each sample stands in them " + count +
+         " times, and latencies are those of a whole batch";
 }
 
 std::optional<std::string> FindNonFinite(const Metrics& baseline) {

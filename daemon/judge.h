@@ -32,6 +32,10 @@ std::optional<std::string> FindSlowdown(const Metrics& metrics, const Metrics& b
 // not finite.
 std::optional<std::string> FindNonFinite(const Metrics& baseline);
 
+// One sentence where the model takes fixed batches, and each sample stands in them several times.
+std::optional<std::string> FindRepeats(const Dataset& dataset,
+                                       const std::vector<ValueInfo>& inputs);
+
 // One sentence where a job asks for more samples than the dataset has. `what`: the field of the
 // job.
 std::optional<std::string> FindShortage(const std::string& what, int64_t asked,

@@ -55,6 +55,7 @@ class Session {
       }
     }
     Warn(FindShortage("evaluate.samples", spec_.evaluate.samples, evaluation_));
+    Warn(FindRepeats(evaluation_, CallerInputs(model_.graph)));
   }
 
   WorkResult Run() {

@@ -301,7 +301,8 @@ Tensor Dataset::Prepare(int64_t sample, const ValueInfo& input, bool is_only) co
                 "dataset " + name_ + " has no array for this input of the model",
                 "input " + input.name);
   }
-  return Widened(found->Reshaped(BatchShape(found->shape(), input)), input.dtype, input.name);
+  const Tensor one = found->Reshaped(BatchShape(found->shape(), input));
+  return Repeated(Widened(one, input.dtype, input.name), input);
 }
 
 std::optional<Tensor> Dataset::Find(int64_t sample, const std::string& input, bool is_only) const {

@@ -79,22 +79,34 @@ double Int8MacShare(const std::vector<LayerStats>& layers) {
   return macs == 0 ? 0 : int8_macs / macs;
 }
 
+// What belongs to the sample, of an output for a batch in which it stands `repeats` times.
+Tensor FirstOf(const Tensor& output, int64_t repeats) {
+  if (repeats == 1 || output.rank() == 0 || output.shape()[0] % repeats != 0) return output;
+  Shape shape = output.shape();
+  shape[0] /= repeats;
+  const auto owner = std::make_shared<const Tensor>(output);
+  const size_t bytes = output.bytes().size() / static_cast<size_t>(repeats);
+  return Tensor::View(output.dtype(), std::move(shape), output.bytes().first(bytes), owner);
+}
+
 // Hands the measured output of each sample to `visit`, as RunSamples does. Returns the
 // metrics of the model by itself.
 Metrics RunMeasured(const Model& model, const EvaluateContext& context,
                     const std::function<void(int64_t sample, const Tensor& output)>& visit) {
   const Executor executor(model);
   const size_t output = MeasuredOutput(executor, *context.dataset);
+  const int64_t repeats = RepeatsOf(*context.dataset, executor.inputs());
   Metrics metrics;
   std::vector<LayerStats> layers;
-  tbb::parallel_invoke(
-      [&] { AddWeightMetrics(model, metrics); },
-      [&] {
-        RunSamples(
-            executor,
-            {context.dataset, SampleCount(context), context.cancelled, context.progress, &layers},
-            [&](const SampleRun& run) { visit(run.sample, run.outputs[output]); });
-      });
+  tbb::parallel_invoke([&] { AddWeightMetrics(model, metrics); },
+                       [&] {
+                         RunSamples(executor,
+                                    {context.dataset, SampleCount(context), context.cancelled,
+                                     context.progress, &layers},
+                                    [&](const SampleRun& run) {
+                                      visit(run.sample, FirstOf(run.outputs[output], repeats));
+                                    });
+                       });
   metrics["int8_mac_share"] = Int8MacShare(layers);
   return metrics;
 }

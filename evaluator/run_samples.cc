@@ -114,6 +114,26 @@ void RunSamples(const Executor& executor, const RunSamplesContext& context,
   });
 }
 
+int64_t RepeatsOf(const Dataset& dataset, const std::vector<ValueInfo>& inputs) {
+  std::vector<ValueInfo> free = inputs;
+  bool is_fixed = false;
+  for (ValueInfo& input : free) {
+    if (!input.shape || input.shape->empty() || input.shape->front().value <= 1) continue;
+    is_fixed = true;
+    input.shape->front().value = -1;
+  }
+  if (!is_fixed || dataset.sample_count() == 0) return 1;
+  const std::vector<Tensor> one = dataset.Sample(0, free);
+  for (size_t i = 0; i < one.size(); ++i) {
+    if (!inputs[i].shape || inputs[i].shape->empty() || one[i].rank() == 0) continue;
+    const int64_t batch = inputs[i].shape->front().value;
+    if (batch > 1 && one[i].shape()[0] == 1 && !dataset.state().contains(inputs[i].name)) {
+      return batch;
+    }
+  }
+  return 1;
+}
+
 void RecordStates(const Model& model, Dataset& dataset, const std::function<bool()>& cancelled) {
   if (dataset.state().empty()) return;
   const Executor executor(model);

@@ -33,6 +33,10 @@ struct RunSamplesContext {
 void RunSamples(const Executor& executor, const RunSamplesContext& context,
                 const std::function<void(const SampleRun&)>& visit);
 
+// How often a sample stands in the inputs of a model that takes fixed batches: the batch, or 1
+// where the dataset fills it.
+int64_t RepeatsOf(const Dataset& dataset, const std::vector<ValueInfo>& inputs);
+
 // Runs `model` over all samples and puts the states that it went through into the dataset, so that
 // samples may be run one by one (calibration). Nothing where the dataset has no state.
 void RecordStates(const Model& model, Dataset& dataset, const std::function<bool()>& cancelled);

@@ -132,7 +132,8 @@ Shape BatchShape(const Shape& sample, const ValueInfo& input) {
                     std::to_string(wanted.size()),
                 "input " + input.name);
   }
-  for (size_t axis = 0; axis < shape.size(); ++axis) {
+  const bool is_added = shape.size() > sample.size();
+  for (size_t axis = is_added && wanted[0].value > 0 ? 1 : 0; axis < shape.size(); ++axis) {
     if (wanted[axis].value >= 0 && wanted[axis].value != shape[axis]) {
       throw Error(ErrorCode::kInvalidArgument,
                   "axis " + std::to_string(axis) + ": the dataset has " +
@@ -142,6 +143,25 @@ Shape BatchShape(const Shape& sample, const ValueInfo& input) {
     }
   }
   return shape;
+}
+
+Tensor Repeated(const Tensor& sample, const ValueInfo& input) {
+  constexpr int64_t kBytesMax = int64_t{1} << 30;
+  const int64_t wanted = !input.shape || input.shape->empty() ? -1 : input.shape->front().value;
+  if (wanted <= 1 || sample.rank() == 0 || sample.shape()[0] != 1) return sample;
+  const std::span<const std::byte> one = sample.bytes();
+  if (wanted > kBytesMax / std::max<int64_t>(1, std::ssize(one))) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "the model takes batches of " + std::to_string(wanted) +
+                    ", more than a GiB of one sample; export it with a batch of 1, or a free one",
+                "input " + input.name);
+  }
+  auto bytes = std::make_shared<std::vector<std::byte>>();
+  bytes->reserve(one.size() * static_cast<size_t>(wanted));
+  for (int64_t i = 0; i < wanted; ++i) bytes->insert(bytes->end(), one.begin(), one.end());
+  Shape shape = sample.shape();
+  shape[0] = wanted;
+  return Tensor::View(sample.dtype(), std::move(shape), *bytes, bytes);
 }
 
 Tensor CutLastAxis(const Tensor& sample, int64_t length) {

@@ -27,9 +27,14 @@ Tensor Slice(const Tensor& array, int64_t sample);
 // The first `length` of the last axis.
 Tensor CutLastAxis(const Tensor& sample, int64_t length);
 
-// A sample's shape with the batch axis of 1 where the input's rank needs it. Throws
+// A sample's shape with the batch axis of 1 where the input's rank needs it, whatever batch the
+// input wants then. Throws
 // kInvalidArgument at "input NAME", naming the axis and both sizes, where it does not fit.
 Shape BatchShape(const Shape& sample, const ValueInfo& input);
+
+// `sample`, of the shape that BatchShape gave, as often as the input's fixed batch wants it. Throws
+// kInvalidArgument at "input NAME" where that takes more than a GiB.
+Tensor Repeated(const Tensor& sample, const ValueInfo& input);
 
 // A tensor of one value, in the shape of the input; an axis that it does not know is 1. Throws
 // kInvalidArgument at "input NAME" where the value is none of the input's type.

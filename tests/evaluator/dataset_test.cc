@@ -160,6 +160,16 @@ TEST_F(DatasetTest, GivesInputsInHalfTheNearestNumbers) {
               ElementsAre(SameTensor(Tensor::Make<float>({1, 2}, {0.0999755859375f, 2.0f}))));
 }
 
+TEST_F(DatasetTest, FillsAFixedBatchWithTheSample) {
+  WriteDigits(R"({"inputs": {"image": "x.npy"}})");
+  const Dataset dataset = Dataset::Open(dir_.path());
+  EXPECT_THAT(dataset.Sample(1, InputsOf("float[2,1,3] image")),
+              ElementsAre(SameTensor(Tensor::Make<float>({2, 1, 3}, {4, 5, 255, 4, 5, 255}))));
+  EXPECT_THAT([&] { dataset.Sample(0, InputsOf("float[1000000000,1,3] image")); },
+              ThrowsError(ErrorCode::kInvalidArgument, "input image",
+                          HasSubstr("batches of 1000000000, more than a GiB")));
+}
+
 TEST_F(DatasetTest, NamesTheInputThatDoesNotFit) {
   WriteDigits(R"({"inputs": {"image": "x.npy"}})");
   const Dataset dataset = Dataset::Open(dir_.path());

@@ -125,6 +125,16 @@ TEST_F(EvaluateTest, MeasuresTheFirstOutputOfFloats) {
   EXPECT_EQ(EvaluateAccuracy(doubled, reference, context_).at("sqnr_db"), 0);
 }
 
+// Each sample fills it; what is measured is one of them.
+TEST_F(EvaluateTest, AModelOfAFixedBatchIsMeasuredBySamples) {
+  const Model batched = ModelFromText(
+      "g (float[4,2] x) => (float[4,2] y) <float[2,2] w = {1,0,0,1}> { y = MatMul(x, w) }");
+  const Reference reference = RunReference(batched, context_);
+  EXPECT_THAT(reference.outputs[1].front(), SameTensor(Tensor::Make<float>({1, 2}, {5, 3})));
+  EXPECT_EQ(EvaluateOutputs(reference, reference, context_).at("top1"), 0.75);
+  EXPECT_EQ(EvaluateAccuracy(swapped_, reference, context_).at("top1"), 0.25);
+}
+
 // Labels that count from 1 would only lower the figures.
 TEST_F(EvaluateTest, ALabelThatIsNoClassOfTheModelIsAnError) {
   const Model one = ModelFromText(
