@@ -25,11 +25,14 @@ bool IsChainOp(const Node& node) {
   return kOps.contains(node.op_type);
 }
 
+// Texts and sequences, which no layer reads, count for nothing.
+int64_t BytesOf(const Tensor& tensor) {
+  return ElementBits(tensor.dtype()) == 0 ? 0 : PackedBytes(tensor.dtype(), tensor.shape());
+}
+
 int64_t BytesOf(const std::map<std::string, Tensor>& values) {
   int64_t bytes = 0;
-  for (const auto& [name, tensor] : values) {
-    if (tensor.dtype() != DType::kString) bytes += PackedBytes(tensor.dtype(), tensor.shape());
-  }
+  for (const auto& [name, tensor] : values) bytes += BytesOf(tensor);
   return bytes;
 }
 
@@ -77,9 +80,9 @@ std::vector<int64_t> LayerStream::FindCapacities() {
   const Observer observe = [&](const std::string& value, const Tensor& tensor) {
     const auto last = last_use_.find(value);
     const auto made = producer.find(value);
-    if (last == last_use_.end() || tensor.dtype() == DType::kString) return;
+    if (last == last_use_.end()) return;
     if (made != producer.end() && is_constant_[made->second]) return;
-    const int64_t bytes = PackedBytes(tensor.dtype(), tensor.shape());
+    const int64_t bytes = BytesOf(tensor);
     appears[made == producer.end() ? 0 : made->second + 1] += bytes;
     appears[last->second + 1] -= bytes;
   };
