@@ -26,7 +26,7 @@ namespace pared {
 
 class LayerStream {
  public:
-  static constexpr int64_t kLiveBytesMax = int64_t{1} << 27;
+  static constexpr int64_t kLiveBytesMax = int64_t{1} << 28;
 
   // So many samples of context.calibration, evenly from all; fewer, but kSamplesMin, of a model
   // whose products take more than `macs` multiplications for all of them. So many at once as have
