@@ -40,7 +40,8 @@ class Chunk {
       begin_ = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{kAlignment}));
       return;
     }
-    const size_t mapped = bytes + kHugePage;
+    bytes_ = (bytes + kPage - 1) / kPage * kPage;
+    const size_t mapped = bytes_ + kHugePage;
     void* const at =
         mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) throw std::bad_alloc();
@@ -48,7 +49,6 @@ class Chunk {
     const size_t before = -reinterpret_cast<uintptr_t>(at) % kHugePage;
     begin_ = first + before;
     if (before > 0) munmap(first, before);
-    bytes_ = (bytes + kPage - 1) / kPage * kPage;
     munmap(begin_ + bytes_, mapped - before - bytes_);
     madvise(begin_, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
   }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <thread>
@@ -102,6 +103,22 @@ TEST(BufferPool, BuffersMayOutliveThePoolAndComeBackFromOtherThreads) {
     for (std::thread& thread : threads) thread.join();
   }
   std::memset(kept.get(), 1, 100);
+}
+
+// Each is a mapping of its own: giving one back must not take a page of another.
+TEST(BufferPool, LargeBuffersOfAnySizeComeAndGoByThemselves) {
+  std::vector<std::pair<Buffer, size_t>> alive;
+  for (size_t i = 0; i < 200; ++i) {
+    const size_t size = (size_t{2} << 20) + i * 4099;
+    BufferPool pool;
+    alive.emplace_back(pool.Allocate(size, kActivation), size);
+    std::memset(alive.back().first.get(), static_cast<int>(i), size);
+    if (i % 3 == 2) alive.erase(alive.begin() + static_cast<int64_t>(alive.size() / 2));
+  }
+  for (const auto& [buffer, size] : alive) {
+    const std::byte first = *buffer;
+    EXPECT_EQ(std::count(buffer.get(), buffer.get() + size, first), static_cast<int64_t>(size));
+  }
 }
 
 }  // namespace
