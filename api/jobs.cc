@@ -20,10 +20,10 @@ constexpr size_t kIdempotencyKeyBytesMax = 255;
 }
 
 // What there is in its place: the nearest, or all where they are few.
-std::string DidYouMean(const std::string& name, const std::vector<std::string>& names) {
+std::string Alternatives(const std::string& name, const std::vector<std::string>& names) {
   constexpr size_t kListedMax = 12;
-  const std::string nearest = NearestName(name, names);
-  if (!nearest.empty()) return "; did you mean \"" + nearest + "\"?";
+  const std::string hint = DidYouMean(name, names);
+  if (!hint.empty()) return hint;
   if (names.empty() || names.size() > kListedMax) return "";
   std::string list;
   for (const std::string& other : names) list += (list.empty() ? "" : ", ") + other;
@@ -37,7 +37,7 @@ void ResolveModel(const Service& service, JobSpec& spec) {
     std::vector<std::string> names;
     for (const ModelRecord& other : service.store.Models()) names.push_back(other.name);
     Refuse("/model",
-           "no model is registered as \"" + spec.model + "\"" + DidYouMean(spec.model, names));
+           "no model is registered as \"" + spec.model + "\"" + Alternatives(spec.model, names));
   }
   // Earlier bytes of the name, as long as they are kept: a run can be done again.
   if (spec.model_sha256.empty()) spec.model_sha256 = model->sha256;
@@ -51,7 +51,7 @@ void CheckDataset(const Service& service, const std::string& name, const std::st
   const std::vector<std::string> names = DatasetNames(service);
   Refuse(pointer,
          "there is no dataset \"" + name + "\"" +
-             (names.empty() ? ": the daemon's datasets_dir has none" : DidYouMean(name, names)));
+             (names.empty() ? ": the daemon's datasets_dir has none" : Alternatives(name, names)));
 }
 
 // What the daemon would never grant is refused before the job waits for it.

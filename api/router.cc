@@ -50,12 +50,8 @@ void CheckQuery(const Route& route, const Params& query) {
   for (const QueryParameter& parameter : route.query) names.emplace_back(parameter.name);
   for (const auto& [name, value] : query) {
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
-    const std::string nearest = NearestName(name, names);
     throw Error(ErrorCode::kInvalidArgument,
-                nearest.empty()
-                    ? "is no parameter of this route"
-                    : "is no parameter of this route; did you mean \"" + nearest + "\"?",
-                "?" + name);
+                "is no parameter of this route" + DidYouMean(name, names), "?" + name);
   }
 }
 

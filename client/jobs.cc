@@ -168,11 +168,9 @@ int ListPasses(const Context& context, const std::string& name) {
     context.terminal.out << "options of one: pare passes NAME\n";
     return kExitDone;
   }
-  const std::string nearest = NearestName(name, names);
+  const std::string hint = DidYouMean(name, names);
   throw Error(ErrorCode::kNotFound,
-              "there is no such pass" + (nearest.empty() ? "; `pare passes` lists them"
-                                                         : "; did you mean \"" + nearest + "\"?"),
-              name);
+              "there is no such pass" + (hint.empty() ? "; `pare passes` lists them" : hint), name);
 }
 
 }  // namespace pared

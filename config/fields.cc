@@ -132,6 +132,11 @@ std::string NearestName(std::string_view name, const std::vector<std::string>& n
   return nearest;
 }
 
+std::string DidYouMean(std::string_view name, const std::vector<std::string>& names) {
+  const std::string nearest = NearestName(name, names);
+  return nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?";
+}
+
 // --- FieldReader ---
 
 FieldReader::FieldReader(const Json& json, const std::string& pointer,
@@ -152,10 +157,9 @@ void FieldReader::RefuseUnknown(const Level& level) const {
   if (level.json == nullptr) return;
   for (const auto& [name, value] : level.json->items()) {
     if (std::find(level.names.begin(), level.names.end(), name) != level.names.end()) continue;
-    const std::string nearest = NearestName(name, level.names);
+    const std::string hint = DidYouMean(name, level.names);
     Refuse(JoinPointer(level.pointer, name),
-           nearest.empty() ? "is no field here; there are: " + Joined(level.names)
-                           : "is no field here; did you mean \"" + nearest + "\"?");
+           "is no field here" + (hint.empty() ? "; there are: " + Joined(level.names) : hint));
   }
 }
 

@@ -127,6 +127,8 @@ void CheckName(std::string_view name, const std::string& where);
 
 // The one of `names` that `name` was probably meant to be; empty: none is near.
 std::string NearestName(std::string_view name, const std::vector<std::string>& names);
+// The end of a message that refuses `name`: "; did you mean "NEAREST"?", or nothing.
+std::string DidYouMean(std::string_view name, const std::vector<std::string>& names);
 
 // Fills `options` from `json`, which must be an object. Throws kInvalidArgument at
 // `pointer`/field for a missing, unknown, mistyped or out-of-range field. `ignored` fields may

@@ -175,6 +175,14 @@ Dataset Dataset::Open(const std::filesystem::path& folder) {
   return dataset;
 }
 
+Dataset Dataset::Of(std::string name, const std::map<std::string, Tensor>& arrays) {
+  PARED_CHECK(!arrays.empty());
+  Dataset dataset;
+  dataset.name_ = std::move(name);
+  dataset.AddArrays(arrays);
+  return dataset;
+}
+
 void Dataset::SettleCount(int64_t count, const std::string& where, const std::string& what) {
   if (count < 1) throw Error(ErrorCode::kInvalidArgument, "holds no samples", where);
   if (sample_count_ > 0 && sample_count_ != count) {

@@ -30,6 +30,10 @@ class Dataset {
   // Maps the files. Throws kNotFound, or kInvalidArgument naming the file and what is wrong in it.
   static Dataset Open(const std::filesystem::path& folder);
 
+  // Of arrays in memory, [samples, ...] each, by input; there is one at least. Throws
+  // kInvalidArgument where they do not have as many samples.
+  static Dataset Of(std::string name, const std::map<std::string, Tensor>& arrays);
+
   // `samples` samples of standard normal (float), or 0 and 1 (integer: they are valid as token ids,
   // masks and lengths alike), in the shapes of `inputs`. An unknown dimension is 1; an unknown
   // height or width of an image (float, rank 4) is 224. For where no data is given.

@@ -85,13 +85,6 @@ Tensor Dense(const SparseTensor& sparse, const std::string& name) {
   return Tensor::View(sparse.values.dtype(), sparse.dims, view, std::move(bytes));
 }
 
-bool HasSubgraphs(const Node& node) {
-  return std::ranges::any_of(node.attributes, [](const auto& attribute) {
-    return std::holds_alternative<GraphPtr>(attribute.second.value) ||
-           std::holds_alternative<std::vector<GraphPtr>>(attribute.second.value);
-  });
-}
-
 bool IsLarge(const Tensor& tensor) { return tensor.bytes().size() >= kLargeBytes; }
 
 // Of its attributes: those of the fused operators hold weights.
@@ -261,7 +254,7 @@ Preparation Builder::Describe(const Node& node, const Scope& scope) {
   context.tune = options.tune;
   context.sparse = options.sparse;
   context.seed = options.seed + env_.random_nodes++;
-  if (HasSubgraphs(node)) {
+  if (!SubgraphsOf(node).empty()) {
     context.prepare_graph = [&](const GraphPtr& graph) { return PrepareSubgraph(graph, scope); };
   }
   return {node, info, std::move(context)};
@@ -270,7 +263,7 @@ Preparation Builder::Describe(const Node& node, const Scope& scope) {
 // Not one that could be folded, whose value the next nodes may want, nor one that measures how fast
 // it is.
 bool Builder::CanWait(const Preparation& preparation, const PreparedStep& step) const {
-  if (preparation.context.tune || HasSubgraphs(preparation.node)) return false;
+  if (preparation.context.tune || !SubgraphsOf(preparation.node).empty()) return false;
   bool reads_slot = false, has_large = HoldsLarge(preparation.node);
   for (const ValueRef ref : step.inputs) {
     const Tensor* constant = ConstantAt(ref);
@@ -390,21 +383,6 @@ void Builder::FindLastUses() {
 }
 
 }  // namespace
-
-std::vector<std::string> CapturedNamesOf(const Node& node) {
-  std::vector<std::string> names;
-  const auto add = [&](const GraphPtr& graph) {
-    const std::vector<std::string> captured = CapturedNames(*graph);
-    names.insert(names.end(), captured.begin(), captured.end());
-  };
-  for (const auto& [name, attribute] : node.attributes) {
-    if (const auto* graph = std::get_if<GraphPtr>(&attribute.value)) add(*graph);
-    if (const auto* graphs = std::get_if<std::vector<GraphPtr>>(&attribute.value)) {
-      for (const GraphPtr& graph : *graphs) add(graph);
-    }
-  }
-  return names;
-}
 
 PreparedGraph PrepareModel(const Model& model, const ExecutorOptions& options) {
   Env env{.options = options};

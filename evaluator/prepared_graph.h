@@ -51,9 +51,6 @@ struct PreparedGraph {
                           const Hooks& hooks) const;
 };
 
-// The names that the subgraphs of `node` capture: the inputs that its Op gets after the node's own.
-std::vector<std::string> CapturedNamesOf(const Node& node);
-
 // Throws as Executor's constructor.
 PreparedGraph PrepareModel(const Model& model, const ExecutorOptions& options);
 

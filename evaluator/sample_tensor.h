@@ -28,8 +28,8 @@ Tensor Slice(const Tensor& array, int64_t sample);
 Tensor CutLastAxis(const Tensor& sample, int64_t length);
 
 // A sample's shape with the batch axis of 1 where the input's rank needs it, whatever batch the
-// input wants then. Throws
-// kInvalidArgument at "input NAME", naming the axis and both sizes, where it does not fit.
+// input wants then. Throws kInvalidArgument at "input NAME", naming the axis and both sizes, where
+// it does not fit.
 Shape BatchShape(const Shape& sample, const ValueInfo& input);
 
 // `sample`, of the shape that BatchShape gave, as often as the input's fixed batch wants it. Throws

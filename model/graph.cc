@@ -28,25 +28,13 @@ T ValueOr(const T* value, T fallback) {
   return value == nullptr ? std::move(fallback) : *value;
 }
 
-template <class Visitor>
-void VisitSubgraphs(const Node& node, Visitor visit) {
-  for (const auto& [name, attribute] : node.attributes) {
-    if (const auto* graph = std::get_if<GraphPtr>(&attribute.value)) visit(**graph);
-    if (const auto* graphs = std::get_if<std::vector<GraphPtr>>(&attribute.value)) {
-      for (const GraphPtr& graph : *graphs) visit(*graph);
-    }
-  }
-}
-
 // What the node reads, itself and through its subgraphs; may repeat names.
 template <class Visitor>
 void VisitReads(const Node& node, Visitor visit) {
   for (const std::string& input : node.inputs) {
     if (!input.empty()) visit(input);
   }
-  VisitSubgraphs(node, [&](const Graph& subgraph) {
-    for (const std::string& name : CapturedNames(subgraph)) visit(name);
-  });
+  for (const std::string& name : CapturedNamesOf(node)) visit(name);
 }
 
 bool NodesInOrder(const std::vector<Node>& nodes,
@@ -64,9 +52,7 @@ bool NodesInOrder(const std::vector<Node>& nodes,
 
 // Sorts copies of the subgraphs that are out of order; the others stay shared.
 void SortSubgraphs(Node& node) {
-  bool has_subgraph = false;
-  VisitSubgraphs(node, [&](const Graph&) { has_subgraph = true; });
-  if (!has_subgraph) return;
+  if (SubgraphsOf(node).empty()) return;
   const auto sorted = [](const GraphPtr& graph) -> GraphPtr {
     auto copy = std::make_shared<Graph>(*graph);
     SortNodes(*copy);
@@ -219,6 +205,26 @@ std::vector<ValueInfo> CallerInputs(const Graph& graph) {
     if (!graph.initializers.contains(input.name)) inputs.push_back(input);
   }
   return inputs;
+}
+
+std::vector<GraphPtr> SubgraphsOf(const Node& node) {
+  std::vector<GraphPtr> subgraphs;
+  for (const auto& [name, attribute] : node.attributes) {
+    if (const GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) subgraphs.push_back(*one);
+    if (const auto* many = std::get_if<std::vector<GraphPtr>>(&attribute.value)) {
+      subgraphs.insert(subgraphs.end(), many->begin(), many->end());
+    }
+  }
+  return subgraphs;
+}
+
+std::vector<std::string> CapturedNamesOf(const Node& node) {
+  std::vector<std::string> names;
+  for (const GraphPtr& graph : SubgraphsOf(node)) {
+    const std::vector<std::string> captured = CapturedNames(*graph);
+    names.insert(names.end(), captured.begin(), captured.end());
+  }
+  return names;
 }
 
 std::vector<std::string> CapturedNames(const Graph& graph) {

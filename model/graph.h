@@ -201,8 +201,13 @@ class GraphIndex {
   std::unordered_map<std::string, bool> outputs_;
 };
 
+// The graphs that the node holds, in the order of its attributes.
+std::vector<GraphPtr> SubgraphsOf(const Node& node);
+
 // The names that `graph` (a subgraph) reads from outside, in order of first use.
 std::vector<std::string> CapturedNames(const Graph& graph);
+// Those of each graph that the node holds; may repeat names.
+std::vector<std::string> CapturedNamesOf(const Node& node);
 
 // The inputs that a caller must give: those that are no initializers.
 std::vector<ValueInfo> CallerInputs(const Graph& graph);

@@ -78,15 +78,8 @@ class Finder {
     for (const std::string& input : node.inputs) Pin(input, reason);
   }
   void PinCaptured(const Node& node) {
-    for (const auto& [name, attribute] : node.attributes) {
-      std::vector<GraphPtr> graphs;
-      if (const GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) graphs = {*one};
-      if (const auto* many = std::get_if<std::vector<GraphPtr>>(&attribute.value)) graphs = *many;
-      for (const GraphPtr& graph : graphs) {
-        for (const std::string& captured : CapturedNames(*graph)) {
-          Pin(captured, "read within " + NodeLabel(node));
-        }
-      }
+    for (const std::string& captured : CapturedNamesOf(node)) {
+      Pin(captured, "read within " + NodeLabel(node));
     }
   }
 

@@ -200,14 +200,6 @@ bool IsInteger(DType dtype) {
          dtype == DType::kUInt32 || dtype == DType::kUInt64;
 }
 
-bool HoldsGraph(const Node& node) {
-  for (const auto& [name, attribute] : node.attributes) {
-    if (std::holds_alternative<GraphPtr>(attribute.value)) return true;
-    if (std::holds_alternative<std::vector<GraphPtr>>(attribute.value)) return true;
-  }
-  return false;
-}
-
 DType TypeIn(const TypeMap& types, const std::string& value) {
   const auto found = types.find(value);
   return found == types.end() ? DType::kUndefined : found->second.dtype;
@@ -278,7 +270,7 @@ class Chooser {
 
   // Nodes of other float types have nothing to be cast.
   void NoteOtherFloat(const Node& node, const TypeMap& types) {
-    if (HoldsGraph(node)) return;
+    if (!SubgraphsOf(node).empty()) return;
     for (const std::string& output : node.outputs) {
       const DType dtype = TypeIn(types, output);
       if (dtype != DType::kFloat64 && !IsHalfFloat(dtype)) continue;
@@ -287,7 +279,7 @@ class Chooser {
   }
 
   static bool TouchesFloat(const Node& node, const TypeMap& types) {
-    if (HoldsGraph(node)) return false;  // its graphs are looked at by themselves
+    if (!SubgraphsOf(node).empty()) return false;  // its graphs are looked at by themselves
     for (const auto* names : {&node.inputs, &node.outputs}) {
       for (const std::string& name : *names) {
         if (TypeIn(types, name) == DType::kFloat32) return true;

@@ -9,6 +9,7 @@
 #include "passes/float_elements.h"
 #include "passes/select_nodes.h"
 #include "passes/weights.h"
+#include "passes/widen_halves.h"
 
 namespace pared {
 namespace {
@@ -20,12 +21,9 @@ struct Copies {
 using CopyMap = std::unordered_map<std::string, Copies>;
 
 Tensor ToHalf(const Tensor& tensor) {
-  std::vector<Float16> values;
-  values.reserve(static_cast<size_t>(tensor.count()));
-  const FloatElements elements(tensor);
-  for (const float value : elements.get()) values.push_back(ToFloat16(value));
+  Tensor half = InHalf(tensor, DType::kFloat16);
   tensor.DropPages();
-  return Tensor::Make<Float16>(tensor.shape(), std::move(values));
+  return half;
 }
 
 class Rewriter {

@@ -3,10 +3,7 @@
 #include <tbb/parallel_for.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <set>
@@ -14,7 +11,6 @@
 
 #include "base/error.h"
 #include "evaluator/executor.h"
-#include "evaluator/npy.h"
 #include "model/rewrite.h"
 #include "passes/calibrate.h"
 #include "passes/select_nodes.h"
@@ -134,32 +130,8 @@ std::string WhyNot(const Branch& branch, bool is_excluded) {
   return "";
 }
 
-// A folder that is there as long as this.
-class Folder {
- public:
-  explicit Folder(const std::filesystem::path& within) {
-    std::string pattern = (within / "branch-XXXXXX").string();
-    if (mkdtemp(pattern.data()) == nullptr) {
-      throw Error(ErrorCode::kUnavailable, "cannot make a folder for what a branch reads",
-                  within.string());
-    }
-    path_ = pattern;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
-
-// The samples that have the shapes of the first: a dataset has no others. Mapped from `folder`.
-Dataset DataOf(const Branch& branch, const std::filesystem::path& folder) {
+// The samples that have the shapes of the first: a dataset has no others.
+Dataset DataOf(const Branch& branch) {
   std::vector<const Values*> alike;
   for (const Values& sample : branch.samples) {
     const bool is_alike = std::ranges::all_of(branch.samples[0], [&](const auto& value) {
@@ -167,7 +139,7 @@ Dataset DataOf(const Branch& branch, const std::filesystem::path& folder) {
     });
     if (is_alike) alike.push_back(&sample);
   }
-  Json arrays = Json::object();
+  Values arrays;
   for (const auto& [name, first] : branch.samples[0]) {
     const auto bytes = std::make_shared<std::vector<std::byte>>();
     for (const Values* sample : alike) {
@@ -176,12 +148,9 @@ Dataset DataOf(const Branch& branch, const std::filesystem::path& folder) {
     }
     Shape shape = first.shape();
     shape.insert(shape.begin(), std::ssize(alike));
-    const std::string file = std::to_string(arrays.size()) + ".npy";
-    SaveNpy(Tensor::View(first.dtype(), shape, *bytes, bytes), folder / file);
-    arrays[name] = file;
+    arrays.emplace(name, Tensor::View(first.dtype(), std::move(shape), *bytes, bytes));
   }
-  std::ofstream(folder / "dataset.json") << Json({{"inputs", arrays}});
-  return Dataset::Open(folder);
+  return Dataset::Of(branch.label, arrays);
 }
 
 // The branch, what it captures being inputs and initializers.
@@ -302,9 +271,7 @@ Json QuantizeBranches(Model& model, const QuantizeBranch& quantize,
       entry["report"] = LeftFloat(branch, reason);
       continue;
     }
-    const Folder folder(context.scratch.empty() ? std::filesystem::temp_directory_path()
-                                                : context.scratch);
-    const Dataset data = DataOf(branch, folder.path());
+    const Dataset data = DataOf(branch);
     PassContext inner = context;
     inner.calibration = &data;
     inner.calibration_samples = 0;

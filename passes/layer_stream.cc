@@ -115,15 +115,7 @@ void LayerStream::AddInputs(const Node& node, std::vector<std::string>& names) c
   for (const std::string& input : node.inputs) {
     if (!input.empty()) names.push_back(input);
   }
-  const auto add_captured = [&](const GraphPtr& graph) {
-    for (const std::string& name : CapturedNames(*graph)) names.push_back(name);
-  };
-  for (const auto& [name, attribute] : node.attributes) {
-    if (const GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) add_captured(*one);
-    if (const auto* many = std::get_if<std::vector<GraphPtr>>(&attribute.value)) {
-      for (const GraphPtr& graph : *many) add_captured(graph);
-    }
-  }
+  for (const std::string& name : CapturedNamesOf(node)) names.push_back(name);
 }
 
 void LayerStream::IndexNodes() {

@@ -13,7 +13,6 @@
 // original outputs of their layer (prune_layers.h); zeros stay zeros.
 
 #include "passes/prune_layers.h"
-#include "passes/widen_halves.h"
 
 namespace pared {
 namespace {
@@ -37,12 +36,7 @@ void Fields(FieldVisitor& f, Options& o) {
 }
 
 Model Prune(Model model, const Options& options, PassContext& context) {
-  const auto prune = [&](Model of) {
-    return PruneLayers(std::move(of), options.prune, options.method, context);
-  };
-  // By magnitude alone, tensors of any type are read one after the other.
-  if (context.calibration == nullptr) return prune(std::move(model));
-  return EditWidened(model, SpillFolder(model, context.scratch), prune);
+  return PruneLayers(std::move(model), options.prune, options.method, context);
 }
 
 bool NeedsCalibration(const Json& options) {

@@ -78,10 +78,8 @@ struct NodeHistory::Version {
     place.node.op_type = node.op_type;
     place.node.outputs = node.outputs;
     place.reads = node.inputs;
-    for (const GraphPtr& subgraph : SubgraphsOf(node)) {
-      const std::vector<std::string> captured = CapturedNames(*subgraph);
-      place.reads.insert(place.reads.end(), captured.begin(), captured.end());
-    }
+    const std::vector<std::string> captured = CapturedNamesOf(node);
+    place.reads.insert(place.reads.end(), captured.begin(), captured.end());
     std::erase(place.reads, "");
     if (!node.name.empty()) by_name[node.name].push_back(at);
     for (const std::string& output : node.outputs) {

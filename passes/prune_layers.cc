@@ -15,6 +15,7 @@
 #include "passes/layer_statistics.h"
 #include "passes/least_squares.h"
 #include "passes/select_nodes.h"
+#include "passes/widen_halves.h"
 
 namespace pared {
 namespace {
@@ -368,7 +369,9 @@ Model PruneChosen(const Model& model, const PruneRequest& request, const PruneMe
   return Rebuilder(model, request, method, context).Run();
 }
 
-Model PruneLayers(Model model, const PruneOptions& options, const PruneMethod& method,
+namespace {
+
+Model PruneFloats(Model model, const PruneOptions& options, const PruneMethod& method,
                   PassContext& context) {
   if (options.freeze_inputs) DropInitializerInputs(model);
   AlignConstants(model, SpillFolder(model, context.scratch));
@@ -378,6 +381,16 @@ Model PruneLayers(Model model, const PruneOptions& options, const PruneMethod& m
     return ChooseZeros(of, scan, chosen, context);
   };
   return PruneChosen(model, {choose, options.exclude}, method, context);
+}
+
+}  // namespace
+
+Model PruneLayers(Model model, const PruneOptions& options, const PruneMethod& method,
+                  PassContext& context) {
+  const auto prune = [&](Model of) { return PruneFloats(std::move(of), options, method, context); };
+  // By magnitude alone, tensors of any type are read one after the other.
+  if (context.calibration == nullptr) return prune(std::move(model));
+  return EditWidened(model, SpillFolder(model, context.scratch), prune);
 }
 
 }  // namespace pared

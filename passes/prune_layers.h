@@ -34,6 +34,7 @@ struct PruneRequest {
 Model PruneChosen(const Model& model, const PruneRequest& request, const PruneMethod& method,
                   PassContext& context);
 
+// Where data fit them, weights stored in half precision are pruned in float32 and rounded back.
 Model PruneLayers(Model model, const PruneOptions& options, const PruneMethod& method,
                   PassContext& context);
 

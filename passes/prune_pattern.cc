@@ -120,16 +120,14 @@ std::vector<bool> PruneUnits::Below(float magnitude, int64_t& ties) const {
   std::vector<bool> zero(static_cast<size_t>(site_.stored.count()), false);
   const auto chosen = [&](float score) {
     const float size = std::fabs(score);
-    return size < magnitude || (size == magnitude && ties > 0 && ties-- > 0);
+    if (size == magnitude) [[unlikely]]
+      return ties > 0 && ties-- > 0;
+    return size < magnitude;
   };
   if (IsSingle(pattern_)) {
     // Of random weights every second branch would be mispredicted: assigned, not asked.
     for (size_t i = 0; i < scores_.size(); ++i) {
-      const float size = std::fabs(scores_[i]);
-      bool is_zero = size < magnitude;
-      if (size == magnitude) [[unlikely]]
-        is_zero = ties > 0 && ties-- > 0;
-      zero[static_cast<size_t>(site_.StoredIndex(static_cast<int64_t>(i)))] = is_zero;
+      zero[static_cast<size_t>(site_.StoredIndex(static_cast<int64_t>(i)))] = chosen(scores_[i]);
     }
     return zero;
   }

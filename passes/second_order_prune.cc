@@ -8,7 +8,6 @@
 // "not_reconstructed" or "fallback". Declines what magnitude_prune declines.
 
 #include "passes/prune_layers.h"
-#include "passes/widen_halves.h"
 
 namespace pared {
 namespace {
@@ -24,9 +23,7 @@ void Fields(FieldVisitor& f, Options& o) {
 }
 
 Model Prune(Model model, const Options& options, PassContext& context) {
-  return EditWidened(model, SpillFolder(model, context.scratch), [&](Model of) {
-    return PruneLayers(std::move(of), options.prune, options.method, context);
-  });
+  return PruneLayers(std::move(model), options.prune, options.method, context);
 }
 
 }  // namespace

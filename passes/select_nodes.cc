@@ -77,17 +77,6 @@ void KeepName(Node& node, const std::vector<Node>& nodes) {
   if (std::ranges::none_of(nodes, has_it)) node.name = name;
 }
 
-std::vector<GraphPtr> SubgraphsOf(const Node& node) {
-  std::vector<GraphPtr> subgraphs;
-  for (const auto& [name, attribute] : node.attributes) {
-    if (const GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) subgraphs.push_back(*one);
-    if (const auto* many = std::get_if<std::vector<GraphPtr>>(&attribute.value)) {
-      subgraphs.insert(subgraphs.end(), many->begin(), many->end());
-    }
-  }
-  return subgraphs;
-}
-
 void ForEachNode(const Graph& graph, const std::function<void(const Node&)>& visit) {
   for (const Node& node : graph.nodes) {
     visit(node);

@@ -19,9 +19,6 @@ const std::string& NameOf(const Node& node);
 // one of `nodes`, its neighbours, has that.
 void KeepName(Node& node, const std::vector<Node>& nodes);
 
-// The graphs that the node holds, in the order of its attributes.
-std::vector<GraphPtr> SubgraphsOf(const Node& node);
-
 // Calls `visit` for every node of the graph and, after their node, of its subgraphs.
 void ForEachNode(const Graph& graph, const std::function<void(const Node&)>& visit);
 

@@ -59,9 +59,7 @@ std::string UnknownField(const std::string& name, const std::vector<std::string>
   std::vector<std::string> names = metrics;
   for (const std::string& metric : metrics) names.push_back(metric + "_drop");
   for (const TableColumn& column : kColumns) names.emplace_back(column.name);
-  const std::string nearest = NearestName(name, names);
-  return "no run has a field or metric \"" + name + "\"" +
-         (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?");
+  return "no run has a field or metric \"" + name + "\"" + DidYouMean(name, names);
 }
 
 enum class TokenKind { kEnd, kWord, kNumber, kText, kSymbol };

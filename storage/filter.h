@@ -49,8 +49,7 @@ struct RunFields {
 
 // What a field of a run is called: id, job, created_ms, experiment, model, chain, artifact, note;
 // machine.NAME, tags.NAME, passes.PASS.OPTION; a metric's name; METRIC_drop, the metric of the same
-// job's baseline less the run's own. Metrics and options that no run has are
-// refused.
+// job's baseline less the run's own. Metrics and options that no run has are refused.
 // Throws kInvalidArgument at `where`.
 FieldSql FieldOf(const std::string& name, const RunFields& fields, const std::string& where);
 

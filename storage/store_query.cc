@@ -48,11 +48,6 @@ std::vector<std::string> TextsOf(Database& database, const std::string& sql,
   return texts;
 }
 
-std::string DidYouMean(const std::string& name, const std::vector<std::string>& names) {
-  const std::string nearest = NearestName(name, names);
-  return nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?";
-}
-
 // RunFields::check. Where it is in order, the first run that has the option ends the search.
 std::string CheckOption(Database& database, const std::string& pass, const std::string& option) {
   constexpr const char* kSteps = " FROM runs, json_each(runs.steps) AS step WHERE ";
