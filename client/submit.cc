@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "client/commands.h"
+#include "config/json_file.h"
 
 namespace pared {
 namespace {
@@ -104,7 +105,7 @@ Json ReadSpec(const std::string& file) {
     if (!stream) throw Error(ErrorCode::kNotFound, "cannot read the spec", file);
     text << stream.rdbuf();
   }
-  Json spec = ParseJson(text.str());
+  Json spec = ParseJsonOf(file, text.str());
   if (!spec.is_object()) Refuse(file, "a spec is a JSON object (docs/job_spec.md)");
   return spec;
 }

@@ -256,10 +256,14 @@ void FieldReader::ChoiceIndex(const char* name, int& index,
                               std::initializer_list<const char*> names, const char*) {
   const Json* json = Find(name);
   if (json == nullptr) return;
+  // A name of digits may be written as the number.
+  const std::string given = json->is_string()           ? json->get<std::string>()
+                            : json->is_number_integer() ? Shown(*json)
+                                                        : "";
   std::string choices;
   int position = 0;
   for (const char* choice : names) {
-    if (*json == choice) {
+    if (given == choice) {
       index = position;
       return;
     }

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "config/json_file.h"
 #include "config/sha256.h"
 
 namespace pared {
@@ -22,7 +23,7 @@ Json ReadFile(const std::string& path) {
   if (!file) throw Error(ErrorCode::kNotFound, "cannot read the settings file", path);
   std::ostringstream text;
   text << file.rdbuf();
-  return ParseJson(text.str());
+  return ParseJsonOf(path, text.str());
 }
 
 // A flag's text as JSON, by the type that the field says it has.

@@ -53,6 +53,16 @@ void Fields(FieldVisitor& f, OptimizeOptions& o) {
             "Seeds everything random in the passes.");
 }
 
+// Throws what is wrong with a pass at the flag that names it.
+void CheckPass(const Json& entry, const std::string& flag, const OptimizeOptions& options) {
+  JobSpec spec;
+  spec.calibration.dataset = "calibration";
+  const Step step = BindStep(entry, flag, spec);
+  if (!step.needs_calibration || !options.calibration.empty()) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              step.pass + " needs calibration data: name a dataset's folder", "--calibration");
+}
+
 // The options as a job of one chain; the plan does not care where the data lies.
 JobSpec SpecOf(const OptimizeOptions& options) {
   if (!options.passes.is_array()) {
@@ -61,7 +71,13 @@ JobSpec SpecOf(const OptimizeOptions& options) {
   JobSpec spec;
   if (!options.calibration.empty()) spec.calibration.dataset = "calibration";
   ChainSpec chain = {kChain, {options.passes.begin(), options.passes.end()}};
-  for (const std::string& name : options.pass) chain.passes.push_back({{"pass", name}});
+  for (size_t i = 0; i < chain.passes.size(); ++i) {
+    CheckPass(chain.passes[i], "--passes#/" + std::to_string(i), options);
+  }
+  for (const std::string& name : options.pass) {
+    chain.passes.push_back({{"pass", name}});
+    CheckPass(chain.passes.back(), "--pass#", options);
+  }
   if (chain.passes.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "name at least one pass: --pass NAME", "--passes");
   }

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "config/fields.h"
+#include "config/json_file.h"
 #include "config/sha256.h"
 #include "evaluator/dataset_arrays.h"
 #include "evaluator/sample_tensor.h"
@@ -137,6 +137,10 @@ void AddAudio(const AudioSet& audio, Digester& digester) {
 }  // namespace
 
 Dataset Dataset::Open(const std::filesystem::path& folder) {
+  return WithinFile(folder / "dataset.json", [&] { return Read(folder); });
+}
+
+Dataset Dataset::Read(const std::filesystem::path& folder) {
   const Manifest manifest = ReadManifest(folder / "dataset.json");
   Dataset dataset;
   dataset.name_ = folder.filename().string();

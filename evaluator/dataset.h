@@ -27,7 +27,8 @@ namespace pared {
 
 class Dataset {
  public:
-  // Maps the files. Throws kNotFound, or kInvalidArgument naming the file and what is wrong in it.
+  // Maps the files. Throws kNotFound, or kInvalidArgument naming the file and what is wrong in it:
+  // of the manifest, as FOLDER/dataset.json#POINTER.
   static Dataset Open(const std::filesystem::path& folder);
 
   // Of arrays in memory, [samples, ...] each, by input; there is one at least. Throws
@@ -73,8 +74,7 @@ class Dataset {
   std::string Digest() const;
 
  private:
-  std::string name_;
-  int64_t sample_count_ = 0;
+  static Dataset Read(const std::filesystem::path& folder);
   // Throws kInvalidArgument at `where` unless there are as many `what` as of what came before.
   void SettleCount(int64_t count, const std::string& where, const std::string& what);
   void AddArrays(const std::map<std::string, Tensor>& arrays);
@@ -88,6 +88,8 @@ class Dataset {
 
   void CountRead(const Tensor& array, const Tensor& sample) const;
 
+  std::string name_;
+  int64_t sample_count_ = 0;
   std::map<std::string, Tensor> inputs_;
   // Of all arrays together, since their pages were let go last.
   std::shared_ptr<std::atomic<size_t>> bytes_read_ = std::make_shared<std::atomic<size_t>>(0);

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "config/json_file.h"
 #include "model/mapped_file.h"
 
 namespace pared {
@@ -127,7 +128,8 @@ ImageSet ImageSet::Open(const Json& json, const fs::path& folder) {
     set.Take(ReadFileList(folder / manifest.list));
   } else if (!manifest.coco.empty()) {
     CheckBelow(manifest.coco, "/images/coco");
-    set.ReadCoco(folder / manifest.coco);
+    const fs::path coco = folder / manifest.coco;
+    WithinFile(coco, [&] { set.ReadCoco(coco); });
   } else {
     set.Take(ReadFolders(set.folder_, kExtensions));
   }

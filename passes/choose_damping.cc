@@ -1,24 +1,30 @@
 #include "passes/choose_damping.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 namespace pared {
 namespace {
 
 const std::vector<double> kDampings = {0.01, 0.1, 1, 10};
+const std::vector<double> kRoundingDampings = {0.01, 0.1, 1};
 constexpr double kNearly = 1.01;
+constexpr double kClearly = 0.7;
 constexpr int64_t kRowsMax = 16;  // rows are independent: some of them tell for all
 
 }  // namespace
 
-std::optional<Halves> TakeHalves(const LayerStream& stream, const StatisticsRequest& request) {
+std::optional<Halves> TakeHalves(const LayerStream& stream, const StatisticsRequest& request,
+                                 const TakeStatisticsOf& take) {
   if (stream.sample_count() < 2) return std::nullopt;
   StatisticsRequest even = request, odd = request;
   even.folds = odd.folds = 2;
   odd.fold = 1;
-  std::optional<LayerStatistics> fitted = TakeStatistics(stream, even);
-  std::optional<LayerStatistics> held = TakeStatistics(stream, odd);
+  const auto statistics_of = [&](const StatisticsRequest& half) {
+    return take ? take(half) : TakeStatistics(stream, half);
+  };
+  std::optional<LayerStatistics> fitted = statistics_of(even), held = statistics_of(odd);
   if (!fitted || !held) return std::nullopt;
   return Halves{std::move(*fitted), std::move(*held)};
 }
@@ -64,6 +70,29 @@ DampingChoice ChooseDamping(const LayerStatistics& fitted, const LayerStatistics
   // Between dampings that do nearly as well, the one that stays nearer to the original weights.
   for (size_t i = 0; i < errors.size(); ++i) {
     if (errors[i] <= kNearly * least_fitted && errors[i] < least) best = {.damping = kDampings[i]};
+  }
+  return best;
+}
+
+double ChooseRounding(const Halves& halves, const RoundRows& round) {
+  const std::vector<int64_t> rows = SpreadRows(halves.fitted.rows, kRowsMax);
+  const LayerStatistics fitted = RowsOf(halves.fitted, rows), held = RowsOf(halves.held, rows);
+  const auto error_of = [&](double damping) {
+    const auto weight = round(fitted, rows, damping);
+    return weight ? HeldOutError(held, &fitted, *weight) : std::numeric_limits<double>::infinity();
+  };
+  const double nearest = error_of(kNearest);
+  // Few columns tell by chance, too.
+  const double noticeable =
+      1 - 1 / std::sqrt(static_cast<double>(std::max<int64_t>(1, held.count)));
+  double best = kNearest, least = noticeable * nearest;
+  for (const double damping : kRoundingDampings) {
+    const double error = error_of(damping);
+    if (error < least) {
+      best = damping;
+      least = error;
+    }
+    if (error < kClearly * nearest) break;  // each costs factors of the Hessian
   }
   return best;
 }

@@ -123,6 +123,7 @@ void Look(const Model& model, std::vector<Branch>& branches, PassContext& contex
 // Empty: the branch can be looked at.
 std::string WhyNot(const Branch& branch, bool is_excluded) {
   if (is_excluded) return "excluded";
+  if (branch.inputs.empty()) return "it reads constants only";
   if (branch.samples.empty()) return "no calibration sample takes it";
   for (const std::string& input : branch.inputs) {
     if (!branch.samples[0].contains(input)) return "it reads \"" + input + "\", which is no tensor";

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "model/rewrite.h"
+#include "passes/choose_damping.h"
 #include "passes/layer_statistics.h"
 #include "passes/least_squares.h"
 #include "passes/matrix_product.h"
@@ -17,7 +18,7 @@ namespace {
 constexpr int64_t kSamplesMax = 64;
 constexpr int64_t kMacsMax = int64_t{1} << 37;             // of all samples in one model
 constexpr int64_t kColumnsMin = 1024, kColumnsMax = 4096;  // of all samples together
-constexpr double kDamping = 0.01;
+constexpr double kDamping = 0.01;  // of one sample, which tells nothing of others
 // From the original weights, which are near: more steps fit what rounding hides.
 constexpr int kSteps = 4;
 
@@ -78,34 +79,88 @@ class Fitter {
   bool FitGroup(const LayerStream& stream, const StatisticsRequest& request,
                 const WeightScales& weight_scales, FittedWeight& fitted) const {
     const WeightSite& site = *request.site;
-    const int64_t k = site.layout.k, rows = site.layout.rows;
-    const ColumnsRequest wanted = {
-        &site, request.group, std::clamp(k, kColumnsMin, kColumnsMax), 1, 0, {}, false};
-    std::optional<LayerColumns> columns = TakeColumns(stream, wanted);
-    if (!columns) return false;
-    RoundToCodes(nearest_.params.at(site.node->inputs[0]), columns->edited);
     const std::vector<float> original = GroupWeight(site, request.group);
-    if (!request.is_centered) WeightRows(site, original, *columns);
-    const LayerStatistics s = StatisticsOf(std::move(*columns), original, request.is_centered);
-    std::vector<bool> zero;
-    for (const float weight : original) zero.push_back(weight == 0);
-    const std::vector<float> best = SolveMasked({&s, &original, kDamping, kSteps}, zero, original);
     std::vector<float> scales;
-    for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t row = 0; row < site.layout.rows; ++row) {
       scales.push_back(weight_scales.At(site.shape, site.layout.Index(request.group, row, 0)));
     }
-    const auto codes = RoundSecondOrder({&s, &best, &scales, nearest_.code_max, kDamping});
+    const auto take = [&](const StatisticsRequest& part) {
+      return TakeInt8Statistics(stream, part, original);
+    };
+    const std::optional<Halves> halves = TakeHalves(stream, request, take);
+    const std::optional<LayerStatistics> s =
+        halves ? Merge(halves->fitted, halves->held) : take(request);
+    if (!s) return false;
+    const auto codes =
+        CodesOf(*s, original, scales, halves ? DampingOf(*halves, original, scales) : kDamping);
     if (!codes) return false;
-    for (int64_t row = 0; row < rows; ++row) {
-      double loss = s.y_mean[static_cast<size_t>(row)];
+    const int64_t k = site.layout.k;
+    for (int64_t row = 0; row < site.layout.rows; ++row) {
+      double loss = s->y_mean[static_cast<size_t>(row)];
       for (int64_t i = 0; i < k; ++i) {
         const int8_t code = (*codes)[static_cast<size_t>(row * k + i)];
         fitted.codes[static_cast<size_t>(site.layout.Index(request.group, row, i))] = code;
-        loss -= s.x_mean[static_cast<size_t>(i)] * code * scales[static_cast<size_t>(row)];
+        loss -= s->x_mean[static_cast<size_t>(i)] * code * scales[static_cast<size_t>(row)];
       }
       if (request.is_centered) fitted.mean_loss.push_back(loss);
     }
     return true;
+  }
+
+  // Of the inputs as the INT8 layer reads them. nullopt: they are constant.
+  std::optional<LayerStatistics> TakeInt8Statistics(const LayerStream& stream,
+                                                    const StatisticsRequest& request,
+                                                    const std::vector<float>& original) const {
+    const WeightSite& site = *request.site;
+    const int64_t wanted = std::clamp(site.layout.k, kColumnsMin, kColumnsMax);
+    std::optional<LayerColumns> columns =
+        TakeColumns(stream, {&site, request.group, wanted, request.folds, request.fold, {}, false});
+    if (!columns) return std::nullopt;
+    RoundToCodes(nearest_.params.at(site.node->inputs[0]), columns->edited);
+    if (!request.is_centered) WeightRows(site, original, *columns);
+    return StatisticsOf(std::move(*columns), original, request.is_centered);
+  }
+
+  double DampingOf(const Halves& halves, const std::vector<float>& all_original,
+                   const std::vector<float>& all_scales) const {
+    return ChooseRounding(halves, [&](const LayerStatistics& fitted,
+                                      const std::vector<int64_t>& rows, double damping) {
+      const std::vector<float> original = RowsOf(all_original, fitted.k, rows);
+      const std::vector<float> scales = RowsOf(all_scales, 1, rows);
+      const auto codes = CodesOf(fitted, original, scales, damping);
+      std::optional<std::vector<float>> weight;
+      if (!codes) return weight;
+      weight.emplace();
+      for (size_t i = 0; i < codes->size(); ++i) {
+        weight->push_back(static_cast<float>((*codes)[i]) *
+                          scales[i / static_cast<size_t>(fitted.k)]);
+      }
+      return weight;
+    });
+  }
+
+  // Codes [rows][k] for the samples of `s`; nullopt: the damped Hessian has no factors.
+  std::optional<std::vector<int8_t>> CodesOf(const LayerStatistics& s,
+                                             const std::vector<float>& original,
+                                             const std::vector<float>& scales,
+                                             double damping) const {
+    if (damping == kNearest) return NearestCodes(original, scales);
+    std::vector<bool> zero;
+    for (const float weight : original) zero.push_back(weight == 0);
+    const std::vector<float> best = SolveMasked({&s, &original, damping, kSteps}, zero, original);
+    return RoundSecondOrder({&s, &best, &scales, nearest_.code_max, damping});
+  }
+
+  std::vector<int8_t> NearestCodes(const std::vector<float>& original,
+                                   const std::vector<float>& scales) const {
+    const size_t k = original.size() / scales.size();
+    const float most = static_cast<float>(nearest_.code_max);
+    std::vector<int8_t> codes;
+    for (size_t i = 0; i < original.size(); ++i) {
+      const float code = std::nearbyint(original[i] / scales[i / k]);
+      codes.push_back(static_cast<int8_t>(std::clamp(code, -most, most)));
+    }
+    return codes;
   }
 
   // Makes the squared error of each position count as PositionWeights says.

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "passes/calibrate.h"
+#include "passes/choose_damping.h"
 #include "passes/layer_progress.h"
 #include "passes/layer_statistics.h"
 
@@ -13,6 +14,7 @@ namespace {
 
 constexpr int64_t kSamplesMax = 128;
 constexpr int64_t kMacsMax = int64_t{1} << 38;  // of all samples in one model
+constexpr double kOneSample = 1;                // damping, where no other sample tells
 constexpr int64_t kLiveBytes = int64_t{1} << 29;
 
 // The stored constant with the elements that `weight` [rows][k] stands for.
@@ -31,6 +33,21 @@ std::vector<float> StartOf(const LayerStatistics& s, const std::vector<float>& w
   return SolveMasked({&s, &weight, kPull}, zero, weight);
 }
 
+std::optional<BlockMatrix> RoundedBy(const LayerStatistics& s, const std::vector<float>& weight,
+                                     double damping, const BlockForm& form) {
+  if (damping == kNearest) return RoundToNearest({weight, s.k, 1}, form);
+  const std::vector<float> start = StartOf(s, weight);
+  return RoundSecondOrder({&s, &start, damping}, form);
+}
+
+double DampingOf(const Halves& halves, const std::vector<float>& all, const BlockForm& form) {
+  return ChooseRounding(
+      halves, [&](const LayerStatistics& fitted, const std::vector<int64_t>& rows, double damping) {
+        const auto made = RoundedBy(fitted, RowsOf(all, fitted.k, rows), damping, form);
+        return made ? std::optional(made->Decoded()) : std::nullopt;
+      });
+}
+
 }  // namespace
 
 RoundedLayers RoundLayers(const Model& model, const std::vector<const WeightSite*>& sites,
@@ -46,17 +63,22 @@ RoundedLayers RoundLayers(const Model& model, const std::vector<const WeightSite
     CheckFinite(site->stored, site->root.second);
     const std::vector<float> weight = GroupWeight(*site, 0);
     BlockMatrix made = RoundToNearest({weight, site->layout.k, 1}, rounding.form);
-    const std::optional<LayerStatistics> s = TakeStatistics(stream, {site, 0, false});
+    const StatisticsRequest request = {site, 0, false};
+    const std::optional<Halves> halves = TakeHalves(stream, request);
+    const std::optional<LayerStatistics> s =
+        halves ? Merge(halves->fitted, halves->held) : TakeStatistics(stream, request);
     if (s) {
+      double damping = rounding.damping;
+      if (damping == 0) damping = halves ? DampingOf(*halves, weight, rounding.form) : kOneSample;
       const double signal = std::accumulate(s->y_square.begin(), s->y_square.end(), 0.0);
       const double nearest = SquaredErrorOf(*s, made.Decoded());
-      const std::vector<float> start = StartOf(*s, weight);
-      std::optional<BlockMatrix> better =
-          RoundSecondOrder({&*s, &start, rounding.damping}, rounding.form);
+      std::optional<BlockMatrix> better = RoundedBy(*s, weight, damping, rounding.form);
       const double error = better ? SquaredErrorOf(*s, better->Decoded()) : nearest;
-      report.push_back({{"node", NodeLabel(*site->node)},
-                        {"output_sqnr_db_nearest", SqnrDb(signal, nearest)},
-                        {"output_sqnr_db", SqnrDb(signal, std::min(error, nearest))}});
+      Json& said =
+          report.emplace_back(Json{{"node", NodeLabel(*site->node)},
+                                   {"output_sqnr_db_nearest", SqnrDb(signal, nearest)},
+                                   {"output_sqnr_db", SqnrDb(signal, std::min(error, nearest))}});
+      said["damping"] = error < nearest ? Json(damping) : Json();
       if (error < nearest) {
         made = std::move(*better);
         rounded[site->root] = made;

@@ -16,12 +16,13 @@ using RoundedLayers = std::map<ConstantRef, BlockMatrix>;
 
 struct LayerRounding {
   BlockForm form;
-  double damping = 0.01;
+  double damping = 0;  // of the second order; 0: held-out samples choose it
 };
 
 // `sites`: of the main graph of `model`, in node order, without one for which WhyNoStatistics has a
 // reason. A layer is missing where the second order gives no less error than rounding to nearest.
-// Adds "rounded": [{"node", "output_sqnr_db_nearest", "output_sqnr_db"}, ...] to the report.
+// Adds "rounded": [{"node", "output_sqnr_db_nearest", "output_sqnr_db", "damping"}, ...] to the
+// report; damping null: the nearest codes stay.
 RoundedLayers RoundLayers(const Model& model, const std::vector<const WeightSite*>& sites,
                           const LayerRounding& rounding, PassContext& context);
 

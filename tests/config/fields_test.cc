@@ -138,6 +138,30 @@ TEST(ReadFields, RefusesAnotherType) {
   EXPECT_THAT([] { Read("[]"); }, RefusedAt("/o", "must be an object, is []"));
 }
 
+struct Width {
+  enum class Bits { k8, k4 };
+  Bits bits = Bits::k8;
+};
+
+void Fields(FieldVisitor& f, Width& w) { f.Choice("bits", w.bits, {"8", "4"}, "So many."); }
+
+TEST(ReadFields, TakesAChoiceOfDigitsAsANumberToo) {
+  for (const Json& four : {Json("4"), Json(4)}) {
+    Width width;
+    ReadFields({{"bits", four}}, "", width);
+    EXPECT_EQ(width.bits, Width::Bits::k4) << four;
+    EXPECT_EQ(WriteFields(width), Json({{"bits", "4"}}));
+  }
+  for (const Json& other : {Json(4.5), Json(16), Json(true), Json()}) {
+    Width width;
+    EXPECT_THAT(
+        [&] {
+          ReadFields({{"bits", other}}, "", width);
+        },
+        RefusedAt("/bits", "must be one of 8, 4, is " + other.dump()));
+  }
+}
+
 TEST(ReadFields, ListsTheChoices) {
   EXPECT_THAT([] { Read(R"({"scope": "row"})"); },
               RefusedAt("/o/scope", "must be one of layer, model, is \"row\""));

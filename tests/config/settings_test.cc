@@ -64,6 +64,12 @@ TEST(Settings, PointIntoTheFileThatIsWrong) {
   const std::string file = (folder / "pared.json").string();
   std::ofstream(file) << R"({"prot": 9000})";
   EXPECT_THAT([&] { ReadCommandLine({"--config", file}); }, RefusedAt("/prot", "\"port\""));
+  std::ofstream(file) << R"({"port": })";
+  EXPECT_THAT(
+      [&] {
+        ReadCommandLine({"--config", file});
+      },
+      RefusedAt(file + ": byte 10", "is not JSON"));
 }
 
 TEST(Settings, NameTheActions) {

@@ -75,12 +75,18 @@ TEST_F(OptimizeTest, PointsAtWhatIsWrong) {
       [&] {
         Optimize({"--passes=[{\"pass\": \"cast_fp16\", \"x\": 1}]", out});
       },
-      ThrowsError(ErrorCode::kInvalidArgument, "/chains/0/passes/0/x"));
+      ThrowsError(ErrorCode::kInvalidArgument, "--passes#/0/x"));
+  EXPECT_THAT(
+      [&] {
+        Optimize({"--pass=cast_fp61", out});
+      },
+      ThrowsError(ErrorCode::kInvalidArgument, "--pass#/pass"));
   EXPECT_THAT(
       [&] {
         Optimize({"--pass=quantize_int8", out});
       },
-      ThrowsError(ErrorCode::kInvalidArgument, "/chains/0/passes/0"));
+      ThrowsError(ErrorCode::kInvalidArgument, "--calibration",
+                  testing::HasSubstr("quantize_int8 needs calibration data")));
   EXPECT_THAT([&] { Optimize({out}); }, ThrowsError(ErrorCode::kInvalidArgument, "--passes"));
   EXPECT_THAT(
       [&] {

@@ -45,6 +45,9 @@ class DatasetTest : public testing::Test {
     WriteFile(dir_.path() / "y.npy", Npy(Header("<i2", "(2,)"), "\x07\x00\x09\x00"s));
     WriteFile(dir_.path() / "dataset.json", manifest);
   }
+  std::string Manifest(const std::string& pointer) const {
+    return (dir_.path() / "dataset.json").string() + "#" + pointer;
+  }
 
   TempDir dir_;
 };
@@ -194,10 +197,10 @@ TEST_F(DatasetTest, StarIsNoNameWhereTheModelHasTwoInputs) {
 TEST_F(DatasetTest, RefusesAManifestThatReachesOut) {
   WriteDigits(R"({"inputs": {"*": "../x.npy"}})");
   EXPECT_THAT([&] { Dataset::Open(dir_.path()); },
-              ThrowsError(ErrorCode::kInvalidArgument, "/inputs/*"));
+              ThrowsError(ErrorCode::kInvalidArgument, Manifest("/inputs/*")));
   WriteDigits(R"({"inputs": {"*": "x.npy"}, "labels": "/etc/passwd"})");
   EXPECT_THAT([&] { Dataset::Open(dir_.path()); },
-              ThrowsError(ErrorCode::kInvalidArgument, "/labels"));
+              ThrowsError(ErrorCode::kInvalidArgument, Manifest("/labels")));
 }
 
 TEST_F(DatasetTest, RefusesAManifestThatIsIncomplete) {
@@ -205,10 +208,14 @@ TEST_F(DatasetTest, RefusesAManifestThatIsIncomplete) {
               ThrowsError(ErrorCode::kNotFound, (dir_.path() / "dataset.json").string()));
   WriteDigits(R"({"labels": "y.npy"})");
   EXPECT_THAT([&] { Dataset::Open(dir_.path()); },
-              ThrowsError(ErrorCode::kInvalidArgument, "/inputs"));
+              ThrowsError(ErrorCode::kInvalidArgument, Manifest("/inputs")));
+  WriteDigits(R"({"inputs": {}, })");
+  EXPECT_THAT([&] { Dataset::Open(dir_.path()); },
+              ThrowsError(ErrorCode::kInvalidArgument,
+                          (dir_.path() / "dataset.json").string() + ": byte 16"));
   WriteDigits(R"({"inputs": {}})");
   EXPECT_THAT([&] { Dataset::Open(dir_.path()); },
-              ThrowsError(ErrorCode::kInvalidArgument, "/inputs"));
+              ThrowsError(ErrorCode::kInvalidArgument, Manifest("/inputs")));
   WriteDigits(R"({"inputs": {"*": "none.npy"}})");
   EXPECT_THAT([&] { Dataset::Open(dir_.path()); },
               ThrowsError(ErrorCode::kNotFound, (dir_.path() / "none.npy").string()));

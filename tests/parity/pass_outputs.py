@@ -13,6 +13,8 @@ import tempfile
 try:
     import numpy as np
     import onnxruntime as ort
+
+    from real_models import exact_options, has_exact_products
 except ImportError as e:
     print(f"skipped: {e}")
     sys.exit(77)
@@ -40,16 +42,31 @@ def difference(ours, theirs):
     return None if worst <= LIMIT else f"differs by {worst:.3g} of the largest value"
 
 
-def check(folder):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    feeds = {given.name: np.load(folder / f"input{i}.npy") for i, given in enumerate(session.get_inputs())}
-    for i, theirs in enumerate(session.run(None, feeds)):
+def fault_in(folder, options):
+    try:
+        session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+        feeds = {given.name: np.load(folder / f"input{i}.npy") for i, given in enumerate(session.get_inputs())}
+        outputs = session.run(None, feeds)
+    except Exception as e:  # noqa: onnxruntime's own exceptions share no better base
+        return str(e)[:300]
+    for i, theirs in enumerate(outputs):
         fault = difference(np.load(folder / f"output{i}.npy"), np.asarray(theirs))
         if fault:
             return f"output {session.get_outputs()[i].name} {fault}"
     return None
+
+
+def check(folder):
+    for options in exact_options():
+        fault = fault_in(folder, options)
+        if fault is None:
+            return None
+    # The last options are exact but for the operators that are integer products themselves.
+    is_integer = any(op in (folder / "model.onnx").read_bytes() for op in (b"MatMulInteger", b"ConvInteger", b"QLinear", b"QGemm"))
+    if not has_exact_products() and is_integer and "differs by" in fault:
+        print(f"{(folder / 'test').read_text()} #{folder.name}: not compared, onnxruntime saturates on this machine")
+        return None
+    return fault
 
 
 def main():

@@ -158,17 +158,5 @@ TEST(QuantizeWeights, ThirtyThreeIsNoBlockOfMatMulNBits) {
       ThrowsError(ErrorCode::kInvalidArgument, "block_size"));
 }
 
-TEST(QuantizeWeights, CalibrationDataLowersTheErrorOfTheProducts) {
-  const Model model = ModelFromText(ModelOfProduct("MatMul(x, w)"));
-  const Dataset data = Dataset::Random(model.graph.inputs, 16, 1);
-  Json options = {{"bits", "4"}, {"block_size", 32}};
-  const PassResult out = RunPass("quantize_weights", options, model, &data);
-  ASSERT_EQ(out.report.at("rounded").size(), 1u);
-  const Json& layer = out.report.at("rounded")[0];
-  EXPECT_GT(layer.at("output_sqnr_db"), layer.at("output_sqnr_db_nearest"));
-  options["rounding"] = "nearest";
-  EXPECT_FALSE(RunPass("quantize_weights", options, model, &data).report.contains("rounded"));
-}
-
 }  // namespace
 }  // namespace pared

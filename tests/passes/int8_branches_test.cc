@@ -118,6 +118,18 @@ TEST(Int8Branches, ABranchThatNoSampleTakesStaysFloatAndSaysSo) {
   EXPECT_EQ(out.report.at("int8_weight_share"), 0.5);
 }
 
+TEST(Int8Branches, ABranchOfConstantsStaysFloatAndSaysSo) {
+  const Model in = Made(R"(g (bool c, float[2,4] x) => (float[2,4] y) {
+    y = If (c) <then_branch = t () => (float[2,4] p) { [read] p = MatMul(x, w) },
+      else_branch = e () => (float[2,4] q) { [fixed] q = MatMul(k, w) }> })",
+                        {{"w", {4, 4}}, {"k", {2, 4}}});
+  const PassResult out = Quantize(in);
+  EXPECT_THAT(Labels(out.report.at("changed")), UnorderedElementsAre("MatMul read"));
+  EXPECT_EQ(SkippedReason(out.report, "MatMul fixed"),
+            "in else_branch of If producing y: it reads constants only");
+  EXPECT_GT(WorstSqnrDb(in, out.model), 30);
+}
+
 TEST(Int8Branches, BranchesWithinBranchesAreQuantized) {
   const Model in = Made(R"(g (bool c, bool d, float[2,4] x) => (float[2,4] y) {
     y = If (c) <then_branch = t () => (float[2,4] p) {
