@@ -27,7 +27,12 @@ std::optional<Dims> MatMulShape(const InferContext& c, const Dims* a, const Dims
   return shape;
 }
 
-void MatMul(InferContext& c) { c.Set(0, c.dtype(0), MatMulShape(c, c.dims(0), c.dims(1))); }
+// Both operands have one type: that of the weight, where the other's is not known.
+DType ProductType(const InferContext& c) {
+  return c.dtype(0) == DType::kUndefined ? c.dtype(1) : c.dtype(0);
+}
+
+void MatMul(InferContext& c) { c.Set(0, ProductType(c), MatMulShape(c, c.dims(0), c.dims(1))); }
 
 void MatMulInteger(InferContext& c) {
   c.Set(0, DType::kInt32, MatMulShape(c, c.dims(0), c.dims(1)));
@@ -38,7 +43,7 @@ void QLinearMatMul(InferContext& c) { c.Set(0, c.dtype(7), MatMulShape(c, c.dims
 void Gemm(InferContext& c) {
   const Dims* a = c.dims(0);
   const Dims* b = c.dims(1);
-  if (a == nullptr || b == nullptr) return c.Set(0, c.dtype(0), std::nullopt);
+  if (a == nullptr || b == nullptr) return c.Set(0, ProductType(c), std::nullopt);
   if (a->size() != 2 || b->size() != 2) c.Fail("Gemm needs two matrices");
   const bool trans_a = c.node.Int("transA", 0) != 0;
   const bool trans_b = c.node.Int("transB", 0) != 0;
@@ -47,7 +52,7 @@ void Gemm(InferContext& c) {
   if (IsNumber(inner) && IsNumber(other) && inner.value != other.value) {
     c.Fail("the inner dimensions of the matrix product differ");
   }
-  c.Set(0, c.dtype(0), Dims{(*a)[trans_a ? 1 : 0], (*b)[trans_b ? 0 : 1]});
+  c.Set(0, ProductType(c), Dims{(*a)[trans_a ? 1 : 0], (*b)[trans_b ? 0 : 1]});
 }
 
 struct Window {
@@ -145,7 +150,7 @@ void ConvAt(InferContext& c, size_t weight_input, DType dtype) {
         WindowedShape(c, *x, WindowOf(c, *kernel), weight == nullptr ? AnyDim() : (*weight)[0]));
 }
 
-void Conv(InferContext& c) { ConvAt(c, 1, c.dtype(0)); }
+void Conv(InferContext& c) { ConvAt(c, 1, ProductType(c)); }
 void ConvInteger(InferContext& c) { ConvAt(c, 1, DType::kInt32); }
 void QLinearConv(InferContext& c) { ConvAt(c, 3, c.dtype(7)); }
 
@@ -154,7 +159,7 @@ void ConvTranspose(InferContext& c) {
   const Dims* weight = c.dims(1);
   const auto kernel = KernelOf(c, weight);
   if (x == nullptr || weight == nullptr || !kernel.has_value()) {
-    return c.Set(0, c.dtype(0), std::nullopt);
+    return c.Set(0, ProductType(c), std::nullopt);
   }
   const Window w = WindowOf(c, *kernel);
   const size_t rank = kernel->size();
@@ -182,7 +187,7 @@ void ConvTranspose(InferContext& c) {
       shape.push_back(Number(size));
     }
   }
-  c.Set(0, c.dtype(0), std::move(shape));
+  c.Set(0, ProductType(c), std::move(shape));
 }
 
 void Pool(InferContext& c) {

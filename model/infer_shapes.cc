@@ -71,11 +71,30 @@ ValueType Merge(const std::string& name, const ValueType& a, const ValueType& b)
   return merged;
 }
 
+// The operator of ONNX whose inference holds for `node` too; empty: there is none. Of com.microsoft
+// those that onnxruntime's optimizations write.
+std::string StandardName(const Node& node) {
+  if (node.domain.empty() || node.domain == "ai.onnx") return node.op_type;
+  static const std::unordered_map<std::string, std::string> kSame = {
+      {"FusedConv", "Conv"},
+      {"FusedGemm", "Gemm"},
+      {"Gelu", "Relu"},
+      {"FastGelu", "Relu"},
+      {"QuickGelu", "Relu"},
+      {"BiasGelu", "Relu"},
+      {"SkipLayerNormalization", "Relu"},
+      {"SkipSimplifiedLayerNormalization", "Relu"}};
+  const auto same = kSame.find(node.op_type);
+  return node.domain == "com.microsoft" && same != kSame.end() ? same->second : "";
+}
+
 class Inference {
  public:
   explicit Inference(const Model& model) : opset_(model.Opset("")) {}
 
-  Values InferGraph(const Graph& graph, const Values* outer) const;
+  // `given`: of the first inputs, what they are in addition to what they are stated to be.
+  Values InferGraph(const Graph& graph, const Values* outer,
+                    const std::vector<DType>& given = {}) const;
 
  private:
   struct Scope {
@@ -85,6 +104,8 @@ class Inference {
   static const Known* Find(const Scope& scope, const std::string& name);
   void InferNode(const Node& node, Scope& scope) const;
   void InferIf(InferContext& context, const Scope& scope) const;
+  void InferBody(InferContext& context, const Scope& scope) const;
+  static Values VisibleIn(const Scope& scope);
   static void State(const ValueInfo& info, Scope& scope);
 
   int64_t opset_;
@@ -101,6 +122,12 @@ void Inference::State(const ValueInfo& info, Scope& scope) {
   if (info.dtype == DType::kUndefined && !info.shape.has_value()) return;
   Known& known = scope.values[info.name];
   known.type = Merge(info.name, {info.dtype, info.shape}, known.type);
+}
+
+Values Inference::VisibleIn(const Scope& scope) {
+  Values visible = scope.outer == nullptr ? Values() : *scope.outer;
+  for (const auto& [name, known] : scope.values) visible.insert_or_assign(name, known);
+  return visible;
 }
 
 // What holds in all branches.
@@ -125,8 +152,7 @@ void InferIfOutput(Known& output, const Known& branch, bool is_first) {
 }
 
 void Inference::InferIf(InferContext& context, const Scope& scope) const {
-  Values visible = scope.outer == nullptr ? Values() : *scope.outer;
-  for (const auto& [name, known] : scope.values) visible.insert_or_assign(name, known);
+  const Values visible = VisibleIn(scope);
   bool is_first = true;
   for (const char* branch : {"then_branch", "else_branch"}) {
     const GraphPtr graph = context.node.GraphOf(branch);
@@ -144,16 +170,47 @@ void Inference::InferIf(InferContext& context, const Scope& scope) const {
   }
 }
 
+// Loop and Scan. What they carry keeps its type, but its shape may change from one iteration to the
+// next; what they collect gets an axis.
+void Inference::InferBody(InferContext& context, const Scope& scope) const {
+  const Node& node = context.node;
+  const GraphPtr body = node.GraphOf("body");
+  if (body == nullptr) context.Fail("the attribute body is missing");
+  const bool is_loop = node.op_type == "Loop";
+  const int64_t ahead = is_loop ? 2 : 0;  // the count of iterations and the condition
+  const int64_t carried = std::ssize(node.inputs) - ahead - node.Int("num_scan_inputs", 0);
+  std::vector<DType> given;
+  if (is_loop) given = {DType::kInt64, DType::kBool};
+  for (size_t i = given.size(); i < node.inputs.size(); ++i) given.push_back(context.dtype(i));
+  const Values visible = VisibleIn(scope);
+  const Scope inner{&visible, InferGraph(*body, &visible, given)};
+  for (size_t i = 0; i < context.outputs.size(); ++i) {
+    const size_t made = i + (is_loop ? 1 : 0);  // after the condition
+    if (made >= body->outputs.size()) context.Fail("its body has too few outputs");
+    const Known* known = Find(inner, body->outputs[made].name);
+    if (known == nullptr) continue;
+    ValueType& type = context.outputs[i].type;
+    type.dtype = known->type.dtype;
+    if (static_cast<int64_t>(i) < carried || node.attributes.contains("scan_output_axes")) continue;
+    if (!known->type.shape.has_value()) continue;
+    type.shape = known->type.shape;
+    type.shape->insert(type.shape->begin(), AnyDim());
+  }
+}
+
 void Inference::InferNode(const Node& node, Scope& scope) const {
-  if (!node.domain.empty() && node.domain != "ai.onnx") return;
+  const std::string op = StandardName(node);
+  if (op.empty()) return;
   std::vector<const Known*> inputs;
   for (const std::string& input : node.inputs) {
     inputs.push_back(input.empty() ? nullptr : Find(scope, input));
   }
   InferContext context(node, opset_, std::move(inputs));
-  if (node.op_type == "If") {
+  if (op == "If") {
     InferIf(context, scope);
-  } else if (node.op_type == "Constant") {
+  } else if (op == "Loop" || (op == "Scan" && opset_ >= 9)) {
+    InferBody(context, scope);
+  } else if (op == "Constant") {
     if (const Tensor* value =
             node.attributes.contains("value") ? node.TensorOf("value") : nullptr) {
       context.outputs.at(0) = KnownOf(*value);
@@ -161,7 +218,7 @@ void Inference::InferNode(const Node& node, Scope& scope) const {
   }
   for (const InferTable* table :
        {&ElementwiseInference(), &ComputeInference(), &LayoutInference(), &IndexingInference()}) {
-    const auto it = table->find(node.op_type);
+    const auto it = table->find(op);
     if (it != table->end() && !context.outputs.empty()) it->second(context);
   }
   for (size_t i = 0; i < node.outputs.size(); ++i) {
@@ -174,7 +231,8 @@ void Inference::InferNode(const Node& node, Scope& scope) const {
   }
 }
 
-Values Inference::InferGraph(const Graph& graph, const Values* outer) const {
+Values Inference::InferGraph(const Graph& graph, const Values* outer,
+                             const std::vector<DType>& given) const {
   Scope scope{outer, {}};
   for (const auto& [name, initializer] : graph.initializers) {
     scope.values[name] = KnownOf(initializer.tensor);
@@ -184,7 +242,13 @@ Values Inference::InferGraph(const Graph& graph, const Values* outer) const {
     for (const int64_t dim : sparse.dims) dims.push_back(Number(dim));
     scope.values[name].type = {sparse.values.dtype(), std::move(dims)};
   }
-  for (const ValueInfo& input : graph.inputs) State(input, scope);
+  for (size_t i = 0; i < graph.inputs.size(); ++i) {
+    const ValueInfo& input = graph.inputs[i];
+    State(input, scope);
+    if (i >= given.size() || given[i] == DType::kUndefined) continue;
+    Known& known = scope.values[input.name];
+    known.type = Merge(input.name, known.type, {given[i], {}});
+  }
   for (const ValueInfo& output : graph.outputs) State(output, scope);
   for (const auto& [name, value] : graph.values) State(value, scope);
   for (const Node& node : graph.nodes) InferNode(node, scope);

@@ -305,6 +305,9 @@ class ChannelPruner {
         skip(*site.node, "channels are not followed into subgraphs");
       } else if (IsDepthwise(site)) {
         skip(*site.node, "depthwise: it has the channels of the layer before it");
+      } else if (site.stored.dtype() != DType::kFloat32) {
+        skip(*site.node,
+             std::string("its weight is ") + DTypeName(site.stored.dtype()) + ", not float32");
       } else {
         skip(*site.node, "its weight is not an operand that can be cut along its channels");
       }

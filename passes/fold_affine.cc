@@ -45,10 +45,10 @@ class Folder {
     } else if (index_.consumers(value).size() != 1 || index_.is_output(value)) {
       reason = "\"" + value + "\" has another reader";
     } else if (index_.consumers(value)[0] != &node || Constant(*target, 1) == nullptr) {
-      reason = "the weight of " + NodeLabel(*target) + " is no constant";
+      reason = "the weight of " + NodeLabel(*target) + " is no float32 constant";
     } else if (target->inputs.size() > 2 && !target->inputs[2].empty() &&
                Constant(*target, 2) == nullptr) {
-      reason = "the bias of " + NodeLabel(*target) + " is no constant";
+      reason = "the bias of " + NodeLabel(*target) + " is no float32 constant";
     } else if (target->op_type == "Gemm" &&
                (target->Float("alpha", 1) != 1 || target->Float("beta", 1) != 1)) {
       reason = NodeLabel(*target) + " has an alpha or beta";
@@ -120,7 +120,8 @@ std::optional<Affine> AffineOfBatchNorm(const Folder& folder, const Node& node, 
   const Tensor *mean = folder.Constant(node, 3), *variance = folder.Constant(node, 4);
   for (const Tensor* tensor : {scale, shift, mean, variance}) {
     if (tensor == nullptr || tensor->count() != channels) {
-      reason = "its scale, shift, mean or variance is no constant of " + std::to_string(channels);
+      reason = "its scale, shift, mean or variance is no float32 constant of " +
+               std::to_string(channels);
       return std::nullopt;
     }
   }

@@ -223,6 +223,7 @@ class Chooser {
   void ChooseIn(const Graph& graph, const TypeMap& types) {
     const GraphIndex index(graph);
     const std::unordered_set<const Node*> indices = IndexNodes(graph, index, types);
+    FindRefused(graph, index, types, refused_);
     for (const auto& [name, initializer] : graph.initializers) {
       NoteConstant(name, initializer.tensor);
     }
@@ -290,6 +291,7 @@ class Chooser {
 
   std::string WhyKept(const Node& node, const TypeMap& types) {
     if (const auto reason = single_.find(&node); reason != single_.end()) return reason->second;
+    if (const auto reason = refused_.find(&node); reason != refused_.end()) return reason->second;
     if (!node.domain.empty() && node.domain != "ai.onnx") {
       return "domain " + node.domain + " may not take float16";
     }
@@ -431,6 +433,7 @@ class Chooser {
   const Model& model_;
   const Reasons& single_;
   const HalfRanges& ranges_;
+  Reasons refused_;  // of the graphs seen so far
   HalfChoice choice_;
   std::unordered_map<std::string, std::string> lossy_;  // constant, and why
   Names wide_, grown_, from_integers_, constants_;

@@ -61,6 +61,10 @@ struct HalfChoice {
 using Reasons = std::unordered_map<const Node*, std::string>;
 HalfChoice ChooseHalfNodes(const Model& model, const Reasons& single, const HalfRanges& ranges);
 
+// Adds to `reasons` the nodes that onnxruntime does not run in float16 though ONNX allows it.
+void FindRefused(const Graph& graph, const GraphIndex& index, const TypeMap& types,
+                 Reasons& reasons);
+
 // Nodes of the main graph that make, on some calibration sample, a difference much smaller than its
 // operands, with the nodes that hand them their rounding.
 Reasons FindCancelling(const Model& model, PassContext& context);

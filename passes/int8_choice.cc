@@ -56,10 +56,12 @@ class Chooser {
     return ConstantOf(graph_, index_, value, context_.model->ir_version) != nullptr;
   }
 
-  bool IsFloat(const std::string& value) const {
+  DType TypeOf(const std::string& value) const {
     const auto type = context_.types.find(value);
-    return type != context_.types.end() && type->second.dtype == DType::kFloat32;
+    return type == context_.types.end() ? DType::kUndefined : type->second.dtype;
   }
+
+  bool IsFloat(const std::string& value) const { return TypeOf(value) == DType::kFloat32; }
 
   // The value that each pointwise result is a function of. A node belongs to a cone where all its
   // inputs but constants lead to one value.
@@ -120,8 +122,10 @@ class Chooser {
       return kept->second;
     }
     const std::string& activation = node.inputs[1 - site.input];
-    if (!IsFloat(activation)) return "its input is not float32";
     if (site.stored.dtype() != DType::kFloat32) return "its weight is not float32";
+    // One that is not known has the type of the weight.
+    const DType type = TypeOf(activation);
+    if (type != DType::kFloat32 && type != DType::kUndefined) return "its input is not float32";
     if (site.stored.count() == 0) return "its weight has no elements";
     if (IsConstant(activation)) return "all its inputs are constants";
     if (DecodesDistribution(activation)) {

@@ -220,6 +220,7 @@ std::optional<int64_t> ChannelAxis(const WeightSite& site) {
   const int64_t rank = std::ssize(site.shape);
   if (node.op_type == "Conv") return 0;
   if (node.op_type == "ConvTranspose") return 1;
+  if (IsRecurrent(node)) return 1;  // [directions, rows of all gates, inputs]
   if (rank < 2) return std::nullopt;
   const bool transposed =
       node.op_type == "Gemm" && node.Int(site.input == 0 ? "transA" : "transB", 0) != 0;

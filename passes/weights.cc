@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "evaluator/half_floats.h"
@@ -193,7 +194,7 @@ std::vector<size_t> WeightInputs(const Node& node) {
   if (!node.domain.empty() && node.domain != "ai.onnx") return {};
   if (node.op_type == "Conv" || node.op_type == "ConvTranspose") return {1};
   if (node.op_type == "MatMul" || node.op_type == "Gemm") return {1, 0};
-  if (node.op_type == "LSTM" || node.op_type == "GRU" || node.op_type == "RNN") return {1, 2};
+  if (IsRecurrent(node)) return {1, 2};
   return {};
 }
 
@@ -282,7 +283,10 @@ class Scanner {
 
   void ScanNode(const Scope& scope, const Node& node) {
     const std::vector<size_t> inputs = WeightInputs(node);
-    if (inputs.empty()) return;
+    if (inputs.empty()) {
+      NoteFused(scope, node);
+      return;
+    }
     const bool is_recurrent = inputs.size() == 2 && inputs[0] == 1 && inputs[1] == 2;
     bool found_any = false;
     for (size_t input : inputs) {
@@ -300,6 +304,33 @@ class Scanner {
     if (!found_any) scan_.skipped.push_back({&node, WhyNoWeight(scope, node)});
   }
 
+  void NoteFused(const Scope& scope, const Node& node) {
+    static const std::unordered_set<std::string> kFused = {"FusedConv", "FusedGemm", "FusedMatMul",
+                                                           "Attention"};
+    if (node.domain != "com.microsoft" || !kFused.contains(node.op_type)) return;
+    if (node.inputs.size() < 2 || !Follow(scope, node.inputs[1])) return;
+    scan_.skipped.push_back({&node, node.op_type +
+                                        " of com.microsoft holds its weight: give the model as it "
+                                        "was before onnxruntime optimized it"});
+  }
+
+  // Whether it follows from constants alone.
+  static bool IsFixed(const Scope& scope, const Node& node) {
+    std::vector<const Node*> open = {&node};
+    std::unordered_set<const Node*> seen = {&node};
+    while (!open.empty()) {
+      const Node* next = open.back();
+      open.pop_back();
+      for (const std::string& input : next->inputs) {
+        if (input.empty() || scope.graph->initializers.contains(input)) continue;
+        const Node* producer = scope.index->producer(input);
+        if (producer == nullptr) return false;
+        if (seen.insert(producer).second) open.push_back(producer);
+      }
+    }
+    return true;
+  }
+
   static std::string WhyNoWeight(const Scope& scope, const Node& node) {
     if (node.inputs.size() < 2) return "has no weight input";
     const Node* producer = scope.index->producer(node.inputs[1]);
@@ -310,7 +341,8 @@ class Scanner {
       return "its weight is stored sparse already";
     }
     if (producer != nullptr) {
-      return "its weight \"" + node.inputs[1] + "\" is computed by " + NodeLabel(*producer);
+      return "it has no constant weight: \"" + node.inputs[1] + "\" is computed by " +
+             NodeLabel(*producer) + (IsFixed(scope, *producer) ? ", see fold_constants" : "");
     }
     if (scope.graph->initializers.contains(node.inputs[1])) {
       return "its weight \"" + node.inputs[1] +
@@ -364,6 +396,10 @@ std::vector<float> Widen(std::span<const T> values) {
 }  // namespace
 
 WeightScan FindWeights(const Model& model) { return Scanner(model).Take(); }
+
+bool IsRecurrent(const Node& node) {
+  return node.op_type == "LSTM" || node.op_type == "GRU" || node.op_type == "RNN";
+}
 
 bool IsDepthwise(const WeightSite& site) {
   if (site.node->op_type == "Conv") return site.layout.groups > 1 && site.shape[1] == 1;

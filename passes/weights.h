@@ -69,6 +69,9 @@ struct WeightScan {
 // Pointers hold as long as the model is not edited.
 WeightScan FindWeights(const Model& model);
 
+// Whether it is an LSTM, GRU or RNN.
+bool IsRecurrent(const Node& node);
+
 // Whether the convolution has one input channel a group.
 bool IsDepthwise(const WeightSite& site);
 

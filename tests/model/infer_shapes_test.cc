@@ -155,6 +155,47 @@ TEST(InferShapes, KeepsWhatHoldsInBothBranches) {
             "float[N,?]");
 }
 
+// A Loop carries a and collects r; a Scan carries s and reads x row by row. The bodies state
+// nothing.
+TEST(InferShapes, FollowsTypesThroughBodies) {
+  const std::string loop = R"(g (int64 n, bool c, float16[2,3] x, float[3] w) => (z) {
+      %s = Loop (n, c, x) <body = b (i, go, a) => (stop, next, r) {
+        stop = Identity(go) next = Neg(a) r = Relu(w) }> })";
+  const auto loop_of = [&](const std::string& outputs) {
+    std::string text = loop;
+    return TypeOfY(text.replace(text.find("%s"), 2, outputs));
+  };
+  EXPECT_EQ(loop_of("y, z"), "float16[*]");
+  EXPECT_EQ(loop_of("z, y"), "float[?,3]");
+  const std::string scan = R"(g (double[3] s0, int32[N,3] x) => (z) {
+      %s = Scan (s0, x) <num_scan_inputs = 1, body = b (s, row) => (next, r) {
+        next = Neg(s) r = Cast<to = 1>(row) }> })";
+  const auto scan_of = [&](const std::string& outputs) {
+    std::string text = scan;
+    return TypeOfY(text.replace(text.find("%s"), 2, outputs));
+  };
+  EXPECT_EQ(scan_of("y, z"), "double[*]");
+  EXPECT_EQ(scan_of("z, y"), "float[*]");
+}
+
+TEST(InferShapes, TheWeightTellsTheTypeOfAProduct) {
+  EXPECT_EQ(Of("x, float16[3,4] w", "y = MatMul(x, w)"), "float16[*]");
+  EXPECT_EQ(Of("x, double[3,4] w", "y = Gemm(x, w)"), "double[*]");
+  EXPECT_EQ(Of("x, float[3,4,1,1] w", "y = Conv(x, w)"), "float[*]");
+}
+
+TEST(InferShapes, FollowsWhatOnnxruntimeFuses) {
+  const auto of = [](const std::string& node) {
+    return TypeOfY(R"(<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+      g (float[2,3,8,8] x, float[5,3,3,3] w, float[N,4] a, float[6,4] b) => (y) { y = com.microsoft.)" +
+                   node + " }");
+  };
+  EXPECT_EQ(of(R"(FusedConv <activation = "Relu", pads = [1,1,1,1]> (x, w))"), "float[2,5,8,8]");
+  EXPECT_EQ(of(R"(FusedGemm <activation = "Relu", transB = 1> (a, b))"), "float[N,6]");
+  EXPECT_EQ(of("BiasGelu(a, b)"), "float[N,4]");
+  EXPECT_EQ(of("SkipLayerNormalization(a, a, b)"), "float[N,4]");
+}
+
 TEST(InferShapes, ReportsAContradictionAtTheValue) {
   EXPECT_THAT([] { InferShapes(ParseText("g (float[2] x) => (float[3] y) { y = Neg(x) }")); },
               ThrowsError(ErrorCode::kInvalidArgument, "y", HasSubstr("[3]")));

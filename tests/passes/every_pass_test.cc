@@ -329,5 +329,25 @@ const GraphCase kGraphs[] = {
 INSTANTIATE_TEST_SUITE_P(Graphs, EveryPass, ::testing::ValuesIn(kGraphs),
                          [](const auto& named) { return std::string(named.param.name); });
 
+// As onnxruntime writes a model that it has optimized.
+TEST(FusedOperators, TheirWeightsAreReported) {
+  Model in = ParseText(R"(<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+    g (float[1,3,6,6] x) => (float[1,4,6,3] y) {
+      a = com.microsoft.FusedConv <activation = "Relu"> (x, w) b = com.microsoft.Gelu(a) y = MatMul(b, v) })");
+  in = WithInitializer(std::move(in), "w", Random(3).Normal({4, 3, 1, 1}, 1));
+  in = WithInitializer(std::move(in), "v", Random(4).Normal({6, 3}, 1));
+  const Dataset data = Dataset::Random(in.graph.inputs, 4, 1);
+  for (const char* pass : {"magnitude_prune", "second_order_prune", "quantize_int8",
+                           "quantize_dynamic", "quantize_weights"}) {
+    const Json options =
+        std::string(pass).ends_with("prune") ? Json{{"sparsity", 0.5}} : Json::object();
+    const PassResult out = RunStep(pass, options, in, &data);
+    EXPECT_THAT(SkippedReason(out.report, "FusedConv producing a"),
+                testing::HasSubstr("before onnxruntime optimized it"))
+        << pass;
+    EXPECT_FALSE(out.report.at("changed").empty()) << pass;
+  }
+}
+
 }  // namespace
 }  // namespace pared

@@ -114,6 +114,32 @@ TEST_F(Fp16Faults, SumsOverManyElementsStaySingle) {
 
 // A variance as E[x^2] - E[x]^2, of values far from zero: each term is in range, and in float16
 // their difference is mostly rounding. JAX and Flax write LayerNorm so.
+// The results are run by onnxruntime elsewhere (tests/parity/pass_outputs.py), whose process such a
+// float16 model ends.
+TEST_F(Fp16Faults, ATransposeThatOnnxruntimeDoesNotTakeIntoAProductStaysSingle) {
+  const auto model = [](const std::string& perm, const std::string& between) {
+    Model in = ParseText("g (float[3,2,4] x) => (y) { s = Mul(x, x) t = Transpose <perm = " + perm +
+                         "> (s) " + between + " y = MatMul(r, w) }");
+    in.graph.outputs[0].dtype = DType::kFloat32;
+    in = WithInitializer(std::move(in), "again", Tensor::Make<int64_t>({3}, {1, -1, 4}));
+    in = WithInitializer(std::move(in), "flat", Tensor::Make<int64_t>({2}, {-1, 4}));
+    return WithInitializer(std::move(in), "w", Random(5).Normal({4, 5}, 1));
+  };
+  const Dataset data = Data({3, 2, 4}, 1);
+  for (const auto& [perm, between, is_kept] : {std::tuple{"[1,0,2]", "r = Identity(t)", true},
+                                               {"[1,0,2]", "r = Reshape(t, again)", true},
+                                               {"[1,0,2]", "r = Reshape(t, flat)", false},
+                                               {"[0,1,2]", "r = Identity(t)", false}}) {
+    const Model in = model(perm, between);
+    const PassResult out = Cast(in, {}, &data);
+    const std::string why = SkippedReason(out.report, "Transpose producing t");
+    EXPECT_EQ(why, is_kept ? "onnxruntime does not load MatMul producing y behind it" : "")
+        << perm << between;
+    EXPECT_EQ(SkippedReason(out.report, "MatMul producing y"), "");
+    EXPECT_GT(SqnrDb(in, out.model, data), 50);
+  }
+}
+
 TEST_F(Fp16Faults, AVarianceThatCancelsStaysSingle) {
   const Model in = ModelFromText(R"(g (float[4,32] x) => (float[4,32] y)
     <float far = {8}, float e = {0.001}> { f = Add(x, far) q = Mul(f, f)

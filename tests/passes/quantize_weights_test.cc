@@ -107,6 +107,15 @@ TEST(QuantizeWeights, StoresWeightsThatSubgraphsCaptureOrHold) {
   EXPECT_EQ(out.report.at("quantized_weight_share"), 1.0);
 }
 
+TEST(QuantizeWeights, EachRowOfARecurrentLayerHasItsScale) {
+  const PassResult out = Store(ModelFromText(R"(g (float[5,1,2] x) => (float[5,1,1,1] y)
+    <float[1,4,2] w = {127,1,-12.7,1,1.27,1.27,0.127,0}, float[1,4,1] r = {127,12.7,1.27,-0.127}> {
+      y, h, c = LSTM <hidden_size = 1> (x, w, r) })"));
+  EXPECT_THAT(
+      Elements(out.model, "w_scale"),
+      ElementsAre(1, testing::FloatEq(0.1f), testing::FloatEq(0.01f), testing::FloatEq(0.001f)));
+}
+
 TEST(QuantizeWeights, AModelWithNothingToStoreIsAnError) {
   const Model in = ModelFromText("g (float[2] x) => (float[2] y) { y = Relu(x) }");
   EXPECT_THAT([&] { Store(in); }, ThrowsError(ErrorCode::kInvalidArgument, ""));
