@@ -154,6 +154,14 @@ FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t s
     : context_(context),
       samples_(Spread(CalibrationCount(context), samples_max)),
       judged_(std::move(judged)) {
+  const GraphIndex index(model.graph);
+  for (const Node& node : model.graph.nodes) {
+    if (node.op_type != "If" || index.producer(node.inputs[0]) == nullptr) continue;
+    if (std::ranges::find(judged_, node.inputs[0]) == judged_.end()) {
+      judged_.push_back(node.inputs[0]);
+    }
+    conditions_.push_back(node.inputs[0]);
+  }
   const auto watch = [&] { return Watch(Watching(model), samples_); };
   const auto bytes = [](const std::vector<Values>& samples) {
     size_t sum = 0;
@@ -201,24 +209,43 @@ std::vector<FidelityJudge::Values> FidelityJudge::Watch(const Executor& executor
   return watched;
 }
 
+bool FidelityJudge::HasTurned(const Values& wanted, const Values& got) const {
+  return std::ranges::any_of(conditions_, [&](const std::string& condition) {
+    const auto before = wanted.find(condition), after = got.find(condition);
+    return before != wanted.end() && after != got.end() &&
+           before->second.data<bool>()[0] != after->second.data<bool>()[0];
+  });
+}
+
 double FidelityJudge::SqnrDb(const Model& candidate, double least_db) const {
   const Executor executor = Watching(candidate);
   // Samples run so far add to the noise; the signal of all is known.
   std::map<std::string, Fidelity> fidelities;
+  std::map<std::string, double> energies = energies_;
+  size_t turned = 0;
   double worst = Fidelity{}.sqnr_db();
   for (size_t begin = 0; begin < samples_.size(); begin += kJudgedAtOnce) {
     const size_t count = std::min(kJudgedAtOnce, samples_.size() - begin);
     const std::vector<Values> got = Watch(executor, std::span(samples_).subspan(begin, count));
     for (size_t i = 0; i < count; ++i) {
-      for (const auto& [value, wanted] : (*wanted_)[begin + i]) {
+      const Values& all_wanted = (*wanted_)[begin + i];
+      const bool is_left_out = 2 * turned < samples_.size() && HasTurned(all_wanted, got[i]);
+      if (is_left_out) ++turned;
+      for (const auto& [value, wanted] : all_wanted) {
         const auto found = got[i].find(value);
         if (wanted.dtype() != DType::kFloat32 || found == got[i].end()) continue;
-        fidelities[value].Add(wanted, AsFloat32(found->second));
+        Fidelity sample;
+        sample.Add(wanted, AsFloat32(found->second));
+        if (is_left_out) {
+          energies[value] -= sample.energy;
+        } else {
+          fidelities[value].noise += sample.noise;
+        }
       }
     }
     worst = Fidelity{}.sqnr_db();
     for (const auto& [value, fidelity] : fidelities) {
-      const Fidelity bound = {energies_.at(value), fidelity.noise};
+      const Fidelity bound = {energies.at(value), fidelity.noise};
       worst = std::min(worst, bound.sqnr_db());
     }
     if (worst < least_db) break;

@@ -44,7 +44,9 @@ class FidelityJudge {
   FidelityJudge(const Model& model, PassContext& context, int64_t samples_max,
                 std::vector<std::string> judged);
 
-  // Of the worst judged value: an average would hide an output that collapses. Where the first
+  // Of the worst judged value: an average would hide an output that collapses. Samples whose If
+  // takes another branch than in the float model are left out, half of all at most: one result of
+  // another layer would hide what all others have. Where the first
   // samples tell that it will be below `least_db`, the others are not run and the result is
   // anything below that.
   double SqnrDb(const Model& candidate, double least_db = -1e9) const;
@@ -52,11 +54,13 @@ class FidelityJudge {
  private:
   using Values = std::unordered_map<std::string, Tensor>;
   Executor Watching(Model model) const;
+  bool HasTurned(const Values& wanted, const Values& got) const;
   std::vector<Values> Watch(const Executor& executor, std::span<const int64_t> samples) const;
 
   const PassContext& context_;
   std::vector<int64_t> samples_;
   std::vector<std::string> judged_;
+  std::vector<std::string> conditions_;  // of If, that the graph computes; among the judged
   std::shared_ptr<const std::vector<Values>> wanted_;  // per sample
   std::map<std::string, double> energies_;             // of each value, over all samples
 };

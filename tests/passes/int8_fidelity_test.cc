@@ -52,6 +52,27 @@ TEST(Fidelity, NothingIsLeftOfAResultOfAnotherLength) {
               ThrowsError(ErrorCode::kInternal, ""));
 }
 
+// y = 3 x where the sum of x is above a limit, else -x.
+Model Branching(float limit) {
+  return WithInitializer(
+      ParseText(
+          R"(g (float[1,2] x) => (float[1,2] y) { s = ReduceSum <keepdims = 0> (x) c = Greater(s, limit)
+        y = If (c) <then_branch = t () => (p) { p = Sum(x, x, x) }, else_branch = e () => (q) { q = Neg(x) }> })"),
+      "limit", Tensor::Scalar<float>(limit));
+}
+
+TEST(FidelityJudge, SamplesThatTakeAnotherBranchAreLeftOutHalfOfThemAtMost) {
+  const Dataset data =
+      Dataset::Of("sums", {{"x", Tensor::Make<float>({4, 2}, {1, 1, 3, -1.5f, -2, -2, 4, 4})}});
+  PassContext context;
+  context.calibration = &data;
+  const FidelityJudge judge(Branching(0), context, 4);
+  EXPECT_EQ(judge.SqnrDb(Branching(1)), 200);
+  EXPECT_EQ(judge.SqnrDb(Branching(1.75f)), 200);
+  EXPECT_EQ(judge.SqnrDb(Branching(3)), 200);
+  EXPECT_LT(judge.SqnrDb(Branching(9)), 0);  // the third of them counts
+}
+
 TEST(JudgedValues, OtherwiseTheOutputsThemselves) {
   EXPECT_THAT(Judged("g (float[1,4] x) => (float[1,4] y, float[1,4] z) { y = Relu(x) z = Exp(y) }"),
               ElementsAre("y", "z"));
