@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "passes/calibrate.h"
+#include "passes/code_range.h"
 #include "passes/int8_choice.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
@@ -28,7 +29,6 @@ struct Int8Options {
   enum class Rounding { kAuto, kNearest };
   enum class KeepFloat { kAuto, kOff };
   enum class KeepAs { kFloat32, kFloat16 };
-  enum class TargetIsa { kVnni, kAvx2 };
 
   Granularity granularity = Granularity::kPerChannel;
   Method method = Method::kAuto;
@@ -37,8 +37,7 @@ struct Int8Options {
   Equalize equalize = Equalize::kAuto;
   Rounding rounding = Rounding::kAuto;
   bool bias_correction = true;
-  bool reduce_range = false;
-  TargetIsa target_isa = TargetIsa::kVnni;
+  CodeRange code_range;
   KeepFloat keep_float = KeepFloat::kAuto;
   double min_sqnr_db = 0;
   double max_accuracy_drop = kAnyDrop;

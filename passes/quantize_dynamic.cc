@@ -19,6 +19,7 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "passes/code_range.h"
 #include "passes/decided_lengths.h"
 #include "passes/dynamic_smooth.h"
 #include "passes/int8_fidelity.h"
@@ -43,13 +44,11 @@ constexpr double kGainMinDb = 0.25;
 constexpr int64_t kJudgeSamples = 16;
 constexpr size_t kSmoothBytesMax = size_t{1} << 29;
 
-enum class TargetIsa { kVnni, kAvx2 };
 enum class Smooth { kAuto, kOff };
 
 struct Options {
   Smooth smooth = Smooth::kAuto;
-  bool reduce_range = false;
-  TargetIsa target_isa = TargetIsa::kVnni;
+  CodeRange code_range;
   std::vector<std::string> op_types = {"Gemm", "MatMul", "Gather"};
   std::vector<std::string> exclude;
   bool freeze_inputs = false;
@@ -59,11 +58,7 @@ void Fields(FieldVisitor& f, Options& o) {
   f.Choice("smooth", o.smooth, {"auto", "off"},
            "Move the spread of input channels into the weights of matrix products; \"auto\": where "
            "there is calibration data and the SQNR measured on it rises.");
-  f.Flag("reduce_range", o.reduce_range,
-         "Weights of 7 bits, for machines whose INT8 products saturate at 16 bits.");
-  f.Choice("target_isa", o.target_isa, {"vnni", "avx2"},
-           "What the target's machine has. \"avx2\", which stands for all x86 without VNNI, sets "
-           "reduce_range by itself.");
+  Fields(f, o.code_range);
   f.TextList("op_types", o.op_types, TextRule::kAny,
              "Operators to quantize: of MatMul, Gemm, Conv, which some runtimes compute slower so, "
              "and Gather, whose tables are stored in 8 bits.");
@@ -193,10 +188,8 @@ class Quantizer {
   }
 
   WeightCodes CodesOf(const WeightSite& site) const {
-    constexpr float kCodeMax = 127, kReducedCodeMax = 63;
-    const bool is_reduced = options_.reduce_range || options_.target_isa == TargetIsa::kAvx2;
     WeightCodes made = CodeChannels(OperandOf(site), IsConv(site) ? 0 : 1,
-                                    is_reduced ? kReducedCodeMax : kCodeMax);
+                                    static_cast<float>(options_.code_range.code_max()));
     if (IsConv(site)) {  // along the channels of the result
       Shape shape(site.shape.size() - 1, 1);
       shape[0] = site.shape[0];
@@ -373,6 +366,7 @@ Model Run(Model model, const Options& given, PassContext& context) {
     }
   }
   context.report["raised"] = std::move(raised);
+  WarnOfSaturation(options.code_range, context.report);
   halves.Restore(out, context.report);
   return out;
 }

@@ -52,11 +52,7 @@ void Fields(FieldVisitor& f, Int8Options& o) {
       "each other's rounding and for the layers before, where the measured SQNR rises.");
   f.Flag("bias_correction", o.bias_correction,
          "Correct each bias by what the rounding of the weights shifts the mean of the result.");
-  f.Flag("reduce_range", o.reduce_range,
-         "Weights of 7 bits, for machines whose INT8 products saturate at 16 bits.");
-  f.Choice("target_isa", o.target_isa, {"vnni", "avx2"},
-           "What the target's machine has. \"avx2\", which stands for all x86 without VNNI, sets "
-           "reduce_range by itself: onnxruntime and openvino saturate there, pared does not.");
+  Fields(f, o.code_range);
   f.Choice("keep_float", o.keep_float, {"auto", "off"},
            "The most sensitive nodes return to float, one in five at most, where the worst output "
            "would have less than 20 dB; or none do.");
@@ -196,10 +192,12 @@ void CheckTarget(const Int8Options& options) {
 
 Model Quantize(Model model, const Int8Options& given, PassContext& context) {
   Int8Options options = given;
-  if (options.target_isa == Int8Options::TargetIsa::kAvx2) {
-    options.reduce_range = options.reduce_range || options.target != Int8Options::Target::kPared;
-  }
   CheckTarget(options);
+  if (options.target == Int8Options::Target::kPared) {
+    options.code_range.target_isa = TargetIsa::kVnni;  // its kernels do not saturate anywhere
+  } else {
+    WarnOfSaturation(options.code_range, context.report);
+  }
   const Int8Exclusions exclusions(model, options.exclude);
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
   const HalfStorage halves(model, SpillFolder(model, context.scratch));

@@ -58,7 +58,7 @@ TEST(DecidedLengths, WhereEverythingPredictsThemTheResultIsJudgedAllTheSame) {
   const PassResult out = RunStep("quantize_int8", {}, in, &data);
   EXPECT_THAT(Labels(out.report.at("changed")), testing::ElementsAre("MatMul durations"));
   EXPECT_LT(out.report.at("calibration_sqnr_db").get<double>(), 3);
-  EXPECT_THAT(out.report.at("warnings").at(0).get<std::string>(), HasSubstr("collapsed"));
+  EXPECT_THAT(out.report.at("warnings"), testing::Contains(HasSubstr("collapsed")));
 }
 
 // Those with weights among them.

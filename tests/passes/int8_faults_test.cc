@@ -10,6 +10,7 @@
 #include "evaluator/executor.h"
 #include "evaluator/metrics.h"
 #include "evaluator/npy.h"
+#include "kernels/cpu.h"
 #include "passes/calibrate.h"
 #include "passes/layer_stream.h"
 #include "tests/passes/run_step.h"
@@ -518,6 +519,19 @@ TEST(Int8Faults, WhereTheTargetHasNoVnniNoPairOfProductsSaturates) {
   EXPECT_FALSE(Saturates(RunStep("quantize_dynamic", {{"target_isa", "avx2"}}, in).model));
 }
 
+// Whoever tries the result on this machine would see its products saturate.
+TEST(Int8Faults, AMachineWithoutVnniIsToldOf) {
+  const bool saturates = kOnX86 && !CpuHas(Isa::kAvxVnni) && !CpuHas(Isa::kAvx512Vnni);
+  const Model in = Made("g (float[4,8] x) => (float[4,8] y) { y = MatMul(x, w) }",
+                        {{"w", Random(3).Normal({8, 8}, 1)}});
+  const Dataset data = Dataset::Random(CallerInputs(in.graph), 8, 3);
+  for (const char* pass : {"quantize_int8", "quantize_dynamic"}) {
+    EXPECT_EQ(RunStep(pass, {}, in, &data).report.contains("warnings"), saturates) << pass;
+    const Json options = {{"target_isa", "avx2"}};
+    EXPECT_FALSE(RunStep(pass, options, in, &data).report.contains("warnings")) << pass;
+  }
+}
+
 // Sixteen channels over four decades, as depthwise convolutions have them.
 Model DepthwiseOverFourDecades() {
   std::vector<float> w;
@@ -533,14 +547,16 @@ Model DepthwiseOverFourDecades() {
 // The largest weight is 50, so a scale for all is 0.394, and of the channels whose largest is below
 // half of it, 5 * 10^(4 c / 15 - 3) < 0.197, nothing is left: c = 0 to 5.
 TEST(Int8Faults, OneScaleForAllChannelsWarnsOfThoseItLoses) {
-  const PassResult out =
-      Quantize(DepthwiseOverFourDecades(),
-               {{"granularity", "per_tensor"}, {"keep_float", "off"}, {"rounding", "nearest"}});
+  const PassResult out = Quantize(DepthwiseOverFourDecades(), {{"granularity", "per_tensor"},
+                                                               {"keep_float", "off"},
+                                                               {"rounding", "nearest"},
+                                                               {"target", "pared"}});
   ASSERT_EQ(out.report.at("warnings").size(), 1U);
   const std::string warning = out.report.at("warnings").at(0);
   EXPECT_THAT(warning, HasSubstr("Conv deep"));
   EXPECT_THAT(warning, HasSubstr("of 16 channels 6 become zero"));
-  EXPECT_FALSE(Quantize(DepthwiseOverFourDecades()).report.contains("warnings"));
+  const PassResult fine = Quantize(DepthwiseOverFourDecades(), {{"target", "pared"}});
+  EXPECT_FALSE(fine.report.contains("warnings"));
 }
 
 TEST(Int8Faults, NoDepthwiseChannelIsLost) {
