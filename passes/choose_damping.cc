@@ -11,6 +11,8 @@ const std::vector<double> kDampings = {0.01, 0.1, 1, 10};
 const std::vector<double> kRoundingDampings = {0.01, 0.1, 1};
 constexpr double kNearly = 1.01;
 constexpr double kClearly = 0.7;
+// More damping must do so much better: what all samples fit needs less than what half of them do.
+constexpr double kStronger = 0.9;
 constexpr int64_t kRowsMax = 16;  // rows are independent: some of them tell for all
 
 }  // namespace
@@ -88,7 +90,7 @@ double ChooseRounding(const Halves& halves, const RoundRows& round) {
   double best = kNearest, least = noticeable * nearest;
   for (const double damping : kRoundingDampings) {
     const double error = error_of(damping);
-    if (error < least) {
+    if (error < (best == kNearest ? least : kStronger * least)) {
       best = damping;
       least = error;
     }

@@ -298,7 +298,7 @@ class Chooser {
     const int64_t opset = model_.Opset("");
     const auto op = HalfOps().find(node.op_type);
     if (op == HalfOps().end() || opset < op->second) {
-      return node.op_type + " of opset " + std::to_string(opset) + " has no float16";
+      return node.op_type + " of opset " + std::to_string(opset) + " may not take float16";
     }
     if (node.op_type == "Cast" && IsInteger(TypeIn(types, node.inputs[0]))) {
       from_integers_.insert(node.outputs[0]);

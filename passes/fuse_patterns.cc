@@ -21,6 +21,7 @@
 #include "model/infer_shapes.h"
 #include "model/rewrite.h"
 #include "passes/fuse_attention.h"
+#include "passes/op_types.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
@@ -196,15 +197,7 @@ class Fuser {
 
 Model Fuse(Model model, const Options& options, PassContext& context) {
   SelectNodes(model, options.exclude, "exclude");
-  for (const std::string& op_type : options.op_types) {
-    Node node;
-    node.op_type = op_type;
-    if (OpsetOf(node) == 0) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "\"" + op_type + "\" is none of LayerNormalization, Gelu, HardSwish, Attention",
-                  "op_types");
-    }
-  }
+  CheckOpTypes(options.op_types, {"LayerNormalization", "Gelu", "HardSwish", "Attention"});
   context.report["changed"] = Json::array();
   context.report["skipped"] = Json::array();
   Fuser(model, options, context).Run();

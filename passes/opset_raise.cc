@@ -316,7 +316,7 @@ class Raiser {
 std::vector<std::string> RaiseOpset(Model& model, int64_t opset) {
   PARED_CHECK(opset <= kNewest);
   const int64_t from = model.Opset("");
-  if (from >= opset) return {};
+  if (from >= opset || from == 0) return {};  // 0: it has no operators of ONNX
   if (from < kOldest) {
     throw Error(ErrorCode::kUnsupported,
                 "opset " + std::to_string(from) + " is too old to be raised; 7 is the oldest");

@@ -115,6 +115,9 @@ class Rebuilder {
                   "calibration");
     }
     context_.report["reconstructed"] = rebuilds;
+    if (scan_.sites.empty() && scan_.skipped.empty()) {
+      context_.report["warnings"].push_back("the model has no operator with weights to prune");
+    }
     if (rebuilds) RebuildAll();
     for (const LayerChoice& choice : choices_) Report(choice);
     const double elements = static_cast<double>(elements_);

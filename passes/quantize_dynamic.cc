@@ -26,6 +26,7 @@
 #include "passes/int8_params.h"
 #include "passes/layer_progress.h"
 #include "passes/node_history.h"
+#include "passes/op_types.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
@@ -345,6 +346,7 @@ Model BestSmoothed(const Model& model, Model quantized, const Options& options,
 
 Model Run(Model model, const Options& given, PassContext& context) {
   Options options = given;
+  CheckOpTypes(options.op_types, {"MatMul", "Gemm", "Conv", "Gather"});
   SelectNodes(model, options.exclude, "exclude");
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
   NodeHistory history(model);

@@ -23,6 +23,7 @@
 #include "passes/int8_branches.h"
 #include "passes/int8_lost.h"
 #include "passes/int8_mixed.h"
+#include "passes/op_types.h"
 #include "passes/opset_raise.h"
 #include "passes/qoperator.h"
 #include "passes/select_nodes.h"
@@ -193,6 +194,7 @@ void CheckTarget(const Int8Options& options) {
 Model Quantize(Model model, const Int8Options& given, PassContext& context) {
   Int8Options options = given;
   CheckTarget(options);
+  CheckOpTypes(options.op_types, Int8Options{}.op_types);
   if (options.target == Int8Options::Target::kPared) {
     options.code_range.target_isa = TargetIsa::kVnni;  // its kernels do not saturate anywhere
   } else {

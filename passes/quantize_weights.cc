@@ -26,6 +26,7 @@
 #include "model/spill.h"
 #include "passes/int8_params.h"
 #include "passes/layer_progress.h"
+#include "passes/op_types.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/round_layers.h"
@@ -354,6 +355,7 @@ class Quantizer {
 };
 
 Model Run(Model model, const Options& options, PassContext& context) {
+  CheckOpTypes(options.op_types, Options{}.op_types);
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
   const bool is_contributed = options.format == Format::kMatMulNBits;
   if (is_contributed && (options.block_size & (options.block_size - 1)) != 0) {

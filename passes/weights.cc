@@ -284,7 +284,7 @@ class Scanner {
   void ScanNode(const Scope& scope, const Node& node) {
     const std::vector<size_t> inputs = WeightInputs(node);
     if (inputs.empty()) {
-      NoteFused(scope, node);
+      NoteOther(scope, node);
       return;
     }
     const bool is_recurrent = inputs.size() == 2 && inputs[0] == 1 && inputs[1] == 2;
@@ -304,7 +304,16 @@ class Scanner {
     if (!found_any) scan_.skipped.push_back({&node, WhyNoWeight(scope, node)});
   }
 
-  void NoteFused(const Scope& scope, const Node& node) {
+  // Products of other forms.
+  void NoteOther(const Scope& scope, const Node& node) {
+    static const std::unordered_set<std::string> kQuantized = {
+        "MatMulInteger",        "ConvInteger",           "QLinearMatMul",
+        "QLinearConv",          "MatMulNBits",           "QGemm",
+        "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QAttention"};
+    if (kQuantized.contains(node.op_type)) {
+      scan_.skipped.push_back({&node, "it is quantized already"});
+      return;
+    }
     static const std::unordered_set<std::string> kFused = {"FusedConv", "FusedGemm", "FusedMatMul",
                                                            "Attention"};
     if (node.domain != "com.microsoft" || !kFused.contains(node.op_type)) return;
@@ -355,39 +364,6 @@ class Scanner {
   WeightScan scan_;
 };
 
-void ReplaceIn(Graph& graph, const Graph* original, const ConstantEdits& edits);
-
-void ReplaceInAttribute(Attribute& attribute, const ConstantEdits& edits) {
-  const auto replaced = [&](const GraphPtr& subgraph) {
-    std::shared_ptr<Graph> copy = std::make_shared<Graph>(*subgraph);
-    ReplaceIn(*copy, subgraph.get(), edits);
-    return GraphPtr(copy);
-  };
-  if (GraphPtr* one = std::get_if<GraphPtr>(&attribute.value)) *one = replaced(*one);
-  if (auto* many = std::get_if<std::vector<GraphPtr>>(&attribute.value)) {
-    for (GraphPtr& subgraph : *many) subgraph = replaced(subgraph);
-  }
-}
-
-// `original` is the graph's address when the edits were decided.
-void ReplaceIn(Graph& graph, const Graph* original, const ConstantEdits& edits) {
-  for (auto it = edits.lower_bound({original, ""}); it != edits.end(); ++it) {
-    if (it->first.first != original) break;
-    if (Initializer* initializer = graph.initializers.find(it->first.second)) {
-      initializer->tensor = it->second;
-    }
-  }
-  for (Node& node : graph.nodes) {
-    if (node.op_type == "Constant" && !node.outputs.empty()) {
-      const auto edit = edits.find({original, node.outputs[0]});
-      if (edit != edits.end()) node.attributes.find("value")->value = edit->second;
-    }
-    for (const auto& [name, unused] : Attributes(node.attributes)) {
-      ReplaceInAttribute(*node.attributes.find(name), edits);
-    }
-  }
-}
-
 template <class T>
 std::vector<float> Widen(std::span<const T> values) {
   return {values.begin(), values.end()};
@@ -405,17 +381,6 @@ bool IsDepthwise(const WeightSite& site) {
   if (site.node->op_type == "Conv") return site.layout.groups > 1 && site.shape[1] == 1;
   return site.node->op_type == "ConvTranspose" && site.layout.groups > 1 &&
          site.shape[0] == site.layout.groups;
-}
-
-void ReplaceConstants(Model& model, const ConstantEdits& edits) {
-  if (!edits.empty()) ReplaceIn(model.graph, &model.graph, edits);
-}
-
-void DropInitializerInputs(Model& model) {
-  std::erase_if(model.graph.inputs, [&](const ValueInfo& input) {
-    return model.graph.initializers.contains(input.name);
-  });
-  model.ir_version = std::max<int64_t>(model.ir_version, 4);
 }
 
 std::optional<MatrixLayout> LayoutOf(const Node& node, size_t input, const Shape& shape) {

@@ -349,5 +349,49 @@ TEST(FusedOperators, TheirWeightsAreReported) {
   }
 }
 
+TEST(OpTypes, AnOperatorThatThePassDoesNotKnowIsRefused) {
+  const Model in = ModelFromText(
+      "g (float[1,2] x) => (float[1,2] y) <float[2,2] w = {1,2,3,4}> { y = MatMul(x, w) }");
+  const Dataset data = Dataset::Random(in.graph.inputs, 4, 1);
+  for (const char* pass : {"quantize_int8", "quantize_dynamic", "quantize_weights"}) {
+    EXPECT_THAT(
+        [&] {
+          RunStep(pass, {{"op_types", {"Gemm", "Matmul"}}}, in, &data);
+        },
+        ThrowsError(ErrorCode::kInvalidArgument, "op_types",
+                    testing::HasSubstr("did you mean \"MatMul\"?")))
+        << pass;
+  }
+}
+
+TEST(QuantizedAlready, ProductsOfOtherFormsAreReported) {
+  const Model in = ModelFromText(
+      "g (float[1,2] x) => (float[1,2] y) <float[2,2] w = {1,2,3,4}> { y = MatMul(x, w) }");
+  const Model quantized = RunStep("quantize_dynamic", {}, in).model;
+  for (const char* pass : {"magnitude_prune", "channel_prune", "quantize_weights"}) {
+    const Json options =
+        std::string(pass).ends_with("prune") ? Json{{"sparsity", 0.5}} : Json::object();
+    if (std::string(pass) == "quantize_weights") {
+      EXPECT_THAT(
+          [&] { RunStep(pass, options, quantized); },
+          ThrowsError(ErrorCode::kInvalidArgument, "", testing::HasSubstr("quantized already")));
+      continue;
+    }
+    const PassResult out = RunStep(pass, options, quantized);
+    ASSERT_EQ(out.report.at("skipped").size(), 1u) << pass;
+    EXPECT_EQ(out.report.at("skipped")[0].at("reason"), "it is quantized already") << pass;
+  }
+}
+
+TEST(NothingToPrune, IsAWarning) {
+  const Model in = ModelFromText("g (float[2] x) => (float[2] y) { y = Relu(x) }");
+  for (const char* pass : {"magnitude_prune", "channel_prune"}) {
+    const PassResult out = RunStep(pass, {{"sparsity", 0.5}}, in);
+    EXPECT_THAT(out.report.at("warnings"),
+                testing::Contains(testing::HasSubstr("no operator with weights")))
+        << pass;
+  }
+}
+
 }  // namespace
 }  // namespace pared
