@@ -3,7 +3,9 @@
 // Layer after layer in graph order: the target of a layer is what it makes in the float model, its
 // input is what the layers before, already quantized, give it, rounded to the input's codes. Least
 // squares with the original weights as anchor says what the real weights should be, and
-// second-order rounding (second_order_round.h) turns them into codes of the scales they have.
+// second-order rounding (second_order_round.h) turns them into codes of the scales they have. How
+// far the samples are followed, half of them tell of the others (choose_damping.h); where they tell
+// nothing, the nearest codes stay.
 
 #pragma once
 
