@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "api/service.h"
+#include "base/joined.h"
 #include "config/job_spec.h"
 #include "passes/plan.h"
 #include "passes/search_space.h"
@@ -25,9 +26,7 @@ std::string Alternatives(const std::string& name, const std::vector<std::string>
   const std::string hint = DidYouMean(name, names);
   if (!hint.empty()) return hint;
   if (names.empty() || names.size() > kListedMax) return "";
-  std::string list;
-  for (const std::string& other : names) list += (list.empty() ? "" : ", ") + other;
-  return "; there are: " + list;
+  return "; there are: " + Joined(names);
 }
 
 // Pins the spec to the bytes that the model's name stands for now.

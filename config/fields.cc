@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/joined.h"
 #include "config/edit_distance.h"
 
 namespace pared {
@@ -93,12 +94,6 @@ std::vector<std::string> Others(const Json& object, const std::vector<std::strin
 [[noreturn]] void RefuseMissing(const std::string& pointer, const std::string& nearest) {
   Refuse(pointer,
          nearest.empty() ? "is required" : "is required; is \"" + nearest + "\" meant to be it?");
-}
-
-std::string Joined(const std::vector<std::string>& names) {
-  std::string text;
-  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
-  return text;
 }
 
 }  // namespace

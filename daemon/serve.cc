@@ -10,6 +10,7 @@
 #include "api/routes.h"
 #include "api/service.h"
 #include "base/error.h"
+#include "base/joined.h"
 #include "base/log.h"
 #include "config/settings.h"
 #include "daemon/batcher.h"
@@ -73,12 +74,6 @@ std::shared_ptr<const Settings> SettingsOf(const SharedGeneration& generation) {
 
 std::shared_ptr<const Router> RouterOf(const SharedGeneration& generation) {
   return {generation, &generation->router};
-}
-
-std::string Joined(const std::vector<std::string>& names) {
-  std::string text;
-  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
-  return text;
 }
 
 class Daemon {

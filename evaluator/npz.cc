@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/joined.h"
 #include "evaluator/npy.h"
 
 namespace pared {
@@ -68,8 +69,7 @@ int64_t FindMember(zip_t* archive, const std::filesystem::path& path, const std:
   const std::string member = array + std::string(kSuffix);
   const int64_t index = zip_name_locate(archive, member.c_str(), 0);
   if (index >= 0) return index;
-  std::string others;
-  for (const std::string& name : ArrayNames(archive)) others += (others.empty() ? "" : ", ") + name;
+  const std::string others = Joined(ArrayNames(archive));
   Refuse(path.string() + ":" + array,
          "there is no such array; the file has " + (others.empty() ? "none" : others));
 }

@@ -299,9 +299,6 @@ class ChannelPruner {
       context_.report["skipped"].push_back({{"node", NodeLabel(node)}, {"reason", reason}});
     };
     const WeightScan scan = FindWeights(model_);
-    if (scan.sites.empty() && scan.skipped.empty()) {
-      context_.report["warnings"].push_back("the model has no operator with weights to prune");
-    }
     for (const WeightSite& site : scan.sites) {
       if (makers.contains(site.node)) continue;
       if (site.graph != &model_.graph) {

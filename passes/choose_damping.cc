@@ -17,18 +17,19 @@ constexpr int64_t kRowsMax = 16;  // rows are independent: some of them tell for
 
 }  // namespace
 
-std::optional<Halves> TakeHalves(const LayerStream& stream, const StatisticsRequest& request,
-                                 const TakeStatisticsOf& take) {
-  if (stream.sample_count() < 2) return std::nullopt;
+SplitStatistics TakeSplit(const LayerStream& stream, const StatisticsRequest& request,
+                          const TakeStatisticsOf& take) {
+  const auto statistics_of = [&](const StatisticsRequest& part) {
+    return take ? take(part) : TakeStatistics(stream, part);
+  };
+  if (stream.sample_count() < 2) return {statistics_of(request), {}};
   StatisticsRequest even = request, odd = request;
   even.folds = odd.folds = 2;
   odd.fold = 1;
-  const auto statistics_of = [&](const StatisticsRequest& half) {
-    return take ? take(half) : TakeStatistics(stream, half);
-  };
   std::optional<LayerStatistics> fitted = statistics_of(even), held = statistics_of(odd);
-  if (!fitted || !held) return std::nullopt;
-  return Halves{std::move(*fitted), std::move(*held)};
+  if (!fitted || !held) return {statistics_of(request), {}};
+  LayerStatistics all = Merge(*fitted, *held);
+  return {std::move(all), Halves{std::move(*fitted), std::move(*held)}};
 }
 
 double HeldOutError(const LayerStatistics& held, const LayerStatistics* fitted,

@@ -31,13 +31,17 @@ double HeldOutError(const LayerStatistics& held, const LayerStatistics* fitted,
 struct Halves {
   LayerStatistics fitted, held;
 };
+struct SplitStatistics {
+  std::optional<LayerStatistics> all;  // nullopt: there are none
+  std::optional<Halves> halves;        // of `all`; nullopt: there is one sample only
+};
 using TakeStatisticsOf =
     std::function<std::optional<LayerStatistics>(const StatisticsRequest& request)>;
-// By `take`, where that is given. nullopt: less than two samples, or no statistics.
-std::optional<Halves> TakeHalves(const LayerStream& stream, const StatisticsRequest& request,
-                                 const TakeStatisticsOf& take = nullptr);
+// By `take`, where that is given.
+SplitStatistics TakeSplit(const LayerStream& stream, const StatisticsRequest& request,
+                          const TakeStatisticsOf& take = nullptr);
 
-// For the group's weights with `zero` elements at 0, by 32 of its rows.
+// For the group's weights with `zero` elements at 0, by some of its rows.
 DampingChoice ChooseDamping(const LayerStatistics& fitted, const LayerStatistics& held,
                             const std::vector<float>& original, const std::vector<bool>& zero);
 

@@ -17,8 +17,7 @@ void WarnOfSaturation(const CodeRange& range, Json& report) {
   if (range.is_reduced() || !kOnX86 || has_vnni) return;
   report["warnings"].push_back(
       "this machine has no VNNI: on one like it onnxruntime and openvino saturate products of "
-      "these "
-      "weights; for such a target set target_isa to \"avx2\"");
+      "these weights; for such a target set target_isa to \"avx2\"");
 }
 
 }  // namespace pared

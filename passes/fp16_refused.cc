@@ -8,7 +8,6 @@
 
 #include <numeric>
 
-#include "model/rewrite.h"
 #include "passes/fp16_nodes.h"
 
 namespace pared {

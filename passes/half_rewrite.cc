@@ -6,7 +6,6 @@
 #include "evaluator/half_floats.h"
 #include "model/rewrite.h"
 #include "model/spill.h"
-#include "passes/float_elements.h"
 #include "passes/select_nodes.h"
 #include "passes/weights.h"
 #include "passes/widen_halves.h"

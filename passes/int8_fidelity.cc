@@ -220,8 +220,7 @@ bool FidelityJudge::HasTurned(const Values& wanted, const Values& got) const {
 double FidelityJudge::SqnrDb(const Model& candidate, double least_db) const {
   const Executor executor = Watching(candidate);
   // Samples run so far add to the noise; the signal of all is known.
-  std::map<std::string, Fidelity> fidelities;
-  std::map<std::string, double> energies = energies_;
+  std::map<std::string, double> noises, energies = energies_;
   size_t turned = 0;
   double worst = Fidelity{}.sqnr_db();
   for (size_t begin = 0; begin < samples_.size(); begin += kJudgedAtOnce) {
@@ -239,13 +238,13 @@ double FidelityJudge::SqnrDb(const Model& candidate, double least_db) const {
         if (is_left_out) {
           energies[value] -= sample.energy;
         } else {
-          fidelities[value].noise += sample.noise;
+          noises[value] += sample.noise;
         }
       }
     }
     worst = Fidelity{}.sqnr_db();
-    for (const auto& [value, fidelity] : fidelities) {
-      const Fidelity bound = {energies.at(value), fidelity.noise};
+    for (const auto& [value, noise] : noises) {
+      const Fidelity bound = {energies.at(value), noise};
       worst = std::min(worst, bound.sqnr_db());
     }
     if (worst < least_db) break;

@@ -46,9 +46,8 @@ class FidelityJudge {
 
   // Of the worst judged value: an average would hide an output that collapses. Samples whose If
   // takes another branch than in the float model are left out, half of all at most: one result of
-  // another layer would hide what all others have. Where the first
-  // samples tell that it will be below `least_db`, the others are not run and the result is
-  // anything below that.
+  // another layer would hide what all others have. Where the first samples tell that it will be
+  // below `least_db`, the others are not run and the result is anything below that.
   double SqnrDb(const Model& candidate, double least_db = -1e9) const;
 
  private:

@@ -11,6 +11,7 @@
 #include "passes/matrix_product.h"
 #include "passes/second_order_round.h"
 #include "passes/shared_statistics.h"
+#include "passes/weight_codes.h"
 
 namespace pared {
 namespace {
@@ -87,9 +88,7 @@ class Fitter {
     const auto take = [&](const StatisticsRequest& part) {
       return TakeInt8Statistics(stream, part, original);
     };
-    const std::optional<Halves> halves = TakeHalves(stream, request, take);
-    const std::optional<LayerStatistics> s =
-        halves ? Merge(halves->fitted, halves->held) : take(request);
+    const auto [s, halves] = TakeSplit(stream, request, take);
     if (!s) return false;
     const auto codes =
         CodesOf(*s, original, scales, halves ? DampingOf(*halves, original, scales) : kDamping);
@@ -157,8 +156,7 @@ class Fitter {
     const float most = static_cast<float>(nearest_.code_max);
     std::vector<int8_t> codes;
     for (size_t i = 0; i < original.size(); ++i) {
-      const float code = std::nearbyint(original[i] / scales[i / k]);
-      codes.push_back(static_cast<int8_t>(std::clamp(code, -most, most)));
+      codes.push_back(NearestCode(original[i], scales[i / k], most));
     }
     return codes;
   }

@@ -98,7 +98,7 @@ class Rewriter {
     tbb::parallel_for_each(weights_, [&](auto& entry) {
       StoredWeight& stored = entry.second;
       stored.weight = QuantizeWeight(*stored.site, {.is_per_channel = settings_.is_per_channel,
-                                                    .code_max = settings_.code_max(),
+                                                    .code_max = settings_.code_max,
                                                     .scales_min = stored.scales_min});
       const auto fitted = settings_.fitted.find(stored.site->node->outputs[0]);
       if (fitted != settings_.fitted.end()) stored.weight.codes = fitted->second.codes;
@@ -282,7 +282,7 @@ Int8Rewrite RewriteInt8(const Int8ChoiceContext& context, const Int8Choice& choi
                         const Calibration& calibration, const Int8Settings& settings) {
   Rewriter rewriter(context, choice, settings);
   Model model = rewriter.Run(calibration);
-  return {std::move(model), settings.code_max(), rewriter.RangesReport(), rewriter.ScalesByOutput(),
+  return {std::move(model), settings.code_max, rewriter.RangesReport(), rewriter.ScalesByOutput(),
           rewriter.params()};
 }
 

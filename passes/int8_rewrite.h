@@ -21,9 +21,8 @@ struct Int8Settings {
   bool is_per_channel = true;
   RangeOptions range;
   bool bias_correction = true;
-  bool reduce_range = false;
+  int32_t code_max = 127;  // of the weights
   FittedWeights fitted;
-  int32_t code_max() const { return reduce_range ? 63 : 127; }
 };
 
 struct Int8Rewrite {

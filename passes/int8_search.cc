@@ -27,7 +27,7 @@ class Search {
     found_.settings = {options.granularity == Int8Options::Granularity::kPerChannel,
                        {RangeMethod::kPercentile, options.percentile, {}},
                        options.bias_correction,
-                       options.code_range.is_reduced(),
+                       options.code_range.code_max(),
                        {}};
     if (options.method != Int8Options::Method::kAuto &&
         options.method != Int8Options::Method::kOutput) {

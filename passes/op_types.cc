@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/joined.h"
 #include "config/fields.h"
 
 namespace pared {
@@ -10,10 +11,9 @@ namespace pared {
 void CheckOpTypes(const std::vector<std::string>& given, const std::vector<std::string>& known) {
   for (const std::string& op_type : given) {
     if (std::ranges::find(known, op_type) != known.end()) continue;
-    std::string list;
-    for (const std::string& other : known) list += (list.empty() ? "" : ", ") + other;
     throw Error(ErrorCode::kInvalidArgument,
-                "\"" + op_type + "\" is none of " + list + DidYouMean(op_type, known), "op_types");
+                "\"" + op_type + "\" is none of " + Joined(known) + DidYouMean(op_type, known),
+                "op_types");
   }
 }
 

@@ -191,9 +191,7 @@ class Rebuilder {
     for (int64_t group = 0; group < site.layout.groups; ++group) {
       const StatisticsRequest request{
           .site = &site, .group = group, .is_centered = bias.has_value(), .skip = skip};
-      const std::optional<Halves> halves = TakeHalves(stream, request);
-      const std::optional<LayerStatistics> s =
-          halves ? Merge(halves->fitted, halves->held) : TakeStatistics(stream, request);
+      const auto [s, halves] = TakeSplit(stream, request);
       if (!s) {
         notes_[&site]["not_reconstructed"] = "its input is constant or not float32";
         return;

@@ -64,15 +64,14 @@ RoundedLayers RoundLayers(const Model& model, const std::vector<const WeightSite
     const std::vector<float> weight = GroupWeight(*site, 0);
     BlockMatrix made = RoundToNearest({weight, site->layout.k, 1}, rounding.form);
     const StatisticsRequest request = {site, 0, false};
-    const std::optional<Halves> halves = TakeHalves(stream, request);
-    const std::optional<LayerStatistics> s =
-        halves ? Merge(halves->fitted, halves->held) : TakeStatistics(stream, request);
+    const auto [s, halves] = TakeSplit(stream, request);
     if (s) {
       double damping = rounding.damping;
       if (damping == 0) damping = halves ? DampingOf(*halves, weight, rounding.form) : kOneSample;
       const double signal = std::accumulate(s->y_square.begin(), s->y_square.end(), 0.0);
       const double nearest = SquaredErrorOf(*s, made.Decoded());
-      std::optional<BlockMatrix> better = RoundedBy(*s, weight, damping, rounding.form);
+      std::optional<BlockMatrix> better;
+      if (damping != kNearest) better = RoundedBy(*s, weight, damping, rounding.form);
       const double error = better ? SquaredErrorOf(*s, better->Decoded()) : nearest;
       Json& said =
           report.emplace_back(Json{{"node", NodeLabel(*site->node)},

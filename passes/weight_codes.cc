@@ -53,6 +53,10 @@ class CodePacker {
 
 }  // namespace
 
+int8_t NearestCode(float value, float scale, float code_max) {
+  return static_cast<int8_t>(std::clamp(std::nearbyint(value / scale), -code_max, code_max));
+}
+
 WeightCodes CodeChannels(const Tensor& weight, std::optional<int64_t> axis, float code_max) {
   const FloatElements elements(weight);
   const std::span<const float> x = elements.get();
@@ -73,8 +77,7 @@ WeightCodes CodeChannels(const Tensor& weight, std::optional<int64_t> axis, floa
   std::vector<int8_t> codes(x.size());
   each_row([&](size_t channel, size_t begin) {
     for (size_t i = begin; i < begin + inner; ++i) {
-      const float code = std::nearbyint(x[i] / scales[channel]);
-      codes[i] = static_cast<int8_t>(std::clamp(code, -code_max, code_max));
+      codes[i] = NearestCode(x[i], scales[channel], code_max);
     }
   });
   const Shape scale_shape = axis ? Shape{around.length} : Shape{};

@@ -12,6 +12,9 @@
 
 namespace pared {
 
+// The code, -code_max to code_max, of which code * scale is nearest to `value`; ties to even.
+int8_t NearestCode(float value, float scale, float code_max);
+
 // real = scale * (code - zero point). Zeros stay zeros.
 struct WeightCodes {
   Tensor codes;                         // int8 or int4, of the weight's shape

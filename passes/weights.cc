@@ -287,7 +287,6 @@ class Scanner {
       NoteOther(scope, node);
       return;
     }
-    const bool is_recurrent = inputs.size() == 2 && inputs[0] == 1 && inputs[1] == 2;
     bool found_any = false;
     for (size_t input : inputs) {
       if (input >= node.inputs.size() || node.inputs[input].empty()) continue;
@@ -299,7 +298,7 @@ class Scanner {
                              std::move(found->stored), std::move(found->shape),
                              std::move(found->order), *layout});
       found_any = true;
-      if (!is_recurrent) break;  // a product of two constants has one weight
+      if (!IsRecurrent(node)) break;  // a product of two constants has one weight
     }
     if (!found_any) scan_.skipped.push_back({&node, WhyNoWeight(scope, node)});
   }
