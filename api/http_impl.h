@@ -32,6 +32,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "api/http_server.h"
@@ -110,6 +111,7 @@ struct HttpServer::Impl {
   asio::awaitable<error_code> ReadUpload(Connection& connection, Exchange& exchange,
                                          HeadParser& head);
   asio::awaitable<Response> Answer(Connection& connection, Exchange& exchange);
+  asio::awaitable<bool> Write(Connection& connection, std::string_view bytes);
   asio::awaitable<bool> Send(Connection& connection, const Exchange& exchange,
                              const Response& response);
   asio::awaitable<bool> SendFile(Connection& connection, const Exchange& exchange,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <fstream>
+#include <sstream>
+#include <string_view>
 #include <vector>
 
 #include "api/http_impl.h"
@@ -13,38 +15,43 @@ constexpr size_t kLingerBytesMax = size_t{4} << 20;
 constexpr size_t kStreamBufferBytes = size_t{32} << 10;
 constexpr auto kLingerTime = std::chrono::seconds(2);
 
-template <class Body>
-void SetHeader(http::response<Body>& message, const Exchange& exchange, const Response& response) {
+// The head of an answer with a body of `length` bytes; without one it ends with the connection, or
+// there is none.
+std::string Head(const Exchange& exchange, const Response& response,
+                 std::optional<uint64_t> length) {
+  http::response<http::empty_body> message;
   message.version(exchange.version);
   message.result(static_cast<unsigned>(response.status));
   message.set(http::field::server, "pared/" PARED_VERSION);
   message.set("x-content-type-options", "nosniff");
   if (response.status != 304) message.set(http::field::content_type, response.type);
   for (const auto& [name, value] : response.headers) message.set(name, value);
-  message.keep_alive(exchange.keep_alive);
+  message.keep_alive(exchange.keep_alive && !response.stream);
+  if (length) message.content_length(*length);
+  std::ostringstream text;
+  text << message.base();
+  return text.str();
 }
 
 }  // namespace
+
+// The one place that writes: each more would cost the compiler seconds. False: the peer has gone.
+asio::awaitable<bool> HttpServer::Impl::Write(Connection& connection, std::string_view bytes) {
+  connection.stream.expires_after(idle_time());
+  auto [error, count] = co_await asio::async_write(
+      connection.stream, asio::buffer(bytes.data(), bytes.size()), kAwait);
+  co_return !error;
+}
 
 asio::awaitable<bool> HttpServer::Impl::Send(Connection& connection, const Exchange& exchange,
                                              const Response& response) {
   if (response.stream) co_return co_await SendStream(connection, exchange, response);
   if (!response.file.empty()) co_return co_await SendFile(connection, exchange, response);
-  connection.stream.expires_after(idle_time());
-  const bool has_body = !exchange.is_head && response.status != 304;
-  if (has_body) {
-    http::response<http::string_body> message;
-    SetHeader(message, exchange, response);
-    message.body() = response.body;
-    message.prepare_payload();
-    auto [error, count] = co_await http::async_write(connection.stream, message, kAwait);
-    co_return !error;
-  }
-  http::response<http::empty_body> message;
-  SetHeader(message, exchange, response);
-  if (response.status != 304) message.content_length(response.body.size());
-  auto [error, count] = co_await http::async_write(connection.stream, message, kAwait);
-  co_return !error;
+  const bool is_unchanged = response.status == 304;
+  std::string text =
+      Head(exchange, response, is_unchanged ? std::nullopt : std::optional(response.body.size()));
+  if (!exchange.is_head && !is_unchanged) text += response.body;
+  co_return co_await Write(connection, text);
 }
 
 asio::awaitable<bool> HttpServer::Impl::SendFile(Connection& connection, const Exchange& exchange,
@@ -52,58 +59,41 @@ asio::awaitable<bool> HttpServer::Impl::SendFile(Connection& connection, const E
   std::ifstream file(response.file, std::ios::binary);
   file.seekg(response.file_first);
   const auto bytes = static_cast<uintmax_t>(response.file_bytes);
-  http::response<http::empty_body> message;
-  SetHeader(message, exchange, response);
-  message.content_length(bytes);
-  connection.stream.expires_after(idle_time());
-  auto [head_error, head_count] = co_await http::async_write(connection.stream, message, kAwait);
-  if (head_error || exchange.is_head) co_return !head_error;
+  const std::string head = Head(exchange, response, bytes);
+  bool is_sent = co_await Write(connection, head);
+  if (exchange.is_head) co_return is_sent;
   std::vector<char> chunk(kChunkBytes);
-  for (uintmax_t sent = 0; sent < bytes;) {
+  for (uintmax_t sent = 0; is_sent && sent < bytes;) {
     file.read(chunk.data(),
               static_cast<std::streamsize>(std::min<uintmax_t>(chunk.size(), bytes - sent)));
     const auto filled = static_cast<size_t>(file.gcount());
     if (filled == 0) co_return false;  // shorter than it was: the peer sees the length missed
-    connection.stream.expires_after(idle_time());
-    auto [error, count] =
-        co_await asio::async_write(connection.stream, asio::buffer(chunk.data(), filled), kAwait);
-    if (error) co_return false;
+    is_sent = co_await Write(connection, std::string_view(chunk.data(), filled));
     sent += filled;
   }
-  co_return true;
+  co_return is_sent;
 }
 
 // Without a length: the stream's end is the connection's. A peer that has gone is noticed within
 // one poll, so that its place is free for another.
 asio::awaitable<bool> HttpServer::Impl::SendStream(Connection& connection, const Exchange& exchange,
                                                    const Response& response) {
-  http::response<http::empty_body> message;
-  SetHeader(message, exchange, response);
-  message.keep_alive(false);
-  http::response_serializer<http::empty_body> serializer(message);
   // What a peer has not read waits in the kernel. With so little room there one that does not read
   // is noticed: a write to it comes to no end, and after idle_time() so does the connection.
   error_code ignored;
   connection.stream.socket().set_option(
       asio::socket_base::send_buffer_size(static_cast<int>(kStreamBufferBytes)), ignored);
-  connection.stream.expires_after(idle_time());
-  auto [head_error, head_count] =
-      co_await http::async_write_header(connection.stream, serializer, kAwait);
-  if (head_error || exchange.is_head) co_return false;
+  const std::string head = Head(exchange, response, std::nullopt);
+  bool is_sent = co_await Write(connection, head);
   asio::steady_timer pause(io);
-  while (!is_stopping && !HasGone(connection.stream)) {
+  while (is_sent && !exchange.is_head && !is_stopping && !HasGone(connection.stream)) {
     const auto ask = [&]() -> asio::awaitable<std::optional<std::string>> {
       co_return response.stream();
     };
     const std::optional<std::string> text =
         co_await asio::co_spawn(streams, ask, asio::use_awaitable);
     if (!text) break;
-    if (!text->empty()) {
-      connection.stream.expires_after(idle_time());
-      auto [error, count] =
-          co_await asio::async_write(connection.stream, asio::buffer(*text), kAwait);
-      if (error) break;
-    }
+    if (!text->empty()) is_sent = co_await Write(connection, *text);
     pause.expires_after(kPollInterval);
     co_await pause.async_wait(kAwait);
   }

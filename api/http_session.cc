@@ -201,10 +201,8 @@ asio::awaitable<std::optional<Response>> HttpServer::Impl::ReadBody(Connection& 
   }
   head.body_limit(limit);
   if (beast::iequals(head.get()[http::field::expect], "100-continue")) {
-    http::response<http::empty_body> go_on(http::status::continue_, exchange.version);
-    connection.stream.expires_after(idle_time());
-    auto [error, count] = co_await http::async_write(connection.stream, go_on, kAwait);
-    if (error) co_return AnswerTo(http::error::bad_value);  // which will not arrive either
+    const bool is_sent = co_await Write(connection, "HTTP/1.1 100 Continue\r\n\r\n");
+    if (!is_sent) co_return AnswerTo(http::error::bad_value);  // which will not arrive either
   }
   error_code error;
   if (is_upload) {

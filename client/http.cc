@@ -6,6 +6,7 @@
 
 #include "client/http.h"
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -13,12 +14,17 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
 #include <boost/beast/ssl/ssl_stream.hpp>
+#include <cerrno>
 #include <exception>
+#include <fstream>
 #include <limits>
+#include <sstream>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -56,9 +62,10 @@ struct Exchange {
   HttpReply reply = {};
 };
 
-template <class Body>
-void SetHeader(http::request<Body>& message, const Exchange& exchange) {
+// The request's head, with a body of `length` bytes.
+std::string Head(const Exchange& exchange, uint64_t length) {
   const HttpRequest& request = exchange.request;
+  http::request<http::empty_body> message;
   message.version(11);
   message.method_string(request.method);
   message.target(exchange.url.prefix + request.target);
@@ -66,44 +73,58 @@ void SetHeader(http::request<Body>& message, const Exchange& exchange) {
   message.set(http::field::user_agent, "pare/" PARED_VERSION);
   message.set(http::field::connection, "close");
   for (const auto& [name, value] : request.headers) message.set(name, value);
+  if (length > 0 || request.method != "GET") message.content_length(length);
+  std::ostringstream text;
+  text << message.base();
+  return text.str();
+}
+
+template <class Stream>
+asio::awaitable<error_code> WriteBytes(Stream& stream, std::string_view bytes,
+                                       std::chrono::seconds idle_time) {
+  while (!bytes.empty()) {
+    const std::string_view piece = bytes.substr(0, kChunkBytes);
+    beast::get_lowest_layer(stream).expires_after(idle_time);
+    auto [error, count] =
+        co_await asio::async_write(stream, asio::buffer(piece.data(), piece.size()), kAwait);
+    if (error) co_return error;
+    bytes.remove_prefix(count);
+  }
+  co_return error_code{};
 }
 
 // Writes the request. A daemon that refuses a body may answer and close before it has read all: the
 // error is kept back then, for the answer says more.
-template <class Body, class Stream>
-asio::awaitable<error_code> WriteMessage(Stream& stream, http::request<Body>& message,
-                                         std::chrono::seconds idle_time) {
-  http::request_serializer<Body> serializer(message);
-  serializer.limit(kChunkBytes);
-  error_code error;
-  while (!error && !serializer.is_done()) {
-    beast::get_lowest_layer(stream).expires_after(idle_time);
-    auto [write_error, count] = co_await http::async_write_some(stream, serializer, kAwait);
-    error = write_error;
-  }
-  co_return error;
-}
-
 template <class Stream>
 asio::awaitable<error_code> Write(Stream& stream, const Exchange& exchange) {
   const HttpRequest& request = exchange.request;
+  const std::chrono::seconds idle_time = exchange.settings.idle_time;
   if (request.file.empty()) {
-    http::request<http::string_body> message;
-    SetHeader(message, exchange);
-    message.body() = request.body;
-    if (!request.body.empty() || request.method != "GET") message.prepare_payload();
-    co_return co_await WriteMessage(stream, message, exchange.settings.idle_time);
+    const std::string text = Head(exchange, request.body.size()) + request.body;
+    co_return co_await WriteBytes(stream, text, idle_time);
   }
-  http::request<http::file_body> message;
-  SetHeader(message, exchange);
-  error_code error;
-  message.body().open(request.file.c_str(), beast::file_mode::scan, error);
-  if (error) {
-    throw Error(ErrorCode::kNotFound, "cannot read the file: " + error.message(),
-                request.file.string());
+  errno = 0;
+  std::ifstream file(request.file, std::ios::binary | std::ios::ate);
+  if (!file) {
+    const std::string reason = error_code(errno, boost::system::generic_category()).message();
+    throw Error(ErrorCode::kNotFound, "cannot read the file: " + reason, request.file.string());
   }
-  message.prepare_payload();
-  co_return co_await WriteMessage(stream, message, exchange.settings.idle_time);
+  auto left = static_cast<uint64_t>(file.tellg());
+  file.seekg(0);
+  const std::string head = Head(exchange, left);
+  error_code error = co_await WriteBytes(stream, head, idle_time);
+  std::vector<char> chunk(kChunkBytes);
+  while (!error && left > 0) {
+    file.read(chunk.data(), static_cast<std::streamsize>(std::min<uint64_t>(chunk.size(), left)));
+    const auto filled = static_cast<size_t>(file.gcount());
+    if (filled == 0) {
+      throw Error(ErrorCode::kUnavailable, "became shorter while it was sent",
+                  request.file.string());
+    }
+    error = co_await WriteBytes(stream, std::string_view(chunk.data(), filled), idle_time);
+    left -= filled;
+  }
+  co_return error;
 }
 
 void TakeHead(const http::fields& fields, int status, HttpReply& reply) {

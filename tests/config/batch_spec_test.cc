@@ -14,14 +14,14 @@ Json Minimal() {
   return ParseJson(R"({"chains": [{"name": "c", "passes": [{"pass": "cast_fp16"}]}]})");
 }
 
-Json With(const std::string& pointer, const Json& value) {
+Json BatchWith(const std::string& pointer, const Json& value) {
   Json json = Minimal();
   json[Json::json_pointer(pointer)] = value;
   return json;
 }
 
 TEST(BatchSpec, IsAJobSpecWithModelsInPlaceOfAModel) {
-  const BatchSpec spec = ReadBatchSpec(With("/seed", 7));
+  const BatchSpec spec = ReadBatchSpec(BatchWith("/seed", 7));
   EXPECT_EQ(spec.name, "nightly");
   EXPECT_THAT(spec.models, ElementsAre("*.onnx"));
   EXPECT_FALSE(spec.dry_run);
@@ -33,7 +33,7 @@ TEST(BatchSpec, IsAJobSpecWithModelsInPlaceOfAModel) {
 }
 
 TEST(BatchSpec, IsReadAsItIsWritten) {
-  Json json = With("/exclude", {"old/**"});
+  Json json = BatchWith("/exclude", {"old/**"});
   json["rules"] = {{{"models", {"mnist*"}}, {"evaluate", {{"dataset", "digits"}}}}};
   const Json written = WriteBatchSpec(ReadBatchSpec(json));
   EXPECT_EQ(written, WriteBatchSpec(ReadBatchSpec(written)));
@@ -42,7 +42,7 @@ TEST(BatchSpec, IsReadAsItIsWritten) {
 }
 
 TEST(BatchSpec, TheFirstRuleThatMatchesIsMergedIn) {
-  Json json = With("/evaluate", {{"runs", 20}, {"dataset", "photos"}});
+  Json json = BatchWith("/evaluate", {{"runs", 20}, {"dataset", "photos"}});
   json["rules"] = {{{"models", {"mnist*"}}, {"evaluate", {{"dataset", "digits"}}}},
                    {{"models", {"speech/**"}}, {"chains", Minimal()["chains"]}},
                    {{"models", {"*"}}, {"evaluate", {{"runs", 3}}}}};
@@ -60,19 +60,19 @@ TEST(BatchSpec, PointsAtTheFieldThatIsWrong) {
   const auto refused_at = [](const Json& json, const std::string& where) {
     EXPECT_THAT([&] { ReadBatchSpec(json); }, ThrowsError(ErrorCode::kInvalidArgument, where));
   };
-  refused_at(With("/model", "yolo"), "/model");
-  refused_at(With("/models", {"a", ""}), "/models/1");
-  refused_at(With("/exclude", {"/abs/*"}), "/exclude/0");
-  refused_at(With("/rules", {{{"evaluate", Json::object()}}}), "/rules/0/models");
-  refused_at(With("/thresholds", {{{"metric", "top1"}, {"absolute", -1}}}),
+  refused_at(BatchWith("/model", "yolo"), "/model");
+  refused_at(BatchWith("/models", {"a", ""}), "/models/1");
+  refused_at(BatchWith("/exclude", {"/abs/*"}), "/exclude/0");
+  refused_at(BatchWith("/rules", {{{"evaluate", Json::object()}}}), "/rules/0/models");
+  refused_at(BatchWith("/thresholds", {{{"metric", "top1"}, {"absolute", -1}}}),
              "/thresholds/0/absolute");
-  refused_at(With("/thresholds", {{{"metric", "top1"}}, {{"metric", "top1"}}}),
+  refused_at(BatchWith("/thresholds", {{{"metric", "top1"}}, {{"metric", "top1"}}}),
              "/thresholds/1/metric");
   refused_at(Json::array(), "");
 }
 
 TEST(BatchSpec, JobsAreCheckedAtTheirOwnPlace) {
-  const BatchSpec spec = ReadBatchSpec(With("/evaluate", {{"runs", -1}}));
+  const BatchSpec spec = ReadBatchSpec(BatchWith("/evaluate", {{"runs", -1}}));
   EXPECT_THAT([&] { JobOf(spec, std::nullopt, "m"); },
               ThrowsError(ErrorCode::kInvalidArgument, "/evaluate/runs"));
 }

@@ -2,7 +2,7 @@
 
 #include <gmock/gmock.h>
 
-#include "tests/testing/matchers.h"
+#include "tests/config/refused.h"
 
 namespace pared {
 namespace {
@@ -63,12 +63,6 @@ Options Read(const std::string& text) {
   ReadFields(ParseJson(text), "/o", options, {"pass"});
   return options;
 }
-
-auto RefusedAt(const std::string& where, const std::string& message) {
-  return ThrowsError(ErrorCode::kInvalidArgument, where, message);
-}
-
-auto RefusedAt(const std::string& where) { return ThrowsError(ErrorCode::kInvalidArgument, where); }
 
 TEST(ReadFields, KeepsDefaultsOfWhatIsAbsent) {
   const Options options = Read("{}");

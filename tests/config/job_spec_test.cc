@@ -2,7 +2,7 @@
 
 #include <gmock/gmock.h>
 
-#include "tests/testing/matchers.h"
+#include "tests/config/refused.h"
 
 namespace pared {
 namespace {
@@ -12,13 +12,11 @@ using ::testing::HasSubstr;
 constexpr const char* kSmallest =
     R"({"model": "m", "chains": [{"name": "c", "passes": [{"pass": "p"}]}]})";
 
-Json With(const std::string& pointer, const Json& value) {
+Json JobWith(const std::string& pointer, const Json& value) {
   Json json = ParseJson(kSmallest);
   json[Json::json_pointer(pointer)] = value;
   return json;
 }
-
-auto RefusedAt(const std::string& where) { return ThrowsError(ErrorCode::kInvalidArgument, where); }
 
 TEST(JobSpec, FillsInDefaults) {
   EXPECT_EQ(WriteJobSpec(ReadJobSpec(ParseJson(kSmallest))), ParseJson(R"({
@@ -50,25 +48,26 @@ TEST(JobSpec, PointsAtTheFault) {
   EXPECT_THAT([] { ReadJobSpec(Json::array()); }, RefusedAt(""));
   EXPECT_THAT([] { ReadJobSpec(ParseJson(R"({"chains": []})")); }, RefusedAt("/model"));
   EXPECT_THAT([] { ReadJobSpec(ParseJson(R"({"model": "m"})")); }, RefusedAt("/chains"));
-  EXPECT_THAT([] { ReadJobSpec(With("/chains", Json::array())); }, RefusedAt("/chains"));
-  EXPECT_THAT([] { ReadJobSpec(With("/model", "../etc")); }, RefusedAt("/model"));
-  EXPECT_THAT([] { ReadJobSpec(With("/chains/0/name", "baseline")); }, RefusedAt("/chains/0/name"));
-  EXPECT_THAT([] { ReadJobSpec(With("/chains/0/passes", Json::array())); },
+  EXPECT_THAT([] { ReadJobSpec(JobWith("/chains", Json::array())); }, RefusedAt("/chains"));
+  EXPECT_THAT([] { ReadJobSpec(JobWith("/model", "../etc")); }, RefusedAt("/model"));
+  EXPECT_THAT([] { ReadJobSpec(JobWith("/chains/0/name", "baseline")); },
+              RefusedAt("/chains/0/name"));
+  EXPECT_THAT([] { ReadJobSpec(JobWith("/chains/0/passes", Json::array())); },
               RefusedAt("/chains/0/passes"));
-  EXPECT_THAT([] { ReadJobSpec(With("/chains/0/passes/0", "p")); },
+  EXPECT_THAT([] { ReadJobSpec(JobWith("/chains/0/passes/0", "p")); },
               RefusedAt("/chains/0/passes/0"));
-  EXPECT_THAT([] { ReadJobSpec(With("/evaluate/threads", 0)); }, RefusedAt("/evaluate/threads"));
-  EXPECT_THAT([] { ReadJobSpec(With("/seed", -1)); }, RefusedAt("/seed"));
+  EXPECT_THAT([] { ReadJobSpec(JobWith("/evaluate/threads", 0)); }, RefusedAt("/evaluate/threads"));
+  EXPECT_THAT([] { ReadJobSpec(JobWith("/seed", -1)); }, RefusedAt("/seed"));
   EXPECT_THAT(
       [] {
-        ReadJobSpec(With("/evaluate", Json{{"datset", "x"}}));
+        ReadJobSpec(JobWith("/evaluate", Json{{"datset", "x"}}));
       },
       ThrowsError(ErrorCode::kInvalidArgument, "/evaluate/datset", HasSubstr("dataset")));
 }
 
 TEST(JobSpec, RefusesTwoChainsOfOneName) {
   EXPECT_THAT(
-      [] { ReadJobSpec(With("/chains/1", ParseJson(kSmallest)["chains"][0])); },
+      [] { ReadJobSpec(JobWith("/chains/1", ParseJson(kSmallest)["chains"][0])); },
       ThrowsError(ErrorCode::kInvalidArgument, "/chains/1/name", "two chains are named \"c\""));
 }
 
@@ -84,15 +83,15 @@ TEST(JobSpec, LimitsChainsAndPasses) {
   EXPECT_THAT([&] { ReadJobSpec(json); }, RefusedAt("/chains"));
 
   const std::vector<Json> passes(kPassesMax, Json{{"pass", "p"}});
-  EXPECT_EQ(ReadJobSpec(With("/chains/0/passes", passes)).chains[0].passes.size(), kPassesMax);
+  EXPECT_EQ(ReadJobSpec(JobWith("/chains/0/passes", passes)).chains[0].passes.size(), kPassesMax);
   const std::vector<Json> too_many(kPassesMax + 1, Json{{"pass", "p"}});
-  EXPECT_THAT([&] { ReadJobSpec(With("/chains/0/passes", too_many)); },
+  EXPECT_THAT([&] { ReadJobSpec(JobWith("/chains/0/passes", too_many)); },
               RefusedAt("/chains/0/passes"));
 }
 
 TEST(JobSpec, ASearchIsThereOnlyWhereItIsAskedFor) {
   EXPECT_FALSE(ReadJobSpec(ParseJson(kSmallest)).search);
-  const JobSpec spec = ReadJobSpec(With("/search", Json::object()));
+  const JobSpec spec = ReadJobSpec(JobWith("/search", Json::object()));
   ASSERT_TRUE(spec.search);
   EXPECT_EQ(spec.search->objectives.at(0).metric, "size_compressed_bytes");
   EXPECT_EQ(spec.search->objectives.at(1).metric, "sqnr_db");
@@ -102,7 +101,7 @@ TEST(JobSpec, ASearchIsThereOnlyWhereItIsAskedFor) {
 
 TEST(JobSpec, PointsAtTheFaultOfASearch) {
   const auto refused = [](const char* search, const std::string& where) {
-    EXPECT_THAT([&] { ReadJobSpec(With("/search", ParseJson(search))); }, RefusedAt(where));
+    EXPECT_THAT([&] { ReadJobSpec(JobWith("/search", ParseJson(search))); }, RefusedAt(where));
   };
   refused("3", "/search");
   refused(R"({"objective": []})", "/search/objective");
@@ -126,13 +125,13 @@ TEST(JobSpec, PointsAtTheFaultOfASearch) {
   refused(R"({"over": [{"pass": "p", "option": "o", "leave_out": true}]})",
           "/search/over/0/leave_out");
   refused(R"({"budget": {"candidates": 0}})", "/search/budget/candidates");
-  Json no_latency = With("/search", {{"bounds", {{{"metric", "latency_ratio"}, {"max", 1}}}}});
+  Json no_latency = JobWith("/search", {{"bounds", {{{"metric", "latency_ratio"}, {"max", 1}}}}});
   no_latency["evaluate"] = {{"runs", 0}};
   EXPECT_THAT([&] { ReadJobSpec(no_latency); }, RefusedAt("/search/bounds/0/metric"));
 }
 
 TEST(JobSpec, InASearchTheLargestDropIsABound) {
-  Json json = With("/search", Json::object());
+  Json json = JobWith("/search", Json::object());
   json["evaluate"] = {{"max_accuracy_drop", 0.02}};
   const JobSpec spec = ReadJobSpec(WriteJobSpec(ReadJobSpec(json)));
   ASSERT_EQ(spec.search->bounds.size(), 1U);

@@ -1,14 +1,12 @@
 #include <gmock/gmock.h>
 
 #include "config/fields.h"
-#include "tests/testing/matchers.h"
+#include "tests/config/refused.h"
 
 namespace pared {
 namespace {
 
 using ::testing::StartsWith;
-
-auto RefusedAt(const std::string& where) { return ThrowsError(ErrorCode::kInvalidArgument, where); }
 
 std::string Nested(size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); }
 

@@ -4,7 +4,7 @@
 
 #include <fstream>
 
-#include "tests/testing/matchers.h"
+#include "tests/config/refused.h"
 #include "tests/testing/temp_dir.h"
 
 namespace pared {
@@ -14,10 +14,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::UnorderedElementsAre;
-
-auto RefusedAt(const std::string& where, const std::string& message) {
-  return ThrowsError(ErrorCode::kInvalidArgument, where, HasSubstr(message));
-}
 
 TEST(Settings, AreLoopbackUnlessToldOtherwise) {
   const Start start = ReadCommandLine({});
@@ -49,12 +45,14 @@ TEST(Settings, ReadTheFileFirstAndFlagsOverIt) {
 }
 
 TEST(Settings, RefuseWhatIsWrong) {
-  EXPECT_THAT([] { ReadCommandLine({"--prot=1"}); }, RefusedAt("--prot", "did you mean --port?"));
-  EXPECT_THAT([] { ReadCommandLine({"--port"}); }, RefusedAt("--port", "needs a value"));
-  EXPECT_THAT([] { ReadCommandLine({"--port=x"}); }, RefusedAt("--port", "must be a number"));
+  EXPECT_THAT([] { ReadCommandLine({"--prot=1"}); },
+              RefusedAt("--prot", HasSubstr("did you mean --port?")));
+  EXPECT_THAT([] { ReadCommandLine({"--port"}); }, RefusedAt("--port", HasSubstr("needs a value")));
+  EXPECT_THAT([] { ReadCommandLine({"--port=x"}); },
+              RefusedAt("--port", HasSubstr("must be a number")));
   EXPECT_THAT([] { ReadCommandLine({"--port=65536"}); },
-              RefusedAt("/port", "must be between 0 and 65535, is 65536"));
-  EXPECT_THAT([] { ReadCommandLine({"serve"}); }, RefusedAt("serve", "is no flag"));
+              RefusedAt("/port", HasSubstr("must be between 0 and 65535, is 65536")));
+  EXPECT_THAT([] { ReadCommandLine({"serve"}); }, RefusedAt("serve", HasSubstr("is no flag")));
   EXPECT_THAT([] { ReadCommandLine({"--config=/no/such/file"}); },
               ThrowsError(ErrorCode::kNotFound, "/no/such/file"));
 }
@@ -63,13 +61,17 @@ TEST(Settings, PointIntoTheFileThatIsWrong) {
   const TempDir folder;
   const std::string file = (folder / "pared.json").string();
   std::ofstream(file) << R"({"prot": 9000})";
-  EXPECT_THAT([&] { ReadCommandLine({"--config", file}); }, RefusedAt("/prot", "\"port\""));
+  EXPECT_THAT(
+      [&] {
+        ReadCommandLine({"--config", file});
+      },
+      RefusedAt("/prot", HasSubstr("\"port\"")));
   std::ofstream(file) << R"({"port": })";
   EXPECT_THAT(
       [&] {
         ReadCommandLine({"--config", file});
       },
-      RefusedAt(file + ": byte 10", "is not JSON"));
+      RefusedAt(file + ": byte 10", HasSubstr("is not JSON")));
 }
 
 TEST(Settings, NameTheActions) {
@@ -102,9 +104,9 @@ TEST(Settings, LimitsThatContradictEachOtherAreRefused) {
 
 TEST(Settings, TakeACertificateWithItsKeyOnly) {
   EXPECT_THAT([] { ReadCommandLine({"--tls_certificate=a.pem"}); },
-              RefusedAt("/tls_key", "must be given too"));
+              RefusedAt("/tls_key", HasSubstr("must be given too")));
   EXPECT_THAT([] { ReadCommandLine({"--tls_key=a.key"}); },
-              RefusedAt("/tls_certificate", "must be given too"));
+              RefusedAt("/tls_certificate", HasSubstr("must be given too")));
 }
 
 TEST(Settings, MergeWhatMayChangeAndKeepWhatNeedsARestart) {
@@ -131,7 +133,8 @@ TEST(Settings, MergeWhatMayChangeAndKeepWhatNeedsARestart) {
 TEST(Settings, MergeRefusesWhatContradictsTheRest) {
   Settings read;
   read.time_s = read.time_s_max + 1;
-  EXPECT_THAT([&] { MergeSettings({}, read); }, RefusedAt("/time_s", "must be at most time_s_max"));
+  EXPECT_THAT([&] { MergeSettings({}, read); },
+              RefusedAt("/time_s", HasSubstr("must be at most time_s_max")));
 }
 
 }  // namespace

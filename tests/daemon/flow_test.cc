@@ -43,8 +43,8 @@ Pass Throws(const Error& error) {
   };
 }
 
-PlanNode Node(const std::string& pass, Pass run, std::vector<std::string> chains,
-              std::vector<PlanNode> next = {}) {
+PlanNode NodeOf(const std::string& pass, Pass run, std::vector<std::string> chains,
+                std::vector<PlanNode> next = {}) {
   return {{pass, Json::object(), std::move(run), false}, std::move(chains), std::move(next)};
 }
 
@@ -77,9 +77,9 @@ class Collector {
 TEST(Flow, RunsASharedPrefixOnce) {
   std::atomic<int> prunes = 0;
   const PlanNode plan =
-      Root({Node("prune", Append("p", &prunes), {"p"},
-                 {Node("int8", Append("i"), {"p-i"}), Node("fp16", Append("f"), {"p-f"})}),
-            Node("fp16", Append("f"), {"f"})});
+      Root({NodeOf("prune", Append("p", &prunes), {"p"},
+                   {NodeOf("int8", Append("i"), {"p-i"}), NodeOf("fp16", Append("f"), {"p-f"})}),
+            NodeOf("fp16", Append("f"), {"f"})});
   Collector ended;
   Flow(plan, {.threads = 2}, ended.sink()).Run(Start());
   EXPECT_EQ(prunes, 1);
@@ -91,7 +91,7 @@ TEST(Flow, RunsASharedPrefixOnce) {
 }
 
 TEST(Flow, TwoChainsMayEndInOneStep) {
-  const PlanNode plan = Root({Node("prune", Append("p"), {"a", "b"})});
+  const PlanNode plan = Root({NodeOf("prune", Append("p"), {"a", "b"})});
   Collector ended;
   Flow(plan, {}, ended.sink()).Run(Start());
   EXPECT_EQ(ended.Of("a"), "p");
@@ -101,9 +101,9 @@ TEST(Flow, TwoChainsMayEndInOneStep) {
 TEST(Flow, AnErrorEndsItsOwnBranch) {
   std::atomic<int> after = 0;
   const PlanNode plan =
-      Root({Node("broken", Throws({ErrorCode::kUnsupported, "no such layer", "conv_1"}), {"a"},
-                 {Node("int8", Append("i", &after), {"a-i"})}),
-            Node("fp16", Append("f"), {"f"})});
+      Root({NodeOf("broken", Throws({ErrorCode::kUnsupported, "no such layer", "conv_1"}), {"a"},
+                   {NodeOf("int8", Append("i", &after), {"a-i"})}),
+            NodeOf("fp16", Append("f"), {"f"})});
   Collector ended;
   Flow(plan, {.threads = 2}, ended.sink()).Run(Start());
   EXPECT_EQ(after, 0);
@@ -115,8 +115,8 @@ TEST(Flow, AnErrorEndsItsOwnBranch) {
 }
 
 TEST(Flow, TellsWhatEachStepReportedAlsoTheOneThatFailed) {
-  const PlanNode plan = Root({Node("prune", Append("p"), {},
-                                   {Node("broken", Throws({ErrorCode::kInternal, "no"}), {"a"})})});
+  const PlanNode plan = Root({NodeOf(
+      "prune", Append("p"), {}, {NodeOf("broken", Throws({ErrorCode::kInternal, "no"}), {"a"})})});
   Collector ended;
   Flow(plan, {}, ended.sink()).Run(Start());
   const Json& reports = ended.outcomes().at("a").reports;
@@ -132,7 +132,7 @@ TEST(Flow, VerifiesWhatAPassReturns) {
     model.graph.nodes.clear();  // nobody makes the output y now
     return model;
   };
-  const PlanNode plan = Root({Node("breaks", breaks, {"a"})});
+  const PlanNode plan = Root({NodeOf("breaks", breaks, {"a"})});
   Collector ended;
   Flow(plan, {}, ended.sink()).Run(Start());
   EXPECT_THAT(ended.Of("a"), HasSubstr("error: pass breaks: "));
@@ -141,7 +141,7 @@ TEST(Flow, VerifiesWhatAPassReturns) {
 TEST(Flow, ForeignExceptionsBecomeErrors) {
   const Pass throws = [](Model, PassContext&) -> Model { throw std::runtime_error("odd"); };
   const Pass exhausts = [](Model, PassContext&) -> Model { throw std::bad_alloc(); };
-  const PlanNode plan = Root({Node("a", throws, {"a"}), Node("b", exhausts, {"b"})});
+  const PlanNode plan = Root({NodeOf("a", throws, {"a"}), NodeOf("b", exhausts, {"b"})});
   Collector ended;
   Flow(plan, {}, ended.sink()).Run(Start());
   EXPECT_EQ(ended.outcomes().at("a").error->code(), ErrorCode::kInternal);
@@ -158,7 +158,7 @@ TEST(Flow, AsksBeforeEachStepWhetherItIsCancelled) {
     return model;
   };
   const PlanNode plan =
-      Root({Node("cancels", cancels, {"a"}, {Node("int8", Append("i", &after), {"a-i"})})});
+      Root({NodeOf("cancels", cancels, {"a"}, {NodeOf("int8", Append("i", &after), {"a-i"})})});
   Collector ended;
   Flow(plan, {.cancelled = [&] { return cancelled.load(); }}, ended.sink()).Run(Start());
   EXPECT_EQ(after, 0);
@@ -166,7 +166,7 @@ TEST(Flow, AsksBeforeEachStepWhetherItIsCancelled) {
 }
 
 TEST(Flow, AChainThatCannotBeDeliveredFails) {
-  const PlanNode plan = Root({Node("prune", Append("p"), {"a", "b"})});
+  const PlanNode plan = Root({NodeOf("prune", Append("p"), {"a", "b"})});
   Collector ended;
   const Sink collect = ended.sink();
   const Sink sink = [&](const std::string& chain, const Outcome& outcome) {
@@ -186,7 +186,7 @@ TEST(Flow, ReportsTheBeginningAndTheEndOfEachStep) {
     TellLayer(context, "conv3", 3, 3);
     return model;
   };
-  const PlanNode plan = Root({Node("prune", half, {}, {Node("int8", half, {"a"})})});
+  const PlanNode plan = Root({NodeOf("prune", half, {}, {NodeOf("int8", half, {"a"})})});
   std::vector<std::string> lines;
   FlowContext context;
   context.progress = [&](const StepProgress& progress) {
@@ -212,7 +212,7 @@ TEST(Flow, HandsThePassWhatTheJobGives) {
     return model;
   };
   Collector ended;
-  Flow(Root({Node("looks", looks, {"a"})}),
+  Flow(Root({NodeOf("looks", looks, {"a"})}),
        {.calibration = &dataset, .calibration_samples = 3, .seed = 40}, ended.sink())
       .Run(Start());
   EXPECT_EQ(seen, &dataset);

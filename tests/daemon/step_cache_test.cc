@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Model Start() {
+Model Started() {
   return ModelFromText(
       "g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,0,0,1}> { y = MatMul(x, w) }");
 }
@@ -78,10 +78,10 @@ class StepCacheTest : public testing::Test {
 
 TEST_F(StepCacheTest, AStepThatHasRunDoesNotRunAgainAndSaysSo) {
   const StepCache cache = Cache();
-  const Ended first = Run(CountingPlan(), &cache, Start());
+  const Ended first = Run(CountingPlan(), &cache, Started());
   EXPECT_EQ(calls_, 2);
   EXPECT_FALSE(first.reports.at("b")[0].contains("cached"));
-  const Ended second = Run(CountingPlan(), &cache, Start());
+  const Ended second = Run(CountingPlan(), &cache, Started());
   EXPECT_EQ(calls_, 2);
   EXPECT_EQ(second.bytes, first.bytes);
   for (const Json& entry : second.reports.at("b")) {
@@ -110,16 +110,16 @@ TEST_F(StepCacheTest, AnythingThatTheResultDependsOnGivesAnotherKey) {
 
 TEST_F(StepCacheTest, ADamagedResultIsMadeAgain) {
   const StepCache cache = Cache();
-  const Ended first = Run(CountingPlan(), &cache, Start());
+  const Ended first = Run(CountingPlan(), &cache, Started());
   for (const auto& entry : fs::directory_iterator(folder_)) {
     std::string bytes = ReadFile(entry.path() / "model.onnx");
     bytes[bytes.size() / 2] ^= 1;
     WriteFile(entry.path() / "model.onnx", bytes);
   }
-  const Ended second = Run(CountingPlan(), &cache, Start());
+  const Ended second = Run(CountingPlan(), &cache, Started());
   EXPECT_EQ(calls_, 4);
   EXPECT_EQ(second.bytes, first.bytes);
-  Run(CountingPlan(), &cache, Start());
+  Run(CountingPlan(), &cache, Started());
   EXPECT_EQ(calls_, 4);
 }
 
@@ -129,7 +129,7 @@ TEST_F(StepCacheTest, AFailedStepLeavesNothing) {
     context.report["seen"] = true;
     throw Error(ErrorCode::kUnsupported, "no");
   };
-  const Ended ended = Run({{}, {}, {{{"p", {}, run}, {"a"}, {}}}}, &cache, Start());
+  const Ended ended = Run({{}, {}, {{{"p", {}, run}, {"a"}, {}}}}, &cache, Started());
   EXPECT_EQ(EntryCount(), 0u);
   EXPECT_EQ(ended.reports.at("a")[0].at("report"), Json({{"seen", true}}));
 }
@@ -137,7 +137,7 @@ TEST_F(StepCacheTest, AFailedStepLeavesNothing) {
 TEST_F(StepCacheTest, WhereItCannotBeWrittenTheStepRunsAllTheSameAndTheReportSaysWhy) {
   const StepCache cache = Cache();
   fs::remove_all(folder_);
-  const Ended ended = Run(CountingPlan(), &cache, Start());
+  const Ended ended = Run(CountingPlan(), &cache, Started());
   EXPECT_EQ(calls_, 2);
   EXPECT_THAT(ended.reports.at("a")[0].at("not_cached").get<std::string>(),
               testing::HasSubstr("cannot create"));

@@ -39,11 +39,6 @@ class DatasetFormsTest : public testing::Test {
   TempDir dir_;
 };
 
-std::vector<ValueInfo> InputsOf(const std::string& signature) {
-  return ModelFromText("g (" + signature + ") => (float y) { y = Constant <value_float = 1.0> () }")
-      .graph.inputs;
-}
-
 TEST_F(DatasetFormsTest, TakesArraysOutOfAnArchive) {
   TakeNpz();
   const Dataset dataset =

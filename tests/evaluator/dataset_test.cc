@@ -32,11 +32,6 @@ std::string Header(const std::string& descr, const std::string& shape) {
   return "{'descr': '" + descr + "', 'fortran_order': False, 'shape': " + shape + ", }\n";
 }
 
-std::vector<ValueInfo> InputsOf(const std::string& signature) {
-  return ModelFromText("g (" + signature + ") => (float y) { y = Constant <value_float = 1.0> () }")
-      .graph.inputs;
-}
-
 class DatasetTest : public testing::Test {
  protected:
   // Two samples of shape [1, 3] in bytes, labels 7 and 9.

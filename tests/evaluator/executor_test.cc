@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/testing/floats.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
 
@@ -19,15 +20,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::FloatNear;
 using ::testing::HasSubstr;
-
-Tensor Floats(Shape shape, std::vector<float> values) {
-  return Tensor::Make<float>(std::move(shape), std::move(values));
-}
-
-std::vector<float> ValuesOf(const Tensor& tensor) {
-  const std::span<const float> data = tensor.data<float>();
-  return {data.begin(), data.end()};
-}
 
 std::vector<Tensor> RunText(std::string_view text, const std::vector<Tensor>& inputs) {
   return Executor(ModelFromText(text)).Run(inputs);

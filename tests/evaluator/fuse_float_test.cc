@@ -26,7 +26,7 @@ Tensor RandomOf(const Shape& shape, uint32_t seed) {
   return Tensor::Make<float>(shape, std::move(values));
 }
 
-constexpr char kConstants[] = R"(
+constexpr char kFloatConstants[] = R"(
   <float[4,2,1,1] w = {1,-2,0.5,3,-1,0.25,2,1}, float[4] cb = {1,-1,0.5,0},
    float[4,1,3,3] dw = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9},
    float[4] s = {1,2,0.5,-1}, float[4] t = {0,1,2,3}, float[4] m = {0.5,0,-1,1},
@@ -37,7 +37,8 @@ constexpr char kConstants[] = R"(
 
 // The operators of the model after joining, each with its activation.
 std::vector<std::string> Joined(const std::string& signature, const std::string& body) {
-  const Model joined = FuseFloat(ModelFromText("g " + signature + kConstants + "{" + body + "}"));
+  const Model joined =
+      FuseFloat(ModelFromText("g " + signature + kFloatConstants + "{" + body + "}"));
   std::vector<std::string> result;
   for (const Node& node : joined.graph.nodes) {
     const std::string activation = node.String("activation", "");
@@ -49,7 +50,7 @@ std::vector<std::string> Joined(const std::string& signature, const std::string&
 // The largest difference between the model as it is run and its operators one by one.
 double FusedError(const std::string& signature, const std::string& body,
                   const std::vector<Tensor>& inputs) {
-  const Model model = ModelFromText("g " + signature + kConstants + "{" + body + "}");
+  const Model model = ModelFromText("g " + signature + kFloatConstants + "{" + body + "}");
   ExecutorOptions unfused;
   unfused.fuse = false;
   const Tensor expected = Executor(model, unfused).Run(inputs)[0];

@@ -25,14 +25,14 @@ using testing::StartsWith;
 using testing::UnorderedElementsAre;
 
 // Scales, zero points and weights that the models below share.
-constexpr char kConstants[] = R"(
+constexpr char kInt8Constants[] = R"(
   <float s = {0.5}, uint8 z = {10}, float s2 = {0.25}, uint8 z2 = {0}, int8 zs = {-3},
    int8[2,1,1,1] w = {2,-1}, float ws = {0.5}, int8 wz = {0}, uint8[2,1,1,1] wu = {130,127},
    uint8 wuz = {128}, int8 wbad = {1}, int32[2] b = {4,-8}, float bs = {0.25}>)";
 
 // "op" of ai.onnx, "pared.op" of fused ones.
 std::vector<std::string> Fused(const std::string& signature, const std::string& body) {
-  const Model model = ModelFromText("g " + signature + kConstants + "{" + body + "}");
+  const Model model = ModelFromText("g " + signature + kInt8Constants + "{" + body + "}");
   std::vector<std::string> result;
   const Model fused = FuseForExecution(model, {});
   for (const Node& node : fused.graph.nodes) {
@@ -53,8 +53,9 @@ TEST(Fuse, ConvolutionBetweenQuantizedValuesIsOneOperator) {
 }
 
 TEST(Fuse, ShapesThatContradictAreNoReasonNotToRun) {
-  const std::string text = std::string("g (float[1,1,4,4] x) => (float[1,9,4,4] y)") + kConstants +
-                           "{" + kQuantizeX + kWeights + "f = Conv(d, v, c)" + kQuantizeF + "}";
+  const std::string text = std::string("g (float[1,1,4,4] x) => (float[1,9,4,4] y)") +
+                           kInt8Constants + "{" + kQuantizeX + kWeights + "f = Conv(d, v, c)" +
+                           kQuantizeF + "}";
   const Model model = ModelFromText(text);  // y has two channels
   EXPECT_THROW(InferShapes(model), Error);
   const std::vector<float> x(16, 1.5F);
@@ -83,7 +84,7 @@ TEST(Fuse, QuantizedOperatorsRunAsTheirQuantizedValuesDo) {
 
 TEST(Fuse, AQuantizedOperatorGivesTheCodesOfItsDefinition) {
   const Model model =
-      ModelFromText(std::string("g ") + kImages + kConstants + "{" + kQuantizedOperator + "}");
+      ModelFromText(std::string("g ") + kImages + kInt8Constants + "{" + kQuantizedOperator + "}");
   std::vector<float> x;
   for (int i = 0; i < 16; ++i) x.push_back(static_cast<float>(i * 37 % 23) / 2 - 5);
   const Tensor input = Tensor::Make<float>({1, 1, 4, 4}, x);
@@ -102,7 +103,7 @@ constexpr char kContributed[] =
 std::vector<std::string> FusedContributed(const std::string& body) {
   const Model model =
       ModelFromText(std::string(kContributed) + "(float[1,2,4,4] x) => (uint8[1,n,h,w] y)" +
-                    kConstants + "{ q = QuantizeLinear(x, s, z)" + body + "y = Identity(r) }");
+                    kInt8Constants + "{ q = QuantizeLinear(x, s, z)" + body + "y = Identity(r) }");
   std::vector<std::string> types;
   for (const Node& node : FuseForExecution(model, {}).graph.nodes) {
     types.push_back(node.domain.empty() ? node.op_type : node.domain + "." + node.op_type);

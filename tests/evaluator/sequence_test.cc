@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "evaluator/executor.h"
+#include "tests/testing/floats.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
 
@@ -12,15 +13,6 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-Tensor Floats(Shape shape, std::vector<float> values) {
-  return Tensor::Make<float>(std::move(shape), std::move(values));
-}
-
-std::vector<float> ValuesOf(const Tensor& tensor) {
-  const std::span<const float> data = tensor.data<float>();
-  return {data.begin(), data.end()};
-}
 
 // The whole graph between x and y, with i an index.
 Tensor RunNodes(const std::string& nodes, const Tensor& x, int64_t i = 0) {

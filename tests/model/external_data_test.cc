@@ -16,8 +16,6 @@ using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-constexpr ErrorCode kInvalid = ErrorCode::kInvalidArgument;
-
 using Entries = std::vector<std::pair<std::string, std::string>>;
 
 // A model whose initializer w of `elements` floats is stored as `entries` say.
@@ -126,17 +124,18 @@ TEST_F(ExternalData, AFileOfMoreThanTwoGigabytesIsReadAndOfMoreThanFourRefused) 
   const Model model = LoadOnnx(path);
   EXPECT_EQ(model.graph.initializers.at("w").tensor.shape(), Shape{kCount});
   std::filesystem::resize_file(path, (uintmax_t{1} << 32) + 8);
-  EXPECT_THAT([&] { LoadOnnx(path); }, ThrowsError(kInvalid, path.string()));
+  EXPECT_THAT([&] { LoadOnnx(path); }, ThrowsError(ErrorCode::kInvalidArgument, path.string()));
 }
 
 TEST_F(ExternalData, NeverLeavesTheFolder) {
-  ExpectRefused(kInvalid, {{"location", "../secret"}}, "outside");
-  ExpectRefused(kInvalid, {{"location", "sub/../../secret"}}, "outside");
-  ExpectRefused(kInvalid, {{"location", (dir_ / "secret").string()}}, "outside");
-  ExpectRefused(kInvalid, {{"location", "/etc/passwd"}}, "outside");
-  ExpectRefused(kInvalid, {{"location", ""}}, "location");
-  ExpectRefused(kInvalid, {{"location", std::string("w.bin\0x", 7)}}, "location");
-  ExpectRefused(kInvalid, {}, "location");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "../secret"}}, "outside");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "sub/../../secret"}}, "outside");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", (dir_ / "secret").string()}}, "outside");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "/etc/passwd"}}, "outside");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", ""}}, "location");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", std::string("w.bin\0x", 7)}},
+                "location");
+  ExpectRefused(ErrorCode::kInvalidArgument, {}, "location");
   ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "none.bin"}},
                 "'none.bin' is not beside the model");
 }
@@ -146,38 +145,42 @@ TEST_F(ExternalData, FollowsNoLinks) {
   std::filesystem::create_symlink("w.bin", dir_ / "model/inner_link.bin");
   std::filesystem::create_directory_symlink("..", dir_ / "model/parent");
   std::filesystem::create_hard_link(dir_ / "secret", dir_ / "model/hard.bin");
-  ExpectRefused(kInvalid, {{"location", "link.bin"}}, "symbolic link");
-  ExpectRefused(kInvalid, {{"location", "inner_link.bin"}}, "symbolic link");
-  ExpectRefused(kInvalid, {{"location", "parent/secret"}}, "symbolic link");
-  ExpectRefused(kInvalid, {{"location", "hard.bin"}}, "hard link");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "link.bin"}}, "symbolic link");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "inner_link.bin"}}, "symbolic link");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "parent/secret"}}, "symbolic link");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "hard.bin"}}, "hard link");
 }
 
 TEST_F(ExternalData, IsARegularFile) {
   ASSERT_EQ(::mkfifo((dir_ / "model/fifo").c_str(), 0600), 0);
-  ExpectRefused(kInvalid, {{"location", "fifo"}}, "regular");
-  ExpectRefused(kInvalid, {{"location", "sub"}}, "regular");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "fifo"}}, "regular");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "sub"}}, "regular");
 }
 
 TEST_F(ExternalData, LiesWithinTheFile) {
-  ExpectRefused(kInvalid, {{"location", "w.bin"}, {"offset", "9"}}, "beyond the end");
-  ExpectRefused(kInvalid, {{"location", "w.bin"}, {"offset", "-8"}}, "offset");
-  ExpectRefused(kInvalid, {{"location", "w.bin"}, {"offset", "9223372036854775807"}}, "beyond");
-  ExpectRefused(kInvalid, {{"location", "w.bin"}, {"offset", "9223372036854775808"}}, "offset");
-  ExpectRefused(kInvalid, {{"location", "w.bin"}, {"length", "12"}}, "length 12");
-  ExpectRefused(kInvalid, {{"location", "w.bin"}, {"length", "-8"}}, "length");
-  ExpectRefused(kInvalid, {{"location", "w.bin"}, {"offset", "8x"}}, "offset");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "w.bin"}, {"offset", "9"}},
+                "beyond the end");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "w.bin"}, {"offset", "-8"}}, "offset");
+  ExpectRefused(ErrorCode::kInvalidArgument,
+                {{"location", "w.bin"}, {"offset", "9223372036854775807"}}, "beyond");
+  ExpectRefused(ErrorCode::kInvalidArgument,
+                {{"location", "w.bin"}, {"offset", "9223372036854775808"}}, "offset");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "w.bin"}, {"length", "12"}},
+                "length 12");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "w.bin"}, {"length", "-8"}}, "length");
+  ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "w.bin"}, {"offset", "8x"}}, "offset");
   EXPECT_THAT(
       [&] {
         Load({{"location", "w.bin"}}, int64_t{1} << 40);
       },
-      ThrowsError(kInvalid, "w", HasSubstr("beyond the end")));
+      ThrowsError(ErrorCode::kInvalidArgument, "w", HasSubstr("beyond the end")));
 }
 
 TEST_F(ExternalData, IsNotReadFromMemoryWithoutAFolder) {
   auto bytes = std::make_shared<const std::string>(ModelWith({{"location", "w.bin"}}));
   const auto view = std::as_bytes(std::span(bytes->data(), bytes->size()));
   EXPECT_THAT([&] { ParseOnnx(view, bytes); },
-              ThrowsError(kInvalid, "w", HasSubstr("not allowed")));
+              ThrowsError(ErrorCode::kInvalidArgument, "w", HasSubstr("not allowed")));
   EXPECT_THAT(
       ParseOnnx(view, bytes, dir_ / "model").graph.initializers.at("w").tensor.data<float>(),
       ElementsAre(1, 2));
@@ -229,7 +232,7 @@ TEST_F(ExternalData, CannotSaveWhatPassesTheLimitWithoutItsTensors) {
       [&] {
         SaveOnnx(m, dir_ / "model/x.onnx", {.message_bytes_max = 10, .external_bytes_min = 1024});
       },
-      ThrowsError(kInvalid, (dir_ / "model/x.onnx").string()));
+      ThrowsError(ErrorCode::kInvalidArgument, (dir_ / "model/x.onnx").string()));
   EXPECT_FALSE(std::filesystem::exists(dir_ / "model/x.onnx"));
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "model/wire.h"
+#include "tests/model/parse.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
 #include "tests/testing/temp_dir.h"
@@ -13,17 +14,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pair;
-
-constexpr ErrorCode kInvalid = ErrorCode::kInvalidArgument;
-
-std::span<const std::byte> BytesOf(const std::string& text) {
-  return std::as_bytes(std::span(text.data(), text.size()));
-}
-
-Model Parse(const std::string& bytes) {
-  auto owner = std::make_shared<const std::string>(bytes);
-  return ParseOnnx(BytesOf(*owner), owner);
-}
 
 // A model around a graph given as wire bytes.
 std::string WireModel(const std::string& graph, int64_t ir_version = 8, int64_t opset = 17) {
@@ -76,36 +66,36 @@ void ExpectTensorRefused(ErrorCode code, const std::string& message,
 }
 
 TEST(ParseTensorProto, RefusesShapesThatTheDataDoesNotFill) {
-  ExpectTensorRefused(kInvalid, "too large", [](WireWriter& t) {
+  ExpectTensorRefused(ErrorCode::kInvalidArgument, "too large", [](WireWriter& t) {
     t.Int64(1, int64_t{1} << 40);
     t.Int64(1, int64_t{1} << 40);
     t.Int64(2, 1);
     t.Bytes(8, "w");
   });
-  ExpectTensorRefused(kInvalid, "needs 4398046511104", [](WireWriter& t) {
+  ExpectTensorRefused(ErrorCode::kInvalidArgument, "needs 4398046511104", [](WireWriter& t) {
     t.Int64(1, int64_t{1} << 40);
     t.Int64(2, 1);
     t.Bytes(8, "w");
   });
-  ExpectTensorRefused(kInvalid, "4398046511104 bytes", [](WireWriter& t) {
+  ExpectTensorRefused(ErrorCode::kInvalidArgument, "4398046511104 bytes", [](WireWriter& t) {
     t.Int64(1, int64_t{1} << 40);
     t.Int64(2, 6);
     t.Bytes(5, std::string("\1\2\3", 3));
     t.Bytes(8, "w");
   });
-  ExpectTensorRefused(kInvalid, "below 0", [](WireWriter& t) {
+  ExpectTensorRefused(ErrorCode::kInvalidArgument, "below 0", [](WireWriter& t) {
     t.Int64(1, -1);
     t.Int64(2, 1);
     t.Bytes(8, "w");
   });
-  ExpectTensorRefused(kInvalid, "needs 8", [](WireWriter& t) {
+  ExpectTensorRefused(ErrorCode::kInvalidArgument, "needs 8", [](WireWriter& t) {
     t.Int64(1, 2);
     t.Int64(2, 1);
     t.Bytes(8, "w");
     t.Bytes(9, std::string(7, 'x'));
   });
   // One element more than the shape has.
-  ExpectTensorRefused(kInvalid, "2 bytes", [](WireWriter& t) {
+  ExpectTensorRefused(ErrorCode::kInvalidArgument, "2 bytes", [](WireWriter& t) {
     t.Int64(1, 2);
     t.Int64(2, 3);
     t.Bytes(5, std::string("\1\2\3", 3));
@@ -114,19 +104,19 @@ TEST(ParseTensorProto, RefusesShapesThatTheDataDoesNotFill) {
 }
 
 TEST(ParseTensorProto, RefusesDataThatDoesNotFitTheType) {
-  ExpectTensorRefused(kInvalid, "does not fit int8", [](WireWriter& t) {
+  ExpectTensorRefused(ErrorCode::kInvalidArgument, "does not fit int8", [](WireWriter& t) {
     t.Int64(1, 1);
     t.Int64(2, 3);
     t.Int64(5, 128);
     t.Bytes(8, "w");
   });
-  ExpectTensorRefused(kInvalid, "not for float", [](WireWriter& t) {
+  ExpectTensorRefused(ErrorCode::kInvalidArgument, "not for float", [](WireWriter& t) {
     t.Int64(1, 1);
     t.Int64(2, 1);
     t.Int64(5, 1);
     t.Bytes(8, "w");
   });
-  ExpectTensorRefused(kInvalid, "two fields", [](WireWriter& t) {
+  ExpectTensorRefused(ErrorCode::kInvalidArgument, "two fields", [](WireWriter& t) {
     t.Int64(1, 1);
     t.Int64(2, 1);
     t.Float(4, 1);
@@ -155,7 +145,7 @@ TEST(ParseTensorProto, ReadsScalarsAndEmptyTensors) {
 }
 
 TEST(ParseTensorProto, AllowsNoExternalData) {
-  ExpectTensorRefused(kInvalid, "not allowed", [](WireWriter& t) {
+  ExpectTensorRefused(ErrorCode::kInvalidArgument, "not allowed", [](WireWriter& t) {
     t.Int64(1, 1);
     t.Int64(2, 1);
     t.Bytes(8, "w");
@@ -210,7 +200,8 @@ TEST(SerializeOnnx, ReadsBackWhole) {
 
 TEST(ParseOnnx, RefusesWhatIsNoModelWithItsReason) {
   const auto refused = [](const std::string& bytes, const std::string& message) {
-    EXPECT_THAT([&] { Parse(bytes); }, ThrowsError(kInvalid, "model", HasSubstr(message)));
+    EXPECT_THAT([&] { Parse(bytes); },
+                ThrowsError(ErrorCode::kInvalidArgument, "model", HasSubstr(message)));
   };
   refused("", "empty");
   refused("PK\x03\x04 rest", "zip");
@@ -235,7 +226,7 @@ TEST(ParseOnnx, SortsNodesAndRefusesCycles) {
   EXPECT_EQ(Parse(SerializeOnnx(m)).graph.nodes[0].op_type, "Abs");
   m = ParseText("g (float x) => (float y) { y = Add(a, x) [n] a = Abs(y) }");
   EXPECT_THAT([&] { Parse(SerializeOnnx(m)); },
-              ThrowsError(kInvalid, "Add producing y", HasSubstr("cycle")));
+              ThrowsError(ErrorCode::kInvalidArgument, "Add producing y", HasSubstr("cycle")));
 }
 
 TEST(ParseOnnx, RefusesTwoInitializersOfOneName) {
@@ -248,7 +239,8 @@ TEST(ParseOnnx, RefusesTwoInitializersOfOneName) {
                 }));
   }
   const std::string bytes = WireModel(graph.Finish().Join());
-  EXPECT_THAT([&] { Parse(bytes); }, ThrowsError(kInvalid, "w", HasSubstr("twice")));
+  EXPECT_THAT([&] { Parse(bytes); },
+              ThrowsError(ErrorCode::kInvalidArgument, "w", HasSubstr("twice")));
 }
 
 // Graphs within graphs, as an attribute of a node each.
@@ -272,8 +264,9 @@ std::string Nested(int depth) {
 
 TEST(ParseOnnx, LimitsNesting) {
   Parse(Nested(31));
-  EXPECT_THAT([] { Parse(Nested(32)); }, ThrowsError(kInvalid, "graph", HasSubstr("32")));
-  EXPECT_THAT([] { Parse(Nested(3000)); }, ThrowsError(kInvalid, "graph"));
+  EXPECT_THAT([] { Parse(Nested(32)); },
+              ThrowsError(ErrorCode::kInvalidArgument, "graph", HasSubstr("32")));
+  EXPECT_THAT([] { Parse(Nested(3000)); }, ThrowsError(ErrorCode::kInvalidArgument, "graph"));
 }
 
 TEST(ParseOnnx, CarriesAttributesItDoesNotKnow) {
@@ -331,10 +324,11 @@ TEST(LoadOnnx, NamesTheFile) {
   EXPECT_THAT([&] { LoadOnnx(dir / "no.onnx"); },
               ThrowsError(ErrorCode::kNotFound, (dir / "no.onnx").string()));
   EXPECT_THAT([&] { LoadOnnx(dir.path()); },
-              ThrowsError(kInvalid, dir.path().string(), HasSubstr("regular")));
+              ThrowsError(ErrorCode::kInvalidArgument, dir.path().string(), HasSubstr("regular")));
   WriteFile(dir / "zip.onnx", "PK\x03\x04");
-  EXPECT_THAT([&] { LoadOnnx(dir / "zip.onnx"); },
-              ThrowsError(kInvalid, (dir / "zip.onnx").string(), HasSubstr("zip")));
+  EXPECT_THAT(
+      [&] { LoadOnnx(dir / "zip.onnx"); },
+      ThrowsError(ErrorCode::kInvalidArgument, (dir / "zip.onnx").string(), HasSubstr("zip")));
 }
 
 }  // namespace

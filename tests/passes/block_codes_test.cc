@@ -17,7 +17,7 @@ double SquaredError(const std::vector<float>& a, const std::vector<float>& b) {
   return error;
 }
 
-std::vector<float> Normal(size_t count, unsigned seed) {
+std::vector<float> NormalValues(size_t count, unsigned seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
   std::vector<float> values(count);
@@ -41,7 +41,7 @@ TEST(BlockCodes, ASymmetricScaleMayBeNegative) {
 }
 
 TEST(BlockCodes, ZerosStayZerosAndABlockOfZerosIsFinite) {
-  std::vector<float> weight = Normal(64, 1);
+  std::vector<float> weight = NormalValues(64, 1);
   for (size_t i = 0; i < 64; i += 3) weight[i] = 0;
   for (size_t i = 32; i < 64; ++i) weight[i] = 0;
   for (const bool is_symmetric : {false, true}) {
@@ -56,7 +56,7 @@ TEST(BlockCodes, ZerosStayZerosAndABlockOfZerosIsFinite) {
 
 // The widest range: what a quantizer does that does not search.
 TEST(BlockCodes, ClippingHasLessErrorThanTheWholeRange) {
-  const std::vector<float> weight = Normal(128 * 32, 2);
+  const std::vector<float> weight = NormalValues(128 * 32, 2);
   std::vector<float> whole;
   for (size_t begin = 0; begin < weight.size(); begin += 32) {
     const auto [low, high] = std::minmax_element(&weight[begin], &weight[begin] + 32);
@@ -71,7 +71,7 @@ TEST(BlockCodes, ClippingHasLessErrorThanTheWholeRange) {
 }
 
 TEST(BlockCodes, RowsAlongAnotherAxisHaveTheSameCodes) {
-  const std::vector<float> weight = Normal(40 * 3, 3);  // [40][3], along the first axis
+  const std::vector<float> weight = NormalValues(40 * 3, 3);  // [40][3], along the first axis
   std::vector<float> turned(weight.size());
   for (size_t k = 0; k < 40; ++k) {
     for (size_t row = 0; row < 3; ++row) turned[row * 40 + k] = weight[k * 3 + row];
@@ -83,7 +83,8 @@ TEST(BlockCodes, RowsAlongAnotherAxisHaveTheSameCodes) {
 // Inputs that go together: an error in one can be made up for by its neighbour.
 TEST(BlockCodes, TheSecondOrderHasLessErrorInTheOutput) {
   constexpr int64_t kColumns = 64, kRows = 16, kCount = 400;
-  const std::vector<float> noise = Normal(kColumns * kCount, 4), common = Normal(kCount, 5);
+  const std::vector<float> noise = NormalValues(kColumns * kCount, 4),
+                           common = NormalValues(kCount, 5);
   LayerStatistics s;
   s.k = kColumns;
   s.rows = kRows;
@@ -96,7 +97,7 @@ TEST(BlockCodes, TheSecondOrderHasLessErrorInTheOutput) {
       }
     }
   }
-  std::vector<float> weight = Normal(kColumns * kRows, 6);
+  std::vector<float> weight = NormalValues(kColumns * kRows, 6);
   for (size_t i = 0; i < weight.size(); i += 5) weight[i] = 0;
   const auto output_error = [&](const BlockMatrix& made) {
     const std::vector<float> back = made.Decoded();
@@ -123,7 +124,7 @@ TEST(BlockCodes, TheSecondOrderHasLessErrorInTheOutput) {
 
 std::string ModelOfProduct(const char* product) {
   std::string text = "g (float[3,32] x) => (float[3,4] y) <float[4] b = {1,2,3,4}, ";
-  const std::vector<float> weight = Normal(128, 7);
+  const std::vector<float> weight = NormalValues(128, 7);
   text += std::string(product).find("transB") == std::string::npos ? "float[32,4]" : "float[4,32]";
   text += " w = {";
   for (size_t i = 0; i < 128; ++i) text += (i == 0 ? "" : ",") + std::to_string(weight[i]);
@@ -131,7 +132,7 @@ std::string ModelOfProduct(const char* product) {
 }
 
 TEST(QuantizeWeights, MatMulNBitsComputesWhatTheDequantizedWeightDoes) {
-  const Tensor x = Tensor::Make<float>({3, 32}, Normal(96, 8));
+  const Tensor x = Tensor::Make<float>({3, 32}, NormalValues(96, 8));
   for (const char* product : {"MatMul(x, w)", "Gemm<transB = 1>(x, w, b)"}) {
     const Model model = ModelFromText(ModelOfProduct(product));
     for (const char* scheme : {"symmetric", "asymmetric"}) {

@@ -114,11 +114,6 @@ PassResult Calibrated(const char* text, Json options = Json::object()) {
   return RunPass("cast_fp16", std::move(options), in, &data);
 }
 
-std::vector<float> Output(const Model& model, const Tensor& x) {
-  const Tensor y = Executor(model).Run({x})[0];
-  return {y.data<float>().begin(), y.data<float>().end()};
-}
-
 // v is {300, 2}, its square 90000.
 TEST(CastFp16, ValuesThatLeaveTheRangeOnSamplesKeepTheirNodes) {
   const PassResult out = Calibrated(R"(g (float[2] x) => (float[2] y)

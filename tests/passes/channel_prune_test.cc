@@ -35,7 +35,7 @@ Tensor Filled(const Fill& fill, Random& random) {
   return Tensor::Make(fill.shape, out);
 }
 
-Model Made(std::string_view text, const std::vector<Fill>& fills) {
+Model WithFills(std::string_view text, const std::vector<Fill>& fills) {
   Random random(11);
   Model model = ParseText(text);
   for (const Fill& fill : fills) {
@@ -66,10 +66,10 @@ const Tensor& Operand(const Model& model, size_t node, size_t input) {
 
 // Before IR version 4 every initializer is an input: the whole weights would stay there, unread.
 TEST(ChannelPrune, LeavesNoWholeWeightsBehind) {
-  const Model in = Made(R"(<ir_version: 3, opset_import: ["" : 9]>
+  const Model in = WithFills(R"(<ir_version: 3, opset_import: ["" : 9]>
       g (float[1,3,5,5] x, float[8,3,1,1] w1, float[4,8,1,1] w2) => (float[1,4,5,5] y)
       { a = Conv(x, w1) r = Relu(a) y = Conv(r, w2) })",
-                        {{"w1", {8, 3, 1, 1}, 0, 0}, {"w2", {4, 8, 1, 1}, 1, 0}});
+                             {{"w1", {8, 3, 1, 1}, 0, 0}, {"w2", {4, 8, 1, 1}, 1, 0}});
   const PassResult out = RunPass("channel_prune", kHalf, in);
   EXPECT_EQ(Operand(out.model, 0, 1).shape(), (Shape{4, 3, 1, 1}));
   EXPECT_EQ(out.model.graph.inputs.size(), 1u);
@@ -78,16 +78,16 @@ TEST(ChannelPrune, LeavesNoWholeWeightsBehind) {
 }
 
 TEST(ChannelPrune, ShrinksBothSidesOfANormalizedConvolution) {
-  const Model in = Made(R"(g (float[1,3,5,5] x) => (float[1,4,5,5] y) {
+  const Model in = WithFills(R"(g (float[1,3,5,5] x) => (float[1,4,5,5] y) {
       a = Conv(x, w1, b1)  n = BatchNormalization(a, s, o, m, v)  r = Relu(n)
       y = Conv(r, w2) })",
-                        {{"w1", {8, 3, 1, 1}, 0, 0.01f},
-                         {"b1", {8}},
-                         {"s", {8}},
-                         {"o", {8}},
-                         {"m", {8}},
-                         {"v", {8}, 0, 0},
-                         {"w2", {4, 8, 1, 1}, 1, 0}});
+                             {{"w1", {8, 3, 1, 1}, 0, 0.01f},
+                              {"b1", {8}},
+                              {"s", {8}},
+                              {"o", {8}},
+                              {"m", {8}},
+                              {"v", {8}, 0, 0},
+                              {"w2", {4, 8, 1, 1}, 1, 0}});
   Model positive = WithInitializer(in, "v", Tensor::Make<float>({8}, {1, 2, 3, 4, 5, 6, 7, 8}));
   const PassResult out = RunPass("channel_prune", kHalf, positive);
   EXPECT_EQ(Operand(out.model, 0, 1).shape(), (Shape{4, 3, 1, 1}));
@@ -101,7 +101,7 @@ TEST(ChannelPrune, ShrinksBothSidesOfANormalizedConvolution) {
 }
 
 TEST(ChannelPrune, TakesTheSameChannelsFromBothSidesOfAResidualAdd) {
-  const Model in = Made(
+  const Model in = WithFills(
       R"(g (float[1,3,4,4] x) => (float[1,2,4,4] y) {
       a = Conv(x, w1)  b = Relu(a)  c = Conv(b, w2)  d = Add(c, b)  y = Conv(d, w3) })",
       {{"w1", {8, 3, 1, 1}, 0, 0.01f}, {"w2", {8, 8, 1, 1}, 1, 0}, {"w3", {2, 8, 1, 1}, 1, 0}});
@@ -111,12 +111,12 @@ TEST(ChannelPrune, TakesTheSameChannelsFromBothSidesOfAResidualAdd) {
 }
 
 TEST(ChannelPrune, GivesADepthwiseConvolutionFewerGroups) {
-  const Model in = Made(R"(g (float[1,3,6,6] x) => (float[1,2,6,6] y) {
+  const Model in = WithFills(R"(g (float[1,3,6,6] x) => (float[1,2,6,6] y) {
       a = Conv(x, w1)  b = Conv <group = 8, pads = [1,1,1,1]> (a, w2, b2)  y = Conv(b, w3) })",
-                        {{"w1", {8, 3, 1, 1}, 0, 0.01f},
-                         {"w2", {8, 1, 3, 3}},
-                         {"b2", {8}},
-                         {"w3", {2, 8, 1, 1}, 1, 0}});
+                             {{"w1", {8, 3, 1, 1}, 0, 0.01f},
+                              {"w2", {8, 1, 3, 3}},
+                              {"b2", {8}},
+                              {"w3", {2, 8, 1, 1}, 1, 0}});
   const PassResult out = RunPass("channel_prune", kHalf, in);
   EXPECT_EQ(out.model.graph.nodes[1].Int("group", 0), 4);
   EXPECT_EQ(Operand(out.model, 1, 1).shape(), (Shape{4, 1, 3, 3}));
@@ -124,7 +124,7 @@ TEST(ChannelPrune, GivesADepthwiseConvolutionFewerGroups) {
 }
 
 TEST(ChannelPrune, TakesAsManyFromEachGroupOfAGroupedConvolution) {
-  const Model in = Made(
+  const Model in = WithFills(
       R"(g (float[1,3,4,4] x) => (float[1,2,4,4] y) {
       a = Conv(x, w1)  b = Conv <group = 2> (a, w2)  y = Conv(b, w3) })",
       {{"w1", {8, 3, 1, 1}, 0, 0.01f}, {"w2", {8, 4, 1, 1}, 1, 0}, {"w3", {2, 8, 1, 1}, 1, 0}});
@@ -135,15 +135,15 @@ TEST(ChannelPrune, TakesAsManyFromEachGroupOfAGroupedConvolution) {
 }
 
 TEST(ChannelPrune, FollowsThroughConcatSplitAndSlice) {
-  const Model in = Made(R"(g (float[1,3,4,4] x) => (float[1,2,4,4] y)
+  const Model in = WithFills(R"(g (float[1,3,4,4] x) => (float[1,2,4,4] y)
       <int64[2] sizes = {6, 6}, int64[1] from = {0}, int64[1] to = {4}, int64[1] axis = {1}> {
       a = Conv(x, w1)  b = Conv(x, w2)  c = Concat <axis = 1> (a, b)
       d, e = Split <axis = 1> (c, sizes)  f = Slice(e, from, to, axis)
       g1 = Conv(d, w3)  h = Conv(f, w4)  y = Add(g1, h) })",
-                        {{"w1", {8, 3, 1, 1}, 0, 0.01f},
-                         {"w2", {4, 3, 1, 1}, 0, 0.01f},
-                         {"w3", {2, 6, 1, 1}, 1, 0},
-                         {"w4", {2, 4, 1, 1}, 1, 0}});
+                             {{"w1", {8, 3, 1, 1}, 0, 0.01f},
+                              {"w2", {4, 3, 1, 1}, 0, 0.01f},
+                              {"w3", {2, 6, 1, 1}, 1, 0},
+                              {"w4", {2, 4, 1, 1}, 1, 0}});
   const PassResult out = RunPass("channel_prune", kHalf, in);
   EXPECT_EQ(Operand(out.model, 0, 1).shape(), (Shape{4, 3, 1, 1}));
   EXPECT_EQ(Operand(out.model, 1, 1).shape(), (Shape{2, 3, 1, 1}));
@@ -153,9 +153,9 @@ TEST(ChannelPrune, FollowsThroughConcatSplitAndSlice) {
 
 // w2 has two columns for each channel of a.
 TEST(ChannelPrune, FollowsThroughFlattenToGemm) {
-  Model in = Made(R"(g (float[1,3,2,1] x) => (float[1,5] y) {
+  Model in = WithFills(R"(g (float[1,3,2,1] x) => (float[1,5] y) {
       a = Conv(x, w1)  f = Flatten(a)  y = Gemm <transB = 1> (f, w2, b2) })",
-                  {{"w1", {4, 3, 1, 1}, 0, 0.01f}, {"w2", {5, 8}}, {"b2", {5}}});
+                       {{"w1", {4, 3, 1, 1}, 0, 0.01f}, {"w2", {5, 8}}, {"b2", {5}}});
   std::vector<float> w2;
   for (int i = 0; i < 40; ++i) w2.push_back(i % 8 / 2 % 2 == 0 ? static_cast<float>(i) : 0.0f);
   in = WithInitializer(in, "w2", Tensor::Make<float>({5, 8}, w2));
@@ -165,7 +165,7 @@ TEST(ChannelPrune, FollowsThroughFlattenToGemm) {
 }
 
 TEST(ChannelPrune, FollowsASqueezeAndExciteGate) {
-  const Model in = Made(
+  const Model in = WithFills(
       R"(g (float[1,3,4,4] x) => (float[1,2,4,4] y) {
       a = Conv(x, w1)  p = GlobalAveragePool(a)  q = Conv(p, w2)  s = Sigmoid(q)
       m = Mul(a, s)  y = Conv(m, w3) })",
@@ -176,19 +176,19 @@ TEST(ChannelPrune, FollowsASqueezeAndExciteGate) {
 }
 
 TEST(ChannelPrune, KeepsAMultipleOfWhatIsAsked) {
-  const Model in = Made(R"(g (float[1,3,4,4] x) => (float[1,2,4,4] y) {
+  const Model in = WithFills(R"(g (float[1,3,4,4] x) => (float[1,2,4,4] y) {
       a = Conv(x, w1)  y = Conv(a, w2) })",
-                        {{"w1", {40, 3, 1, 1}}, {"w2", {2, 40, 1, 1}}});
+                             {{"w1", {40, 3, 1, 1}}, {"w2", {2, 40, 1, 1}}});
   const PassResult out =
       RunPass("channel_prune", {{"sparsity", 0.7}, {"reconstruct", "off"}, {"multiple_of", 8}}, in);
   EXPECT_EQ(Operand(out.model, 0, 1).shape(), (Shape{16, 3, 1, 1}));  // 12 rounded up
 }
 
 TEST(ChannelPrune, LosesTheSameSlicesOfASharedWeightAndStoresThemOnce) {
-  const Model in = Made(R"(g (float[1,8,4,4] x) => (float[1,2,4,4] y) {
+  const Model in = WithFills(R"(g (float[1,8,4,4] x) => (float[1,2,4,4] y) {
       a = Conv(x, w)  b = Conv(x, w)  c = Relu(b)  d = Conv(a, w2)  e = Conv(c, w2)
       y = Add(d, e) })",
-                        {{"w", {8, 8, 1, 1}, 0, 0.01f}, {"w2", {2, 8, 1, 1}, 1, 0}});
+                             {{"w", {8, 8, 1, 1}, 0, 0.01f}, {"w2", {2, 8, 1, 1}, 1, 0}});
   const PassResult out = RunPass("channel_prune", kHalf, in);
   EXPECT_EQ(out.model.graph.initializers.size(), 2u);
   EXPECT_EQ(Operand(out.model, 1, 1).shape(), (Shape{4, 8, 1, 1}));
@@ -196,7 +196,7 @@ TEST(ChannelPrune, LosesTheSameSlicesOfASharedWeightAndStoresThemOnce) {
 }
 
 TEST(ChannelPrune, NamesWhyChannelsStay) {
-  const Model in = Made(
+  const Model in = WithFills(
       R"(g (float[1,3,4,4] x) => (float[1,4,4,4] y, float[1,4,8,8] z) {
       [one] a = Conv(x, w1)  [shuffle] z0 = DepthToSpace <blocksize = 2> (a)
       [two] z = Conv(z0, w2)  [three] b = Conv(x, w3)  [four] y = Conv(b, w4) })",
@@ -211,12 +211,12 @@ TEST(ChannelPrune, NamesWhyChannelsStay) {
 }
 
 TEST(ChannelPrune, LeavesChannelsThatASubgraphReads) {
-  const Model in = Made(R"(g (float[1,3,4,4] x, bool c) => (float[1,2,4,4] y) {
+  const Model in = WithFills(R"(g (float[1,3,4,4] x, bool c) => (float[1,2,4,4] y) {
       [one] a = Conv(x, w1)
       r = If (c) <then_branch = t () => (float[1,8,4,4] p) { p = Relu(a) },
                   else_branch = e () => (float[1,8,4,4] q) { q = Neg(a) }>
       [gate] y = Conv(r, w2) })",
-                        {{"w1", {8, 3, 1, 1}}, {"w2", {2, 8, 1, 1}}});
+                             {{"w1", {8, 3, 1, 1}}, {"w2", {2, 8, 1, 1}}});
   const PassResult out = RunPass("channel_prune", kHalf, in);
   EXPECT_THAT(SkippedReason(out.report, "Conv one"), HasSubstr("read within If"));
 }
@@ -224,9 +224,9 @@ TEST(ChannelPrune, LeavesChannelsThatASubgraphReads) {
 // Channels 4 to 7 are copies of 0 to 3 and count a tenth: what reads them can do without.
 TEST(ChannelPrune, MakesUpForRemovedChannelsOnCalibrationData) {
   Random random(13);
-  Model in = Made(R"(g (float[1,3,6,6] x) => (float[1,5,6,6] y) {
+  Model in = WithFills(R"(g (float[1,3,6,6] x) => (float[1,5,6,6] y) {
       a = Conv(x, w1)  r = Relu(a)  y = Conv(r, w2, b2) })",
-                  {{"w1", {8, 3, 1, 1}}, {"w2", {5, 8, 1, 1}}, {"b2", {5}}});
+                       {{"w1", {8, 3, 1, 1}}, {"w2", {5, 8, 1, 1}}, {"b2", {5}}});
   const Tensor half = random.Normal({4, 3, 1, 1}, 1), reader = random.Normal({5, 8}, 1);
   std::vector<float> w1(half.data<float>().begin(), half.data<float>().end()), w2;
   w1.insert(w1.end(), half.data<float>().begin(), half.data<float>().end());
@@ -244,9 +244,9 @@ TEST(ChannelPrune, MakesUpForRemovedChannelsOnCalibrationData) {
 }
 
 TEST(ChannelPrune, NeedsCalibrationForActivations) {
-  const Model in = Made(R"(g (float[1,3,4,4] x) => (float[1,2,4,4] y) {
+  const Model in = WithFills(R"(g (float[1,3,4,4] x) => (float[1,2,4,4] y) {
       a = Conv(x, w1)  y = Conv(a, w2) })",
-                        {{"w1", {8, 3, 1, 1}}, {"w2", {2, 8, 1, 1}}});
+                             {{"w1", {8, 3, 1, 1}}, {"w2", {2, 8, 1, 1}}});
   EXPECT_THAT(
       [&] {
         RunPass("channel_prune", {{"importance", "activation"}}, in);

@@ -7,9 +7,9 @@
 #include <gmock/gmock.h>
 
 #include "model/onnx.h"
+#include "tests/passes/made_model.h"
 #include "tests/passes/promises.h"
 #include "tests/passes/run_step.h"
-#include "tests/testing/random_tensor.h"
 
 namespace pared {
 namespace {
@@ -17,21 +17,10 @@ namespace {
 struct GraphCase {
   const char* name;
   const char* text;
-  std::vector<std::pair<const char*, Shape>> weights = {};  // random
+  std::vector<std::pair<std::string, Shape>> weights = {};  // random
 };
 
 void PrintTo(const GraphCase& graph, std::ostream* os) { *os << graph.name; }
-
-Model Made(const GraphCase& graph) {
-  Random random(5);
-  Model model = ParseText(graph.text);
-  for (const auto& [name, shape] : graph.weights) {
-    model = WithInitializer(std::move(model), name, random.Normal(shape, 0.5));
-  }
-  SortNodes(model.graph);
-  Verify(model);
-  return model;
-}
 
 class EveryPass : public ::testing::TestWithParam<GraphCase> {
  protected:
@@ -54,7 +43,7 @@ class EveryPass : public ::testing::TestWithParam<GraphCase> {
 };
 
 TEST_P(EveryPass, KeepsWhatTheGraphPromises) {
-  const Model in = Made(GetParam());
+  const Model in = Made(GetParam().text, GetParam().weights);
   for (const PassInfo* pass : Passes()) {
     const std::string name(pass->name);
     SCOPED_TRACE(name);
@@ -94,7 +83,7 @@ Model WithNames(Model model, const std::set<std::string>& names) {
 }
 
 TEST_P(EveryPass, MakesUpNamesThatAreFree) {
-  const Model in = Made(GetParam());
+  const Model in = Made(GetParam().text, GetParam().weights);
   const std::set<std::string> before = NamesOf(in);
   for (const PassInfo* pass : Passes()) {
     const std::string name(pass->name);

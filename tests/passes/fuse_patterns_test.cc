@@ -79,12 +79,12 @@ TEST(FusePatterns, RecognizesGeluByTheErrorFunction) {
 }
 
 // What exporters and model code write, by where it stands.
-struct Spelling {
+struct GeluSpelling {
   const char* name;
   const char* nodes;
   bool is_tanh;
 };
-constexpr Spelling kSpellings[] = {
+constexpr GeluSpelling kGeluSpellings[] = {
     {"torch_erf", "d = Div(x, r) f = Erf(d) p = Add(f, one) m = Mul(x, p) y = Mul(m, h)", false},
     {"half_first", "h0 = Mul(x, h) d = Mul(x, q) f = Erf(d) p = Add(one, f) y = Mul(h0, p)", false},
     {"half_on_sum", "d = Mul(q, x) f = Erf(d) p = Add(f, one) c = Mul(h, p) y = Mul(c, x)", false},
@@ -119,7 +119,7 @@ constexpr Spelling kSpellings[] = {
      true},
 };
 
-class GeluTest : public ::testing::TestWithParam<Spelling> {
+class GeluTest : public ::testing::TestWithParam<GeluSpelling> {
  protected:
   static Model Spelt(const std::string& nodes) {
     return Of(
@@ -171,7 +171,7 @@ TEST_P(GeluTest, StaysWhereOthersReadWithin) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Spellings, GeluTest, ::testing::ValuesIn(kSpellings),
+INSTANTIATE_TEST_SUITE_P(Spellings, GeluTest, ::testing::ValuesIn(kGeluSpellings),
                          [](const auto& spelling) { return std::string(spelling.param.name); });
 
 // Two GELUs behind one another, and one that is the argument's own function of another value.

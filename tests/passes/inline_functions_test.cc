@@ -11,11 +11,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-std::vector<float> Output(const Model& model, const std::vector<Tensor>& inputs) {
-  const Tensor y = Executor(model).Run(inputs)[0];
-  return {y.data<float>().begin(), y.data<float>().end()};
-}
-
 // The same numbers with the functions written out.
 Model Inlined(const Model& model, const std::vector<Tensor>& inputs) {
   Model out = model;

@@ -2,9 +2,9 @@
 
 #include <gmock/gmock.h>
 
+#include "tests/passes/made_model.h"
 #include "tests/passes/promises.h"
 #include "tests/passes/run_step.h"
-#include "tests/testing/random_tensor.h"
 
 namespace pared {
 namespace {
@@ -13,17 +13,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using ::testing::UnorderedElementsAre;
-
-Model Made(std::string_view text, const std::vector<std::pair<std::string, Shape>>& weights) {
-  Random random(13);
-  Model model = ParseText(text);
-  for (const auto& [name, shape] : weights) {
-    model = WithInitializer(std::move(model), name, random.Normal(shape, 0.4));
-  }
-  SortNodes(model.graph);
-  Verify(model);
-  return model;
-}
 
 // Everything within the branches, each with its own weights and one that both share.
 Model AllWithin() {

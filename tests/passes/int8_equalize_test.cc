@@ -37,7 +37,7 @@ Model Spread(const std::string& first, const std::string& second) {
   return WithInitializer(std::move(model), "v", Random(3).Normal({4, 8, 1, 1}, 1));
 }
 
-PassResult Quantize(const Model& model, const std::string& equalize) {
+PassResult QuantizeEqualized(const Model& model, const std::string& equalize) {
   const Dataset data = Dataset::Random(model.graph.inputs, 16, 3);
   return RunStep("quantize_int8",
                  {{"granularity", "per_tensor"},
@@ -78,7 +78,7 @@ TEST(Int8Equalize, BothSidesOfAChannelGetTheSameRangeAndTheFunctionStays) {
 TEST(Int8Equalize, OneScaleForAWeightGains) {
   const Model model = Spread("Relu", "Relu");
   const Dataset data = Dataset::Random(model.graph.inputs, 8, 7);
-  const PassResult off = Quantize(model, "off"), out = Quantize(model, "auto");
+  const PassResult off = QuantizeEqualized(model, "off"), out = QuantizeEqualized(model, "auto");
   EXPECT_THAT(out.report.at("equalized"), ElementsAre("Conv one", "Conv two"));
   EXPECT_FALSE(off.report.contains("equalized"));
   EXPECT_GT(SqnrDbOn(data, model, out.model), SqnrDbOn(data, model, off.model) + 6);
@@ -90,7 +90,7 @@ TEST(Int8Equalize, AClipIsLeftAloneAndNamed) {
   Model clipped = model;
   clipped.graph.nodes[1].op_type = "Clip";
   clipped.graph.nodes[1].inputs = {"c", "zero", "six"};
-  const PassResult out = Quantize(clipped, "auto");
+  const PassResult out = QuantizeEqualized(clipped, "auto");
   for (const Json& pair : out.report.at("equalized")) EXPECT_EQ(pair, "Conv two");
   EXPECT_EQ(out.report.at("not_equalized").at(0).at("node"), "Conv one");
   EXPECT_THAT(out.report.at("not_equalized").at(0).at("reason"), HasSubstr("Clip"));
@@ -105,7 +105,7 @@ TEST(Int8Equalize, AChannelThatSomethingElseReadsStays) {
   sum.outputs = {"s"};
   model.graph.nodes.insert(model.graph.nodes.end() - 1, sum);
   Verify(model);
-  EXPECT_THAT(Quantize(model, "auto").report.at("equalized"), IsEmpty());
+  EXPECT_THAT(QuantizeEqualized(model, "auto").report.at("equalized"), IsEmpty());
 }
 
 TEST(Int8Equalize, ZerosStay) {
@@ -114,7 +114,7 @@ TEST(Int8Equalize, ZerosStay) {
   for (size_t i = 0; i < pruned.size(); i += 2) pruned[i] = 0;
   for (size_t i = 0; i < 27; ++i) pruned[i] = 0;  // a whole channel
   model = WithInitializer(std::move(model), "w", Tensor::Make<float>({8, 3, 3, 3}, pruned));
-  const PassResult out = Quantize(model, "auto");
+  const PassResult out = QuantizeEqualized(model, "auto");
   EXPECT_THAT(out.report.at("equalized"), ElementsAre("Conv one", "Conv two"));
   const std::vector<float> codes = Elements(out.model, "w_equalized_quantized");
   for (size_t i = 0; i < pruned.size(); ++i) {

@@ -29,7 +29,7 @@ using ::testing::Not;
 
 using Weights = std::vector<std::pair<std::string, Tensor>>;
 
-Model Made(std::string_view text, const Weights& weights) {
+Model WithWeights(std::string_view text, const Weights& weights) {
   Model model = ParseText(text);
   for (const auto& [name, tensor] : weights) {
     model = WithInitializer(std::move(model), name, tensor);
@@ -43,13 +43,13 @@ Tensor Normal(Shape shape, double deviation = 0.5, uint64_t seed = 21) {
   return Random(seed).Normal(std::move(shape), deviation);
 }
 
-PassResult Quantize(const Model& model, Json options = Json::object()) {
+PassResult QuantizeBy32(const Model& model, Json options = Json::object()) {
   const Dataset data = Dataset::Random(CallerInputs(model.graph), 32, 3);
   return RunStep("quantize_int8", std::move(options), model, &data);
 }
 
 // On the samples that calibration saw.
-double SqnrDb(const Model& reference, const Model& model) {
+double SqnrDbOf32(const Model& reference, const Model& model) {
   return SqnrDbOn(Dataset::Random(CallerInputs(reference.graph), 32, 3), reference, model);
 }
 
@@ -75,31 +75,31 @@ int64_t CountOf(const Model& model, const std::string& op_type) {
 }
 
 TEST(Int8Faults, EachPadKeepsTheRangeOfItsOwnValue) {
-  const Model in = Made(
+  const Model in = WithWeights(
       R"(g (float[1,2,5,5] x) => (float[1,2,5,5] y, float[1,2,5,5] z)
     <int64[8] p = {0,0,1,1,0,0,1,1}, float k = {500}>
     { c = Conv(x, u) a = Pad(c, p) y = Conv(a, v)
       s = Mul(c, k) b = Pad(s, p) z = Conv(b, w) })",
       {{"u", Normal({2, 2, 1, 1})}, {"v", Normal({2, 2, 3, 3})}, {"w", Normal({2, 2, 3, 3}, 0.1)}});
-  const Model out = Quantize(in, {{"smooth", "off"}}).model;
+  const Model out = QuantizeBy32(in, {{"smooth", "off"}}).model;
   EXPECT_NEAR(ScaleRead(out, "z", 0) / ScaleRead(out, "y", 0), 500, 25);
   for (const Node& node : out.graph.nodes) {
     EXPECT_TRUE(node.op_type != "Pad" || node.inputs.size() == 2) << node.outputs[0];
   }
-  EXPECT_GT(SqnrDb(in, out), 30);
+  EXPECT_GT(SqnrDbOf32(in, out), 30);
 }
 
 TEST(Int8Faults, AnExclusionFollowsItsNodeThroughFoldingAndRaising) {
-  const Model in = Made(R"(<ir_version: 4, opset_import: ["" : 11]>
+  const Model in = WithWeights(R"(<ir_version: 4, opset_import: ["" : 11]>
     g (float[1,2,4,4] x) => (float[1,8] y) <float[2] one = {1,2}, float[2] zero = {0,0.5}>
     { [keep] c = Conv(x, u) n = BatchNormalization(c, one, zero, zero, one) [other] d = Conv(n, v)
       p = GlobalAveragePool(d) s = Squeeze <axes = [2,3]> (p)
       [G] y = Gemm <alpha = 2.0, transB = 1> (s, w, b) })",
-                        {{"u", Normal({2, 2, 1, 1})},
-                         {"v", Normal({2, 2, 1, 1})},
-                         {"w", Normal({8, 2})},
-                         {"b", Normal({8})}});
-  const PassResult out = Quantize(in, {{"exclude", {"G", "keep"}}});
+                               {{"u", Normal({2, 2, 1, 1})},
+                                {"v", Normal({2, 2, 1, 1})},
+                                {"w", Normal({8, 2})},
+                                {"b", Normal({8})}});
+  const PassResult out = QuantizeBy32(in, {{"exclude", {"G", "keep"}}});
   const Node& gemm = NodeAt(out.model, "y");
   EXPECT_EQ(gemm.op_type, "Gemm");
   EXPECT_EQ(ScaleRead(out.model, "y", 0), 0);
@@ -110,9 +110,9 @@ TEST(Int8Faults, AnExclusionFollowsItsNodeThroughFoldingAndRaising) {
 }
 
 TEST(Int8Faults, AnExclusionThatMatchesNothingIsAnErrorOfEveryPass) {
-  const Model in = Made(R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y)
+  const Model in = WithWeights(R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y)
     { ["/encoder/layer.0/conv"] c = Conv(x, u) n = Relu(c) ["/head"] y = Conv(n, u) })",
-                        {{"u", Normal({2, 2, 1, 1})}});
+                               {{"u", Normal({2, 2, 1, 1})}});
   const Dataset data = Dataset::Random(in.graph.inputs, 2, 1);
   for (const PassInfo* pass : Passes()) {
     for (const char* wrong : {"Encoder", "op:Convolution", "re:.*Decoder.*"}) {
@@ -128,15 +128,15 @@ TEST(Int8Faults, AnExclusionThatMatchesNothingIsAnErrorOfEveryPass) {
 
 TEST(Int8Faults, NodesInsideADecomposedNormalizationCanBeExcluded) {
   const Model in =
-      Made(R"(g (float[1,3,8] x) => (float[1,3,4] y) <float two = {2}, float e = {1e-5}>
+      WithWeights(R"(g (float[1,3,8] x) => (float[1,3,4] y) <float two = {2}, float e = {1e-5}>
     { h = MatMul(x, u) [mean] m = ReduceMean <axes = [-1]> (h) [center] c = Sub(h, m) [square] q = Pow(c, two)
       [variance] v = ReduceMean <axes = [-1]> (q) t = Add(v, e) s = Sqrt(t) [scale] n = Div(c, s)
       y = MatMul(n, w) })",
-           {{"u", Normal({8, 8})}, {"w", Normal({8, 4})}});
+                  {{"u", Normal({8, 8})}, {"w", Normal({8, 4})}});
   const PassResult out =
-      Quantize(in, {{"exclude", {"mean", "center", "square", "variance", "scale"}}});
+      QuantizeBy32(in, {{"exclude", {"mean", "center", "square", "variance", "scale"}}});
   EXPECT_GT(ScaleRead(out.model, "y", 0), 0);
-  EXPECT_GT(SqnrDb(in, out.model), 25);
+  EXPECT_GT(SqnrDbOf32(in, out.model), 25);
   // One pair at each boundary: x and n, and no value twice.
   EXPECT_EQ(CountOf(out.model, "QuantizeLinear"), 2);
 }
@@ -145,40 +145,42 @@ TEST(Int8Faults, NodesInsideADecomposedNormalizationCanBeExcluded) {
 TEST(Int8Faults, SmoothingOfASharedWeightServesAllItsReadersOrNone) {
   std::vector<float> spread(8, 1);
   spread[3] = 200;
-  const Model in = Made(R"(g (float[4,8] x) => (float[4,8] y, float[4,8] z)
+  const Model in =
+      WithWeights(R"(g (float[4,8] x) => (float[4,8] y, float[4,8] z)
     { n = Mul(x, gamma) i = Identity(w) y = MatMul(n, i) j = Identity(w) z = MatMul(x, j) })",
-                        {{"gamma", Tensor::Make<float>({8}, spread)}, {"w", Normal({8, 8})}});
-  EXPECT_GT(SqnrDb(in, Quantize(in).model), 25);
-  const Model direct = Made(R"(g (float[4,8] x) => (float[4,8] y, float[4,8] z)
+                  {{"gamma", Tensor::Make<float>({8}, spread)}, {"w", Normal({8, 8})}});
+  EXPECT_GT(SqnrDbOf32(in, QuantizeBy32(in).model), 25);
+  const Model direct =
+      WithWeights(R"(g (float[4,8] x) => (float[4,8] y, float[4,8] z)
     { n = Mul(x, gamma) y = MatMul(n, w) z = MatMul(x, w) })",
-                            {{"gamma", Tensor::Make<float>({8}, spread)}, {"w", Normal({8, 8})}});
-  EXPECT_GT(SqnrDb(direct, Quantize(direct).model), 25);
+                  {{"gamma", Tensor::Make<float>({8}, spread)}, {"w", Normal({8, 8})}});
+  EXPECT_GT(SqnrDbOf32(direct, QuantizeBy32(direct).model), 25);
   // The factor that smoothing would fold into is a scalar that others read too.
-  const Model scalar = Made(R"(g (float[4,8] x) => (float[4,8] y, float[4,8] z)
+  const Model scalar = WithWeights(R"(g (float[4,8] x) => (float[4,8] y, float[4,8] z)
     <float k = {0.5}> { n = Mul(x, k) y = MatMul(n, w) z = Mul(y, k) })",
-                            {{"w", Normal({8, 8})}});
-  EXPECT_GT(SqnrDb(scalar, Quantize(scalar).model), 25);
+                                   {{"w", Normal({8, 8})}});
+  EXPECT_GT(SqnrDbOf32(scalar, QuantizeBy32(scalar).model), 25);
 }
 
 TEST(Int8Faults, TwoEdgesToOneNodeReadOnePair) {
-  const Model in = Made(R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y)
+  const Model in = WithWeights(R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y)
     { a = Conv(x, w) s = Add(a, a) y = Conv(s, v) })",
-                        {{"w", Normal({2, 2, 1, 1})}, {"v", Normal({2, 2, 1, 1})}});
-  const Model out = Quantize(in).model;
+                               {{"w", Normal({2, 2, 1, 1})}, {"v", Normal({2, 2, 1, 1})}});
+  const Model out = QuantizeBy32(in).model;
   EXPECT_EQ(NodeAt(out, "s").inputs[0], NodeAt(out, "s").inputs[1]);
-  EXPECT_GT(SqnrDb(in, out), 25);
+  EXPECT_GT(SqnrDbOf32(in, out), 25);
 }
 
 // A default that a caller may override stays one unless the job says otherwise.
 TEST(Int8Faults, ADefaultThatACallerMayOverrideIsNotFolded) {
-  const Model in = Made(R"(<ir_version: 8, opset_import: ["" : 17]>
+  const Model in = WithWeights(R"(<ir_version: 8, opset_import: ["" : 17]>
     g (float[1,4] x, float[4,4] w) => (float[1,4] y) { h = MatMul(x, w) y = MatMul(h, v) })",
-                        {{"w", Normal({4, 4})}, {"v", Normal({4, 4})}});
-  const PassResult kept = Quantize(in);
+                               {{"w", Normal({4, 4})}, {"v", Normal({4, 4})}});
+  const PassResult kept = QuantizeBy32(in);
   EXPECT_EQ(kept.model.graph.inputs.size(), 2u);
   EXPECT_EQ(NodeAt(kept.model, "h").inputs[1], "w");
   EXPECT_THAT(SkippedReason(kept.report, "MatMul producing h"), Not(IsEmpty()));
-  const PassResult frozen = Quantize(in, {{"freeze_inputs", true}});
+  const PassResult frozen = QuantizeBy32(in, {{"freeze_inputs", true}});
   EXPECT_EQ(frozen.model.graph.inputs.size(), 1u);
   EXPECT_FALSE(frozen.model.graph.initializers.contains("w"));
 }
@@ -210,8 +212,9 @@ class Int8Samples : public ::testing::Test {
 
 TEST_F(Int8Samples, OneBatchOfFourIsFourOfOne) {
   const Weights weights = {{"w", Normal({4, 4})}};
-  const Model one = Made("g (float[1,4] x) => (float[1,4] y) { y = MatMul(x, w) }", weights);
-  const Model four = Made("g (float[4,4] x) => (float[4,4] y) { y = MatMul(x, w) }", weights);
+  const Model one = WithWeights("g (float[1,4] x) => (float[1,4] y) { y = MatMul(x, w) }", weights);
+  const Model four =
+      WithWeights("g (float[4,4] x) => (float[4,4] y) { y = MatMul(x, w) }", weights);
   const Tensor x = Normal({16, 4}, 1);
   const std::vector<float> values(x.data<float>().begin(), x.data<float>().end());
   for (const char* method : {"minmax", "percentile", "entropy", "mse"}) {
@@ -228,9 +231,9 @@ TEST_F(Int8Samples, OneBatchOfFourIsFourOfOne) {
 // Twelve samples of other lengths are the elements of one that holds them all.
 TEST_F(Int8Samples, OfOtherLengthsAreOneStatistic) {
   const Weights weights = {{"w", Normal({4, 3, 1})}, {"b", Normal({4})}, {"v", Normal({2, 4, 1})}};
-  const Model in = Made(R"(g (float[1,3,N] x) => (float[1,2,N] y)
+  const Model in = WithWeights(R"(g (float[1,3,N] x) => (float[1,2,N] y)
     { c = Conv(x, w, b) r = Relu(c) y = Conv(r, v) })",
-                        weights);
+                               weights);
   constexpr size_t kLongest = 9;
   const std::vector<int64_t> lengths = {5, 7, 9, 3, 8, 9, 1, 2, 4, 6, 9, 5};
   const Tensor drawn = Normal({12, 1, 3, static_cast<int64_t>(kLongest)}, 1);
@@ -258,8 +261,8 @@ TEST_F(Int8Samples, OfOtherLengthsAreOneStatistic) {
 }
 
 TEST_F(Int8Samples, AFewThatAreNotFiniteAreLeftOutCountedAndNamed) {
-  const Model in =
-      Made("g (float[1,4] x) => (float[1,4] y) { y = MatMul(x, w) }", {{"w", Normal({4, 4})}});
+  const Model in = WithWeights("g (float[1,4] x) => (float[1,4] y) { y = MatMul(x, w) }",
+                               {{"w", Normal({4, 4})}});
   const Tensor drawn = Normal({1000, 1, 4}, 1);
   std::vector<float> values(drawn.data<float>().begin(), drawn.data<float>().end());
   values[17] = std::numeric_limits<float>::quiet_NaN();
@@ -276,16 +279,17 @@ TEST_F(Int8Samples, AFewThatAreNotFiniteAreLeftOutCountedAndNamed) {
 }
 
 TEST_F(Int8Samples, ValuesOfNothingButNaNAreAnError) {
-  const Model in = Made("g (float[1,2] x) => (float[1,2] y) { d = Div(x, x) y = MatMul(d, w) }",
-                        {{"w", Normal({2, 2})}});
+  const Model in =
+      WithWeights("g (float[1,2] x) => (float[1,2] y) { d = Div(x, x) y = MatMul(d, w) }",
+                  {{"w", Normal({2, 2})}});
   const Dataset data = Data(Tensor::Make<float>({2, 1, 2}, {0, 0, 0, 0}));
   EXPECT_THAT([&] { RunStep("quantize_int8", {}, in, &data); },
               ThrowsError(ErrorCode::kInvalidArgument, "value d", HasSubstr("4 NaN")));
 }
 
 TEST_F(Int8Samples, AskingForMoreThanThereAreTakesThoseThereAre) {
-  const Model in =
-      Made("g (float[1,2] x) => (float[1,2] y) { y = MatMul(x, w) }", {{"w", Normal({2, 2})}});
+  const Model in = WithWeights("g (float[1,2] x) => (float[1,2] y) { y = MatMul(x, w) }",
+                               {{"w", Normal({2, 2})}});
   const Dataset data = Data(Tensor::Make<float>({2, 1, 2}, {0, 1, 2, 3}));
   PassContext context;
   context.calibration = &data;
@@ -299,26 +303,28 @@ TEST_F(Int8Samples, AskingForMoreThanThereAreTakesThoseThereAre) {
 }
 
 TEST(Int8Faults, EveryMethodRangesEveryValueToTheEndOfTheModel) {
-  const Model in = Made(R"(g (float[2,4] x) => (float[2,4] y)
+  const Model in =
+      WithWeights(R"(g (float[2,4] x) => (float[2,4] y)
     { a = MatMul(x, u) s = Sigmoid(a) b = MatMul(s, v) d = MatMul(b, w) y = Softmax <axis = -1> (d) })",
-                        {{"u", Normal({4, 4})}, {"v", Normal({4, 4})}, {"w", Normal({4, 4})}});
+                  {{"u", Normal({4, 4})}, {"v", Normal({4, 4})}, {"w", Normal({4, 4})}});
   for (const char* method : {"minmax", "percentile", "entropy", "mse"}) {
-    const PassResult out = Quantize(in, {{"method", method}});
+    const PassResult out = QuantizeBy32(in, {{"method", method}});
     EXPECT_EQ(out.report.at("changed").size(), 3u);
     for (const char* output : {"a", "b", "d"}) EXPECT_GT(ScaleRead(out.model, output, 0), 0);
-    EXPECT_GT(SqnrDb(in, out.model), 20) << method;
+    EXPECT_GT(SqnrDbOf32(in, out.model), 20) << method;
   }
 }
 
 // Values near what float16 can hold, whose range is twice that.
 TEST(Int8Faults, StatisticsOfLargeValuesDoNotOverflow) {
-  const Model in = Made(R"(g (float[2,4] x) => (float[2,4] y) <float k = {2e4}, float tiny = {1e-4}>
+  const Model in =
+      WithWeights(R"(g (float[2,4] x) => (float[2,4] y) <float k = {2e4}, float tiny = {1e-4}>
     { h = Mul(x, k) m = MatMul(h, w) y = Mul(m, tiny) })",
-                        {{"w", Normal({4, 4})}});
+                  {{"w", Normal({4, 4})}});
   for (const char* method : {"minmax", "percentile", "entropy", "mse"}) {
-    const Model out = Quantize(in, {{"method", method}, {"smooth", "off"}}).model;
+    const Model out = QuantizeBy32(in, {{"method", method}, {"smooth", "off"}}).model;
     EXPECT_GT(ScaleRead(out, "m", 0) * 255, 4e4f) << method;
-    EXPECT_GT(SqnrDb(in, out), 25) << method;
+    EXPECT_GT(SqnrDbOf32(in, out), 25) << method;
   }
 }
 
@@ -337,10 +343,10 @@ class Int8Memory : public ::testing::Test {
   static int64_t PeakKbOf(const Json& options, int64_t samples, int64_t rows) {
     const std::string n = std::to_string(rows);
     const Model in =
-        Made("g (float[1,2,1,64] x) => (float[1,4," + n + ",64] y) <int64[4] s = {1,2," + n +
-                 ",64}> { e = Expand(x, s) c = Conv <pads = [1,1,1,1]> (e, u) r = Relu(c) "
-                 "y = Conv(r, v) }",
-             {{"u", Normal({32, 2, 3, 3})}, {"v", Normal({4, 32, 1, 1})}});
+        WithWeights("g (float[1,2,1,64] x) => (float[1,4," + n + ",64] y) <int64[4] s = {1,2," + n +
+                        ",64}> { e = Expand(x, s) c = Conv <pads = [1,1,1,1]> (e, u) r = Relu(c) "
+                        "y = Conv(r, v) }",
+                    {{"u", Normal({32, 2, 3, 3})}, {"v", Normal({4, 32, 1, 1})}});
     const Dataset data = Dataset::Random(in.graph.inputs, samples, 3);
     PeakKb("5");
     RunStep("quantize_int8", options, in, &data);
@@ -420,33 +426,33 @@ TEST(Int8Faults, ZeroIsExactInEveryRange) {
 
 // The Relu cuts what the symmetric range does not.
 TEST(Int8Faults, AReluStaysWhereItsRangeDoesNotCut) {
-  const Model in = Made(
+  const Model in = WithWeights(
       R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y)
     { c = Conv(x, u) r = Relu(c) d = Conv(x, v) j = Concat <axis = 1> (r, d) y = Conv(j, w) })",
       {{"u", Normal({2, 2, 1, 1})}, {"v", Normal({2, 2, 1, 1}, 3)}, {"w", Normal({2, 4, 1, 1})}});
-  const Model out = Quantize(in).model;
+  const Model out = QuantizeBy32(in).model;
   EXPECT_EQ(CountOf(out, "Relu"), 1);
-  EXPECT_GT(SqnrDb(in, out), 30);
+  EXPECT_GT(SqnrDbOf32(in, out), 30);
 }
 
 TEST(Int8Faults, RangesOfBoundedFunctionsAreThoseOfTheFunction) {
   for (const auto& [function, width] :
        {std::pair{"Sigmoid", 1.0f}, {"HardSigmoid", 1.0f}, {"Tanh", 2.0f}}) {
-    const Model in = Made(std::string(R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y)
-      { c = Conv(x, u) s = )") +
-                              function + "(c) y = Conv(s, v) }",
-                          {{"u", Normal({2, 2, 1, 1}, 0.01)}, {"v", Normal({2, 2, 1, 1})}});
-    const Model out = Quantize(in, {{"smooth", "off"}}).model;
+    const Model in = WithWeights(std::string(R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y)
+      { c = Conv(x, u) s = )") + function +
+                                     "(c) y = Conv(s, v) }",
+                                 {{"u", Normal({2, 2, 1, 1}, 0.01)}, {"v", Normal({2, 2, 1, 1})}});
+    const Model out = QuantizeBy32(in, {{"smooth", "off"}}).model;
     EXPECT_NEAR(ScaleRead(out, "y", 0), width / 255, 1e-4) << function;
   }
 }
 
 // Sigmoid of 100 is 1, the largest code, and stays so.
 TEST(Int8Faults, TheLargestCodeOfASigmoidIsOne) {
-  const Model in = Made(R"(g (float[1,2] x) => (float[1,2] y)
+  const Model in = WithWeights(R"(g (float[1,2] x) => (float[1,2] y)
     { s = Sigmoid(x) y = MatMul(s, w) })",
-                        {{"w", Tensor::Make<float>({2, 2}, {1, 0, 0, 1})}});
-  const Model out = Quantize(in).model;
+                               {{"w", Tensor::Make<float>({2, 2}, {1, 0, 0, 1})}});
+  const Model out = QuantizeBy32(in).model;
   const Tensor y = Executor(out).Run({Tensor::Make<float>({1, 2}, {-100, 100})})[0];
   EXPECT_NEAR(y.data<float>()[0], 0, 0.01);
   EXPECT_NEAR(y.data<float>()[1], 1, 0.01);
@@ -456,12 +462,13 @@ TEST(Int8Faults, AChannelThatPruningEmptiedKeepsItsBias) {
   std::vector<float> w(4 * 2 * 3 * 3, 1.0f);
   for (size_t i = 0; i < w.size(); ++i)
     w[i] = i / 18 == 1 ? 1e-4f : 0.5f + 0.01f * static_cast<float>(i);
-  const Model in = Made(R"(g (float[1,2,5,5] x) => (float[1,4,3,3] y) { y = Conv(x, w, b) })",
-                        {{"w", Tensor::Make<float>({4, 2, 3, 3}, w)},
-                         {"b", Tensor::Make<float>({4}, {1, 3, -1, 0})}});
+  const Model in =
+      WithWeights(R"(g (float[1,2,5,5] x) => (float[1,4,3,3] y) { y = Conv(x, w, b) })",
+                  {{"w", Tensor::Make<float>({4, 2, 3, 3}, w)},
+                   {"b", Tensor::Make<float>({4}, {1, 3, -1, 0})}});
   const PassResult pruned =
       RunStep("magnitude_prune", {{"sparsity", 0.25}, {"reconstruct", "off"}}, in);
-  const PassResult out = Quantize(pruned.model);
+  const PassResult out = QuantizeBy32(pruned.model);
   const auto scales =
       Elements(out.model, NodeAt(out.model, NodeAt(out.model, "y").inputs[1]).inputs[1]);
   EXPECT_THAT(scales, Each(Gt(0)));
@@ -475,8 +482,8 @@ TEST(Int8Faults, SmallChannelsKeepTheirScale) {
   std::vector<float> w;
   for (int i = 0; i < 32; ++i)
     w.push_back((i % 8 == 0 ? 1e-6f : 1.0f) * static_cast<float>(i % 7 - 3.5));
-  const Model in = Made("g (float[2,4] x) => (float[2,8] y) { y = MatMul(x, w) }",
-                        {{"w", Tensor::Make<float>({4, 8}, w)}});
+  const Model in = WithWeights("g (float[2,4] x) => (float[2,8] y) { y = MatMul(x, w) }",
+                               {{"w", Tensor::Make<float>({4, 8}, w)}});
   for (const char* pass : {"quantize_int8", "quantize_weights", "quantize_dynamic"}) {
     const Dataset data = Dataset::Random(in.graph.inputs, 8, 3);
     const Model out = RunStep(pass, {}, in, &data).model;
@@ -504,16 +511,16 @@ bool Saturates(const Model& model) {
 }
 
 TEST(Int8Faults, WhereTheTargetHasNoVnniNoPairOfProductsSaturates) {
-  const Model in = Made(R"(g (float[4,8] x) => (float[4,8] y) { y = MatMul(x, w) })",
-                        {{"w", Tensor::Make<float>({8, 8}, std::vector<float>(64, 1.0f))}});
-  EXPECT_TRUE(Saturates(Quantize(in).model));
-  const PassResult out = Quantize(in, {{"target_isa", "avx2"}});
+  const Model in = WithWeights(R"(g (float[4,8] x) => (float[4,8] y) { y = MatMul(x, w) })",
+                               {{"w", Tensor::Make<float>({8, 8}, std::vector<float>(64, 1.0f))}});
+  EXPECT_TRUE(Saturates(QuantizeBy32(in).model));
+  const PassResult out = QuantizeBy32(in, {{"target_isa", "avx2"}});
   EXPECT_FALSE(Saturates(out.model));
   EXPECT_EQ(out.report.at("weight_code_max"), 63);
-  EXPECT_GT(SqnrDb(in, out.model), 30);
+  EXPECT_GT(SqnrDbOf32(in, out.model), 30);
   // pared's own products are exact on every machine.
   EXPECT_EQ(
-      Quantize(in, {{"target_isa", "avx2"}, {"target", "pared"}}).report.at("weight_code_max"),
+      QuantizeBy32(in, {{"target_isa", "avx2"}, {"target", "pared"}}).report.at("weight_code_max"),
       127);
   EXPECT_TRUE(Saturates(RunStep("quantize_dynamic", {}, in).model));
   EXPECT_FALSE(Saturates(RunStep("quantize_dynamic", {{"target_isa", "avx2"}}, in).model));
@@ -522,8 +529,8 @@ TEST(Int8Faults, WhereTheTargetHasNoVnniNoPairOfProductsSaturates) {
 // Whoever tries the result on this machine would see its products saturate.
 TEST(Int8Faults, AMachineWithoutVnniIsToldOf) {
   const bool saturates = kOnX86 && !CpuHas(Isa::kAvxVnni) && !CpuHas(Isa::kAvx512Vnni);
-  const Model in = Made("g (float[4,8] x) => (float[4,8] y) { y = MatMul(x, w) }",
-                        {{"w", Random(3).Normal({8, 8}, 1)}});
+  const Model in = WithWeights("g (float[4,8] x) => (float[4,8] y) { y = MatMul(x, w) }",
+                               {{"w", Random(3).Normal({8, 8}, 1)}});
   const Dataset data = Dataset::Random(CallerInputs(in.graph), 8, 3);
   for (const char* pass : {"quantize_int8", "quantize_dynamic"}) {
     EXPECT_EQ(RunStep(pass, {}, in, &data).report.contains("warnings"), saturates) << pass;
@@ -539,7 +546,7 @@ Model DepthwiseOverFourDecades() {
     w.push_back(std::pow(10.0f, static_cast<float>(i / 9) / 15 * 4 - 3) *
                 static_cast<float>(i % 9 - 3));
   }
-  return Made(
+  return WithWeights(
       R"(g (float[1,16,6,6] x) => (float[1,16,4,4] y) { [deep] y = Conv <group = 16> (x, w) })",
       {{"w", Tensor::Make<float>({16, 1, 3, 3}, w)}});
 }
@@ -547,21 +554,21 @@ Model DepthwiseOverFourDecades() {
 // The largest weight is 50, so a scale for all is 0.394, and of the channels whose largest is below
 // half of it, 5 * 10^(4 c / 15 - 3) < 0.197, nothing is left: c = 0 to 5.
 TEST(Int8Faults, OneScaleForAllChannelsWarnsOfThoseItLoses) {
-  const PassResult out = Quantize(DepthwiseOverFourDecades(), {{"granularity", "per_tensor"},
-                                                               {"keep_float", "off"},
-                                                               {"rounding", "nearest"},
-                                                               {"target", "pared"}});
+  const PassResult out = QuantizeBy32(DepthwiseOverFourDecades(), {{"granularity", "per_tensor"},
+                                                                   {"keep_float", "off"},
+                                                                   {"rounding", "nearest"},
+                                                                   {"target", "pared"}});
   ASSERT_EQ(out.report.at("warnings").size(), 1U);
   const std::string warning = out.report.at("warnings").at(0);
   EXPECT_THAT(warning, HasSubstr("Conv deep"));
   EXPECT_THAT(warning, HasSubstr("of 16 channels 6 become zero"));
-  const PassResult fine = Quantize(DepthwiseOverFourDecades(), {{"target", "pared"}});
+  const PassResult fine = QuantizeBy32(DepthwiseOverFourDecades(), {{"target", "pared"}});
   EXPECT_FALSE(fine.report.contains("warnings"));
 }
 
 TEST(Int8Faults, NoDepthwiseChannelIsLost) {
   const Model in = DepthwiseOverFourDecades();
-  const Model out = Quantize(in).model;
+  const Model out = QuantizeBy32(in).model;
   const Dataset data = Dataset::Random(in.graph.inputs, 1, 3);
   const Tensor want = Executor(in).Run(data.Sample(0, in.graph.inputs))[0];
   const Tensor got = Executor(out).Run(data.Sample(0, in.graph.inputs))[0];
@@ -576,15 +583,17 @@ TEST(Int8Faults, NoDepthwiseChannelIsLost) {
 // Scales by channel are of opset 13; before, a runtime sees one scale, and the small channels
 // vanish.
 TEST(Int8Faults, ChannelsOfFourMagnitudesBelowOpset13) {
-  std::vector<float> w = Elements(Made("g () => (float y) { y = Constant <value_float = 1.0> () }",
-                                       {{"w", Normal({4, 1, 3, 3})}}),
-                                  "w");
+  std::vector<float> w =
+      Elements(WithWeights("g () => (float y) { y = Constant <value_float = 1.0> () }",
+                           {{"w", Normal({4, 1, 3, 3})}}),
+               "w");
   for (size_t i = 0; i < w.size(); ++i) w[i] *= std::pow(10.0f, static_cast<float>(i / 9));
   const Tensor weight = Tensor::Make<float>({4, 1, 3, 3}, w);
   for (const char* opset : {"7", "11", "12"}) {
-    const Model in = Made(std::string("<ir_version: 6, opset_import: [\"\" : ") + opset + R"(]>
+    const Model in =
+        WithWeights(std::string("<ir_version: 6, opset_import: [\"\" : ") + opset + R"(]>
       g (float[1,4,6,6] x) => (float[1,4,4,4] y) { y = Conv <group = 4> (x, w) })",
-                          {{"w", weight}});
+                    {{"w", weight}});
     const Dataset data = Dataset::Random(in.graph.inputs, 32, 3);
     for (const auto& [pass, options] :
          std::vector<std::pair<std::string, Json>>{{"quantize_int8", Json::object()},
@@ -606,61 +615,63 @@ TEST(Int8Faults, ChannelsOfFourMagnitudesBelowOpset13) {
 }
 
 TEST(Int8Faults, TheNarrowPartOfAConcatSurvives) {
-  const Model in = Made(
+  const Model in = WithWeights(
       R"(g (float[1,2,4,4] x) => (float[1,2,4,4] y, float[1,2,4,4] z)
     <float six = {6}, float zero = {0}, float one = {1}>
     { a = Conv(x, u) b = Clip(a, zero, six) c = Conv(x, v) d = Clip(c, zero, one)
       j = Concat <axis = 1> (b, d) y = Conv(j, w) z = Conv(d, u) })",
       {{"u", Normal({2, 2, 1, 1}, 3)}, {"v", Normal({2, 2, 1, 1})}, {"w", Normal({2, 4, 1, 1})}});
-  EXPECT_GT(SqnrDb(in, Quantize(in).model), 30);
+  EXPECT_GT(SqnrDbOf32(in, QuantizeBy32(in).model), 30);
 }
 
 // No value is dequantized only to be quantized again with the same parameters.
 TEST(Int8Faults, ShapeOnlyOperatorsHaveOneOwnerOfTheRange) {
-  const Model in = Made(R"(g (float[1,4,4,4] x) => (float[1,2,8,2] y) <int64[4] s = {1,8,2,4}>
+  const Model in =
+      WithWeights(R"(g (float[1,4,4,4] x) => (float[1,2,8,2] y) <int64[4] s = {1,8,2,4}>
     { c = Conv(x, u) r = Reshape(c, s) t = Transpose <perm = [0,1,3,2]> (r)
       m = MaxPool <kernel_shape = [1,1]> (t) k = Reshape(m, q) y = Conv(k, w) })",
-                        {{"u", Normal({4, 4, 1, 1})},
-                         {"q", Tensor::Make<int64_t>({4}, {1, 4, 8, 2})},
-                         {"w", Normal({2, 4, 1, 1})}});
-  const Model out = Quantize(in).model;
+                  {{"u", Normal({4, 4, 1, 1})},
+                   {"q", Tensor::Make<int64_t>({4}, {1, 4, 8, 2})},
+                   {"w", Normal({2, 4, 1, 1})}});
+  const Model out = QuantizeBy32(in).model;
   std::set<float> scales;
   for (const Node& node : out.graph.nodes) {
     if (node.op_type != "QuantizeLinear" || node.inputs[0] == "x") continue;
     scales.insert(Elements(out, node.inputs[1])[0]);
   }
   EXPECT_EQ(scales.size(), 1u);
-  EXPECT_GT(SqnrDb(in, out), 30);
+  EXPECT_GT(SqnrDbOf32(in, out), 30);
 }
 
 // One gamma of 60 behind a normalization.
 TEST(Int8Faults, AnOutlierChannelOfANormalizationIsSmoothed) {
   std::vector<float> gamma(32, 1);
   gamma[5] = 60;
-  const Model in = Made(R"(g (float[1,16,32] x) => (float[1,16,32] y)
+  const Model in = WithWeights(R"(g (float[1,16,32] x) => (float[1,16,32] y)
     { n = LayerNormalization(x, gamma, beta) y = MatMul(n, w) })",
-                        {{"gamma", Tensor::Make<float>({32}, gamma)},
-                         {"beta", Normal({32}, 0.1)},
-                         {"w", Normal({32, 32}, 0.2)}});
+                               {{"gamma", Tensor::Make<float>({32}, gamma)},
+                                {"beta", Normal({32}, 0.1)},
+                                {"w", Normal({32, 32}, 0.2)}});
   // The outlier's own weights are as small as its values are large, as training leaves them.
   Model trained = in;
   std::vector<float> w = Elements(in, "w");
   for (size_t i = 0; i < 32; ++i) w[5 * 32 + i] *= 0.02f;
   trained = WithInitializer(trained, "w", Tensor::Make<float>({32, 32}, w));
-  EXPECT_GT(SqnrDb(trained, Quantize(trained).model), 25);
-  EXPECT_LT(SqnrDb(trained, Quantize(trained, {{"smooth", "off"}}).model),
-            SqnrDb(trained, Quantize(trained).model));
+  EXPECT_GT(SqnrDbOf32(trained, QuantizeBy32(trained).model), 25);
+  EXPECT_LT(SqnrDbOf32(trained, QuantizeBy32(trained, {{"smooth", "off"}}).model),
+            SqnrDbOf32(trained, QuantizeBy32(trained).model));
 }
 
 // Rounding moves the mean of a depthwise channel whose inputs are all of one sign.
 TEST(Int8Faults, BiasCorrectionRestoresTheMean) {
   Random random(8);
-  const Model in = Made(R"(g (float[1,8,6,6] x) => (float[1,8,4,4] y)
+  const Model in =
+      WithWeights(R"(g (float[1,8,6,6] x) => (float[1,8,4,4] y)
     <float three = {3}> { a = Add(x, three) y = Conv <group = 8> (a, w, b) })",
-                        {{"w", random.Uniform<float>({8, 1, 3, 3}, -1, 0.3)}, {"b", Normal({8})}});
+                  {{"w", random.Uniform<float>({8, 1, 3, 3}, -1, 0.3)}, {"b", Normal({8})}});
   const auto drift = [&](bool corrected) {
     const Model out =
-        Quantize(in, {{"bias_correction", corrected}, {"granularity", "per_tensor"}}).model;
+        QuantizeBy32(in, {{"bias_correction", corrected}, {"granularity", "per_tensor"}}).model;
     const Executor a(in), b(out);
     const Dataset data = Dataset::Random(in.graph.inputs, 32, 3);
     std::vector<double> shift(8);
@@ -678,12 +689,12 @@ TEST(Int8Faults, BiasCorrectionRestoresTheMean) {
 }
 
 TEST(Int8Faults, TheReportRanksNodesBySensitivity) {
-  const Model in = Made(R"(g (float[4,2] x) => (float[4,2] y)
+  const Model in = WithWeights(R"(g (float[4,2] x) => (float[4,2] y)
     <float[2] gamma = {1000,1}, float[2,2] w = {0.001,0.002,1,-2}, float[2,2] v = {1,0.5,-1,0.25}>
     { n = Mul(x, gamma) [bad] c = MatMul(n, w) s = Softplus(c) [good] y = MatMul(s, v) })",
-                        {});
+                               {});
   const Json table =
-      Quantize(in, {{"smooth", "off"}, {"sensitivity", true}}).report.at("sensitivity");
+      QuantizeBy32(in, {{"smooth", "off"}, {"sensitivity", true}}).report.at("sensitivity");
   ASSERT_EQ(table.size(), 2u);
   EXPECT_EQ(table[0].at("node"), "MatMul bad");
   EXPECT_LT(table[0].at("sqnr_db"), table[1].at("sqnr_db"));
@@ -692,16 +703,16 @@ TEST(Int8Faults, TheReportRanksNodesBySensitivity) {
 
 // A mask outlives every pass that a chain may hold behind it.
 TEST(Int8Faults, PrunedWeightsStayZeroThroughEveryPass) {
-  const Model in = Made(R"(g (float[1,4,6,6] x) => (float[1,8] y)
+  const Model in = WithWeights(R"(g (float[1,4,6,6] x) => (float[1,8] y)
     { c = Conv(x, u) n = BatchNormalization(c, s, m, m, v) r = Relu(n)
       d = Conv <group = 8, pads = [1,1,1,1]> (r, k) p = GlobalAveragePool(d) f = Flatten(p)
       y = MatMul(f, w) })",
-                        {{"u", Normal({8, 4, 1, 1})},
-                         {"s", Tensor::Make<float>({8}, {1, 2, 3, 4, 5, 6, 7, 8})},
-                         {"m", Normal({8})},
-                         {"v", Tensor::Make<float>({8}, {1, 2, 3, 4, 5, 6, 7, 8})},
-                         {"k", Normal({8, 1, 3, 3})},
-                         {"w", Normal({8, 8})}});
+                               {{"u", Normal({8, 4, 1, 1})},
+                                {"s", Tensor::Make<float>({8}, {1, 2, 3, 4, 5, 6, 7, 8})},
+                                {"m", Normal({8})},
+                                {"v", Tensor::Make<float>({8}, {1, 2, 3, 4, 5, 6, 7, 8})},
+                                {"k", Normal({8, 1, 3, 3})},
+                                {"w", Normal({8, 8})}});
   const Dataset data = Dataset::Random(in.graph.inputs, 16, 3);
   const PassResult pruned =
       RunStep("magnitude_prune", {{"sparsity", 0.7}, {"depthwise", true}}, in, &data);

@@ -65,7 +65,7 @@ std::vector<double> Seen(const Model& model, const std::string& value, Shape& sh
 }
 
 // Of each weight in node order, as [rows of the first axis][rest] of the original's shape.
-std::vector<std::vector<double>> Weights(const Model& model, const std::vector<Shape>& shapes) {
+std::vector<std::vector<double>> WeightsOf(const Model& model, const std::vector<Shape>& shapes) {
   std::vector<std::vector<double>> weights;
   for (const Node& node : model.graph.nodes) {
     const size_t input = WeightInput(node);
@@ -128,9 +128,9 @@ TEST_P(Mask, KeepsEveryZero) {
   const Model pruned =
       RunPass("magnitude_prune", {{"sparsity", 0.6}, {"reconstruct", "off"}}, Dense()).model;
   const std::vector<Shape> shapes = {{16, 4, 3, 3}, {16, 16, 3, 3}, {32, 16}, {32, 5}};
-  const std::vector<std::vector<double>> before = Weights(pruned, shapes);
+  const std::vector<std::vector<double>> before = WeightsOf(pruned, shapes);
   const PassResult after = RunPass(GetParam().name, GetParam().options, pruned, &data);
-  const std::vector<std::vector<double>> now = Weights(after.model, shapes);
+  const std::vector<std::vector<double>> now = WeightsOf(after.model, shapes);
   ASSERT_EQ(now.size(), 4u);
   for (size_t i = 0; i < before.size(); ++i) {
     const int64_t zeros = std::ranges::count(before[i], 0.0);

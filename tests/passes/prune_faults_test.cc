@@ -17,11 +17,11 @@ namespace {
 
 using ::testing::HasSubstr;
 
-Tensor Normal(Shape shape, uint64_t seed = 21) {
+Tensor NormalWeights(Shape shape, uint64_t seed = 21) {
   return Random(seed).Normal(std::move(shape), 0.5);
 }
 
-double SqnrDb(const Model& reference, const Model& model) {
+double SqnrDbOf8(const Model& reference, const Model& model) {
   return SqnrDbOn(Dataset::Random(CallerInputs(reference.graph), 8, 3), reference, model);
 }
 
@@ -98,7 +98,7 @@ TEST(PruneFaults, BlocksOfEveryPatternAndLayerAreWhole) {
       {"unstructured", 1, 1}, {"2x1", 2, 1}, {"4x1", 4, 1},  {"8x1", 8, 1},
       {"1x4", 1, 4},          {"4x4", 4, 4}, {"16x4", 16, 4}};
   for (const RowsOf& layout : kLayouts) {
-    const Model in = WithInitializer(ParseText(layout.text), "w", Normal(layout.shape));
+    const Model in = WithInitializer(ParseText(layout.text), "w", NormalWeights(layout.shape));
     const Dataset data = Dataset::Random(in.graph.inputs, 8, 3);
     for (const auto& [pattern, high, wide] : patterns) {
       for (const char* pass : {"magnitude_prune", "second_order_prune"}) {
@@ -134,7 +134,7 @@ TEST(PruneFaults, RunsOfEveryLayerKeepTheirShare) {
       {"1:2", 1, 2}, {"2:4", 2, 4}, {"1:4", 1, 4}, {"4:8", 4, 8}, {"2:8", 2, 8}, {"8:16", 8, 16}};
   for (const RowsOf& layout : kLayouts) {
     if (layout.shape.size() == 4 && layout.shape[2] > 1) continue;  // taps stand between the inputs
-    const Model in = WithInitializer(ParseText(layout.text), "w", Normal(layout.shape));
+    const Model in = WithInitializer(ParseText(layout.text), "w", NormalWeights(layout.shape));
     const Dataset data = Dataset::Random(in.graph.inputs, 8, 3);
     for (const auto& [pattern, kept, of] : patterns) {
       for (const char* pass : {"magnitude_prune", "second_order_prune"}) {
@@ -158,7 +158,7 @@ TEST(PruneFaults, RunsOfEveryLayerKeepTheirShare) {
 TEST(PruneFaults, ASingularHessianIsDampedAndKeepsNumbersFinite) {
   Model in = ParseText(R"(g (float[1,8] x) => (float[1,4] y)
     <float[8] live = {1,1,0,1,1,1,1,1}> { m = Mul(x, live) y = MatMul(m, w) })");
-  in = WithInitializer(in, "w", Normal({8, 4}));
+  in = WithInitializer(in, "w", NormalWeights({8, 4}));
   const Dataset data = Dataset::Random(in.graph.inputs, 2, 3);
   for (const char* pass : {"second_order_prune", "magnitude_prune"}) {
     for (const double damping : {0.0, 1e-8}) {
@@ -174,7 +174,7 @@ TEST(PruneFaults, ASingularHessianIsDampedAndKeepsNumbersFinite) {
 TEST(PruneFaults, OneSampleWithNothingInItIsStillNoError) {
   Model in = ParseText(R"(g (float[1,8] x) => (float[1,4] y)
     <float zero = {0}> { m = Mul(x, zero) y = MatMul(m, w) })");
-  in = WithInitializer(in, "w", Normal({8, 4}));
+  in = WithInitializer(in, "w", NormalWeights({8, 4}));
   const Dataset data = Dataset::Random(in.graph.inputs, 1, 3);
   const PassResult out = RunStep("second_order_prune", {{"sparsity", 0.5}}, in, &data);
   const std::vector<float> w = Elements(out.model, "w");
@@ -187,10 +187,10 @@ TEST(PruneFaults, BatchNormBehindATransposedConvolutionInGroups) {
   Model in = ParseText(R"(g (float[1,4,3,3] x) => (float[1,6,4,4] y)
     <float[6] s = {1,2,-3,4,5,6}, float[6] v = {1,2,3,4,5,6}>
     { c = ConvTranspose <group = 2> (x, w, b) y = BatchNormalization(c, s, b, b, v) })");
-  in = WithInitializer(in, "w", Normal({4, 3, 2, 2}));
-  in = WithInitializer(in, "b", Normal({6}));
+  in = WithInitializer(in, "w", NormalWeights({4, 3, 2, 2}));
+  in = WithInitializer(in, "b", NormalWeights({6}));
   const PassResult out = RunStep("fold_batch_norm", {}, in);
-  EXPECT_GT(SqnrDb(in, out.model), 100);
+  EXPECT_GT(SqnrDbOf8(in, out.model), 100);
 }
 
 TEST(PruneFaults, TwoConvolutionsOfOneWeightHaveTheirOwnNormalization) {
@@ -198,8 +198,8 @@ TEST(PruneFaults, TwoConvolutionsOfOneWeightHaveTheirOwnNormalization) {
     <float[2] s = {1,2}, float[2] t = {-3,5}, float[2] v = {1,4}>
     { c = Conv(x, w) d = Conv(c, w) n = BatchNormalization(c, s, t, t, v) m = BatchNormalization(d, t, s, s, v)
       e = Conv(x, w) o = BatchNormalization(e, t, s, t, v) p = Add(n, m) y = Add(p, o) })");
-  in = WithInitializer(in, "w", Normal({2, 2, 1, 1}));
-  EXPECT_GT(SqnrDb(in, RunStep("fold_batch_norm", {}, in).model), 100);
+  in = WithInitializer(in, "w", NormalWeights({2, 2, 1, 1}));
+  EXPECT_GT(SqnrDbOf8(in, RunStep("fold_batch_norm", {}, in).model), 100);
 }
 
 // The normalization stands in front: what it scales is another's input.
@@ -207,9 +207,9 @@ TEST(PruneFaults, BatchNormBehindARelu) {
   Model in = ParseText(R"(g (float[1,2,3,3] x) => (float[1,2,3,3] y)
     <float[2] s = {1,2}, float[2] t = {-3,5}, float[2] v = {1,4}>
     { c = Conv(x, w) r = Relu(c) [n] y = BatchNormalization(r, s, t, t, v) })");
-  in = WithInitializer(in, "w", Normal({2, 2, 1, 1}));
+  in = WithInitializer(in, "w", NormalWeights({2, 2, 1, 1}));
   const PassResult out = RunStep("fold_batch_norm", {}, in);
-  EXPECT_GT(SqnrDb(in, out.model), 100);
+  EXPECT_GT(SqnrDbOf8(in, out.model), 100);
   EXPECT_NE(SkippedReason(out.report, "BatchNormalization n"), "");
 }
 
@@ -218,7 +218,7 @@ TEST(PruneFaults, SparseInitializersOutliveEveryPass) {
   for (const bool by_axis : {false, true}) {
     Model in =
         ParseText(R"(g (float[2,4] x) => (float[2,4] y) { h = MatMul(x, s) y = MatMul(h, w) })");
-    in = WithInitializer(in, "w", Normal({4, 4}));
+    in = WithInitializer(in, "w", NormalWeights({4, 4}));
     const Tensor indices = by_axis ? Tensor::Make<int64_t>({3, 2}, {0, 1, 2, 0, 3, 3})
                                    : Tensor::Make<int64_t>({3}, {1, 8, 15});
     in.graph.sparse_initializers.set("s",
@@ -232,7 +232,7 @@ TEST(PruneFaults, SparseInitializersOutliveEveryPass) {
       const PassResult out = RunStep(std::string(pass->name), options, in, &data);
       const auto bytes = std::make_shared<const std::string>(SerializeOnnx(out.model));
       const Model reread = ParseOnnx(std::as_bytes(std::span(*bytes)), bytes);
-      EXPECT_GT(SqnrDb(in, reread), pass->name.ends_with("prune") ? 5 : 30);
+      EXPECT_GT(SqnrDbOf8(in, reread), pass->name.ends_with("prune") ? 5 : 30);
     }
   }
 }

@@ -11,11 +11,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-std::vector<float> Output(const Model& model, const Tensor& x) {
-  const Tensor y = Executor(model).Run({x})[0];
-  return {y.data<float>().begin(), y.data<float>().end()};
-}
-
 struct Converted {
   Model model;
   Json report;

@@ -10,70 +10,65 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-PassResult Quantize(const char* text, Json options = Json::object()) {
+PassResult QuantizeDynamic(const char* text, Json options = Json::object()) {
   return RunStep("quantize_dynamic", std::move(options), ModelFromText(text));
-}
-
-std::vector<float> Output(const Model& model, const std::vector<Tensor>& inputs) {
-  const Tensor y = Executor(model).Run(inputs)[0];
-  return {y.data<float>().begin(), y.data<float>().end()};
 }
 
 // From 0 to 255 the scale is 1: activations are their own codes. So are weights whose largest is
 // 127, and sums are those of the float model.
-const std::vector<Tensor> kX = {Tensor::Make<float>({1, 4}, {0, 255, 3, 100})};
+const std::vector<Tensor> kCodes = {Tensor::Make<float>({1, 4}, {0, 255, 3, 100})};
 
 TEST(QuantizeDynamic, MultipliesIntegersAndScalesTheSums) {
-  const PassResult out = Quantize(R"(g (float[1,4] x) => (float[1,2] y)
+  const PassResult out = QuantizeDynamic(R"(g (float[1,4] x) => (float[1,2] y)
     <float[4,2] w = {0,127,127,0,0,0,5,-254}> { y = MatMul(x, w) })");
   EXPECT_THAT(OpTypes(out.model.graph),
               ElementsAre("DynamicQuantizeLinear", "MatMulInteger", "Cast", "Mul", "Mul"));
   EXPECT_THAT(Elements(out.model, "w_quantized"), ElementsAre(0, 64, 127, 0, 0, 0, 5, -127));
   EXPECT_THAT(Elements(out.model, "w_scale"), ElementsAre(1, 2));
   EXPECT_FALSE(out.model.graph.initializers.contains("w"));
-  EXPECT_THAT(Output(out.model, kX), ElementsAre(255 * 127 + 500, -25400));
+  EXPECT_THAT(Output(out.model, kCodes), ElementsAre(255 * 127 + 500, -25400));
   EXPECT_EQ(out.report.at("quantized_weight_share"), 1.0);
 }
 
 TEST(QuantizeDynamic, QuantizesAValueOnceForAllThatReadIt) {
-  const PassResult out = Quantize(R"(g (float[1,4] x) => (float[1,1] y)
+  const PassResult out = QuantizeDynamic(R"(g (float[1,4] x) => (float[1,1] y)
     <float[4,1] w = {127,0,0,0}, float[4,1] v = {0,127,0,0}>
     { a = MatMul(x, w) b = MatMul(x, v) y = Add(a, b) })");
   const std::vector<std::string> ops = OpTypes(out.model.graph);
   EXPECT_EQ(std::ranges::count(ops, "DynamicQuantizeLinear"), 1);
-  EXPECT_THAT(Output(out.model, kX), ElementsAre(255 * 127));
+  EXPECT_THAT(Output(out.model, kCodes), ElementsAre(255 * 127));
 }
 
 // y = 0.5 x w' + 2 c
 TEST(QuantizeDynamic, AGemmKeepsItsFactorsItsBiasAndItsOrder) {
-  const PassResult out = Quantize(R"(g (float[1,4] x) => (float[1,2] y)
+  const PassResult out = QuantizeDynamic(R"(g (float[1,4] x) => (float[1,2] y)
     <float[2,4] w = {127,0,0,2, 0,1,127,0}, float[2] c = {1,-3}>
     { y = Gemm<alpha = 0.5, beta = 2.0, transB = 1>(x, w, c) })");
   EXPECT_THAT(Elements(out.model, "w_quantized"), ElementsAre(127, 0, 0, 1, 0, 127, 2, 0));
-  EXPECT_THAT(Output(out.model, kX), ElementsAre(102, (255 + 381) / 2 - 6));
+  EXPECT_THAT(Output(out.model, kCodes), ElementsAre(102, (255 + 381) / 2 - 6));
 }
 
 TEST(QuantizeDynamic, AConvolutionIsOneWhereAskedFor) {
   constexpr const char* kModel = R"(g (float[1,1,2,2] x) => (float[1,2,2,2] y)
     <float[2,1,1,2] w = {127,0, 0,254}, float[2] b = {1,2}>
     { y = Conv<pads = [0,0,0,1]>(x, w, b) })";
-  const PassResult out = Quantize(kModel, {{"op_types", {"Conv"}}});
+  const PassResult out = QuantizeDynamic(kModel, {{"op_types", {"Conv"}}});
   EXPECT_THAT(OpTypes(out.model.graph), Contains("ConvInteger"));
   const Tensor x = Tensor::Make<float>({1, 1, 2, 2}, {0, 255, 3, 100});
   EXPECT_THAT(Output(out.model, {x}), ElementsAre(1, 32386, 382, 12701, 64772, 2, 25402, 2));
-  EXPECT_THAT([&] { Quantize(kModel); },
+  EXPECT_THAT([&] { QuantizeDynamic(kModel); },
               ThrowsError(ErrorCode::kUnsupported, "", HasSubstr("Conv is not in op_types")));
 }
 
 TEST(QuantizeDynamic, SevenBitsWhereAsked) {
-  const PassResult out = Quantize(R"(g (float[1,4] x) => (float[1,1] y)
+  const PassResult out = QuantizeDynamic(R"(g (float[1,4] x) => (float[1,1] y)
     <float[4,1] w = {63,-1,0,9}> { y = MatMul(x, w) })",
-                                  {{"reduce_range", true}});
+                                         {{"reduce_range", true}});
   EXPECT_THAT(Elements(out.model, "w_quantized"), ElementsAre(63, -1, 0, 9));
 }
 
 TEST(QuantizeDynamic, BodiesOfSubgraphsComputeInIntegersToo) {
-  const PassResult out = Quantize(R"(g (bool c, float[1,4] x) => (float[1,1] y)
+  const PassResult out = QuantizeDynamic(R"(g (bool c, float[1,4] x) => (float[1,1] y)
     <float[4,1] w = {0,127,0,0}, float[2,4] table = {127,0,0,0, 0,0,254,0}, int64[1] row = {1}> {
       y = If (c) <then_branch = t () => (float[1,1] p)
                     { p = MatMul(x, w) },
@@ -88,7 +83,7 @@ TEST(QuantizeDynamic, BodiesOfSubgraphsComputeInIntegersToo) {
   EXPECT_TRUE(other.initializers.contains("v_quantized"));
   EXPECT_FALSE(other.initializers.contains("v"));
   const auto branch = [&](bool taken) {
-    return Output(out.model, {Tensor::Scalar<bool>(taken), kX[0]});
+    return Output(out.model, {Tensor::Scalar<bool>(taken), kCodes[0]});
   };
   EXPECT_THAT(branch(true), ElementsAre(255 * 127));
   // 257 is the largest now: the scale is 257 / 255, and 100 has the code 99.
@@ -96,7 +91,8 @@ TEST(QuantizeDynamic, BodiesOfSubgraphsComputeInIntegersToo) {
 }
 
 TEST(QuantizeDynamic, SaysWhyAWeightStaysFloat) {
-  const PassResult out = Quantize(R"(g (float[1,4] x, int64[1] i) => (float[1,4] y, float[1,4] e)
+  const PassResult out =
+      QuantizeDynamic(R"(g (float[1,4] x, int64[1] i) => (float[1,4] y, float[1,4] e)
     <float[4,4] w = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,127},
      float[4,4] tied = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,127},
      float[1,1] left = {3}>
@@ -112,13 +108,13 @@ TEST(QuantizeDynamic, ExclusionsHoldAndAreNamed) {
     <float[4,4] w = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,127},
      float[4,4] v = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,127}>
     { [first] a = MatMul(x, w) [second] z = MatMul(a, v) })";
-  const PassResult out = Quantize(kModel, {{"exclude", {"first"}}});
+  const PassResult out = QuantizeDynamic(kModel, {{"exclude", {"first"}}});
   EXPECT_THAT(SkippedReason(out.report, "MatMul first"), HasSubstr("excluded"));
   EXPECT_TRUE(out.model.graph.initializers.contains("w"));
   EXPECT_FALSE(out.model.graph.initializers.contains("v"));
   EXPECT_THAT(
       [&] {
-        Quantize(kModel, {{"exclude", {"frist"}}});
+        QuantizeDynamic(kModel, {{"exclude", {"frist"}}});
       },
       ThrowsError(ErrorCode::kInvalidArgument, "exclude", HasSubstr("first")));
 }

@@ -20,14 +20,14 @@ using ::testing::Not;
 using ::testing::StartsWith;
 
 // Without smoothing and fitting, so that the expected codes are those of the weights as they are.
-PassResult Quantize(const Model& model, Json options = Json::object()) {
+PassResult QuantizeNearest(const Model& model, Json options = Json::object()) {
   if (!options.contains("smooth")) options["smooth"] = "off";
   if (!options.contains("rounding")) options["rounding"] = "nearest";
   const Dataset data = Dataset::Random(Executor(model).inputs(), 16, 3);
   return RunStep("quantize_int8", std::move(options), model, &data);
 }
 
-double SqnrDb(const Model& reference, const Model& model) {
+double UnfusedSqnrDb(const Model& reference, const Model& model) {
   const Executor a(reference, {.fuse = false}), b(model, {.fuse = false});
   const Dataset data = Dataset::Random(a.inputs(), 8, 4);
   double energy = 0, noise = 0;
@@ -53,7 +53,7 @@ const Node* NodeOf(const Model& model, const std::string& op_type) {
 TEST(QuantizeInt8, KeepsPrunedWeightsExactlyZero) {
   const Model in = ModelFromText(R"(g (float[1,4] x) => (float[1,2] y)
     <float[4,2] w = {0,0,3,0,0,0,0,-2}> { y = MatMul(x, w) })");
-  const PassResult out = Quantize(in);
+  const PassResult out = QuantizeNearest(in);
   EXPECT_THAT(Elements(out.model, "w_quantized"), ElementsAre(0, 0, 127, 0, 0, 0, 0, -127));
   EXPECT_THAT(Elements(out.model, "w_scale"), ElementsAre(3.0f / 127, 2.0f / 127));
   EXPECT_THAT(Elements(out.model, "w_zero_point"), Each(0));
@@ -64,12 +64,12 @@ TEST(QuantizeInt8, SmoothingIsKeptWhereTheOutputGains) {
   const Model in = ModelFromText(R"(g (float[4,2] x) => (float[4,2] y)
     <float[2] gamma = {1000,1}, float[2,2] w = {0.001,0.002,1,-2}>
     { n = Mul(x, gamma) y = MatMul(n, w) })");
-  const PassResult plain = Quantize(in), smooth = Quantize(in, {{"smooth", "auto"}});
+  const PassResult plain = QuantizeNearest(in), smooth = QuantizeNearest(in, {{"smooth", "auto"}});
   EXPECT_THAT(plain.report.at("smoothed"), testing::IsEmpty());
   EXPECT_THAT(smooth.report.at("smoothed"), ElementsAre("n"));
   EXPECT_LT(plain.report.at("calibration_sqnr_db").get<double>(), 20);
   EXPECT_GT(smooth.report.at("calibration_sqnr_db").get<double>(), 30);
-  EXPECT_GT(SqnrDb(in, smooth.model), SqnrDb(in, plain.model) + 10);
+  EXPECT_GT(UnfusedSqnrDb(in, smooth.model), UnfusedSqnrDb(in, plain.model) + 10);
 }
 
 // The first product is the bad one; the second, of one channel, is left INT8.
@@ -77,12 +77,12 @@ TEST(QuantizeInt8, TheWorstNodesReturnToFloatUntilTheBoundHolds) {
   const Model in = ModelFromText(R"(g (float[4,2] x) => (float[4,2] y)
     <float[2] gamma = {1000,1}, float[2,2] w = {0.001,0.002,1,-2}, float[2,2] v = {1,0.5,-1,0.25}>
     { n = Mul(x, gamma) c = MatMul(n, w) s = Softplus(c) y = MatMul(s, v) })");
-  const PassResult out = Quantize(in, {{"min_sqnr_db", 30}});
+  const PassResult out = QuantizeNearest(in, {{"min_sqnr_db", 30}});
   EXPECT_THAT(out.report.at("returned_to_float"), ElementsAre("MatMul producing c"));
   EXPECT_THAT(SkippedReason(out.report, "MatMul producing c"), HasSubstr("returned to float"));
   EXPECT_GT(out.report.at("calibration_sqnr_db").get<double>(), 30);
-  EXPECT_GT(SqnrDb(in, out.model), 28);
-  EXPECT_THROW(Quantize(in, {{"min_sqnr_db", 150}}), Error);
+  EXPECT_GT(UnfusedSqnrDb(in, out.model), 28);
+  EXPECT_THROW(QuantizeNearest(in, {{"min_sqnr_db", 150}}), Error);
 }
 
 // Row i of the table has values up to i: a scale a row keeps the small rows, too.
@@ -102,7 +102,7 @@ Model WithTable(int64_t columns) {
 
 TEST(QuantizeInt8, TablesAreStoredInInt8WithAScaleARow) {
   const Model in = WithTable(64), small = WithTable(63);
-  const PassResult out = Quantize(in);
+  const PassResult out = QuantizeNearest(in);
   EXPECT_THAT(out.report.at("tables"), ElementsAre("table"));
   EXPECT_EQ(out.model.graph.initializers.find("table"), nullptr);
   const std::vector<Tensor> ids = {Tensor::Make<int64_t>({3}, {1, 17, 255})};
@@ -111,9 +111,9 @@ TEST(QuantizeInt8, TablesAreStoredInInt8WithAScaleARow) {
     const float step = static_cast<float>(ids[0].data<int64_t>()[i / 8]) / 127;
     EXPECT_NEAR(looked.data<float>()[i], expected.data<float>()[i], 0.501f * step);
   }
-  EXPECT_FALSE(Quantize(in, {{"tables", false}}).report.contains("tables"));
-  EXPECT_THAT(Quantize(in, {{"exclude", {"look"}}}).report.at("tables"), IsEmpty());
-  EXPECT_THAT(Quantize(small).report.at("tables"), IsEmpty());
+  EXPECT_FALSE(QuantizeNearest(in, {{"tables", false}}).report.contains("tables"));
+  EXPECT_THAT(QuantizeNearest(in, {{"exclude", {"look"}}}).report.at("tables"), IsEmpty());
+  EXPECT_THAT(QuantizeNearest(small).report.at("tables"), IsEmpty());
 }
 
 // Of eight products the first of a thousandfold channel is the bad one: one in five may return by
@@ -124,7 +124,7 @@ TEST(QuantizeInt8, APoorModelKeepsItsWorstNodeInFloat) {
     { n = Mul(x, gamma) c = MatMul(n, w) s = Softplus(c) y = MatMul(s, v)
       a = MatMul(x, v) b = MatMul(a, v) d = MatMul(b, v) e = MatMul(d, v) g = MatMul(e, v)
       f = MatMul(g, v) })");
-  const PassResult out = Quantize(in), off = Quantize(in, {{"keep_float", "off"}});
+  const PassResult out = QuantizeNearest(in), off = QuantizeNearest(in, {{"keep_float", "off"}});
   EXPECT_THAT(out.report.at("returned_to_float"), ElementsAre("MatMul producing c"));
   EXPECT_FALSE(off.report.contains("returned_to_float"));
   EXPECT_LT(off.report.at("calibration_sqnr_db").get<double>(), 20);
@@ -136,7 +136,7 @@ TEST(QuantizeInt8, TheRangeBeforeAnActivationEndsWhereItsResultNoLongerChanges) 
   const Model in = ModelFromText(R"(g (float[1,1,8,8] x) => (float[1,1,8,8] y)
     <float[2,1,1,1] v = {1,30}, float[2] b = {0,-30}, float[1,2,1,1] w = {1,1}>
     { c = Conv(x, v, b) t = Sigmoid(c) s = Mul(c, t) y = Conv(s, w) })");
-  const PassResult out = Quantize(in), plain = Quantize(in, {{"method", "minmax"}});
+  const PassResult out = QuantizeNearest(in), plain = QuantizeNearest(in, {{"method", "minmax"}});
   EXPECT_LT(plain.report.at("ranges").at("c").at("min").get<double>(), -30);
   EXPECT_GT(out.report.at("ranges").at("c").at("min").get<double>(), -15);
   EXPECT_GT(out.report.at("calibration_sqnr_db").get<double>(),
@@ -148,9 +148,9 @@ TEST(QuantizeInt8, OnlyTheChannelThatStandsOutIsSmoothed) {
   const Model in = ModelFromText(R"(g (float[64,4] x) => (float[64,2] y)
     <float[4] gamma = {1,1,1,40}, float[4,2] w = {1,-0.5,0.5,1,-1,0.75,0.02,0.01}>
     { n = Mul(x, gamma) y = MatMul(n, w) })");
-  const PassResult plain = Quantize(in), smooth = Quantize(in, {{"smooth", "auto"}});
+  const PassResult plain = QuantizeNearest(in), smooth = QuantizeNearest(in, {{"smooth", "auto"}});
   EXPECT_THAT(smooth.report.at("smoothed"), ElementsAre("n"));
-  EXPECT_GT(SqnrDb(in, smooth.model), SqnrDb(in, plain.model) + 6);
+  EXPECT_GT(UnfusedSqnrDb(in, smooth.model), UnfusedSqnrDb(in, plain.model) + 6);
 }
 
 // 16 rows, whose channels are all alike: the largest value of each is chance, and other rows pass
@@ -160,9 +160,9 @@ TEST(QuantizeInt8, SmoothingByChanceMaximaIsDropped) {
   const Model in =
       WithInitializer(ParseText("g (float[1,128] x) => (float[1,32] y) { y = MatMul(x, w) }"), "w",
                       random.Normal({128, 32}, 0.1f));
-  const PassResult plain = Quantize(in), smooth = Quantize(in, {{"smooth", "auto"}});
+  const PassResult plain = QuantizeNearest(in), smooth = QuantizeNearest(in, {{"smooth", "auto"}});
   EXPECT_THAT(smooth.report.at("smoothed"), IsEmpty());
-  EXPECT_EQ(SqnrDb(in, smooth.model), SqnrDb(in, plain.model));
+  EXPECT_EQ(UnfusedSqnrDb(in, smooth.model), UnfusedSqnrDb(in, plain.model));
 }
 
 TEST(QuantizeInt8, SecondOrderRoundingBeatsTheNearestCodes) {
@@ -173,7 +173,7 @@ TEST(QuantizeInt8, SecondOrderRoundingBeatsTheNearestCodes) {
     { [mixed] n = MatMul(x, mix) y = MatMul(n, w) })");
   const Json options = {
       {"exclude", Json::array({"mixed"})}, {"rounding", "auto"}, {"granularity", "per_tensor"}};
-  const PassResult out = Quantize(in, options);
+  const PassResult out = QuantizeNearest(in, options);
   EXPECT_TRUE(out.report.at("rounding").at("second_order").get<bool>());
   EXPECT_GT(out.report.at("calibration_sqnr_db").get<double>(),
             out.report.at("rounding").at("nearest_sqnr_db").get<double>());
@@ -184,7 +184,7 @@ TEST(QuantizeInt8, SecondOrderRoundingKeepsToTheReducedRange) {
   const Model in = ModelFromText(R"(g (float[32,1] x) => (float[32,1] y)
     <float[1,2] mix = {2,1}, float[2,1] w = {0.4,63}>
     { [mixed] n = MatMul(x, mix) y = MatMul(n, w) })");
-  const PassResult out = Quantize(
+  const PassResult out = QuantizeNearest(
       in, {{"exclude", Json::array({"mixed"})}, {"rounding", "auto"}, {"reduce_range", true}});
   EXPECT_THAT(Elements(out.model, "w_quantized"), ElementsAre(0, 63));
 }
@@ -193,7 +193,7 @@ TEST(QuantizeInt8, AnExcludedGemmKeepsItsAlpha) {
   const Model in = ModelFromText(R"(g (float[1,2] x) => (float[1,2] y)
     <float[2,2] w = {1,2,3,4}, float[2,2] v = {1,0,0,1}>
     { [kept] h = Gemm <alpha = 0.5> (x, w) y = MatMul(h, v) })");
-  const PassResult out = Quantize(in, {{"exclude", {"kept"}}});
+  const PassResult out = QuantizeNearest(in, {{"exclude", {"kept"}}});
   EXPECT_FLOAT_EQ(NodeOf(out.model, "Gemm")->Float("alpha", 1), 0.5f);
   EXPECT_THAT(Elements(out.model, "w"), ElementsAre(1, 2, 3, 4));
 }
@@ -202,12 +202,12 @@ TEST(QuantizeInt8, QuantizesBetweenConvolutionsAndNotBehindTheLast) {
   const Model in = ModelFromText(R"(g (float[1,1,3,3] x) => (float[1,1,3,3] y)
     <float[1,1,1,1] v = {0.5}, float[1] b = {0.25}, float[1,1,1,1] w = {2}>
     { c = Conv(x, v, b) r = Relu(c) d = Conv(r, w) y = Sigmoid(d) })");
-  const PassResult out = Quantize(in);
+  const PassResult out = QuantizeNearest(in);
   EXPECT_THAT(OpTypes(out.model.graph),
               ElementsAre("QuantizeLinear", "DequantizeLinear", "DequantizeLinear",
                           "DequantizeLinear", "Conv", "Relu", "QuantizeLinear", "DequantizeLinear",
                           "DequantizeLinear", "DequantizeLinear", "Conv", "Sigmoid"));
-  EXPECT_GT(SqnrDb(in, out.model), 35);
+  EXPECT_GT(UnfusedSqnrDb(in, out.model), 35);
 }
 
 // What combines boxes and scores is no INT8 node: scores would vanish beside coordinates.
@@ -216,7 +216,7 @@ TEST(QuantizeInt8, LeavesTheDecodingOfADetectorInFloat) {
     <float[1,1,1,1] v = {150}, float[1,1,1,1] w = {1}>
     { boxes = Conv(x, v) logits = Conv(x, w) scores = Sigmoid(logits)
       y = Concat <axis = 1> (boxes, scores) })");
-  const PassResult out = Quantize(in);
+  const PassResult out = QuantizeNearest(in);
   EXPECT_THAT(NodeOf(out.model, "Concat")->inputs, ElementsAre("boxes", "scores"));
   EXPECT_THAT(NodeOf(out.model, "Sigmoid")->inputs, ElementsAre("logits"));
 }
@@ -225,7 +225,7 @@ TEST(QuantizeInt8, ReadsAFixedRangeOffTheFunction) {
   const Model in = ModelFromText(R"(g (float[1,1,4,4] x) => (float[1,1,4,4] y)
     <float[1,1,1,1] v = {0.01}, float[1,1,1,1] w = {1}>
     { c = Conv(x, v) s = Sigmoid(c) y = Conv(s, w) })");
-  const PassResult out = Quantize(in);
+  const PassResult out = QuantizeNearest(in);
   EXPECT_FLOAT_EQ(Elements(out.model, "s_scale")[0], 1.0f / 255);
 }
 
@@ -235,11 +235,11 @@ TEST(QuantizeInt8, ResidualSumsAndPoolsJoin) {
      float[2,2,1,1] w = {1,0.5,0.25,-1}>
     { a = Conv(x, u) b = Conv(a, v) s = Add(a, b) r = Relu(s)
       p = MaxPool <kernel_shape = [4, 4]> (r) y = Conv(p, w) })");
-  const PassResult out = Quantize(in);
+  const PassResult out = QuantizeNearest(in);
   EXPECT_THAT(NodeOf(out.model, "Add")->inputs, ElementsAre("a_dequantized", "b_dequantized"));
   EXPECT_THAT(NodeOf(out.model, "Relu")->inputs, ElementsAre("s"));
   EXPECT_EQ(Elements(out.model, "r_scale"), Elements(out.model, "p_scale"));
-  EXPECT_GT(SqnrDb(in, out.model), 30);
+  EXPECT_GT(UnfusedSqnrDb(in, out.model), 30);
 }
 
 // The normalization after a residual sum stays float, and so does the sum.
@@ -248,7 +248,7 @@ TEST(QuantizeInt8, TransformersQuantizeTheInputsOfProductsOnly) {
     <float[4,4] u = {1,0,2,0,1,-1,0,1,2,1,0,1,0,1,1,2}, float[4] s = {1,1,60,1}, float[4] b = {0,0,0,0},
      float[4,4] w = {1,0,2,0,1,-1,0,1,2,1,0,1,0,1,1,2}>
     { m = MatMul(x, u) r = Add(x, m) n = LayerNormalization(r, s, b) y = MatMul(n, w) })");
-  const PassResult out = Quantize(in);
+  const PassResult out = QuantizeNearest(in);
   EXPECT_THAT(NodeOf(out.model, "Add")->inputs, ElementsAre("x", "m"));
   EXPECT_THAT(NodeOf(out.model, "LayerNormalization")->inputs[0], "r");
 }
@@ -256,7 +256,7 @@ TEST(QuantizeInt8, TransformersQuantizeTheInputsOfProductsOnly) {
 TEST(QuantizeInt8, AChannelOfZerosGetsAScaleAndKeepsItsBias) {
   const Model in = ModelFromText(R"(g (float[1,1,2,2] x) => (float[1,2,2,2] y)
     <float[2,1,1,1] w = {1,0}, float[2] b = {0,3}> { y = Conv(x, w, b) })");
-  const PassResult out = Quantize(in);
+  const PassResult out = QuantizeNearest(in);
   EXPECT_THAT(Elements(out.model, "w_scale"), Each(::testing::Gt(0)));
   const Tensor x = Tensor::Make<float>({1, 1, 2, 2}, {0, 0, 0, 0});
   EXPECT_NEAR(Executor(out.model).Run({x})[0].data<float>()[4], 3, 1e-5);
@@ -266,7 +266,7 @@ TEST(QuantizeInt8, ABiasLargeAgainstItsWeightsFitsInt32) {
   const Model in = ModelFromText(R"(g (float[1,1,2,2] x) => (float[1,2,2,2] y)
     <float[2,1,1,1] w = {1e-9,-2e-9}, float[2] b = {5,-4.5}> { y = Conv(x, w, b) })");
   const Tensor x = Tensor::Make<float>({1, 1, 2, 2}, {0, 1, -1, 0.5});
-  const Tensor y = Executor(Quantize(in).model).Run({x})[0];
+  const Tensor y = Executor(QuantizeNearest(in).model).Run({x})[0];
   EXPECT_NEAR(y.data<float>()[0], 5, 1e-5);
   EXPECT_NEAR(y.data<float>()[4], -4.5, 1e-5);
 }
@@ -276,9 +276,9 @@ TEST(QuantizeInt8, ASharedBiasIsStoredForEachReader) {
   const Model in = ModelFromText(R"(g (float[1,2] x) => (float[1,2] y)
     <float[2,2] v = {1,2,3,4}, float[2] b = {0.5,-0.5}, float[2,2] w = {5,6,7,8}>
     { [p] h = Gemm(x, v, b) [q] y = Gemm(h, w, b) })");
-  const PassResult out = Quantize(in, {{"bias_correction", false}});
+  const PassResult out = QuantizeNearest(in, {{"bias_correction", false}});
   EXPECT_NE(Elements(out.model, "b_quantized"), Elements(out.model, "b_quantized_1"));
-  EXPECT_GT(SqnrDb(in, out.model), 25);
+  EXPECT_GT(UnfusedSqnrDb(in, out.model), 25);
 }
 
 // One output channel is a thousand times the others: found on the right axis, nothing is lost.
@@ -298,10 +298,10 @@ TEST(QuantizeInt8, FindsTheChannelsOfEveryGemm) {
           ", transB = " + std::to_string(trans_b) + "> (" + (is_left ? "w, x" : "x, w") + ") }");
       const Shape dims = rows_down ? Shape{2, 3} : Shape{3, 2};
       in = WithInitializer(in, "w", Tensor::Make<float>(dims, weight));
-      const PassResult out = Quantize(in);
+      const PassResult out = QuantizeNearest(in);
       EXPECT_THAT(Elements(out.model, "w_scale"), ElementsAre(3.0f / 127, 2000.0f / 127))
           << "left " << is_left << " transA " << trans_a << " transB " << trans_b;
-      EXPECT_GT(SqnrDb(in, out.model), 35);
+      EXPECT_GT(UnfusedSqnrDb(in, out.model), 35);
     }
   }
 }
@@ -310,9 +310,9 @@ TEST(QuantizeInt8, ATransposedConvolutionInGroupsHasItsChannelsOnAxisOne) {
   const Model in = ModelFromText(R"(g (float[1,4,3,3] x) => (float[1,4,3,3] y)
     <float[4,2,1,1] w = {1,100,-1,50,0.5,25,1,-100}, float[4] b = {1,2,3,4}>
     { y = ConvTranspose <group = 2> (x, w, b) })");
-  const PassResult out = Quantize(in);
+  const PassResult out = QuantizeNearest(in);
   EXPECT_THAT(Elements(out.model, "w_scale"), ElementsAre(1.0f / 127, 100.0f / 127));
-  EXPECT_GT(SqnrDb(in, out.model), 35);
+  EXPECT_GT(UnfusedSqnrDb(in, out.model), 35);
 }
 
 TEST(QuantizeInt8, RaisesAnOldOpsetByConvertingItsNodes) {
@@ -320,7 +320,7 @@ TEST(QuantizeInt8, RaisesAnOldOpsetByConvertingItsNodes) {
     g (float[1,1,2,2] x, float[2,1,1,1] w) => (float[1,2] y) <float[2,1,1,1] w = {1,100}>
     { c = Conv(x, w) r = Clip <min = 0.0, max = 6.0> (c) p = GlobalAveragePool(r)
       s = Squeeze <axes = [2, 3]> (p) y = Softmax(s) })");
-  const PassResult out = Quantize(in);
+  const PassResult out = QuantizeNearest(in);
   EXPECT_EQ(out.model.Opset(""), 13);
   EXPECT_GE(out.model.ir_version, 7);
   EXPECT_EQ(out.model.graph.inputs.size(), 1u);
@@ -328,19 +328,19 @@ TEST(QuantizeInt8, RaisesAnOldOpsetByConvertingItsNodes) {
   EXPECT_EQ(NodeOf(out.model, "Squeeze")->inputs.size(), 2u);
   EXPECT_THAT(out.report["raised"].get<std::vector<std::string>>(),
               Contains(StartsWith("opset 8 to 13")));
-  EXPECT_GT(SqnrDb(in, out.model), 30);
+  EXPECT_GT(UnfusedSqnrDb(in, out.model), 30);
 }
 
 TEST(QuantizeInt8, ExcludedNodesKeepTheirFloatWeight) {
   const Model in = ModelFromText(R"(g (float[1,2] x) => (float[1,2] y)
     <float[2,2] w = {1,2,3,4}> { [p] h = MatMul(x, w) [q] y = MatMul(h, w) })");
-  const PassResult out = Quantize(in, {{"exclude", {"q"}}});
+  const PassResult out = QuantizeNearest(in, {{"exclude", {"q"}}});
   EXPECT_EQ(SkippedReason(out.report, "MatMul q"), "excluded");
   EXPECT_EQ(out.model.graph.nodes.back().inputs[1], "w");
   EXPECT_THAT(Elements(out.model, "w"), ElementsAre(1, 2, 3, 4));
   EXPECT_THAT(
       [&] {
-        Quantize(in, {{"exclude", {"r"}}});
+        QuantizeNearest(in, {{"exclude", {"r"}}});
       },
       ThrowsError(ErrorCode::kInvalidArgument, "exclude"));
 }
@@ -349,24 +349,24 @@ TEST(QuantizeInt8, NamesOfTheModelAreNotTakenTwice) {
   const Model in = ModelFromText(R"(g (float[1,1,2,2] x) => (float[1,1,2,2] y)
     <float[1,1,1,1] w = {2}, float[1] b = {1}>
     { w_quantized = Conv(x, w, b) b_scale = Relu(w_quantized) y = Conv(b_scale, w, b) })");
-  EXPECT_GT(SqnrDb(in, Quantize(in).model), 30);
+  EXPECT_GT(UnfusedSqnrDb(in, QuantizeNearest(in).model), 30);
 }
 
 TEST(QuantizeInt8, AModelWithoutAnythingToQuantizeIsAnError) {
   const Model in = ModelFromText("g (float[1,2] x) => (float[1,2] y) { y = Relu(x) }");
-  EXPECT_THAT([&] { Quantize(in); }, ThrowsError(ErrorCode::kUnsupported, ""));
+  EXPECT_THAT([&] { QuantizeNearest(in); }, ThrowsError(ErrorCode::kUnsupported, ""));
 }
 
 TEST(QuantizeInt8, RefusesWeightsAndActivationsThatAreNotFinite) {
   Model in = ModelFromText(R"(g (float[1,2] x) => (float[1,2] y) <float[2,2] w = {1,2,3,4}>
     { l = Log(x) y = MatMul(l, w) })");
-  EXPECT_THAT([&] { Quantize(in); },
+  EXPECT_THAT([&] { QuantizeNearest(in); },
               ThrowsError(ErrorCode::kInvalidArgument, "value l", HasSubstr("NaN")));
   Model bad = ModelFromText(
       "g (float[1,2] x) => (float[1,1] y) <float[2,1] w = {1,2}> { y = MatMul(x, w) }");
   bad = WithInitializer(bad, "w",
                         Tensor::Make<float>({2, 1}, {1, std::numeric_limits<float>::infinity()}));
-  EXPECT_THAT([&] { Quantize(bad); }, ThrowsError(ErrorCode::kInvalidArgument, "tensor w"));
+  EXPECT_THAT([&] { QuantizeNearest(bad); }, ThrowsError(ErrorCode::kInvalidArgument, "tensor w"));
 }
 
 TEST(QuantizeInt8, FoldsBatchNormalizationAndAddedBiases) {
@@ -374,10 +374,10 @@ TEST(QuantizeInt8, FoldsBatchNormalizationAndAddedBiases) {
     <float[2,1,1,1] w = {1,-2}, float[2] s = {2,3}, float[2] t = {0.5,-0.5}, float[2] m = {0.1,0.2},
      float[2] v = {1,4}, float[2,1,1] b = {1,2}>
     { c = Conv(x, w) n = BatchNormalization(c, s, t, m, v) y = Add(n, b) })");
-  const PassResult out = Quantize(in);
+  const PassResult out = QuantizeNearest(in);
   EXPECT_THAT(OpTypes(out.model.graph), Not(Contains("BatchNormalization")));
   EXPECT_THAT(OpTypes(out.model.graph), Not(Contains("Add")));
-  EXPECT_GT(SqnrDb(in, out.model), 35);
+  EXPECT_GT(UnfusedSqnrDb(in, out.model), 35);
 }
 
 }  // namespace

@@ -14,16 +14,11 @@ PassResult Store(const Model& model, Json options = Json::object()) {
   return RunPass("quantize_weights", std::move(options), model);
 }
 
-std::vector<float> Output(const Model& model, const Tensor& x) {
-  const Tensor y = Executor(model).Run({x})[0];
-  return {y.data<float>().begin(), y.data<float>().end()};
-}
-
-constexpr const char* kProduct = R"(g (float[1,4] x) => (float[1,2] y)
+constexpr const char* kSparseProduct = R"(g (float[1,4] x) => (float[1,2] y)
   <float[4,2] w = {0,0,3,0,0,0,0,-2}> { y = MatMul(x, w) })";
 
 TEST(QuantizeWeights, HasAScaleForEachOutputChannelAndKeepsZeros) {
-  const PassResult out = Store(ModelFromText(kProduct));
+  const PassResult out = Store(ModelFromText(kSparseProduct));
   EXPECT_THAT(Elements(out.model, "w_quantized"), ElementsAre(0, 0, 127, 0, 0, 0, 0, -127));
   EXPECT_THAT(Elements(out.model, "w_scale"), ElementsAre(3.0f / 127, 2.0f / 127));
   EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("DequantizeLinear", "MatMul"));

@@ -35,14 +35,14 @@ class Reconstruct : public testing::Test {
   std::filesystem::path folder_;
 };
 
-constexpr const char* kMatMul =
+constexpr const char* kSmallMatMul =
     "<ir_version: 8, opset_import: [\"\" : 17]> g (float[1,4] x) => (float[1,1] y) "
     "<float[4,1] w = {1, 0.5, 2, 0.25}> { y = MatMul(x, w) }";
 
 TEST_F(Reconstruct, FitsTheWeightsThatStayAsNumpyDoes) {
   const Dataset data = Data({3, 1, 4}, {1, 1, 0, 2, 2, 1, 1, 0, 0, 3, 1, 1});
   const PassResult result = RunPass("magnitude_prune", {{"sparsity", 0.5}, {"damping", 0.01}},
-                                    ModelFromText(kMatMul), &data);
+                                    ModelFromText(kSmallMatMul), &data);
   EXPECT_THAT(Elements(result.model, "w"),
               ElementsAre(FloatNear(0.939898f, 1e-4f), 0, FloatNear(3.151982f, 1e-4f), 0));
   EXPECT_EQ(result.report.at("reconstructed"), true);
@@ -80,7 +80,7 @@ TEST_F(Reconstruct, FitsAMatrixProductToEveryToken) {
 TEST_F(Reconstruct, LeavesWeightsAsTheyAreWhereTheOtherSamplesSayOtherwise) {
   const Dataset data = Data({2, 1, 4}, {1, 0, 0, 1, 1, 0, 0, -1});
   const PassResult result =
-      RunPass("magnitude_prune", {{"sparsity", 0.5}}, ModelFromText(kMatMul), &data);
+      RunPass("magnitude_prune", {{"sparsity", 0.5}}, ModelFromText(kSmallMatMul), &data);
   EXPECT_THAT(Elements(result.model, "w"), ElementsAre(1, 0, 2, 0));
   EXPECT_EQ(result.report.at("changed")[0].at("fitted"), false);
 }
@@ -88,14 +88,14 @@ TEST_F(Reconstruct, LeavesWeightsAsTheyAreWhereTheOtherSamplesSayOtherwise) {
 TEST_F(Reconstruct, LeavesWeightsAsTheyAreWhenTurnedOff) {
   const Dataset data = Data({3, 1, 4}, {1, 1, 0, 2, 2, 1, 1, 0, 0, 3, 1, 1});
   const PassResult result = RunPass("magnitude_prune", {{"sparsity", 0.5}, {"reconstruct", "off"}},
-                                    ModelFromText(kMatMul), &data);
+                                    ModelFromText(kSmallMatMul), &data);
   EXPECT_THAT(Elements(result.model, "w"), ElementsAre(1, 0, 2, 0));
 }
 
 TEST_F(Reconstruct, KeepsTheWeightOfAnInputThatIsAlwaysZero) {
   const Dataset data = Data({2, 1, 4}, {0, 1, 0, 2, 0, 1, 0, 1});
   const PassResult result =
-      RunPass("second_order_prune", {{"sparsity", 0.25}}, ModelFromText(kMatMul), &data);
+      RunPass("second_order_prune", {{"sparsity", 0.25}}, ModelFromText(kSmallMatMul), &data);
   const std::vector<float> w = Elements(result.model, "w");
   EXPECT_EQ(std::ranges::count(w, 0.0f), 1);
   EXPECT_NEAR(w[0] == 0 ? 1.0f : w[0], 1.0f, 1e-6);
@@ -105,7 +105,7 @@ TEST_F(Reconstruct, KeepsTheWeightOfAnInputThatIsAlwaysZero) {
 TEST_F(Reconstruct, ZeroesAsManyBySecondOrderAsByMagnitude) {
   const Dataset data = Data({3, 1, 4}, {1, 1, 0, 2, 2, 1, 1, 0, 0, 3, 1, 1});
   const PassResult result =
-      RunPass("second_order_prune", {{"pattern", "2:4"}}, ModelFromText(kMatMul), &data);
+      RunPass("second_order_prune", {{"pattern", "2:4"}}, ModelFromText(kSmallMatMul), &data);
   EXPECT_EQ(std::ranges::count(Elements(result.model, "w"), 0.0f), 2);
 }
 
@@ -215,7 +215,7 @@ TEST_F(Reconstruct, RanksByMagnitudeTimesInputWhereAsked) {
   const Dataset data = Data({2, 1, 4}, {1, 2, 1, 10, 1, -4, 1, 10});
   const PassResult result = RunPass(
       "magnitude_prune", {{"sparsity", 0.5}, {"importance", "wanda"}, {"reconstruct", "off"}},
-      ModelFromText(kMatMul), &data);
+      ModelFromText(kSmallMatMul), &data);
   EXPECT_THAT(Elements(result.model, "w"), ElementsAre(0, 0, 2, 0.25));
 }
 
@@ -223,7 +223,7 @@ TEST_F(Reconstruct, RanksNofMByMagnitudeTimesInput) {
   const Dataset data = Data({2, 1, 4}, {1, 2, 1, 10, 1, -4, 1, 10});
   const PassResult result = RunPass(
       "magnitude_prune", {{"pattern", "1:2"}, {"importance", "wanda"}, {"reconstruct", "off"}},
-      ModelFromText(kMatMul), &data);
+      ModelFromText(kSmallMatMul), &data);
   EXPECT_THAT(Elements(result.model, "w"), ElementsAre(0, 0.5, 0, 0.25));
 }
 

@@ -14,6 +14,7 @@
 #include "evaluator/npy.h"
 #include "model/onnx.h"
 #include "passes/registry.h"
+#include "tests/testing/floats.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
 
@@ -67,6 +68,15 @@ inline PassResult RunPass(const std::string& name, Json options, Model model,
   Verify(out);
   Keep(out);
   return {std::move(out), std::move(context.report)};
+}
+
+// The elements of the first output.
+inline std::vector<float> Output(const Model& model, const std::vector<Tensor>& inputs) {
+  return ValuesOf(Executor(model).Run(inputs)[0]);
+}
+
+inline std::vector<float> Output(const Model& model, const Tensor& x) {
+  return Output(model, std::vector<Tensor>{x});
 }
 
 // The elements of an initializer as float.

@@ -6,9 +6,9 @@
 
 #include "evaluator/half_floats.h"
 #include "passes/weights.h"
+#include "tests/passes/made_model.h"
 #include "tests/passes/promises.h"
 #include "tests/passes/run_step.h"
-#include "tests/testing/random_tensor.h"
 
 namespace pared {
 namespace {
@@ -19,18 +19,7 @@ using ::testing::Eq;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-Model Made(std::string_view text, const std::vector<std::pair<std::string, Shape>>& weights) {
-  Random random(11);
-  Model model = ParseText(text);
-  for (const auto& [name, shape] : weights) {
-    model = WithInitializer(std::move(model), name, random.Normal(shape, 0.3));
-  }
-  SortNodes(model.graph);
-  Verify(model);
-  return model;
-}
-
-Model Network() {
+Model HalfNetwork() {
   return Made(R"(g (float[1,3,12,12] x) => (float[1,10] y, float[1,16,12,12] mid)
     { mid = Conv <pads = [1,1,1,1]> (x, w0, b0) r = Relu(mid)
       c = Conv <pads = [1,1,1,1], strides = [2,2]> (r, w1, b1) s = Sigmoid(c) m = Mul(c, s)
@@ -98,7 +87,7 @@ void ExpectAsGood(const std::string& pass, const Model& model, const Model& half
 
 TEST(WidenHalves, WhatIsComputedInFloat16IsQuantizedAsWellAsInFloat) {
   for (const char* pass : {"quantize_int8", "quantize_dynamic"}) {
-    for (const Model& model : {Network(), Language()}) {
+    for (const Model& model : {HalfNetwork(), Language()}) {
       SCOPED_TRACE(pass);
       const Model half = WhollyHalf(model);
       EXPECT_THAT(TypesOf(half.graph.outputs), Each(Eq("float16")));
@@ -112,7 +101,7 @@ TEST(WidenHalves, WhatIsStoredInHalfIsQuantizedAsWellAsInFloat) {
   for (const char* pass : {"quantize_int8", "quantize_dynamic"}) {
     for (const char* type : {"float16", "bfloat16"}) {
       SCOPED_TRACE(std::string(pass) + " " + type);
-      const Model model = Network();
+      const Model model = HalfNetwork();
       const Model stored = StoredAs(type, model);
       ExpectAsGood(pass, model, stored);
     }
@@ -141,7 +130,7 @@ TEST(WidenHalves, WeightsReadThroughCastsAndOtherNodesAreWeights) {
 }
 
 TEST(WidenHalves, WhatStaysFloatIsStoredAsItWas) {
-  const Model half = WhollyHalf(Network());
+  const Model half = WhollyHalf(HalfNetwork());
   const Dataset data = SamplesOf(half);
   const PassResult out = RunStep("quantize_int8", {{"exclude", {"c"}}}, half, &data);
   std::vector<std::string> kept;
@@ -156,7 +145,7 @@ TEST(WidenHalves, WhatStaysFloatIsStoredAsItWas) {
 }
 
 TEST(WidenHalves, AModelWithoutHalvesIsLeftAlone) {
-  Model model = Network();
+  Model model = HalfNetwork();
   const std::string before = SerializeOnnx(model);
   const HalfStorage none(model, {});
   Json report = Json::object();
@@ -166,7 +155,7 @@ TEST(WidenHalves, AModelWithoutHalvesIsLeftAlone) {
 }
 
 TEST(WidenHalves, ADefaultOfAnInputStaysOne) {
-  Model half = WhollyHalf(Network());
+  Model half = WhollyHalf(HalfNetwork());
   half.ir_version = 8;
   ValueInfo input;
   input.name = "b2";
@@ -193,7 +182,7 @@ std::pair<int64_t, int64_t> ZerosOf(const Model& model) {
 
 TEST(WidenHalves, PruningLeavesTypesAndNodesAsTheyAreAndFitsAsWellAsInFloat) {
   for (const char* pass : {"magnitude_prune", "second_order_prune"}) {
-    const Model model = Network();
+    const Model model = HalfNetwork();
     for (const Model& half :
          {WhollyHalf(model), StoredAs("float16", model), StoredAs("bfloat16", model)}) {
       SCOPED_TRACE(pass);
@@ -232,7 +221,7 @@ TEST(WidenHalves, ABiasThatPruningAddsIsOfTheTypeThatTheNodeComputesIn) {
 }
 
 TEST(CastFp16, SaysOfNodesOfOtherFloatsThatTheyAre) {
-  const Model half = WhollyHalf(Network());
+  const Model half = WhollyHalf(HalfNetwork());
   const PassResult again = RunStep("cast_fp16", Json::object(), half);
   EXPECT_EQ(SerializeOnnx(again.model), SerializeOnnx(half));
   EXPECT_EQ(SkippedReason(again.report, "Conv producing c"), "computes in float16");
@@ -243,7 +232,7 @@ TEST(CastFp16, SaysOfNodesOfOtherFloatsThatTheyAre) {
 }
 
 TEST(CastFp16, SaysHowManySmallConstantsItLeaves) {
-  const PassResult out = RunStep("cast_fp16", {{"compute", "float32"}}, Network());
+  const PassResult out = RunStep("cast_fp16", {{"compute", "float32"}}, HalfNetwork());
   EXPECT_THAT(out.report.at("skipped"),
               Contains(Json({{"weight", "3 constants of 58 elements in all"},
                              {"reason",

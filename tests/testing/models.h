@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "model/graph.h"
 #include "model/text.h"
@@ -21,6 +22,12 @@ inline Model ModelFromText(std::string_view text) {
   SortNodes(model.graph);
   Verify(model);
   return model;
+}
+
+// The inputs of a model with this signature, as "float[N,2] x, int64 n".
+inline std::vector<ValueInfo> InputsOf(const std::string& signature) {
+  return ModelFromText("g (" + signature + ") => (float y) { y = Constant <value_float = 1.0> () }")
+      .graph.inputs;
 }
 
 // The model with initializer `name` added or replaced: for weights too large to spell.
