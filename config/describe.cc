@@ -49,6 +49,14 @@ void FieldDescriber::TextList(const char* name, std::vector<std::string>& value,
   Add({{"type", "strings"}, {"default", value}}, name, help);
 }
 
+void FieldDescriber::ChoiceList(const char* name, std::vector<std::string>& value,
+                                std::initializer_list<const char*> choices, const char* help) {
+  Add({{"type", "strings"},
+       {"default", value},
+       {"choices", std::vector<std::string>(choices.begin(), choices.end())}},
+      name, help);
+}
+
 void FieldDescriber::Raw(const char* name, Json& value, const char* help) {
   Add({{"type", "any"}, {"default", value}}, name, help);
 }

@@ -229,6 +229,18 @@ void FieldReader::TextList(const char* name, std::vector<std::string>& value, Te
   }
 }
 
+void FieldReader::ChoiceList(const char* name, std::vector<std::string>& value,
+                             std::initializer_list<const char*> choices, const char* help) {
+  TextList(name, value, TextRule::kAny, help);
+  const std::vector<std::string> known(choices.begin(), choices.end());
+  for (size_t i = 0; i < value.size(); ++i) {
+    if (std::ranges::find(known, value[i]) != known.end()) continue;
+    Refuse(JoinPointer(Pointer(name), std::to_string(i)), "must be one of " + Joined(known) +
+                                                              ", is " + Shown(value[i]) +
+                                                              DidYouMean(value[i], known));
+  }
+}
+
 void FieldReader::Raw(const char* name, Json& value, const char*) {
   if (const Json* json = Find(name)) value = *json;
 }
@@ -330,6 +342,11 @@ void FieldWriter::Text(const char* name, std::string& value, TextRule, const cha
 
 void FieldWriter::TextList(const char* name, std::vector<std::string>& value, TextRule,
                            const char*) {
+  open_.back()[name] = value;
+}
+
+void FieldWriter::ChoiceList(const char* name, std::vector<std::string>& value,
+                             std::initializer_list<const char*>, const char*) {
   open_.back()[name] = value;
 }
 

@@ -52,6 +52,9 @@ class FieldVisitor {
   virtual void Text(const char* name, std::string& value, TextRule rule, const char* help) = 0;
   virtual void TextList(const char* name, std::vector<std::string>& value, TextRule rule,
                         const char* help) = 0;
+  // Each item is one of `choices`.
+  virtual void ChoiceList(const char* name, std::vector<std::string>& value,
+                          std::initializer_list<const char*> choices, const char* help) = 0;
   // Any JSON, checked elsewhere.
   virtual void Raw(const char* name, Json& value, const char* help) = 0;
   // Objects, checked elsewhere, at most `count_max`.

@@ -21,6 +21,8 @@ class FieldReader final : public FieldVisitor {
   void Text(const char* name, std::string& value, TextRule rule, const char* help) override;
   void TextList(const char* name, std::vector<std::string>& value, TextRule rule,
                 const char* help) override;
+  void ChoiceList(const char* name, std::vector<std::string>& value,
+                  std::initializer_list<const char*> choices, const char* help) override;
   void Raw(const char* name, Json& value, const char* help) override;
   void RawList(const char* name, std::vector<Json>& value, size_t count_max,
                const char* help) override;
@@ -61,6 +63,8 @@ class FieldWriter final : public FieldVisitor {
   void Text(const char* name, std::string& value, TextRule rule, const char* help) override;
   void TextList(const char* name, std::vector<std::string>& value, TextRule rule,
                 const char* help) override;
+  void ChoiceList(const char* name, std::vector<std::string>& value,
+                  std::initializer_list<const char*> choices, const char* help) override;
   void Raw(const char* name, Json& value, const char* help) override;
   void RawList(const char* name, std::vector<Json>& value, size_t count_max,
                const char* help) override;
@@ -90,6 +94,8 @@ class FieldDescriber final : public FieldVisitor {
   void Text(const char* name, std::string& value, TextRule rule, const char* help) override;
   void TextList(const char* name, std::vector<std::string>& value, TextRule rule,
                 const char* help) override;
+  void ChoiceList(const char* name, std::vector<std::string>& value,
+                  std::initializer_list<const char*> choices, const char* help) override;
   void Raw(const char* name, Json& value, const char* help) override;
   void RawList(const char* name, std::vector<Json>& value, size_t count_max,
                const char* help) override;

@@ -14,8 +14,8 @@ namespace pared {
 
 struct HistogramBins {
   static constexpr int kSubBits = 6;
-  static constexpr int kSubBins = 1 << kSubBits;  // of an octave: 1.1 % wide
-  static constexpr int kOctaveMin = -24, kOctaveMax = 24;
+  static constexpr int kSubBins = 1 << kSubBits;           // of an octave: 1.1 % wide
+  static constexpr int kOctaveMin = -24, kOctaveMax = 40;  // powers of 16-bit sound reach 2^38
   static constexpr int kOfSign = (kOctaveMax - kOctaveMin) * kSubBins;
 };
 

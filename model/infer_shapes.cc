@@ -34,10 +34,6 @@ Known KnownOf(const Tensor& tensor) {
   return {{tensor.dtype(), std::move(dims)}, ElementsOf(tensor), tensor};
 }
 
-[[noreturn]] void FailContradiction(const std::string& name, const std::string& message) {
-  throw Error(ErrorCode::kInvalidArgument, message, name);
-}
-
 std::string DimsText(const Dims& dims) {
   std::string text = "[";
   for (const Dim& dim : dims) {
@@ -47,26 +43,31 @@ std::string DimsText(const Dims& dims) {
   return text + "]";
 }
 
-// What both say together; throws where they contradict.
-ValueType Merge(const std::string& name, const ValueType& a, const ValueType& b) {
-  ValueType merged = a;
-  if (a.dtype == DType::kUndefined) merged.dtype = b.dtype;
-  if (b.dtype != DType::kUndefined && merged.dtype != b.dtype) {
-    FailContradiction(name, std::string("is stated to be of type ") + DTypeName(a.dtype) +
-                                ", but is made as " + DTypeName(b.dtype));
+// What both say together. Throws where the types contradict. A file may state a shape that its
+// nodes do not make, and runs all the same: of another rank, what is made holds; of another size,
+// neither.
+ValueType Merge(const std::string& name, const ValueType& stated, const ValueType& made) {
+  ValueType merged = stated;
+  if (stated.dtype == DType::kUndefined) merged.dtype = made.dtype;
+  if (made.dtype != DType::kUndefined && merged.dtype != made.dtype) {
+    throw Error(ErrorCode::kInvalidArgument,
+                std::string("is stated to be of type ") + DTypeName(stated.dtype) +
+                    ", but is made as " + DTypeName(made.dtype),
+                name);
   }
-  if (!a.shape.has_value()) merged.shape = b.shape;
-  if (!a.shape.has_value() || !b.shape.has_value()) return merged;
-  bool equal = a.shape->size() == b.shape->size();
-  for (size_t i = 0; equal && i < a.shape->size(); ++i) {
+  if (!made.shape.has_value()) return merged;
+  if (!stated.shape.has_value() || stated.shape->size() != made.shape->size()) {
+    merged.shape = made.shape;
+    return merged;
+  }
+  for (size_t i = 0; i < made.shape->size(); ++i) {
     Dim& dim = (*merged.shape)[i];
-    const Dim& other = (*b.shape)[i];
-    equal = !IsNumber(dim) || !IsNumber(other) || dim.value == other.value;
-    if (IsNumber(other) || (dim.value < 0 && dim.param.empty())) dim = other;
-  }
-  if (!equal) {
-    FailContradiction(name, "is stated to have shape " + DimsText(*a.shape) + ", but is made as " +
-                                DimsText(*b.shape));
+    const Dim& other = (*made.shape)[i];
+    if (IsNumber(dim) && IsNumber(other) && dim.value != other.value) {
+      dim = AnyDim();
+    } else if (IsNumber(other) || (dim.value < 0 && dim.param.empty())) {
+      dim = other;
+    }
   }
   return merged;
 }

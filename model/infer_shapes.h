@@ -16,7 +16,8 @@ struct ValueType {
 
 // By value name, for the main graph. What the file states (inputs, outputs, value_info,
 // initializers) is taken over; the rest follows from the operators. A value that an operator pared
-// does not know makes is absent. Throws kInvalidArgument where two statements contradict.
+// does not know makes is absent. Throws kInvalidArgument where the types of two statements
+// contradict each other; of shapes that do, only what both allow is known, as in onnxruntime.
 std::unordered_map<std::string, ValueType> InferShapes(const Model& model);
 
 // For those to whom shapes are an opportunity, not a need: empty where statements contradict.

@@ -130,10 +130,17 @@ std::vector<Sketch::Bin> Sketch::FilledBins() const {
     if (count > 0) bins.push_back({center, count});
   };
   constexpr int kBins = HistogramBins::kOfSign;
-  for (int i = kBins - 1; i >= 0; --i) add(-CenterOf(i), counts_[static_cast<size_t>(kBins + i)]);
+  // The last bin has no end of its own: it stands for the largest of its numbers.
+  const auto center = [&](int bin, double end) {
+    return bin == kBins - 1 ? std::max(CenterOf(bin), end) : CenterOf(bin);
+  };
+  const ValueRange ends = min_max();
+  for (int i = kBins - 1; i >= 0; --i) {
+    add(-center(i, -double{ends.min}), counts_[static_cast<size_t>(kBins + i)]);
+  }
   const auto zeros = counts_.begin() + kZeroPlace;
   add(0, std::reduce(zeros, zeros + kZeroPlaces));
-  for (int i = 0; i < kBins; ++i) add(CenterOf(i), counts_[static_cast<size_t>(i)]);
+  for (int i = 0; i < kBins; ++i) add(center(i, ends.max), counts_[static_cast<size_t>(i)]);
   return bins;
 }
 

@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "passes/calibrate.h"
 #include "passes/channel_shrink.h"
+#include "passes/constant_aliases.h"
 #include "passes/finite_weights.h"
 #include "passes/float_elements.h"
 #include "passes/layer_progress.h"
@@ -336,6 +337,7 @@ class ChannelPruner {
 
 Model Prune(Model model, const Options& options, PassContext& context) {
   if (model.ir_version < 4) DropInitializerInputs(model);  // else what was cut would stay
+  RemoveConstantAliases(model, SelectorOf(options.exclude));
   return ChannelPruner(model, options, context).Run();
 }
 
@@ -346,6 +348,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kChannelPrune = DefinePass<Options, Prune>(
-    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 5);
+    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 6);
 
 }  // namespace pared

@@ -170,6 +170,10 @@ const Names kCarrying = {"Abs",       "Add",       "Concat",     "Expand",   "Fl
                          "ReduceMax", "ReduceMin", "ReduceMean", "Slice",    "Split",   "Squeeze",
                          "Sub",       "Sum",       "Transpose",  "Unsqueeze"};
 
+// They keep their result from zero by a small constant, as those below need it.
+const Names kGuards = {"Add", "Clip", "Max"};
+const Names kNeedsGuard = {"Div", "Log", "Pow", "Reciprocal", "Sqrt"};
+
 // Their result is small however large their input.
 const Names kBounded = {"Softmax",
                         "Sigmoid",
@@ -261,6 +265,7 @@ class Chooser {
     const HalfLoss loss = LossOf(tensor);
     if (loss.overflow > 0) wide_.insert(name);
     if (FitsHalf(loss)) return;
+    if (loss.underflow > 0) vanishing_.insert(name);
     lossy_.emplace(
         name, "float16 does not hold \"" + name + "\": of its " + std::to_string(tensor.count()) +
                   " elements" +
@@ -318,7 +323,15 @@ class Chooser {
     const DType dtype = TypeIn(types, name);
     if (dtype == DType::kUndefined) return "the type of \"" + name + "\" is not known";
     if (dtype != DType::kFloat32) return "";
-    if (const auto lossy = lossy_.find(name); lossy != lossy_.end()) return lossy->second;
+    if (const auto lossy = lossy_.find(name); lossy != lossy_.end()) {
+      if (vanishing_.contains(name) && kGuards.contains(node.op_type)) {
+        guarded_.insert(node.outputs.begin(), node.outputs.end());
+      }
+      return lossy->second;
+    }
+    if (guarded_.contains(name) && kNeedsGuard.contains(node.op_type)) {
+      return "\"" + name + "\" is kept from zero by less than float16 holds";
+    }
     if (wide_.contains(name)) return "\"" + name + "\" leaves the range of float16";
     if (grown_.contains(name)) {
       return "\"" + name + "\" may leave the range of float16, and no calibration data tells";
@@ -329,8 +342,9 @@ class Chooser {
         if (TypeIn(types, input) != DType::kFloat32) continue;
         all = all && (from_integers_.contains(input) || constants_.contains(input));
       }
+      all = all && !kBounded.contains(node.op_type);
       if (all) from_integers_.insert(node.outputs.begin(), node.outputs.end());
-      return "\"" + name + "\" holds integers, which float16 would round";
+      return "\"" + name + "\" is made of integers, which float16 would round";
     }
     const auto measured = ranges_.find(name);
     return measured == ranges_.end() ? "" : WhyMeasuredKeeps(name, measured->second);
@@ -436,7 +450,8 @@ class Chooser {
   Reasons refused_;  // of the graphs seen so far
   HalfChoice choice_;
   std::unordered_map<std::string, std::string> lossy_;  // constant, and why
-  Names wide_, grown_, from_integers_, constants_;
+  Names vanishing_;                                     // constants of which float16 makes zeros
+  Names wide_, grown_, from_integers_, guarded_, constants_;
 };
 
 }  // namespace

@@ -21,7 +21,6 @@
 #include "model/infer_shapes.h"
 #include "model/rewrite.h"
 #include "passes/fuse_attention.h"
-#include "passes/op_types.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
@@ -40,8 +39,8 @@ void Fields(FieldVisitor& f, Options& o) {
   f.Integer("opset_max", o.opset_max, {7, 23},
             "The model is raised up to this opset where an operator needs it: HardSwish 14, "
             "LayerNormalization 17, Gelu 20, Attention 23. Patterns that need a later one stay.");
-  f.TextList("op_types", o.op_types, TextRule::kAny,
-             "Operators to recognize: LayerNormalization, Gelu, HardSwish, Attention.");
+  f.ChoiceList("op_types", o.op_types, {"LayerNormalization", "Gelu", "HardSwish", "Attention"},
+               "Operators to recognize.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
              "Nodes to keep, with the pattern that they are part of; an entry that matches nothing "
              "is an error.");
@@ -197,7 +196,6 @@ class Fuser {
 
 Model Fuse(Model model, const Options& options, PassContext& context) {
   SelectNodes(model, options.exclude, "exclude");
-  CheckOpTypes(options.op_types, {"LayerNormalization", "Gelu", "HardSwish", "Attention"});
   context.report["changed"] = Json::array();
   context.report["skipped"] = Json::array();
   Fuser(model, options, context).Run();

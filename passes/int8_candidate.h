@@ -50,6 +50,8 @@ struct Int8Options {
   std::vector<std::string> op_types = {"Conv", "ConvTranspose", "Gemm", "MatMul"};
   std::vector<std::string> exclude;
   bool freeze_inputs = false;
+
+  void Check(const std::string& pointer) const;  // as DefinePass wants it
 };
 
 void Fields(FieldVisitor& f, Int8Options& o);

@@ -17,6 +17,7 @@ const Names kCompute = {"Conv", "ConvTranspose", "Gemm", "MatMul"};
 const Names kMoving = {"MaxPool",      "Reshape", "Transpose", "Flatten",  "Squeeze",
                        "Unsqueeze",    "Slice",   "Gather",    "Split",    "DepthToSpace",
                        "SpaceToDepth", "Expand",  "Tile",      "Identity", "Pad"};
+const Names kParting = {"Slice", "Gather", "Split"};  // of kMoving, those that leave some out
 const Names kJoining = {"Add",    "Mul",          "Concat", "AveragePool", "GlobalAveragePool",
                         "Resize", "GlobalMaxPool"};
 
@@ -100,7 +101,7 @@ class Chooser {
     } else if (roots_.contains(node.outputs[0])) {
       choice_.roles[&node] = Int8Role::kPointwise;
     } else if ((kMoving.contains(node.op_type) || kJoining.contains(node.op_type)) &&
-               !context_.excluded.contains(&node) && CanJoin(node)) {
+               !context_.excluded.contains(&node) && CanJoin(node) && !IsPartOfFloat(node)) {
       choice_.roles[&node] = Int8Role::kJoin;
     }
   }
@@ -145,6 +146,17 @@ class Chooser {
       producer = index_.producer(producer->inputs[0]);
     }
     return producer != nullptr && producer->op_type == "Softmax";
+  }
+
+  // What it takes out of a float value may need a far smaller scale than the whole: where nothing
+  // is gained by codes of the whole, its result alone gets them.
+  bool IsPartOfFloat(const Node& node) const {
+    if (!kParting.contains(node.op_type)) return false;
+    const Node* producer = index_.producer(node.inputs[0]);
+    while (producer != nullptr && kMoving.contains(producer->op_type)) {
+      producer = index_.producer(producer->inputs[0]);
+    }
+    return producer == nullptr || !choice_.roles.contains(producer);
   }
 
   bool CanJoin(const Node& node) const {

@@ -15,9 +15,9 @@ namespace {
 
 constexpr int64_t kRankSamples = 4;
 // A model with less has suffered visibly: some of its nodes return to float, one in kNodesPerFloat
-// at most.
+// at most, and one of a small model of no less than kNodesForOne.
 constexpr double kPoorDb = 20;
-constexpr size_t kNodesPerFloat = 5;
+constexpr size_t kNodesPerFloat = 5, kNodesForOne = 3;
 constexpr double kDropRounding = 1e-9;  // 0.9 - 0.8 is more than 0.1
 
 // Outputs of nodes that stay float.
@@ -43,8 +43,9 @@ class Mixer {
     if (!has_bound && options.keep_float == Int8Options::KeepFloat::kAuto &&
         found_.best_db < kPoorDb) {
       wanted_db_ = kPoorDb;
-      ReturnNodes(
-          std::min(order_.size() / kNodesPerFloat, static_cast<size_t>(options.max_nodes_float)));
+      const size_t most =
+          order_.size() < kNodesForOne ? 0 : std::max<size_t>(1, order_.size() / kNodesPerFloat);
+      ReturnNodes(std::min(most, static_cast<size_t>(options.max_nodes_float)));
     }
     if (options.keep_as == Int8Options::KeepAs::kFloat16) KeepAsFloat16();
     if (accuracy_ != nullptr) context_.report["accuracy_drop"] = {{drop_.figure, drop_.drop}};
@@ -138,7 +139,13 @@ class Mixer {
       }
       return holds;
     };
-    const bool holds = high > 0 && attempt(high);
+    bool holds = high > 0 && attempt(high);
+    // Ranges were chosen for the whole: more float is better as a rule, not always.
+    for (size_t count = 1; !holds && count < high; count *= 2) {
+      holds = attempt(count);
+      if (holds) high = count;
+    }
+    most_ = high;
     while (holds && high - low > 1) {
       const size_t middle = low + (high - low) / 2;
       (attempt(middle) ? high : low) = middle;
@@ -150,8 +157,8 @@ class Mixer {
 
   [[noreturn]] void Refuse() const {
     const Int8Options& options = *request_.options;
-    const std::string nodes =
-        " with " + std::to_string(options.max_nodes_float) + " nodes in float at most";
+    const std::string nodes = " with at most " + std::to_string(most_) + " of its " +
+                              std::to_string(order_.size()) + " nodes in float";
     if (found_.best_db < options.min_sqnr_db) {
       throw Error(ErrorCode::kUnsupported,
                   "min_sqnr_db is not reached: " + std::to_string(found_.best_db) + " dB" + nodes);
@@ -202,6 +209,7 @@ class Mixer {
   double wanted_db_ = -std::numeric_limits<double>::infinity();
   std::unique_ptr<AccuracyJudge> accuracy_;  // null: accuracy has no bound
   AccuracyDrop drop_;                        // of what was measured last
+  size_t most_ = 0;                          // nodes in float that were tried
   Values kept_;                              // float, as keep_as says
 };
 

@@ -67,10 +67,20 @@ class Finder {
     return false;
   }
 
+  // Of a weight that nodes make of constants it is assumed: a Log reads what is positive.
   bool IsPositive(const std::string& value) const {
     const Tensor* tensor = ConstantOf(model_.graph, index_, value, model_.ir_version);
-    if (tensor == nullptr || tensor->dtype() != DType::kFloat32) return false;
+    if (tensor == nullptr) return IsMadeOfConstants(value);
+    if (tensor->dtype() != DType::kFloat32) return false;
     return std::ranges::all_of(tensor->data<float>(), [](float weight) { return weight >= 0; });
+  }
+
+  bool IsMadeOfConstants(const std::string& value) const {
+    if (value.empty() || ConstantOf(model_.graph, index_, value, model_.ir_version)) return true;
+    const Node* producer = index_.producer(value);
+    return producer != nullptr && std::ranges::all_of(producer->inputs, [&](const auto& input) {
+             return IsMadeOfConstants(input);
+           });
   }
 
   bool OnlyFeedsFound(const Node& node) const {

@@ -53,7 +53,8 @@ struct PassInfo {
 };
 
 // A PassInfo for a struct of options with a Fields() listing and a function
-// `Model Run(Model, const Options&, PassContext&)`.
+// `Model Run(Model, const Options&, PassContext&)`. What no field can refuse by itself a function
+// `options.Check(pointer)`, where there is one, refuses at `pointer`/field.
 template <class Options, Model (*Run)(Model, const Options&, PassContext&)>
 PassInfo DefinePass(
     std::string_view name, std::string_view summary,
@@ -64,6 +65,7 @@ PassInfo DefinePass(
           [](const PassInfo& info, const Json& json, const std::string& pointer) {
             Options options;
             ReadFields(json, pointer, options, {"pass"});
+            if constexpr (requires { options.Check(pointer); }) options.Check(pointer);
             const Json written = WriteFields(options);
             return Step{std::string(info.name), written,
                         [options](Model model, PassContext& context) {

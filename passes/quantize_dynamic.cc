@@ -20,13 +20,13 @@
 
 #include "base/error.h"
 #include "passes/code_range.h"
+#include "passes/constant_aliases.h"
 #include "passes/decided_lengths.h"
 #include "passes/dynamic_smooth.h"
 #include "passes/int8_fidelity.h"
 #include "passes/int8_params.h"
 #include "passes/layer_progress.h"
 #include "passes/node_history.h"
-#include "passes/op_types.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
@@ -60,9 +60,9 @@ void Fields(FieldVisitor& f, Options& o) {
            "Move the spread of input channels into the weights of matrix products; \"auto\": where "
            "there is calibration data and the SQNR measured on it rises.");
   Fields(f, o.code_range);
-  f.TextList("op_types", o.op_types, TextRule::kAny,
-             "Operators to quantize: of MatMul, Gemm, Conv, which some runtimes compute slower so, "
-             "and Gather, whose tables are stored in 8 bits.");
+  f.ChoiceList("op_types", o.op_types, {"MatMul", "Gemm", "Conv", "Gather"},
+               "Operators to quantize. Conv some runtimes compute slower so; Gather's tables are "
+               "stored in 8 bits.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
              "Nodes that stay float; an entry that matches nothing is an error.");
   f.Flag("freeze_inputs", o.freeze_inputs,
@@ -346,11 +346,11 @@ Model BestSmoothed(const Model& model, Model quantized, const Options& options,
 
 Model Run(Model model, const Options& given, PassContext& context) {
   Options options = given;
-  CheckOpTypes(options.op_types, {"MatMul", "Gemm", "Conv", "Gather"});
   SelectNodes(model, options.exclude, "exclude");
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
   NodeHistory history(model);
   const HalfStorage halves(model, SpillFolder(model, context.scratch));
+  RemoveConstantAliases(model, [](const Node&) { return false; });
   history.Advance(model, "widening");
   Json notes;
   options.exclude = history.Follow({{"exclude", given.exclude}}, notes).at("exclude");
@@ -379,6 +379,6 @@ extern const PassInfo kQuantizeDynamic;
 const PassInfo kQuantizeDynamic = DefinePass<Options, Run>(
     "quantize_dynamic",
     "Computes products in INT8 with scales of activations found at run time; needs no data.",
-    [](const Json&) { return false; }, 5);
+    [](const Json&) { return false; }, 6);
 
 }  // namespace pared

@@ -18,12 +18,12 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "passes/constant_aliases.h"
 #include "passes/finite_weights.h"
 #include "passes/fold_affine.h"
 #include "passes/int8_branches.h"
 #include "passes/int8_lost.h"
 #include "passes/int8_mixed.h"
-#include "passes/op_types.h"
 #include "passes/opset_raise.h"
 #include "passes/qoperator.h"
 #include "passes/select_nodes.h"
@@ -55,8 +55,8 @@ void Fields(FieldVisitor& f, Int8Options& o) {
          "Correct each bias by what the rounding of the weights shifts the mean of the result.");
   Fields(f, o.code_range);
   f.Choice("keep_float", o.keep_float, {"auto", "off"},
-           "The most sensitive nodes return to float, one in five at most, where the worst output "
-           "would have less than 20 dB; or none do.");
+           "The most sensitive nodes return to float, one in five at most (of three or four one), "
+           "where the worst output would have less than 20 dB; or none do.");
   f.Number("min_sqnr_db", o.min_sqnr_db, {0, 200},
            "As many of the most sensitive nodes return to float as it takes for the worst output "
            "to have this SQNR on calibration samples; 0: keep_float decides.");
@@ -81,12 +81,21 @@ void Fields(FieldVisitor& f, Int8Options& o) {
            "What will run the model. Format \"qoperator\" takes operators of com.microsoft too for "
            "onnxruntime, those of ONNX only for pared, and is refused for openvino, which does not "
            "load it by channel.");
-  f.TextList("op_types", o.op_types, TextRule::kAny, "Operators with weights to quantize.");
+  f.ChoiceList("op_types", o.op_types, {"Conv", "ConvTranspose", "Gemm", "MatMul"},
+               "Operators with weights to quantize.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
              "Nodes that stay float; an entry that matches nothing is an error.");
   f.Flag("freeze_inputs", o.freeze_inputs,
          "Take weights that are also graph inputs, and so could be overridden by a caller, as "
          "constants, and drop these inputs.");
+}
+
+void Int8Options::Check(const std::string& pointer) const {
+  if (format != Format::kQOperator || target != Target::kOpenvino) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              "openvino refuses QLinearConv with scales by channel and runs MatMulInteger in "
+              "float; format \"qdq\" it runs in INT8",
+              JoinPointer(pointer, "format"));
 }
 
 namespace {
@@ -136,6 +145,7 @@ void Report(const Int8Candidate& candidate, const Json& branches, Json& report) 
 void Prepare(Model& model, const Int8Exclusions& exclusions, Json& report) {
   report["raised"] = RaiseOpset(model, kOpsetOfChannelScales);
   const auto keep = [&](const Node& node) { return exclusions.Contains(node); };
+  RemoveConstantAliases(model, keep);
   report["folded"] = Json::array();
   for (const auto& notes : {FoldBatchNorm(model, keep), FoldBias(model, keep)}) {
     for (const FoldNote& note : notes) {
@@ -181,20 +191,8 @@ std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, Pass
   return std::move(found.best.model);
 }
 
-void CheckTarget(const Int8Options& options) {
-  if (options.format == Int8Options::Format::kQOperator &&
-      options.target == Int8Options::Target::kOpenvino) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "openvino refuses QLinearConv with scales by channel and runs MatMulInteger in "
-                "float; format \"qdq\" it runs in INT8",
-                "format");
-  }
-}
-
 Model Quantize(Model model, const Int8Options& given, PassContext& context) {
   Int8Options options = given;
-  CheckTarget(options);
-  CheckOpTypes(options.op_types, Int8Options{}.op_types);
   if (options.target == Int8Options::Target::kPared) {
     options.code_range.target_isa = TargetIsa::kVnni;  // its kernels do not saturate anywhere
   } else {
@@ -229,6 +227,6 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Int8Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 14);
+    [](const Json&) { return true; }, 15);
 
 }  // namespace pared

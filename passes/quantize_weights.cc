@@ -26,7 +26,6 @@
 #include "model/spill.h"
 #include "passes/int8_params.h"
 #include "passes/layer_progress.h"
-#include "passes/op_types.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/round_layers.h"
@@ -58,6 +57,13 @@ struct Options {
                                        "Gather", "LSTM",          "GRU",  "RNN"};
   std::vector<std::string> exclude;
   bool freeze_inputs = false;
+
+  void Check(const std::string& pointer) const {
+    if (format != Format::kMatMulNBits || (block_size & (block_size - 1)) == 0) return;
+    throw Error(ErrorCode::kInvalidArgument,
+                "MatMulNBits has blocks of a power of two, not " + std::to_string(block_size),
+                JoinPointer(pointer, "block_size"));
+  }
 };
 
 void Fields(FieldVisitor& f, Options& o) {
@@ -78,7 +84,9 @@ void Fields(FieldVisitor& f, Options& o) {
   f.Number("damping", o.damping, {0, 10},
            "Of the second order: what is added to the second moments of the inputs, against their "
            "mean; 0: what rounds held-out samples best, or the nearest codes where these do.");
-  f.TextList("op_types", o.op_types, TextRule::kAny, "Operators whose weights are stored so.");
+  f.ChoiceList("op_types", o.op_types,
+               {"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "LSTM", "GRU", "RNN"},
+               "Operators whose weights are stored so.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
              "Nodes whose weights stay float; an entry that matches nothing is an error.");
   f.Flag("freeze_inputs", o.freeze_inputs,
@@ -355,15 +363,7 @@ class Quantizer {
 };
 
 Model Run(Model model, const Options& options, PassContext& context) {
-  CheckOpTypes(options.op_types, Options{}.op_types);
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
-  const bool is_contributed = options.format == Format::kMatMulNBits;
-  if (is_contributed && (options.block_size & (options.block_size - 1)) != 0) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        "MatMulNBits has blocks of a power of two, not " + std::to_string(options.block_size),
-        "block_size");
-  }
   const bool has_blocks = options.bits == Bits::k4;
   Json raised = RaiseOpset(model, has_blocks ? kOpsetOfBlocks : kOpsetOfChannelScales);
   Model out = Quantizer(model, options, context).Run();

@@ -1,7 +1,9 @@
 #include "passes/stored_weights.h"
 
 #include <algorithm>
+#include <cmath>
 
+#include "passes/float_elements.h"
 #include "passes/select_nodes.h"
 #include "passes/weight_codes.h"
 
@@ -65,6 +67,14 @@ void FindLookups(const Graph& graph, const Scope* outer, int64_t ir_version,
   }
 }
 
+bool HasInfinite(const Tensor& table) {
+  const FloatElements elements(table);
+  const bool has_infinite =
+      std::ranges::any_of(elements.get(), [](float element) { return std::isinf(element); });
+  table.DropPages();
+  return has_infinite;
+}
+
 std::string WhyFloat(const ConstantRef& root, const StoredWeight& stored,
                      const StoredChoice& choice) {
   if (!stored.reason.empty()) return stored.reason;
@@ -75,6 +85,9 @@ std::string WhyFloat(const ConstantRef& root, const StoredWeight& stored,
       return "excluded, or shares its weight with an excluded node";
     }
     if (!Names(choice.op_types, node->op_type)) return node->op_type + " is not in op_types";
+  }
+  if (stored.sites.empty() && HasInfinite(stored.tensor)) {
+    return "its table has infinities, as masks do: no scale covers them";
   }
   std::string reason;
   ForEachNode(*root.first, [&](const Node& node) {

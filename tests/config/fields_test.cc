@@ -40,6 +40,7 @@ struct Options {
   Scope scope = Scope::kLayer;
   std::string dataset;
   std::vector<std::string> skip = {"first"};
+  std::vector<std::string> scopes = {"layer"};
   Inner inner;
   std::vector<Item> items;
   std::vector<Json> raw;
@@ -52,6 +53,7 @@ void Fields(FieldVisitor& f, Options& o) {
   f.Choice("scope", o.scope, {"layer", "model"}, "Rank within.");
   f.Text("dataset", o.dataset, TextRule::kName, "Data.");
   f.TextList("skip", o.skip, TextRule::kAny, "Left alone.");
+  f.ChoiceList("scopes", o.scopes, {"layer", "model"}, "Each.");
   f.Object("inner", o.inner, "Inner.");
   f.List("items", o.items, 2, "Items.");
   f.RawList("raw", o.raw, 2, "Raw.");
@@ -76,7 +78,7 @@ TEST(ReadFields, KeepsDefaultsOfWhatIsAbsent) {
 TEST(ReadFields, ReadsEveryKindOfField) {
   const Options options = Read(R"({
     "pass": "ignored", "sparsity": 1e-1, "samples": 100, "scope": "model", "dataset": "digits-2.b",
-    "skip": [], "inner": {"on": true, "name": "x"},
+    "skip": [], "scopes": ["model", "layer"], "inner": {"on": true, "name": "x"},
     "items": [{"node": "conv"}, {"node": "re:^conv[0-9]+$", "weight": 3}],
     "raw": [{"z": 1}], "any": [null]})");
   EXPECT_EQ(options.sparsity, 0.1);
@@ -84,6 +86,7 @@ TEST(ReadFields, ReadsEveryKindOfField) {
   EXPECT_EQ(options.scope, Scope::kModel);
   EXPECT_EQ(options.dataset, "digits-2.b");
   EXPECT_THAT(options.skip, IsEmpty());
+  EXPECT_THAT(options.scopes, ElementsAre("model", "layer"));
   EXPECT_TRUE(options.inner.on);
   EXPECT_EQ(options.inner.name, "x");
   ASSERT_EQ(options.items.size(), 2);
@@ -129,6 +132,9 @@ TEST(ReadFields, RefusesAnotherType) {
               RefusedAt("/o/raw/1", "must be an object, is 7"));
   EXPECT_THAT([] { Read(R"({"skip": ["a", null]})"); },
               RefusedAt("/o/skip/1", "must be a string, is null"));
+  EXPECT_THAT([] { Read(R"({"scopes": ["model", "layers"]})"); },
+              RefusedAt("/o/scopes/1",
+                        "must be one of layer, model, is \"layers\"; did you mean \"layer\"?"));
   EXPECT_THAT([] { Read("[]"); }, RefusedAt("/o", "must be an object, is []"));
 }
 
@@ -230,7 +236,7 @@ TEST(ReadFields, ShortensAValueInAMessage) {
 
 TEST(WriteFields, WritesAllFieldsWithTheirDefaults) {
   EXPECT_EQ(WriteFields(Options{}), ParseJson(R"({
-    "sparsity": 0.5, "samples": 8, "scope": "layer", "dataset": "", "skip": ["first"],
+    "sparsity": 0.5, "samples": 8, "scope": "layer", "dataset": "", "skip": ["first"], "scopes": ["layer"],
     "inner": {"on": false, "name": ""}, "items": [], "raw": [], "any": null})"));
 }
 
@@ -246,17 +252,19 @@ TEST(WriteFields, WritesNestedFields) {
 
 TEST(DescribeFields, DescribesEachField) {
   const Json fields = DescribeFields<Options>();
-  ASSERT_EQ(fields.size(), 9);
+  ASSERT_EQ(fields.size(), 10);
   EXPECT_EQ(fields[0], ParseJson(R"({"name": "sparsity", "type": "number", "default": 0.5,
       "minimum": 0.0, "maximum": 0.99, "required": false, "help": "Fraction set to zero."})"));
   EXPECT_EQ(fields[2], ParseJson(R"({"name": "scope", "type": "choice", "default": "layer",
       "choices": ["layer", "model"], "required": false, "help": "Rank within."})"));
-  EXPECT_EQ(fields[5], ParseJson(R"({"name": "inner", "type": "object", "required": false,
+  EXPECT_EQ(fields[5], ParseJson(R"({"name": "scopes", "type": "strings", "default": ["layer"],
+      "choices": ["layer", "model"], "required": false, "help": "Each."})"));
+  EXPECT_EQ(fields[6], ParseJson(R"({"name": "inner", "type": "object", "required": false,
       "help": "Inner.", "fields": [
         {"name": "on", "type": "boolean", "default": false, "required": false, "help": "Whether."},
         {"name": "name", "type": "string", "required": true, "help": "Its name."}]})"));
-  EXPECT_EQ(fields[6]["fields"][0]["name"], "node");
-  EXPECT_EQ(fields[6]["maximum"], 2);
+  EXPECT_EQ(fields[7]["fields"][0]["name"], "node");
+  EXPECT_EQ(fields[7]["maximum"], 2);
 }
 
 TEST(NearestName, FindsASlipAndNothingFarAway) {

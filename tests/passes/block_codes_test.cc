@@ -156,7 +156,7 @@ TEST(QuantizeWeights, ThirtyThreeIsNoBlockOfMatMulNBits) {
       [&] {
         RunPass("quantize_weights", {{"format", "matmulnbits"}, {"block_size", 33}}, model);
       },
-      ThrowsError(ErrorCode::kInvalidArgument, "block_size"));
+      ThrowsError(ErrorCode::kInvalidArgument, "/block_size"));
 }
 
 }  // namespace

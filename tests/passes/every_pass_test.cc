@@ -347,7 +347,7 @@ TEST(OpTypes, AnOperatorThatThePassDoesNotKnowIsRefused) {
         [&] {
           RunStep(pass, {{"op_types", {"Gemm", "Matmul"}}}, in, &data);
         },
-        ThrowsError(ErrorCode::kInvalidArgument, "op_types",
+        ThrowsError(ErrorCode::kInvalidArgument, "/op_types/1",
                     testing::HasSubstr("did you mean \"MatMul\"?")))
         << pass;
   }

@@ -245,7 +245,7 @@ TEST(FusePatterns, WorksInSubgraphsAndByOperator) {
       [&] {
         RunStep("fuse_patterns", {{"op_types", {"Swish"}}}, in);
       },
-      ThrowsError(ErrorCode::kInvalidArgument, "op_types"));
+      ThrowsError(ErrorCode::kInvalidArgument, "/op_types/0"));
 }
 
 TEST(FusePatterns, ExcludedPatternsStay) {

@@ -61,31 +61,26 @@ TEST(Plan, NamesTheNearestPassWhereNoneHasTheName) {
 }
 
 TEST(Plan, PointsAtTheOptionThatIsWrong) {
-  EXPECT_THAT(
-      [] {
-        MakePlan(Chains({{"a", R"([{"pass": "magnitude_prune", "sparsity": 1.8}])"}}));
-      },
-      ThrowsError(ErrorCode::kInvalidArgument, "/chains/0/passes/0/sparsity"));
-  EXPECT_THAT(
-      [] {
-        MakePlan(Chains({{"a", R"([{"pass": "magnitude_prune", "pattern": "3x3"}])"}}));
-      },
-      ThrowsError(ErrorCode::kInvalidArgument, "/chains/0/passes/0/pattern"));
-  EXPECT_THAT(
-      [] {
-        MakePlan(Chains({{"a", R"([{"pass": "cast_fp16", "sparsty": 1}])"}}));
-      },
-      ThrowsError(ErrorCode::kInvalidArgument, "/chains/0/passes/0/sparsty"));
-  EXPECT_THAT(
-      [] {
-        MakePlan(Chains({{"a", R"([{}])"}}));
-      },
-      ThrowsError(ErrorCode::kInvalidArgument, "/chains/0/passes/0/pass"));
-  EXPECT_THAT(
-      [] {
-        MakePlan(Chains({{"a", R"(["cast_fp16"])"}}));
-      },
-      ThrowsError(ErrorCode::kInvalidArgument, "/chains/0/passes/0"));
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"pass": "magnitude_prune", "sparsity": 1.8})", "/0/sparsity"},
+      {R"({"pass": "magnitude_prune", "pattern": "3x3"})", "/0/pattern"},
+      {R"({"pass": "cast_fp16", "sparsty": 1})", "/0/sparsty"},
+      {R"({"pass": "quantize_weights", "op_types": ["Gemm", "Matmul"]})", "/0/op_types/1"},
+      // Options that do not go together.
+      {R"({"pass": "quantize_int8", "format": "qoperator", "target": "openvino"})", "/0/format"},
+      {R"({"pass": "quantize_weights", "format": "matmulnbits", "block_size": 24})",
+       "/0/block_size"},
+      {"{}", "/0/pass"},
+      {R"("cast_fp16")", "/0"},
+  };
+  for (const auto& [pass, where] : cases) {
+    EXPECT_THAT(
+        [&] {
+          MakePlan(Chains({{"a", "[" + std::string(pass) + "]"}}));
+        },
+        ThrowsError(ErrorCode::kInvalidArgument, std::string("/chains/0/passes") + where))
+        << pass;
+  }
 }
 
 TEST(Plan, RefusesAPassThatNeedsDataTheJobDoesNotName) {

@@ -151,7 +151,7 @@ TEST(QOperators, TheFormatIsRefusedForOpenvino) {
       [&] {
         RunPass("quantize_int8", {{"format", "qoperator"}, {"target", "openvino"}}, model);
       },
-      ThrowsError(ErrorCode::kInvalidArgument, "format", HasSubstr("openvino")));
+      ThrowsError(ErrorCode::kInvalidArgument, "/format", HasSubstr("openvino")));
 }
 
 }  // namespace
