@@ -37,7 +37,7 @@ class Mixer {
     const bool has_bound = options.min_sqnr_db > 0 || accuracy_ != nullptr;
     if (options.min_sqnr_db > 0) wanted_db_ = options.min_sqnr_db;
     if (has_bound && !Holds(found_.best.model, found_.best_db) &&
-        !ReturnNodes(static_cast<size_t>(options.max_nodes_float))) {
+        !ReturnNodes(static_cast<size_t>(options.max_nodes_float)) && !SearchAgain()) {
       Refuse();
     }
     if (!has_bound && options.keep_float == Int8Options::KeepFloat::kAuto &&
@@ -45,7 +45,7 @@ class Mixer {
       wanted_db_ = kPoorDb;
       const size_t most =
           order_.size() < kNodesForOne ? 0 : std::max<size_t>(1, order_.size() / kNodesPerFloat);
-      ReturnNodes(std::min(most, static_cast<size_t>(options.max_nodes_float)));
+      if (!ReturnNodes(std::min(most, static_cast<size_t>(options.max_nodes_float)))) SearchAgain();
     }
     if (options.keep_as == Int8Options::KeepAs::kFloat16) KeepAsFloat16();
     if (accuracy_ != nullptr) context_.report["accuracy_drop"] = {{drop_.figure, drop_.drop}};
@@ -67,6 +67,7 @@ class Mixer {
 
   void ReportSensitivity() {
     order_ = BySensitivity();
+    node_count_ = order_.size();
     Json& report = context_.report["sensitivity"] = Json::array();
     size_t index = 0;
     for (const auto& [sqnr_db, node] : order_) {
@@ -155,10 +156,32 @@ class Mixer {
     return holds;
   }
 
+  // Ranges and rounding were chosen for all nodes together. Where too little holds without the
+  // worst of them, they are chosen again for those that are left. Whether the bounds hold then.
+  bool SearchAgain() {
+    if (kept_.empty()) return false;
+    PassContext inner = context_;
+    inner.report = Json::object();
+    Int8Found again =
+        SearchInt8(MakeInt8Candidate(found_.candidate->model, request_, kept_), request_, inner);
+    if (again.best_db <= found_.best_db) return false;
+    found_ = std::move(again);
+    order_.clear();  // of the candidate that is gone
+    for (const auto& [key, value] : inner.report.items()) {
+      Json& entry = context_.report[key];
+      if (value.is_array() && entry.is_array()) {
+        entry.insert(entry.end(), value.begin(), value.end());
+      } else {
+        entry = value;
+      }
+    }
+    return Holds(found_.best.model, found_.best_db);
+  }
+
   [[noreturn]] void Refuse() const {
     const Int8Options& options = *request_.options;
     const std::string nodes = " with at most " + std::to_string(most_) + " of its " +
-                              std::to_string(order_.size()) + " nodes in float";
+                              std::to_string(node_count_) + " nodes in float";
     if (found_.best_db < options.min_sqnr_db) {
       throw Error(ErrorCode::kUnsupported,
                   "min_sqnr_db is not reached: " + std::to_string(found_.best_db) + " dB" + nodes);
@@ -209,7 +232,7 @@ class Mixer {
   double wanted_db_ = -std::numeric_limits<double>::infinity();
   std::unique_ptr<AccuracyJudge> accuracy_;  // null: accuracy has no bound
   AccuracyDrop drop_;                        // of what was measured last
-  size_t most_ = 0;                          // nodes in float that were tried
+  size_t most_ = 0, node_count_ = 0;         // nodes in float that were tried, of so many
   Values kept_;                              // float, as keep_as says
 };
 

@@ -12,7 +12,8 @@ namespace pared {
 // inputs, as far as nothing else reads what they make. A logarithm turns into decibels what is a
 // small part of the largest value, so that such nodes do not bear the steps of INT8.
 // Squares are Mul(x, x), Pow, Abs and norms; between them and the Log stand sums, scaling, roots,
-// bounds, filter banks (products without negative weights) and what moves elements.
+// bounds, filter banks (products without negative weights, or with weights that nodes make of
+// constants) and what moves elements.
 std::unordered_set<const Node*> NodesBeforeLogPower(const Model& model, const GraphIndex& index);
 
 }  // namespace pared
