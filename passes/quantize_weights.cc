@@ -69,7 +69,8 @@ struct Options {
 void Fields(FieldVisitor& f, Options& o) {
   f.Choice(
       "bits", o.bits, {"8", "4"},
-      "Size of a stored weight. 8: a scale for each output channel; 4: a scale for each block.");
+      "Size of a stored weight. 8: a scale for each output channel; 4: a scale for each block, and "
+      "8 bits where the summed axis is shorter than a block, which the report tells.");
   f.Choice("format", o.format, {"dequantize", "matmulnbits"},
            "DequantizeLinear before the nodes, or MatMul and Gemm as MatMulNBits of com.microsoft, "
            "in blocks for 8 bits too, with tables in 8 bits.");
@@ -118,6 +119,7 @@ class Quantizer {
     }
     const std::filesystem::path spill = SpillFolder(model_, context_.scratch);
     Replacements replacements;
+    Json in_8_bits = Json::array();
     size_t done = 0;
     for (auto& [root, stored] : stored_) {
       if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while quantizing");
@@ -132,10 +134,14 @@ class Quantizer {
         stored.reason = "its weight would not get smaller";
         continue;
       }
+      if (options_.bits == Bits::k4 && made.block_size == 0) {
+        in_8_bits.push_back({{"weight", root.second}, {"reason", WhyNoBlocks(made)}});
+      }
       made.codes.codes = Spilled(made.codes.codes, spill);
       replacements.emplace(root, std::move(made));
     }
     context_.report.update(ReportStored(stored_, scan_));
+    if (options_.bits == Bits::k4) context_.report["stored_in_8_bits"] = std::move(in_8_bits);
     if (replacements.empty()) {
       throw Error(
           ErrorCode::kInvalidArgument,
@@ -206,6 +212,11 @@ class Quantizer {
     if (is_product) made.kind = Replacement::Kind::kProduct;
     made.codes = is_product ? PackForMatMulNBits(matrix) : PackBlocks(matrix, shape, summed);
     return made;
+  }
+
+  std::string WhyNoBlocks(const Replacement& made) const {
+    if (made.kind == Replacement::Kind::kTable) return "a lookup reads no blocks of MatMulNBits";
+    return "a row of it is shorter than a block of " + std::to_string(options_.block_size);
   }
 
   // The axis, as stored, of the output channels; of a table, its rows.

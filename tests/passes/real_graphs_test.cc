@@ -143,6 +143,17 @@ TEST(StoredTables, OneOfAMaskStaysFloat) {
               ThrowsError(ErrorCode::kInvalidArgument, "tensor t", HasSubstr("1 of its 2048")));
 }
 
+// Asked for four bits, a convolution of few channels gets eight, and says so.
+TEST(FourBits, WhatIsStoredInEightIsReported) {
+  const Model in = Made(R"(g (float[1,3,8,8] x) => (float[1,64,8,8] y) {
+        [few] h = Conv <pads = [1,1,1,1]> (x, w) [many] y = Conv (h, v) })",
+                        {{"w", {32, 3, 3, 3}}, {"v", {64, 32, 1, 1}}});
+  const Json report = RunStep("quantize_weights", {{"bits", "4"}}, in).report;
+  ASSERT_EQ(report.at("stored_in_8_bits").size(), 1U);
+  EXPECT_EQ(report.at("stored_in_8_bits")[0].at("weight"), "w");
+  EXPECT_FALSE(RunStep("quantize_weights", {}, in).report.contains("stored_in_8_bits"));
+}
+
 // Float16 makes the bound zero, and of zero the logarithm is no number.
 TEST(CastFp16Guards, WhatNeedsABoundReadsItInFloat) {
   const Model in = ModelFromText(R"(g (float[4] x) => (float[4] y, float[4] z)
