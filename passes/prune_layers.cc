@@ -173,6 +173,11 @@ class Rebuilder {
       }
     }
     context_.report["samples"] = stream.sample_count();
+    const auto is_rebuilt = [&](const WeightSite* site) {
+      const auto note = notes_.find(site);
+      return note != notes_.end() && !note->second.contains("not_reconstructed");
+    };
+    context_.report["reconstructed"] = std::ranges::any_of(sites, is_rebuilt);
   }
 
   void RebuildSite(const LayerStream& stream, const WeightSite& site) {

@@ -183,6 +183,7 @@ TEST_F(Reconstruct, LeavesASharedWeightToItsMask) {
   EXPECT_THAT(Elements(result.model, "w"), ElementsAre(1, 0, 2, 0));
   EXPECT_EQ(result.report.at("changed")[0].at("not_reconstructed"),
             "other nodes read its weight too");
+  EXPECT_EQ(result.report.at("reconstructed"), false);
 }
 
 constexpr const char* kDepthwise =
