@@ -139,12 +139,18 @@ class Chooser {
     return "";
   }
 
-  // A product with what a Softmax made takes an expectation: coordinates, not features.
-  bool DecodesDistribution(const std::string& value) const {
+  // The node whose elements they are, before others moved them; null: an input's.
+  const Node* MakerOf(const std::string& value) const {
     const Node* producer = index_.producer(value);
     while (producer != nullptr && kMoving.contains(producer->op_type)) {
       producer = index_.producer(producer->inputs[0]);
     }
+    return producer;
+  }
+
+  // A product with what a Softmax made takes an expectation: coordinates, not features.
+  bool DecodesDistribution(const std::string& value) const {
+    const Node* producer = MakerOf(value);
     return producer != nullptr && producer->op_type == "Softmax";
   }
 
@@ -152,10 +158,7 @@ class Chooser {
   // is gained by codes of the whole, its result alone gets them.
   bool IsPartOfFloat(const Node& node) const {
     if (!kParting.contains(node.op_type)) return false;
-    const Node* producer = index_.producer(node.inputs[0]);
-    while (producer != nullptr && kMoving.contains(producer->op_type)) {
-      producer = index_.producer(producer->inputs[0]);
-    }
+    const Node* producer = MakerOf(node.inputs[0]);
     return producer == nullptr || !choice_.roles.contains(producer);
   }
 

@@ -28,6 +28,7 @@ class Finder {
   Nodes Run() {
     const std::vector<Node>& nodes = model_.graph.nodes;
     for (const Node& node : nodes) {
+      NoteMadeOfConstants(node);
       if (IsSquare(node) || IsMadeOfPower(node)) powers_.insert(&node);
     }
     for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
@@ -70,17 +71,18 @@ class Finder {
   // Of a weight that nodes make of constants it is assumed: a Log reads what is positive.
   bool IsPositive(const std::string& value) const {
     const Tensor* tensor = ConstantOf(model_.graph, index_, value, model_.ir_version);
-    if (tensor == nullptr) return IsMadeOfConstants(value);
+    if (tensor == nullptr) return made_of_constants_.contains(value);
     if (tensor->dtype() != DType::kFloat32) return false;
     return std::ranges::all_of(tensor->data<float>(), [](float weight) { return weight >= 0; });
   }
 
-  bool IsMadeOfConstants(const std::string& value) const {
-    if (value.empty() || ConstantOf(model_.graph, index_, value, model_.ir_version)) return true;
-    const Node* producer = index_.producer(value);
-    return producer != nullptr && std::ranges::all_of(producer->inputs, [&](const auto& input) {
-             return IsMadeOfConstants(input);
-           });
+  // By nodes, in their order.
+  void NoteMadeOfConstants(const Node& node) {
+    const bool is_made = std::ranges::all_of(node.inputs, [&](const std::string& input) {
+      return input.empty() || made_of_constants_.contains(input) ||
+             ConstantOf(model_.graph, index_, input, model_.ir_version) != nullptr;
+    });
+    if (is_made) made_of_constants_.insert(node.outputs.begin(), node.outputs.end());
   }
 
   bool OnlyFeedsFound(const Node& node) const {
@@ -100,6 +102,7 @@ class Finder {
   const GraphIndex& index_;
   Nodes powers_;  // squares, and what is made of them
   Nodes found_;
+  Names made_of_constants_;
 };
 
 }  // namespace

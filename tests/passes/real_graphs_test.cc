@@ -47,7 +47,7 @@ TEST(ConstantAliases, ASharedWeightIsStoredOnce) {
   EXPECT_LT(BytesOfWeights(RunStep("quantize_dynamic", {}, in).model), bytes / 2);
 }
 
-TEST(ConstantAliases, AnOutputAndWhatIsExcludedStay) {
+TEST(ConstantAliases, AnOutputStays) {
   const Model in = Shared("y = Identity(w3)");
   const PassResult out = RunStep("quantize_dynamic", {{"op_types", {"MatMul"}}}, in);
   EXPECT_THAT(Output(out.model, Random(3).Normal({4, 32}, 1)),
