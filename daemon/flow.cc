@@ -142,13 +142,30 @@ struct Flow::GraphState {
     return model;
   }
 
+  // A pass that can do without data does so where the model cannot be run on them.
   Model Make(const Place& place, const Outcome& in, Json& said) const {
+    try {
+      return MakeWith(context.calibration, place, in, said);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kUnsupported || context.calibration == nullptr ||
+          place.step.needs_calibration) {
+        throw;
+      }
+      Model model = MakeWith(nullptr, place, in, said);
+      said["report"]["warnings"].push_back(std::string("calibration data was not used: ") +
+                                           error.what());
+      return model;
+    }
+  }
+
+  Model MakeWith(const Dataset* calibration, const Place& place, const Outcome& in,
+                 Json& said) const {
     PassContext pass;
     pass.cancelled = context.cancelled;
     pass.progress = [&](double fraction) {
       context.progress({place.label, place.chain, fraction, pass.report.value(kAtLayer, Json())});
     };
-    pass.calibration = context.calibration;
+    pass.calibration = calibration;
     pass.calibration_samples = context.calibration_samples;
     pass.seed = context.seed;
     pass.threads = context.threads;

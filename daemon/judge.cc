@@ -5,6 +5,7 @@
 #include <cmath>
 #include <iomanip>
 #include <sstream>
+#include <utility>
 
 #include "evaluator/metrics.h"
 #include "evaluator/run_samples.h"
@@ -65,6 +66,17 @@ std::optional<std::string> FindCollapse(const Metrics& metrics, const EvaluateSp
            Number(spec.min_agreement);
   }
   return std::nullopt;
+}
+
+void AddRatios(const Metrics& baseline, Metrics& metrics) {
+  constexpr std::array<std::pair<const char*, const char*>, 3> kRatios = {
+      {{"size_bytes", "size_ratio"},
+       {"size_compressed_bytes", "size_compressed_ratio"},
+       {"latency_ms_p50", "latency_ratio"}}};
+  for (const auto& [metric, ratio] : kRatios) {
+    const std::optional<double> base = Find(baseline, metric), own = Find(metrics, metric);
+    if (base && own && *base != 0) metrics[ratio] = *own / *base;
+  }
 }
 
 std::optional<std::string> FindRepeats(const Dataset& dataset,

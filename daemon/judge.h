@@ -18,11 +18,16 @@ namespace pared {
 inline constexpr const char* kDegraded = "degraded";
 // Likewise of one that holds and is not what the job asked for.
 inline constexpr const char* kGoalMissed = "goal_not_met";
+// Likewise of one whose model pared cannot run.
+inline constexpr const char* kNotEvaluated = "not_evaluated";
 
 // Why the chain counts as collapsed: outputs that are no numbers, or fidelity below a floor.
 // nullopt: it holds.
 std::optional<std::string> FindCollapse(const Metrics& metrics, const EvaluateSpec& spec,
                                         bool has_labels);
+
+// Adds size_ratio, size_compressed_ratio and latency_ratio, of what both have.
+void AddRatios(const Metrics& baseline, Metrics& metrics);
 
 // One sentence where the chain is slower than the baseline beyond its spread: its median above the
 // baseline's 90th percentile.

@@ -8,8 +8,11 @@
 namespace pared {
 namespace {
 
+// There is a model, which is no success.
 bool IsDegraded(const RunRecord& run) {
-  return !run.error.is_null() && run.error.value("code", "") == kDegraded;
+  if (run.error.is_null()) return false;
+  const std::string code = run.error.value("code", "");
+  return code == kDegraded || code == kNotEvaluated;
 }
 
 bool MissesGoal(const RunRecord& run) {

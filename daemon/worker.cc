@@ -60,8 +60,10 @@ class Session {
 
   WorkResult Run() {
     data_ = DescribeData();
-    if (calibration_) RecordStates(model_, *calibration_, context_.cancelled);
     MeasureReference();
+    if (calibration_ && !unsupported_) {
+      RecordStates(model_, *calibration_, context_.cancelled);
+    }
     if (spec_.search) {
       RunSearch();
     } else {
@@ -219,11 +221,20 @@ class Session {
     const std::string step = "evaluate baseline";
     Report(step, 0);
     const auto begin = std::chrono::steady_clock::now();
-    reference_ = RunReference(model_, Evaluation(step));
-    Warn(FindNonFinite(reference_.metrics));
     Measured measured;
     measured.path = order_.model;
-    measured.metrics = EvaluateOutputs(reference_, reference_, Evaluation(step));
+    try {
+      reference_ = RunReference(model_, Evaluation(step));
+      Warn(FindNonFinite(reference_.metrics));
+      measured.metrics = EvaluateOutputs(reference_, reference_, Evaluation(step));
+    } catch (const Error& error) {
+      // What needs no run is done all the same; a search and a bound need it.
+      const bool is_bound = spec_.search || spec_.evaluate.max_accuracy_drop < kAccuracyDropMax;
+      if (error.code() != ErrorCode::kUnsupported || is_bound) throw;
+      unsupported_ = error;
+      Warn("nothing was evaluated, for pared cannot run the model: " + std::string(error.what()));
+      measured.metrics = EvaluateWeights(model_);
+    }
     measured.metrics.merge(EvaluateSize(measured.path));
     baseline_ = measured.metrics;
     CheckAccuracy();
@@ -271,7 +282,9 @@ class Session {
     }
     const std::string step = "evaluate " + chain;
     Report(step, 0);
-    measured.metrics = EvaluateAccuracy(*outcome.model, reference_, Evaluation(step));
+    measured.metrics = unsupported_
+                           ? EvaluateWeights(*outcome.model)
+                           : EvaluateAccuracy(*outcome.model, reference_, Evaluation(step));
     measured.result.file = chain + ".onnx";
     measured.path = context_.folder / measured.result.file;
     SaveOnnx(*outcome.model, measured.path);
@@ -313,6 +326,12 @@ class Session {
           "quantize_int8 left every weight in float; its report names what it skipped", chain));
     }
     if (chain == kBaseline) return nullptr;
+    if (unsupported_) {
+      return {{"code", kNotEvaluated},
+              {"message",
+               "was not evaluated, for pared cannot run the model: " + unsupported_->message()},
+              {"where", unsupported_->where()}};
+    }
     const bool has_classes =
         evaluation_.has_labels() && evaluation_.task().task != Task::kRetrieval;
     const auto collapse = FindCollapse(metrics, spec_.evaluate, has_classes);
@@ -361,7 +380,7 @@ class Session {
 
   // Outside of the graph: one artifact at a time, read back from disk, and nothing else runs.
   void MeasureLatency(const std::string& chain, Measured& measured) {
-    if (spec_.evaluate.runs == 0) return;
+    if (spec_.evaluate.runs == 0 || unsupported_) return;
     const std::string step = "latency " + chain;
     if (!measured.path.empty()) {
       Report(step, 0);
@@ -373,7 +392,7 @@ class Session {
 
   // A few runs more, so that it can be told where the time and the loss are.
   void MeasureLayers(const std::string& chain, Measured& measured) {
-    if (measured.path.empty() || measured.result.reports.empty()) return;
+    if (measured.path.empty() || measured.result.reports.empty() || unsupported_) return;
     Report("layers " + chain, 0);
     CheckCancelled();
     LayerReportContext layers;
@@ -385,18 +404,7 @@ class Session {
   }
 
   void AddRatios(Measured& measured) {
-    const Metrics baseline = measured_.at(kBaseline).metrics;
-    AddRatio(baseline, "size_bytes", "size_ratio", measured.metrics);
-    AddRatio(baseline, "size_compressed_bytes", "size_compressed_ratio", measured.metrics);
-    AddRatio(baseline, "latency_ms_p50", "latency_ratio", measured.metrics);
-  }
-
-  static void AddRatio(const Metrics& baseline, const std::string& metric, const std::string& ratio,
-                       Metrics& metrics) {
-    const auto base = baseline.find(metric);
-    const auto own = metrics.find(metric);
-    if (base == baseline.end() || own == metrics.end() || base->second == 0) return;
-    metrics[ratio] = own->second / base->second;
+    pared::AddRatios(measured_.at(kBaseline).metrics, measured.metrics);
   }
 
   WorkResult Described() const {
@@ -432,8 +440,9 @@ class Session {
   std::vector<std::string> warnings_;  // of the data
   Json data_;
   Reference reference_;
-  Metrics baseline_;   // without latency
-  int64_t tried_ = 0;  // candidates of the search
+  std::optional<Error> unsupported_;  // why the model cannot be run; then there is no reference
+  Metrics baseline_;                  // without latency
+  int64_t tried_ = 0;                 // candidates of the search
   SharedStatistics shared_;
 
   mutable std::mutex mutex_;                  // while the graph runs, of what follows

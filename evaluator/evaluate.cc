@@ -55,20 +55,6 @@ size_t MeasuredOutput(const Executor& executor, const Dataset& dataset) {
               "/output");
 }
 
-void AddWeightMetrics(const Model& model, Metrics& metrics) {
-  int64_t count = 0;
-  int64_t zeros = 0;
-  int64_t int8_count = 0;
-  for (const WeightInfo& weight : MeasureWeights(model)) {
-    count += weight.count;
-    zeros += weight.zeros;
-    int8_count += weight.is_int8 ? weight.count : 0;
-  }
-  const double all = static_cast<double>(std::max<int64_t>(1, count));
-  metrics["sparsity"] = static_cast<double>(zeros) / all;
-  metrics["int8_weight_share"] = static_cast<double>(int8_count) / all;
-}
-
 double Int8MacShare(const std::vector<LayerStats>& layers) {
   double macs = 0;
   double int8_macs = 0;
@@ -98,7 +84,7 @@ Metrics RunMeasured(const Model& model, const EvaluateContext& context,
   const int64_t repeats = RepeatsOf(*context.dataset, executor.inputs());
   Metrics metrics;
   std::vector<LayerStats> layers;
-  tbb::parallel_invoke([&] { AddWeightMetrics(model, metrics); },
+  tbb::parallel_invoke([&] { metrics = EvaluateWeights(model); },
                        [&] {
                          RunSamples(executor,
                                     {context.dataset, SampleCount(context), context.cancelled,
@@ -235,6 +221,20 @@ Metrics EvaluateAccuracy(const Model& model, const Reference& reference,
     comparison.Add(sample, output);
   });
   return comparison.Summarize(own);
+}
+
+Metrics EvaluateWeights(const Model& model) {
+  int64_t count = 0;
+  int64_t zeros = 0;
+  int64_t int8_count = 0;
+  for (const WeightInfo& weight : MeasureWeights(model)) {
+    count += weight.count;
+    zeros += weight.zeros;
+    int8_count += weight.is_int8 ? weight.count : 0;
+  }
+  const double all = static_cast<double>(std::max<int64_t>(1, count));
+  return {{"sparsity", static_cast<double>(zeros) / all},
+          {"int8_weight_share", static_cast<double>(int8_count) / all}};
 }
 
 std::optional<AccuracyDrop> FindAccuracyDrop(const Metrics& metrics, const Metrics& baseline) {

@@ -59,6 +59,9 @@ Metrics EvaluateOutputs(const Reference& own, const Reference& reference,
 Metrics EvaluateAccuracy(const Model& model, const Reference& reference,
                          const EvaluateContext& context);
 
+// Of these sparsity and int8_weight_share, for which the model need not run.
+Metrics EvaluateWeights(const Model& model);
+
 // What a model lost of `baseline` by the first figure of the dataset's task that both have.
 struct AccuracyDrop {
   std::string figure;  // top1, accuracy, map50, boxes_kept, psnr_db or cer

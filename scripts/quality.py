@@ -3,7 +3,8 @@
 
 usage: quality.py [--pared FILE] [--cache DIR] [--out FILE.md] [MODEL...]
 
-Each model is quantized three times on the same calibration samples and every result runs in ONNX Runtime.
+Each model is quantized three times on the same calibration samples and every result runs in ONNX Runtime, without its
+graph optimizations on a CPU without VNNI, where its INT8 products saturate.
 SQNR is 10 log10(sum ref^2 / sum (ref - y)^2) of the first output over all samples; agreement is the share of
 samples with the float model's arg max. Needs the packages of scripts/quality (ONNX Runtime, NNCF).
 """
@@ -50,15 +51,25 @@ def load_dataset(cache, name, inputs):
     return [sample(i) for i in range(count)], labels
 
 
-def session(path):
+def without_vnni():
+    """Whether ONNX Runtime's INT8 products add pairs of products in 16 bits, which saturate, on this CPU."""
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        flags = next((line.split() for line in f if line.startswith("flags")), None)
+    return flags is not None and not {"avx512_vnni", "avx_vnni"} & set(flags)
+
+
+def session(path, exact=False):
+    """`exact` runs Q and DQ as they stand, in single precision."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 2
+    if exact:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def outputs(path, samples, output):
-    s = session(path)
+def outputs(path, samples, output, exact=False):
+    s = session(path, exact)
     output = output or s.get_outputs()[0].name
     return [s.run([output], x)[0] for x in samples]
 
@@ -167,7 +178,7 @@ def compare(name, args):
             try:
                 make(out)
                 seconds = time.monotonic() - start
-                got = outputs(out, samples, output)
+                got = outputs(out, samples, output, args.exact)
                 figures = measure(reference, got, labels)
                 if name in DETECTORS:
                     figures["boxes"] = boxes_kept(reference, got)
@@ -179,7 +190,7 @@ def compare(name, args):
 
 HEAD = """# INT8 quality
 
-Default settings of each quantizer, the same calibration samples, every result run in ONNX Runtime; repeat it with `scripts/quality`.
+Default settings of each quantizer, the same calibration samples, every result run in ONNX Runtime{exact}; repeat it with `scripts/quality`.
 {cpu}, 2 cores; onnxruntime {ort}, NNCF {nncf}. SQNR is that of the first output (for MiniLM the sentence embedding) over all
 samples; agreement is the share of samples with the float model's arg max, which says nothing of a model whose output is an image.
 Boxes are kept that the quantized model finds again with an IoU of 0.5 and the same class, of those with a score of 0.25.
@@ -200,6 +211,7 @@ def main():
     parser.add_argument("--out", metavar="FILE.md", help="write the table here too")
     parser.add_argument("models", nargs="*", metavar="MODEL", help="of: " + ", ".join(MODELS))
     args = parser.parse_args()
+    args.exact = without_vnni()
     lines = ["| model (samples) | quantizer | SQNR dB | agreement | top-1, or boxes kept | bytes | seconds |", "|---|---|---|---|---|---|---|"]
     print("\n".join(lines), flush=True)
     for name in args.models or MODELS:
@@ -215,7 +227,8 @@ def main():
             print(line, flush=True)
     if args.out:
         with open(args.out, "w", encoding="utf-8") as f:
-            f.write(HEAD.format(cpu=cpu_name(), ort=ort.__version__, nncf=version("nncf")) + "\n".join(lines) + "\n")
+            f.write(HEAD.format(exact=" without graph optimizations (this CPU has no VNNI)" if args.exact else "",
+                                cpu=cpu_name(), ort=ort.__version__, nncf=version("nncf")) + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -114,6 +114,28 @@ TEST(Flow, AnErrorEndsItsOwnBranch) {
   EXPECT_EQ(ended.outcomes().at("a-i").error->code(), ErrorCode::kUnsupported);
 }
 
+// Needs data as little as magnitude_prune does, and cannot run the model on them.
+Model RunsOnData(Model model, PassContext& context) {
+  if (context.calibration != nullptr) {
+    throw Error(ErrorCode::kUnsupported, "operator Twirl is not implemented", "t");
+  }
+  model.producer_name = "without data";
+  return model;
+}
+
+TEST(Flow, APassThatCanDoWithoutDataDoesSoWhereTheModelCannotRun) {
+  const Dataset dataset = Dataset::Random(Start().graph.inputs, 2, 1);
+  PlanNode needs = NodeOf("quantize", RunsOnData, {"needs"});
+  needs.step.needs_calibration = true;
+  const PlanNode plan = Root({NodeOf("prune", RunsOnData, {"can"}), needs});
+  Collector ended;
+  Flow(plan, {.calibration = &dataset}, ended.sink()).Run(Start());
+  EXPECT_EQ(ended.Of("can"), "without data");
+  EXPECT_EQ(ended.outcomes().at("can").reports[0]["report"]["warnings"],
+            Json({"calibration data was not used: t: operator Twirl is not implemented"}));
+  EXPECT_EQ(ended.Of("needs"), "error: pass quantize: operator Twirl is not implemented");
+}
+
 TEST(Flow, TellsWhatEachStepReportedAlsoTheOneThatFailed) {
   const PlanNode plan = Root({NodeOf(
       "prune", Append("p"), {}, {NodeOf("broken", Throws({ErrorCode::kInternal, "no"}), {"a"})})});

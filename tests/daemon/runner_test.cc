@@ -539,19 +539,6 @@ TEST_F(RealWorkerTest, TheCacheStaysWithinItsBound) {
             1);
 }
 
-TEST_F(RealWorkerTest, AModelThatItCannotRunFailsTheJobByName) {
-  SaveOnnx(ModelFromText("g (float[2] x) => (float[2] y) { [odd] y = Frobnicate(x) }"),
-           dir_ / "odd.onnx");
-  const Artifact odd = artifacts_.Put(dir_ / "odd.onnx");
-  store_.PutModel("tiny", odd.sha256, odd.bytes);
-  const JobId id = store_.Submit(kSpec);
-  const Runner runner(store_, artifacts_, Real());
-  const Job job = WaitForEnd(id);
-  EXPECT_EQ(job.error["code"], "unsupported");
-  EXPECT_THAT(job.error["where"].get<std::string>() + job.error["message"].get<std::string>(),
-              AllOf(HasSubstr("odd"), HasSubstr("Frobnicate")));
-}
-
 TEST_F(RealWorkerTest, ADatasetThatIsNotThereFailsTheJobByName) {
   Json spec = kSpec;
   spec["evaluate"]["dataset"] = "none";
@@ -574,6 +561,31 @@ TEST_F(RealWorkerTest, QuantizingNothingIsNoSuccess) {
   const Runner runner(store_, artifacts_, Real());
   const Job job = WaitForEnd(id);
   EXPECT_EQ(job.state, JobState::kFailed);
+}
+
+TEST_F(RealWorkerTest, AModelThatCannotBeRunIsOptimizedAllTheSameAndNotEvaluated) {
+  SaveOnnx(ModelFromText("g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {4,3,2,1}> "
+                         "{ h = MatMul(x, w) [odd] y = Twirl(h) }"),
+           dir_ / "t.onnx");
+  const Artifact twirl = artifacts_.Put(dir_ / "t.onnx");
+  store_.PutModel("tiny", twirl.sha256, twirl.bytes);
+  Json spec = kSpec;
+  spec["chains"] = {
+      {{"name", "half"}, {"passes", {{{"pass", "magnitude_prune"}, {"sparsity", 0.5}}}}}};
+  const JobId id = store_.Submit(spec);
+  spec["evaluate"]["max_accuracy_drop"] = 1;
+  const JobId bounded = store_.Submit(spec);
+  const Runner runner(store_, artifacts_, Real());
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_EQ(job.error["code"], "not_evaluated");
+  EXPECT_THAT(job.error["message"].get<std::string>(), HasSubstr("Twirl"));
+  const std::vector<pared::Run> runs = RunsOf(id);
+  EXPECT_EQ(runs[0].record.error, Json());
+  EXPECT_EQ(runs[1].record.metrics.at("sparsity"), 0.5);
+  EXPECT_FALSE(runs[1].record.metrics.contains("sqnr_db"));
+  EXPECT_FALSE(runs[1].record.artifact.empty());
+  EXPECT_EQ(WaitForEnd(bounded).error["code"], "unsupported");
 }
 
 TEST_F(RealWorkerTest, AChainThatCollapsesIsNoSuccessAndSaysWhy) {

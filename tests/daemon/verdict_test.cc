@@ -37,6 +37,13 @@ TEST(Verdict, NothingButDegradedChainsIsNoSuccessAndTheBaselineIsBest) {
   EXPECT_EQ(FinalProgress(runs)["best"], "baseline");
 }
 
+TEST(Verdict, WhatWasNotEvaluatedIsNoSuccessThoughThereIsAModel) {
+  const Json unknown = {{"code", "not_evaluated"}, {"message", "no Twirl"}, {"where", "t"}};
+  const std::vector<RunRecord> runs = {Chain("baseline", 3), Chain("a", 1, unknown)};
+  EXPECT_EQ(JudgeRuns(runs).state, JobState::kFailed);
+  EXPECT_EQ(FinalProgress(runs)["degraded"], Json({{{"chain", "a"}, {"reason", "no Twirl"}}}));
+}
+
 TEST(Verdict, AFailureWinsOverADegradedChain) {
   const Verdict verdict = JudgeRuns(
       {Chain("baseline", 3), Chain("a", 1, kCollapsed), Chain("b", 1, kBroken), Chain("c", 1)});
