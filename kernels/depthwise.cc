@@ -1,5 +1,6 @@
 #include "kernels/depthwise.h"
 
+#include <cstring>
 #include <vector>
 
 #include "base/check.h"
@@ -55,6 +56,7 @@ struct DepthwiseKernel {
   DenseRow row;
   int64_t group;
   bool signed_input = false;  // multiplies x - 128
+  SpanRow span_row = nullptr;
 };
 
 class VectorDepthwise final : public PackedDepthwise {
@@ -76,8 +78,9 @@ class VectorDepthwise final : public PackedDepthwise {
   void Run(const uint8_t* image, const Range& range, void* y,
            std::byte* scratch) const noexcept override {
     const EpilogueView e = epilogue_.view();
+    if (RunsOnSpans(range.tile)) return RunSpans(image, range, e, static_cast<uint8_t*>(y));
     uint8_t* rows = reinterpret_cast<uint8_t*>(scratch);
-    const int64_t row_bytes = (positions_ + kernel_.group - 1) / kernel_.group * 4;
+    const int64_t row_bytes = RowBytes();
     std::byte* tile =
         static_cast<std::byte*>(y) + range.tile * channels_ * 64 * OutputBytes(e.output);
     for (int64_t c = range.begin; c < range.end; ++c) {
@@ -93,6 +96,30 @@ class VectorDepthwise final : public PackedDepthwise {
   const char* kernel_name() const override { return kernel_.name; }
 
  private:
+  // What lies between the rows of a tile is worked on too, and thrown away: at most so much.
+  static constexpr int64_t kSpanBytes = 160;
+
+  int64_t RowBytes() const { return (positions_ + kernel_.group - 1) / kernel_.group * 4; }
+
+  bool RunsOnSpans(int64_t tile) const {
+    const ConvGeometry& g = im2col_.geometry();
+    return kernel_.span_row != nullptr && epilogue_.view().output == GemmOutput::kUInt8 &&
+           g.stride_x == 1 && g.stride_y == 1 && im2col_.SpanOf(tile).bytes <= kSpanBytes;
+  }
+
+  void RunSpans(const uint8_t* image, const Range& range, const EpilogueView& e,
+                uint8_t* y) const noexcept {
+    const Im2col::Span span = im2col_.SpanOf(range.tile);
+    const int64_t plane = im2col_.plane_bytes();
+    uint8_t codes[kSpanBytes + 32], row[128];
+    for (int64_t c = range.begin; c < range.end; ++c) {
+      kernel_.span_row(image + c / multiplier_ * plane + span.first, im2col_.taps(),
+                       values_.data() + c * RowBytes(), span.bytes, e, c, codes);
+      im2col_.PickColumns(codes, range.tile, row);
+      std::memcpy(y + (range.tile * channels_ + c) * 64, row, 64);
+    }
+  }
+
   // A row for each output channel.
   static GemmWeights MatrixOf(const DepthwiseWeights& weights) {
     return {.m = weights.geometry.channels * weights.multiplier,
@@ -126,7 +153,7 @@ std::unique_ptr<PackedDepthwise> PackDepthwise(const DepthwiseWeights& weights, 
       }
       return vector({"depthwise_avx512vnni", DenseRowAvx512Vnni, 4});
     }
-    if (isa >= Isa::kAvx2) return vector({"depthwise_avx2", DenseRowAvx2, 2});
+    if (isa >= Isa::kAvx2) return vector({"depthwise_avx2", DenseRowAvx2, 2, false, SpanRowAvx2});
   }
   return std::make_unique<ReferenceDepthwise>(weights, isa);
 }

@@ -1,29 +1,20 @@
 #include "kernels/elementwise.h"
 
 #include <algorithm>
-#include <cmath>
+#include <array>
 #include <cstring>
 
+#include "kernels/elementwise_avx2.h"
 #include "kernels/elementwise_avx512.h"
 
 namespace pared {
 namespace {
 
-// Clamped before rounding: the bounds are integers, and a conversion of what lies outside of int32
-// would be undefined. The comparisons send NaN to `low`.
-uint8_t Saturate(float v, int32_t zero_point, int32_t low, int32_t high) {
-  const float floor = static_cast<float>(low - zero_point);
-  const float ceiling = static_cast<float>(high - zero_point);
-  v = v > floor ? v : floor;
-  v = v < ceiling ? v : ceiling;
-  return static_cast<uint8_t>(static_cast<int32_t>(std::nearbyint(v)) + zero_point);
-}
-
-uint8_t QuantizeOne(float x, QuantParams q) { return Saturate(x / q.scale, q.zero_point, 0, 255); }
-
-float DequantizeOne(uint8_t x, QuantParams q) {
-  return static_cast<float>(x - q.zero_point) * q.scale;
-}
+#pragma GCC push_options
+#pragma GCC optimize("O3")
+#define PARED_LOOPS "kernels/elementwise_body.h"
+#include "kernels/each_isa.h"
+#pragma GCC pop_options
 
 // Calls body(pixel, columns, tile): columns of the tile are pixels [pixel, pixel + columns).
 template <class Body>
@@ -99,24 +90,21 @@ void Transpose(const uint8_t* x, int64_t x_stride, int64_t rows, int64_t columns
 }  // namespace
 
 void Quantize(std::span<const float> x, QuantParams q, uint8_t* y, Isa isa) noexcept {
-  if constexpr (kOnX86) {
-    if (isa >= Isa::kAvx512Vnni) return QuantizeAvx512(x, q, y);
-  }
-  for (size_t i = 0; i < x.size(); ++i) y[i] = QuantizeOne(x[i], q);
+#ifdef __x86_64__
+  if (isa >= Isa::kAvx512Vnni) return QuantizeAvx512(x, q, y);
+  if (isa >= Isa::kAvx2) return avx2::QuantizeLoop(x, q, y);
+#endif
+  static_cast<void>(isa);
+  plain::QuantizeLoop(x, q, y);
 }
 
 void Dequantize(std::span<const uint8_t> x, QuantParams q, float* y, Isa isa) noexcept {
-  if constexpr (kOnX86) {
-    if (isa >= Isa::kAvx512Vnni) return DequantizeAvx512(x, q, y);
-  }
-  // Blocks of constant length: gcc vectorizes those at -O2.
-  size_t i = 0;
-  for (; i + 16 <= x.size(); i += 16) {
-    std::array<float, 16> block;
-    for (size_t j = 0; j < 16; ++j) block[j] = DequantizeOne(x[i + j], q);
-    std::memcpy(y + i, block.data(), sizeof block);
-  }
-  for (; i < x.size(); ++i) y[i] = DequantizeOne(x[i], q);
+#ifdef __x86_64__
+  if (isa >= Isa::kAvx512Vnni) return DequantizeAvx512(x, q, y);
+  if (isa >= Isa::kAvx2) return avx2::DequantizeLoop(x, q, y);
+#endif
+  static_cast<void>(isa);
+  plain::DequantizeLoop(x, q, y);
 }
 
 void QuantizeToPlanar(const float* x, ImageSize size, QuantParams q, TileRange tiles, uint8_t* y,
@@ -193,37 +181,38 @@ void RowsFromPlanar(const int32_t* x, ImageSize size, TileRange tiles, int32_t* 
 
 void AddQuantized(std::span<const uint8_t> a, const uint8_t* b, const AddParams& params, uint8_t* y,
                   Isa isa) noexcept {
-  if constexpr (kOnX86) {
-    if (isa >= Isa::kAvx512Vnni) return AddQuantizedAvx512(a, b, params, y);
-  }
-  for (size_t i = 0; i < a.size(); ++i) {
-    const float sum = DequantizeOne(a[i], params.a) + DequantizeOne(b[i], params.b);
-    y[i] = Saturate(sum / params.y.scale, params.y.zero_point, params.low, params.high);
-  }
+#ifdef __x86_64__
+  if (isa >= Isa::kAvx512Vnni) return AddQuantizedAvx512(a, b, params, y);
+  if (isa >= Isa::kAvx2) return avx2::CombineLoop<false>(a, b, params, y);
+#endif
+  static_cast<void>(isa);
+  plain::CombineLoop<false>(a, b, params, y);
 }
 
 void MulQuantized(std::span<const uint8_t> a, const uint8_t* b, const AddParams& params, uint8_t* y,
                   Isa isa) noexcept {
-  if constexpr (kOnX86) {
-    if (isa >= Isa::kAvx512Vnni) return MulQuantizedAvx512(a, b, params, y);
-  }
-  for (size_t i = 0; i < a.size(); ++i) {
-    const float product = DequantizeOne(a[i], params.a) * DequantizeOne(b[i], params.b);
-    y[i] = Saturate(product / params.y.scale, params.y.zero_point, params.low, params.high);
-  }
+#ifdef __x86_64__
+  if (isa >= Isa::kAvx512Vnni) return MulQuantizedAvx512(a, b, params, y);
+  if (isa >= Isa::kAvx2) return avx2::CombineLoop<true>(a, b, params, y);
+#endif
+  static_cast<void>(isa);
+  plain::CombineLoop<true>(a, b, params, y);
 }
 
 void LookUp(std::span<const uint8_t> x, const ByteTable& table, uint8_t* y, Isa isa) noexcept {
-  if constexpr (kOnX86) {
-    if (isa >= Isa::kAvx512Vnni && HasAvx512Vbmi()) return LookUpAvx512(x, table, y);
-  }
+#ifdef __x86_64__
+  if (isa >= Isa::kAvx512Vnni && HasAvx512Vbmi()) return LookUpAvx512(x, table, y);
+  if (isa >= Isa::kAvx2) return LookUpAvx2(x, table, y);
+#endif
+  static_cast<void>(isa);
   for (size_t i = 0; i < x.size(); ++i) y[i] = table[x[i]];
 }
 
 ByteTable RequantizeTable(QuantParams from, QuantParams to) {
   ByteTable table{};
   for (size_t i = 0; i < table.size(); ++i) {
-    table[i] = QuantizeOne(DequantizeOne(static_cast<uint8_t>(i), from), to);
+    const float x = plain::DequantizeOne(static_cast<uint8_t>(i), from);
+    table[i] = plain::Saturate(x / to.scale, to.zero_point, 0, 255);
   }
   return table;
 }

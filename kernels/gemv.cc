@@ -14,6 +14,7 @@ bool Always(const GemmWeights& /*weights*/, double /*density*/, Isa /*isa*/) { r
 constexpr std::array kCandidates = {
 #ifdef __x86_64__
     GemvCandidate{"gemv_16x4_avx512vnni", Always, PackGemv16x4Avx512Vnni, Isa::kAvx512Vnni},
+    GemvCandidate{"gemv_avx2", Always, PackGemvAvx2, Isa::kAvx2},
 #endif
 #ifdef __aarch64__
     GemvCandidate{"gemv_neon_i8mm", Always, PackGemvNeonI8mm, Isa::kNeonI8mm},

@@ -8,16 +8,64 @@
 namespace pared {
 namespace {
 
+template <class Piece>
+void CopyEnds(const uint8_t* from, int64_t count, uint8_t* to) noexcept {
+  constexpr int64_t kBytes = sizeof(Piece);
+  Piece first, last;
+  std::memcpy(&first, from, kBytes);
+  std::memcpy(&last, from + count - kBytes, kBytes);
+  std::memcpy(to, &first, kBytes);
+  std::memcpy(to + count - kBytes, &last, kBytes);
+}
+
+// memcpy of at most 64 bytes, without a call.
+void CopyFew(const uint8_t* from, int64_t count, uint8_t* to) noexcept {
+  if (count >= 16) {
+    for (int64_t i = 0; i + 16 < count; i += 16) std::memcpy(to + i, from + i, 16);
+    std::memcpy(to + count - 16, from + count - 16, 16);
+  } else if (count >= 8) {
+    CopyEnds<uint64_t>(from, count, to);
+  } else if (count >= 4) {
+    CopyEnds<uint32_t>(from, count, to);
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+  }
+}
+
 void CopyPlanarRow(const uint8_t* channel, int64_t tile_stride, int64_t pixel, int64_t width,
                    uint8_t* out) noexcept {
   while (width > 0) {
     const int64_t column = pixel % 64, count = std::min(64 - column, width);
-    std::memcpy(out, channel + pixel / 64 * tile_stride + column, static_cast<size_t>(count));
+    CopyFew(channel + pixel / 64 * tile_stride + column, count, out);
     pixel += count;
     out += count;
     width -= count;
   }
 }
+
+using Bytes = uint8_t __attribute__((vector_size(16)));
+
+Bytes LoadBytes(const uint8_t* from) {
+  Bytes bytes;
+  std::memcpy(&bytes, from, sizeof bytes);
+  return bytes;
+}
+
+// Every kStride-th byte of x to out, of 16 bytes at a time as many as hold `count`.
+template <int kStride>
+struct CopyRun {
+  static_assert(kStride == 1 || kStride == 2);
+  void operator()(const uint8_t* x, int64_t count, uint8_t* out) const noexcept {
+    for (int64_t i = 0; i < count; i += 16, x += kStride * 16) {
+      Bytes bytes = LoadBytes(x);
+      if constexpr (kStride == 2) {
+        bytes = __builtin_shufflevector(bytes, LoadBytes(x + 16), 0, 2, 4, 6, 8, 10, 12, 14, 16, 18,
+                                        20, 22, 24, 26, 28, 30);
+      }
+      std::memcpy(out + i, &bytes, sizeof bytes);
+    }
+  }
+};
 
 }  // namespace
 
@@ -55,11 +103,16 @@ size_t Im2col::image_bytes() const {
 
 Im2col::TilePlan Im2col::PlanTile(int64_t tile) const {
   TilePlan plan{};
+  plan.columns = std::min<int64_t>(64, geometry_.out_pixels() - tile * 64);
   for (int64_t i = 0; i < 64; ++i) {
-    const int64_t pixel = std::min(tile * 64 + i, geometry_.out_pixels() - 1);
+    const int64_t pixel = tile * 64 + std::min(i, plan.columns - 1);
     const int64_t y = pixel / geometry_.out_width(), x = pixel % geometry_.out_width();
     const int64_t offset = y * geometry_.stride_y * padded_width() + x * geometry_.stride_x;
-    plan.offsets[static_cast<size_t>(i)] = offset;
+    if (i < plan.columns) {
+      if (i == 0 || x == 0) plan.runs.push_back({i, offset, 0});
+      ++plan.runs.back().count;
+    }
+    if (!permutes_) continue;
     if (plan.windows.empty() || offset - plan.windows.back().start >= 128) {
       plan.windows.push_back({.start = offset, .columns = 0, .pick = {}});
     }
@@ -109,20 +162,60 @@ void Im2col::GatherTile(const uint8_t* image, int64_t tile, uint8_t* out) const 
   GatherChannels(image, tile, 0, geometry_.channels, out);
 }
 
+// A run may write up to 15 bytes more than it has columns: the runs after it, and the slack, are
+// there.
+template <class Copy>
+void Im2col::GatherRuns(const uint8_t* image, const TilePlan& plan, const Copy& copy,
+                        uint8_t* out) const noexcept {
+  for (const int64_t tap : taps_) {
+    for (const Run& run : plan.runs) copy(image + tap + run.offset, run.count, out + run.column);
+    if (plan.columns < 64) {
+      std::memset(out + plan.columns, out[plan.columns - 1],
+                  static_cast<size_t>(64 - plan.columns));
+    }
+    out += 64;
+  }
+}
+
+Im2col::Span Im2col::SpanOf(int64_t tile) const {
+  const std::vector<Run>& runs = tiles_[static_cast<size_t>(tile)].runs;
+  return {runs.front().offset, runs.back().offset + runs.back().count - runs.front().offset};
+}
+
+void Im2col::PickColumns(const uint8_t* span, int64_t tile, uint8_t* out) const noexcept {
+  const TilePlan& plan = tiles_[static_cast<size_t>(tile)];
+  span -= plan.runs.front().offset;
+  for (const Run& run : plan.runs) CopyRun<1>()(span + run.offset, run.count, out + run.column);
+}
+
 void Im2col::GatherChannels(const uint8_t* image, int64_t tile, int64_t begin, int64_t end,
                             uint8_t* out) const noexcept {
   const TilePlan& plan = tiles_[static_cast<size_t>(tile)];
-  const int64_t plane = padded_height() * padded_width();
-  for (int64_t c = begin; c < end; ++c) {
-    for (const int64_t tap : taps_) {
-      const uint8_t* in = image + c * plane + tap;
-      if (permutes_) {
-        if constexpr (kOnX86) GatherRowAvx512(in, plan.windows, out);
-      } else {
-        for (size_t i = 0; i < 64; ++i) out[i] = in[plan.offsets[i]];
+  const int64_t plane = padded_height() * padded_width(), stride = geometry_.stride_x;
+  image += begin * plane;
+  for (int64_t c = begin; c < end; ++c, image += plane) {
+    if (permutes_) {
+      if constexpr (kOnX86) {
+        for (const int64_t tap : taps_) {
+          GatherRowAvx512(image + tap, plan.windows, out);
+          out += 64;
+        }
       }
-      out += 64;
+      continue;
     }
+    if (stride == 1) {
+      GatherRuns(image, plan, CopyRun<1>(), out);
+    } else if (stride == 2) {
+      GatherRuns(image, plan, CopyRun<2>(), out);
+    } else {
+      GatherRuns(
+          image, plan,
+          [stride](const uint8_t* from, int64_t count, uint8_t* to) {
+            for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
+          },
+          out);
+    }
+    out += std::ssize(taps_) * 64;
   }
 }
 

@@ -15,6 +15,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/cpu.h"
@@ -74,23 +75,44 @@ class Im2col {
   void GatherChannels(const uint8_t* image, int64_t tile, int64_t begin, int64_t end,
                       uint8_t* out) const noexcept;
 
+  // A tile where it lies, of a geometry of stride 1: at each kernel position the columns are some
+  // of `bytes` from `first` in a channel of the padded image, which may be read to a multiple
+  // of 32.
+  struct Span {
+    int64_t first, bytes;
+  };
+  Span SpanOf(int64_t tile) const;
+  int64_t plane_bytes() const { return padded_height() * padded_width(); }  // of a channel
+  // Offset of each kernel position in the padded image.
+  std::span<const int64_t> taps() const { return taps_; }
+  // Picks the columns of a tile from what was made of its span. out: 64 bytes and 64 of slack.
+  void PickColumns(const uint8_t* span, int64_t tile, uint8_t* out) const noexcept;
+
  private:
-  // How the 64 columns of a tile lie in the padded image: `offsets` from that of column 0 at
-  // kernel position (0, 0), and the same as at most 64 bytes picked from each of few windows of
-  // 128 bytes, which is what two byte permutes a window do.
+  // Columns of a tile whose inputs lie `stride_x` apart in one row of the padded image.
+  struct Run {
+    int64_t column, offset, count;  // offset: of the first one's input, at kernel position (0, 0)
+  };
+  // How the columns of a tile lie in the padded image: runs, and the same as at most 64 bytes
+  // picked from each of few windows of 128 bytes, which is what two byte permutes a window do.
   struct TilePlan {
-    std::array<int64_t, 64> offsets;
+    std::vector<Run> runs;
+    int64_t columns = 0;  // that are pixels
     std::vector<GatherWindow> windows;
   };
 
   TilePlan PlanTile(int64_t tile) const;
+  // copy(from, count, to): one run of a channel.
+  template <class Copy>
+  void GatherRuns(const uint8_t* image, const TilePlan& plan, const Copy& copy,
+                  uint8_t* out) const noexcept;
   int64_t padded_height() const;
   int64_t padded_width() const;
 
   ConvGeometry geometry_;
-  bool permutes_;              // the CPU has AVX-512 VBMI, and may use it
-  bool masks_;                 // AVX-512: copies rows by masked moves
-  std::vector<int64_t> taps_;  // offset of each kernel position in the padded image
+  bool permutes_;  // the CPU has AVX-512 VBMI, and may use it
+  bool masks_;     // AVX-512: copies rows by masked moves
+  std::vector<int64_t> taps_;
   std::vector<TilePlan> tiles_;
 };
 
