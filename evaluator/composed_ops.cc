@@ -250,7 +250,10 @@ std::string SliceLast(const std::string& out, const std::string& in, const std::
          " = Slice(" + in + ", " + out + "_start, " + out + "_end, last, " + out + "_step)\n";
 }
 
-// Pairs of elements, which lie side by side or half a row apart, are turned by an angle.
+// Pairs of elements, which lie side by side or half a row apart, are turned by an angle. x is
+// [batch, heads, sequence, head], or [batch, sequence, heads * head] of `num_heads` heads, worked
+// on as [batch, sequence, heads, head]: the angles [batch, sequence, half] get the axis of the
+// heads.
 std::string RotaryEmbedding(const Node& node) {
   const int64_t heads = node.Int("num_heads", 0), rotated = node.Int("rotary_embedding_dim", 0);
   const bool is_interleaved = node.Int("interleaved", 0) != 0;
@@ -258,20 +261,25 @@ std::string RotaryEmbedding(const Node& node) {
   const bool is_contributed = node.domain == kMicrosoft;
   std::string body =
       is_contributed ? "(x, place, cos_cache, sin_cache)" : "(x, cos_cache, sin_cache, place)";
-  body += " => (y) { last = Constant <value_ints = [-1]>()\n";
-  if (heads > 0) {
-    body += "by_head = Constant <value_ints = [0, 0, " + std::to_string(heads) + ", -1]>()\n" +
-            "split = Reshape(x, by_head)\n all = Transpose <perm = [0, 2, 1, 3]>(split)\n";
-  } else {
-    body += "all = Identity(x)\n";
-  }
+  body += R"( => (y) { last = Constant <value_ints = [-1]>()
+    shape = Shape(x)
+    rank = Size(shape)
+    one = Constant <value_ints = [1]>()
+    four = Constant <value_ints = [4]>()
+    missing = Sub(four, rank)
+    heads_axis = Add(missing, one)
+    same = Constant <value_ints = [0, 0]>()
+    heads = Constant <value_ints = [)" +
+          std::to_string(heads) + R"(]>()
+    third = Mul(heads, missing)
+    by_head = Concat <axis = 0>(same, third, last)
+    all = Reshape(x, by_head)
+  )";
   for (const std::string f : {"cos", "sin"}) {
     body += f + "_row = " +
             (is_contributed || HasInput(node, 3) ? "Gather(" + f + "_cache, place)"
                                                  : "Identity(" + f + "_cache)") +
-            "\n";
-    body += f + "_axis = Constant <value_ints = [1]>()\n" + f + " = Unsqueeze(" + f + "_row, " + f +
-            "_axis)\n";
+            "\n" + f + " = Unsqueeze(" + f + "_row, heads_axis)\n";
   }
   const std::string dim = std::to_string(rotated);
   body += rotated > 0 ? SliceLast("part", "all", "0, " + dim + ", 1") +
@@ -295,10 +303,7 @@ std::string RotaryEmbedding(const Node& node) {
   )"
                          : "turned = Concat <axis = -1>(real, imaginary)\n";
   body += rotated > 0 ? "whole = Concat <axis = -1>(turned, rest)\n" : "whole = Identity(turned)\n";
-  if (heads == 0) return body + "y = Identity(whole) }";
-  return body +
-         "back = Transpose <perm = [0, 2, 1, 3]>(whole)\n shape = Shape(x)\n"
-         "y = Reshape(back, shape) }";
+  return body + "y = Reshape(whole, shape) }";
 }
 
 struct Composition {

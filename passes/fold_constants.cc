@@ -23,6 +23,7 @@
 #include "model/random_ops.h"
 #include "model/rewrite.h"
 #include "model/shape_values.h"
+#include "passes/fixed_weights.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
 #include "passes/weights.h"
@@ -386,12 +387,67 @@ Model Fold(Model model, const Options& options, PassContext& context) {
   // Of the model, nodes are computed with its opsets; its graph is what is edited.
   Model out = model;
   Folding folding{model, options, SelectorOf(options.exclude), context, names};
-  FoldGraph(folding, out.graph, FixedShapeValues(model), {});
+  // What was computed may tell more shapes. What is skipped in the end is skipped.
+  for (size_t folded = 0, before = 1; folded != before;) {
+    before = folded;
+    context.report["skipped"] = Json::array();
+    FoldGraph(folding, out.graph, FixedShapeValues(out), {});
+    folded = context.report["changed"].size();
+  }
   context.report["growth_bytes"] = folding.growth_bytes;
   return out;
 }
 
+// The nodes that compute `value` from constants alone, by their first outputs; empty: it is a
+// constant as it stands or seen through views, or not fixed.
+std::set<std::string> ConeOf(const GraphIndex& index, const Graph& graph,
+                             const std::string& value) {
+  static const std::set<std::string> kViews = {"Cast",    "Constant", "Flatten",   "Identity",
+                                               "Reshape", "Squeeze",  "Transpose", "Unsqueeze"};
+  std::set<std::string> cone;
+  bool computes = false;
+  std::vector<std::string> open = {value};
+  while (!open.empty()) {
+    const std::string at = std::move(open.back());
+    open.pop_back();
+    if (at.empty() || graph.initializers.contains(at)) continue;
+    const Node* producer = index.producer(at);
+    if (producer == nullptr || producer->op_type == "DequantizeLinear") return {};
+    const bool is_constant = producer->op_type == "Constant";
+    if (producer->inputs.empty() && !is_constant) return {};  // random
+    if (!cone.insert(producer->outputs[0]).second) continue;
+    computes = computes || !kViews.contains(producer->op_type);
+    open.insert(open.end(), producer->inputs.begin(), producer->inputs.end());
+  }
+  return computes ? cone : std::set<std::string>();
+}
+
 }  // namespace
+
+Json FoldFixedWeights(Model& model, const std::function<bool()>& cancelled) {
+  static const std::set<std::string> kWeighted = {"Conv", "ConvTranspose", "Gemm", "MatMul",
+                                                  "GRU",  "LSTM",          "RNN"};
+  const GraphIndex index(model.graph);
+  std::set<std::string> wanted;
+  for (const Node& node : model.graph.nodes) {
+    if (!kWeighted.contains(node.op_type)) continue;
+    for (const std::string& input : node.inputs) wanted.merge(ConeOf(index, model.graph, input));
+  }
+  if (wanted.empty()) return Json::array();
+  PassContext context;
+  context.cancelled = cancelled;
+  context.report["changed"] = Json::array();
+  FreshNames names(model);
+  const Options options;
+  Model out = model;
+  const auto is_excluded = [&](const Node& node) {
+    return node.outputs.empty() || !wanted.contains(node.outputs[0]);
+  };
+  Folding folding{model, options, is_excluded, context, names};
+  FoldGraph(folding, out.graph, {}, {});
+  model = std::move(out);
+  return context.report.at("changed");
+}
 
 extern const PassInfo kFoldConstants = DefinePass<Options, Fold>(
     "fold_constants", "Computes what does not depend on the inputs, once and for all.");

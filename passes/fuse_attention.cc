@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "evaluator/fuse_graph.h"
+#include "passes/float_elements.h"
 
 namespace pared {
 namespace {
@@ -45,8 +46,9 @@ class Finder {
         opset_(model.Opset("")) {}
 
   std::optional<AttentionPattern> Find(const Node& softmax) const {
-    const Node* last = OneReader(softmax.outputs[0]);
-    if (last == nullptr || !Is(*last, "MatMul") || last->inputs[0] != softmax.outputs[0]) return {};
+    const std::string weights = Guarded(softmax.outputs[0]);
+    const Node* last = OneReader(weights);
+    if (last == nullptr || !Is(*last, "MatMul") || last->inputs[0] != weights) return {};
     AttentionPattern found;
     found.last = static_cast<size_t>(last - graph_.nodes.data());
     found.values = last->inputs[1];
@@ -56,6 +58,11 @@ class Finder {
     found.query = Unscaled(product->inputs[0], found.scale);
     found.keys = Unscaled(product->inputs[1], found.scale);
     if (found.refusal.empty()) found.refusal = WhyRefused(softmax, found);
+    const bool is_guarded = weights != softmax.outputs[0];
+    if (is_guarded && found.refusal.empty() && !found.mask.empty() && !IsFinite(found.mask)) {
+      found.refusal =
+          "rows that are masked as a whole become zeros, and its mask is not known to leave none";
+    }
     if (found.refusal.empty()) TurnKeys(found);
     return found;
   }
@@ -72,6 +79,37 @@ class Finder {
   const Node* OneReader(const std::string& value) const {
     const std::vector<const Node*>& readers = index_.consumers(value);
     return readers.size() == 1 && !index_.is_output(value) ? readers[0] : nullptr;
+  }
+  // What torch makes of the weights w: Where(IsNaN(w), 0, w), for rows whose scores are all
+  // -infinity. `weights` where nothing does.
+  std::string Guarded(const std::string& weights) const {
+    const std::vector<const Node*>& readers = index_.consumers(weights);
+    if (readers.size() != 2 || index_.is_output(weights)) return weights;
+    for (size_t i = 0; i < 2; ++i) {
+      const Node &where = *readers[i], &test = *readers[1 - i];
+      if (!Is(where, "Where") || !Is(test, "IsNaN") || where.inputs[0] != test.outputs[0] ||
+          where.inputs[2] != weights || OneReader(test.outputs[0]) != &where) {
+        continue;
+      }
+      if (Number(where.inputs[1]) == 0) return where.outputs[0];
+    }
+    return weights;
+  }
+
+  // Whether no element can be infinite: constants, what picks between such, and what moves them.
+  bool IsFinite(const std::string& value) const {
+    static const std::unordered_set<std::string> kMoving = {"Expand",   "Flatten",   "Gather",
+                                                            "Identity", "Reshape",   "Slice",
+                                                            "Squeeze",  "Transpose", "Unsqueeze"};
+    const Tensor* constant = ConstantOf(graph_, index_, value, ir_version_);
+    if (constant != nullptr) {
+      const FloatElements elements(*constant);
+      return std::ranges::all_of(elements.get(), [](float x) { return std::isfinite(x); });
+    }
+    const Node* node = index_.producer(value);
+    if (node == nullptr || !node->domain.empty()) return false;
+    if (node->op_type == "Where") return IsFinite(node->inputs[1]) && IsFinite(node->inputs[2]);
+    return kMoving.contains(node->op_type) && IsFinite(node->inputs[0]);
   }
   std::optional<double> Number(const std::string& value) const {
     return ConstantNumber(graph_, index_, value, ir_version_);

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "base/error.h"
 #include "passes/layer_progress.h"
 #include "passes/select_nodes.h"
 #include "passes/select_smallest.h"
+#include "passes/stored_weights.h"
 
 namespace pared {
 
@@ -64,7 +66,11 @@ class Chooser {
  public:
   Chooser(const Model& model, const WeightScan& scan, const PruneOptions& options,
           PassContext& context)
-      : model_(model), scan_(scan), options_(options), context_(context) {
+      : model_(model),
+        scan_(scan),
+        tables_(FindTables(model)),
+        options_(options),
+        context_(context) {
     context_.report["skipped"] = Json::array();
   }
 
@@ -146,6 +152,7 @@ class Chooser {
       return "shares its weight with " + NodeLabel(*other->second) + ", which is excluded";
     }
     if (site.stored.count() == 0) return "its weight has no elements";
+    if (tables_.contains(site.root)) return "its weight is also a table that Gather looks up";
     if (!options_.depthwise && IsDepthwise(site)) return "depthwise, and \"depthwise\" is not set";
     const bool is_end =
         site.node == scan_.sites.front().node || site.node == scan_.sites.back().node;
@@ -289,6 +296,7 @@ class Chooser {
 
   const Model& model_;
   const WeightScan& scan_;
+  const std::set<ConstantRef> tables_;
   const PruneOptions& options_;
   PassContext& context_;
   std::vector<LayerChoice> choices_;

@@ -355,6 +355,13 @@ Model Run(Model model, const Options& given, PassContext& context) {
   Json notes;
   options.exclude = history.Follow({{"exclude", given.exclude}}, notes).at("exclude");
   Json raised = RaiseOpset(model, kOpset);
+  const Json untied = UntieTables(
+      model, {options.op_types, SelectNodes(model, options.exclude, "exclude")},
+      [](const StoredWeight& stored) {
+        return std::ranges::all_of(
+            stored.sites, [](const WeightSite* site) { return WhyNoInteger(*site).empty(); });
+      });
+  if (!untied.empty()) context.report["untied"] = untied;
   Model out = Quantizer(model, options, context).Run();
   if (options.smooth == Smooth::kAuto && context.calibration != nullptr) {
     size_t bytes = 0;
@@ -379,6 +386,6 @@ extern const PassInfo kQuantizeDynamic;
 const PassInfo kQuantizeDynamic = DefinePass<Options, Run>(
     "quantize_dynamic",
     "Computes products in INT8 with scales of activations found at run time; needs no data.",
-    [](const Json&) { return false; }, 6);
+    [](const Json&) { return false; }, 7);
 
 }  // namespace pared

@@ -150,6 +150,9 @@ class Quantizer {
     return Write(replacements);
   }
 
+  // Whether all nodes that read the weight can be MatMulNBits, which takes it as [rows][k].
+  static bool IsProduct(const StoredWeight& stored);
+
  private:
   using Replacements = std::map<ConstantRef, Replacement>;
 
@@ -158,18 +161,6 @@ class Quantizer {
   BlockForm Form() const {
     return {options_.bits == Bits::k4 ? 4 : 8, options_.block_size,
             options_.scheme == Scheme::kSymmetric};
-  }
-
-  // Whether all nodes that read the weight can be MatMulNBits, which takes it as [rows][k].
-  static bool IsProduct(const StoredWeight& stored) {
-    if (stored.sites.empty() || !stored.lookups.empty() || stored.tensor.rank() != 2) return false;
-    if (stored.tensor.dtype() != DType::kFloat32 || !ChannelAxisOf(stored)) return false;
-    return std::ranges::all_of(stored.sites, [](const WeightSite* site) {
-      const Node& node = *site->node;
-      const bool is_plain = node.op_type == "Gemm" && node.Int("transA", 0) == 0 &&
-                            node.Float("alpha", 1) == 1 && node.Float("beta", 1) == 1;
-      return site->input == 1 && site->shape.size() == 2 && (node.op_type == "MatMul" || is_plain);
-    });
   }
 
   // What the second order can round: products in blocks with a weight of their own, in node order.
@@ -373,10 +364,27 @@ class Quantizer {
   RoundedLayers rounded_;  // by the second order
 };
 
+bool Quantizer::IsProduct(const StoredWeight& stored) {
+  if (stored.sites.empty() || !stored.lookups.empty() || stored.tensor.rank() != 2) return false;
+  if (stored.tensor.dtype() != DType::kFloat32 || !ChannelAxisOf(stored)) return false;
+  return std::ranges::all_of(stored.sites, [](const WeightSite* site) {
+    const Node& node = *site->node;
+    const bool is_plain = node.op_type == "Gemm" && node.Int("transA", 0) == 0 &&
+                          node.Float("alpha", 1) == 1 && node.Float("beta", 1) == 1;
+    return site->input == 1 && site->shape.size() == 2 && (node.op_type == "MatMul" || is_plain);
+  });
+}
+
 Model Run(Model model, const Options& options, PassContext& context) {
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
   const bool has_blocks = options.bits == Bits::k4;
   Json raised = RaiseOpset(model, has_blocks ? kOpsetOfBlocks : kOpsetOfChannelScales);
+  if (options.format == Format::kMatMulNBits) {
+    const Json untied =
+        UntieTables(model, {options.op_types, SelectNodes(model, options.exclude, "exclude")},
+                    [](const StoredWeight& stored) { return Quantizer::IsProduct(stored); });
+    if (!untied.empty()) context.report["untied"] = untied;
+  }
   Model out = Quantizer(model, options, context).Run();
   context.report["raised"] = std::move(raised);
   return out;
@@ -388,6 +396,6 @@ extern const PassInfo kQuantizeWeights;
 const PassInfo kQuantizeWeights = DefinePass<Options, Run>(
     "quantize_weights",
     "Stores weights in 8 bits a channel or 4 bits a block and computes in float; needs no data.",
-    [](const Json&) { return false; }, 5);
+    [](const Json&) { return false; }, 6);
 
 }  // namespace pared

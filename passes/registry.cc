@@ -1,8 +1,11 @@
 #include "passes/registry.h"
 
 #include <algorithm>
+#include <array>
+#include <string>
 #include <utility>
 
+#include "passes/fixed_weights.h"
 #include "passes/inline_functions.h"
 #include "passes/node_history.h"
 
@@ -29,6 +32,14 @@ const PassInfo* const kPasses[] = {
     &kQuantizeDynamic, &kQuantizeWeights,  &kCastFp16,
 };
 
+// Whether the pass edits weights: those that are computed from constants are stored for it.
+bool ReadsWeights(const PassInfo& pass) {
+  constexpr std::array<const PassInfo*, 7> kReaders = {
+      &kMagnitudePrune,  &kSecondOrderPrune, &kChannelPrune, &kQuantizeInt8,
+      &kQuantizeDynamic, &kQuantizeWeights,  &kCastFp16};
+  return std::ranges::count(kReaders, &pass) > 0;
+}
+
 }  // namespace
 
 std::span<const PassInfo* const> Passes() { return kPasses; }
@@ -43,14 +54,22 @@ Step BindPass(const PassInfo& pass, const Json& options, const std::string& poin
   Step step = pass.bind(pass, options, pointer);
   step.run = [&pass, options = step.options, run = std::move(step.run)](Model model,
                                                                         PassContext& context) {
-    if (model.functions.empty()) return run(std::move(model), context);
     NodeHistory history(model);
-    const auto kept = InlineFunctions(model);
-    history.Advance(model, "writing out functions");
+    const bool has_functions = !model.functions.empty();
+    std::vector<std::pair<std::string, std::string>> kept;
+    if (has_functions) {
+      kept = InlineFunctions(model);
+      history.Advance(model, "writing out functions");
+    }
+    Json folded = Json::array();
+    if (ReadsWeights(pass)) folded = FoldFixedWeights(model, context.cancelled);
+    if (!has_functions && folded.empty()) return run(std::move(model), context);
+    history.Advance(model, "computing weights");
     Json notes = Json::array();
     const Step followed = pass.bind(pass, history.Follow(options, notes), "");
     Model out = followed.run(std::move(model), context);
     if (!notes.empty()) context.report["references"] = std::move(notes);
+    if (!folded.empty()) context.report["computed_weights"] = std::move(folded);
     for (const auto& [node, reason] : kept) {
       context.report["skipped"].push_back({{"node", node}, {"reason", reason}});
     }

@@ -112,6 +112,41 @@ StoredWeights FindStoredWeights(const Model& model, const WeightScan& scan,
   return weights;
 }
 
+std::set<ConstantRef> FindTables(const Model& model) {
+  StoredWeights weights;
+  FindLookups(model.graph, nullptr, model.ir_version, weights);
+  std::set<ConstantRef> tables;
+  for (const auto& [root, stored] : weights) tables.insert(root);
+  return tables;
+}
+
+Json UntieTables(Model& model, const StoredChoice& choice,
+                 const std::function<bool(const StoredWeight&)>& is_wanted) {
+  const WeightScan scan = FindWeights(model);
+  FreshNames names(model);
+  Json untied = Json::array();
+  for (auto& [root, stored] : FindStoredWeights(model, scan, choice)) {
+    const bool is_tied = !stored.lookups.empty() && !stored.sites.empty();
+    const bool is_here = root.first == &model.graph &&
+                         std::ranges::all_of(stored.sites, [&](const WeightSite* site) {
+                           return site->graph == &model.graph;
+                         });
+    if (!is_tied || !is_here || !stored.reason.empty()) continue;
+    StoredWeight products = stored;
+    products.lookups.clear();
+    if (!is_wanted(products)) continue;
+    const std::string copy = names.Make(root.second + "_product");
+    model.graph.initializers.set(copy, {stored.tensor, ""});
+    for (Node& node : model.graph.nodes) {
+      if (std::ranges::count(stored.lookups, &node) == 0) {
+        std::ranges::replace(node.inputs, root.second, copy);
+      }
+    }
+    untied.push_back({{"weight", root.second}, {"copy", copy}});
+  }
+  return untied;
+}
+
 Json ReportStored(const StoredWeights& weights, const WeightScan& scan) {
   Json report = {{"changed", Json::array()}, {"skipped", Json::array()}};
   int64_t all = 0, quantized = 0;

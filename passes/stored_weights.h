@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <unordered_set>
 #include <vector>
@@ -33,6 +34,15 @@ struct StoredChoice {
 // stays float where one of its readers is not asked for, or is no weighted node.
 StoredWeights FindStoredWeights(const Model& model, const WeightScan& scan,
                                 const StoredChoice& choice);
+
+// The float tables that a Gather reads, subgraphs included.
+std::set<ConstantRef> FindTables(const Model& model);
+
+// Gives products of the main graph whose weight Gather looks up too a constant of their own, so
+// that each is stored as it is read. Only where `choice` stores the weight and `is_wanted` says so
+// of those products. Returns [{"weight", "copy"}, ...].
+Json UntieTables(Model& model, const StoredChoice& choice,
+                 const std::function<bool(const StoredWeight&)>& is_wanted);
 
 // {"changed": [...], "skipped": [...], "quantized_weight_share": of all elements}
 Json ReportStored(const StoredWeights& weights, const WeightScan& scan);

@@ -6,6 +6,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <numeric>
+#include <vector>
+
 #include "evaluator/executor.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
@@ -67,6 +70,33 @@ TEST(ComposedAttention, AMaskOfAnotherShapeIsAnErrorThatTellsBoth) {
       },
       ThrowsError(ErrorCode::kUnsupported, HasSubstr("AttentionMask"),
                   HasSubstr("a mask of shape [5] for keys of [1, 2, 8]")));
+}
+
+// Four axes are heads already, however many `num_heads` says there are.
+TEST(ComposedRotary, TheRankSaysWhetherHeadsAreSplit) {
+  const auto turn = [](const std::string& x, const std::string& attributes) {
+    const Model model = ModelFromText("<ir_version: 11, opset_import: [\"\" : 23]> g (" + x +
+                                      R"( x, float[1,3,2] c, float[1,3,2] s) => (float y) {
+        y = RotaryEmbedding <)" + attributes +
+                                      ">(x, c, s) }");
+    std::vector<float> values(24), angles(6);
+    std::iota(values.begin(), values.end(), 0.0F);
+    std::iota(angles.begin(), angles.end(), 1.0F);
+    const Shape shape = x == "float[1,2,3,4]" ? Shape{1, 2, 3, 4} : Shape{1, 3, 8};
+    const Tensor angle = Tensor::Make<float>({1, 3, 2}, angles);
+    const Tensor y = Executor(model).Run({Tensor::Make<float>(shape, values), angle, angle}).at(0);
+    EXPECT_EQ(y.shape(), shape);
+    return std::vector<float>(y.data<float>().begin(), y.data<float>().end());
+  };
+  const std::vector<float> by_head = turn("float[1,2,3,4]", "interleaved = 0");
+  EXPECT_EQ(turn("float[1,2,3,4]", "num_heads = 2"), by_head);
+  // Head 1 of place 0: x = (12, 13, 14, 15), angles 1 and 2.
+  EXPECT_THAT((std::vector<float>{by_head.begin() + 12, by_head.begin() + 16}),
+              ::testing::ElementsAre(12 - 14, 2 * 13 - 2 * 15, 12 + 14, 2 * 13 + 2 * 15));
+  // The same place and head where a row holds all heads: x = (4, 5, 6, 7).
+  const std::vector<float> by_row = turn("float[1,3,8]", "num_heads = 2");
+  EXPECT_THAT((std::vector<float>{by_row.begin() + 4, by_row.begin() + 8}),
+              ::testing::ElementsAre(4 - 6, 2 * 5 - 2 * 7, 4 + 6, 2 * 5 + 2 * 7));
 }
 
 }  // namespace

@@ -145,6 +145,17 @@ TEST(FoldConstants, ABranchThatWouldFailIsLeft) {
   EXPECT_THAT(SkippedReason(out.report, "Gather bad"), HasSubstr("7"));
 }
 
+// A size that goes through floats: only when r is known do shapes tell what t is made of.
+TEST(FoldConstants, GoesOnUntilNothingIsLeft) {
+  const PassResult out = Folded(R"(g (float[1,3,5,7] x) => (float[1,3,A,B] y, int64[4] t)
+      <float half = {0.5}, int64[1] two = {2}, int64[1] four = {4}, float[4] up = {1,1,2,2}> {
+        s = Shape(x) f = Cast <to = 1> (s) g = Mul(f, up) h = Floor(g) i = Cast <to = 7> (h)
+        z = Resize <mode = "nearest"> (x, , , i) r = Shape(z) t = Neg(r)
+        y = Identity(z) })");
+  EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("Resize", "Constant", "Identity"));
+  EXPECT_THAT(out.report.at("skipped"), IsEmpty());
+}
+
 TEST(FoldConstants, ExcludedNodesStay) {
   const PassResult out = Folded(R"(g (float[2] x) => (float[2] y) <float[2] w = {1,2}>
       { [keep] t = Neg(w) y = Add(x, t) })",

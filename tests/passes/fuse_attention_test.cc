@@ -25,7 +25,8 @@ struct Spelling {
 
 constexpr const char* kConstants =
     "<float two = {2}, float[1] half = {0.5}, float quarter = {0.25}, float big = {-10000}, "
-    "float one = {1}, int64[4] split = {0,0,2,4}, int64[3] join = {0,0,8}, int64[2] axes = {1,2}, "
+    "float zero = {0}, float one = {1}, int64[4] split = {0,0,2,4}, int64[3] join = {0,0,8}, "
+    "int64[2] axes = {1,2}, "
     "float[1,1,3,5] fixed = {0,-1,0,-2,0, 1,0,-30,0,0, 0,0,0,0,-9}> { ";
 
 constexpr const char* kFourAxes =
@@ -57,6 +58,11 @@ constexpr Spelling kSpellings[] = {
      "ks = Div(k, two) kt = Transpose <perm = [0,1,3,2]> (ks) s = MatMul(q, kt) a = Add(s, m) "
      "p = Softmax <axis = -1> (a) [last] y = MatMul(p, v)",
      0.5},
+    {"guarded_as_torch_does", kFourAxes,
+     "c = Cast <to = 9> (m) f = Where(c, zero, big) kt = Transpose <perm = [0,1,3,2]> (k) "
+     "s = MatMul(q, kt) a = Add(s, f) w = Softmax <axis = -1> (a) n = IsNaN(w) "
+     "p = Where(n, zero, w) [last] y = MatMul(p, v)",
+     1},
     {"fixed_mask", kFourAxes,
      "kt = Transpose <perm = [0,1,3,2]> (k) s = MatMul(q, kt) a = Add(s, fixed) "
      "p = Softmax <axis = -1> (a) [last] y = MatMul(p, v)",
@@ -160,6 +166,11 @@ constexpr struct {
       "p = Softmax <axis = -1> (b) [last] y = MatMul(p, v)",
       1},
      "mask is scaled"},
+    {{"guarded_against_rows_that_are_masked", kFourAxes,
+      "kt = Transpose <perm = [0,1,3,2]> (k) s = MatMul(q, kt) a = Add(s, m) "
+      "w = Softmax <axis = -1> (a) n = IsNaN(w) p = Where(n, zero, w) [last] y = MatMul(p, v)",
+      1},
+     "masked as a whole"},
     {{"where",
       "(float[2,2,3,4] q, float[2,2,4,5] k, float[2,2,5,6] v, bool[2,1,1,5] m) => "
       "(float[2,2,3,6] y)",

@@ -188,5 +188,55 @@ TEST(StatedShapes, AnOutputOfAnotherRankIsTakenAsItIsMade) {
   }
 }
 
+// A language model's head reads the table of its embedding, through Transpose as torch exports it.
+Model Tied() {
+  return Made(R"(g (int64[1,T] i) => (float[1,T,96] y) {
+      [embed] e = Gather(table, i) [inner] h = MatMul(e, w) r = Relu(h)
+      turned = Transpose <perm = [1, 0]> (table) [head] y = MatMul(r, turned) })",
+              {{"table", {96, 32}}, {"w", {32, 32}}});
+}
+
+TEST(TiedTable, PruningLeavesItAsItIs) {
+  const Model in = Tied();
+  const PassResult out = RunStep("magnitude_prune", {{"sparsity", 0.5}}, in);
+  EXPECT_EQ(Elements(out.model, "table"), Elements(in, "table"));
+  EXPECT_THAT(SkippedReason(out.report, "MatMul head"), HasSubstr("Gather looks up"));
+  EXPECT_EQ(Labels(out.report["changed"]), std::vector<std::string>{"MatMul inner"});
+}
+
+TEST(TiedTable, IsStoredInINT8ForBothOfItsReaders) {
+  const Model in = Tied();
+  const PassResult dynamic = RunStep("quantize_dynamic", {}, in);
+  EXPECT_EQ(dynamic.report["untied"][0]["weight"], "table");
+  EXPECT_THAT(NodesOf(dynamic.model, {"MatMulInteger"}), ::testing::SizeIs(2));
+  EXPECT_LT(BytesOfWeights(dynamic.model), BytesOfWeights(in) * 6 / 10);
+  EXPECT_GT(WorstSqnrDb(in, dynamic.model, 4), 25);
+}
+
+TEST(TiedTable, TheHeadIsAProductOfFewBits) {
+  const Model in = Tied();
+  const PassResult out = RunStep(
+      "quantize_weights", {{"bits", "4"}, {"format", "matmulnbits"}, {"block_size", 32}}, in);
+  EXPECT_THAT(NodesOf(out.model, {"MatMulNBits"}), ::testing::SizeIs(2));
+  EXPECT_THAT(NodesOf(out.model, {"DequantizeLinear"}), ::testing::IsEmpty());
+  EXPECT_GT(WorstSqnrDb(in, out.model, 4), 10);
+}
+
+// torch's weight_norm, as its newer exporter leaves it in the graph.
+TEST(FixedWeights, AreStoredAsWhatTheyComeTo) {
+  const Model in = Made(R"(g (float[1,16,20] x) => (float[1,16,20] y) <int64[2] axes = {1,2}> {
+      [length] n = ReduceL2(v, axes) [unit] u = Div(v, n) [scaled] w = Mul(g, u)
+      [conv] y = Conv <pads = [1,1]> (x, w) })",
+                        {{"v", {16, 16, 3}}, {"g", {16, 1, 1}}});
+  for (const char* pass : {"quantize_weights", "quantize_dynamic", "cast_fp16"}) {
+    const Json options =
+        std::string(pass) == "quantize_dynamic" ? Json{{"op_types", {"Conv"}}} : Json::object();
+    const PassResult out = RunStep(pass, options, in);
+    EXPECT_LT(BytesOfWeights(out.model), BytesOfWeights(in) * 6 / 10) << pass;
+    EXPECT_THAT(Labels(out.report["computed_weights"]), Contains("Mul scaled")) << pass;
+    EXPECT_GT(WorstSqnrDb(in, out.model), 25) << pass;
+  }
+}
+
 }  // namespace
 }  // namespace pared
