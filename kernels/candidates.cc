@@ -2,7 +2,7 @@
 //
 // Costs are cycles per tile of 64 columns, measured (docs/kernels.md): a format costs so much an
 // entry (four k of R rows) and so much a row. Only their order decides, so that one set of numbers
-// serves all ISAs: the ratios of R = 1, R = 2 and dense differ little between them.
+// serves all ISAs but AVX2, whose dense kernel reads x widened once for all rows.
 
 #include <algorithm>
 #include <array>
@@ -19,6 +19,8 @@ constexpr double kDenseStep = 4.1;    // four k of one row
 constexpr double kSparseStep1 = 8.4;  // an entry: see docs/kernels.md
 constexpr double kSparseStep2 = 9.5;
 constexpr double kSparseStep4 = 17.0;
+constexpr double kAvx2Step1 = 9.1;  // in units of AVX2's own dense step
+constexpr double kAvx2Step2 = 14.4;
 constexpr double kDenseRow = 8;    // bias, requantize, store
 constexpr double kWorthIt = 0.95;  // what is within the model's error of dense stays dense
 constexpr double kSparseRow = 11;  // the same, and the end of a short loop mispredicted
@@ -41,16 +43,19 @@ double SparseCost(const GemmWeights& w, int64_t rows, double step) {
 
 bool Always(const GemmWeights& /*weights*/, double /*density*/, Isa /*isa*/) { return true; }
 
+double Step1(Isa isa) { return isa == Isa::kAvx2 ? kAvx2Step1 : kSparseStep1; }
+double Step2(Isa isa) { return isa == Isa::kAvx2 ? kAvx2Step2 : kSparseStep2; }
+
 // Each accepts where it beats what comes after it in the list.
-bool Sparse1x1Wins(const GemmWeights& w, double density, Isa /*isa*/) {
+bool Sparse1x1Wins(const GemmWeights& w, double density, Isa isa) {
   const double dense = kWorthIt * DenseCost(w);
-  return LeastSparseCost(w, density) < dense && SparseCost(w, 1, kSparseStep1) < dense;
+  return LeastSparseCost(w, density) < dense && SparseCost(w, 1, Step1(isa)) < dense;
 }
 
-bool Sparse2x1Wins(const GemmWeights& w, double density, Isa /*isa*/) {
+bool Sparse2x1Wins(const GemmWeights& w, double density, Isa isa) {
   const double dense = kWorthIt * DenseCost(w);
   if (LeastSparseCost(w, density) >= dense) return false;
-  return SparseCost(w, 2, kSparseStep2) < std::min(dense, SparseCost(w, 1, kSparseStep1));
+  return SparseCost(w, 2, Step2(isa)) < std::min(dense, SparseCost(w, 1, Step1(isa)));
 }
 
 bool Sparse4x1Wins(const GemmWeights& w, double density, Isa /*isa*/) {
