@@ -31,6 +31,21 @@ int64_t RealPositions(int64_t start, int64_t kernel, int64_t dilation, int64_t s
   return count;
 }
 
+#pragma GCC push_options
+#pragma GCC optimize("O3")
+int64_t SumOfChannel(const uint8_t* x, ImageSize size, int64_t c) {
+  int64_t total = 0;
+  for (int64_t t = 0; t < size.tiles(); ++t) {
+    const uint8_t* row = x + (t * size.channels + c) * 64;
+    const int64_t columns = std::min<int64_t>(64, size.pixels - t * 64);
+    int32_t sum = 0;
+    for (int64_t i = 0; i < columns; ++i) sum += row[i];
+    total += sum;
+  }
+  return total;
+}
+#pragma GCC pop_options
+
 int64_t WindowCount(const ConvGeometry& g, int64_t pixel, bool include_pad) {
   if (include_pad) return g.kernel_height * g.kernel_width;
   const int64_t y = pixel / g.out_width() * g.stride_y - g.pad_top;
@@ -85,27 +100,13 @@ void AveragePoolTile(const Im2col& im2col, const AveragePoolParams& params, cons
 }
 
 void SumPixels(const uint8_t* x, ImageSize size, int64_t* y) noexcept {
-  for (int64_t c = 0; c < size.channels; ++c) {
-    y[c] = 0;
-    for (int64_t t = 0; t < size.tiles(); ++t) {
-      const uint8_t* row = x + (t * size.channels + c) * 64;
-      const int64_t columns = std::min<int64_t>(64, size.pixels - t * 64);
-      int32_t sum = 0;
-      for (int64_t i = 0; i < columns; ++i) sum += row[i];
-      y[c] += sum;
-    }
-  }
+  for (int64_t c = 0; c < size.channels; ++c) y[c] = SumOfChannel(x, size, c);
 }
 
 void GlobalAveragePool(const uint8_t* x, ImageSize size, QuantParams from, QuantParams to,
                        uint8_t* y) noexcept {
   for (int64_t c = 0; c < size.channels; ++c) {
-    int64_t sum = 0;
-    for (int64_t t = 0; t < size.tiles(); ++t) {
-      const uint8_t* row = x + (t * size.channels + c) * 64;
-      const int64_t columns = std::min<int64_t>(64, size.pixels - t * 64);
-      for (int64_t i = 0; i < columns; ++i) sum += row[i];
-    }
+    const int64_t sum = SumOfChannel(x, size, c);
     y[c] = QuantizeMean(sum - size.pixels * from.zero_point, size.pixels, from, to);
   }
 }

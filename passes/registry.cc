@@ -22,6 +22,7 @@ extern const PassInfo kQuantizeInt8;
 extern const PassInfo kQuantizeWeights;
 extern const PassInfo kRemoveIdentities;
 extern const PassInfo kSecondOrderPrune;
+extern const PassInfo kStripNotes;
 
 namespace {
 
@@ -29,7 +30,7 @@ namespace {
 const PassInfo* const kPasses[] = {
     &kFoldConstants,   &kRemoveIdentities, &kFusePatterns, &kFoldBatchNorm,
     &kMagnitudePrune,  &kSecondOrderPrune, &kChannelPrune, &kQuantizeInt8,
-    &kQuantizeDynamic, &kQuantizeWeights,  &kCastFp16,
+    &kQuantizeDynamic, &kQuantizeWeights,  &kCastFp16,     &kStripNotes,
 };
 
 // Whether the pass edits weights: those that are computed from constants are stored for it.

@@ -28,6 +28,7 @@ constexpr Choice kChoices[] = {
     {"cast_fp16", R"({})"},
     {"fold_constants", R"({"freeze_inputs": true})"},
     {"remove_identities", R"({})"},
+    {"strip_notes", R"({})"},
     {"fuse_patterns", R"({"opset_max": 20})"},
 };
 

@@ -44,8 +44,9 @@ ABOUT = {
     "quantize_dynamic": {"Gemm", "MatMul"},
     "quantize_weights": PRODUCTS,
     "cast_fp16": PRODUCTS | {"Resize", "Exp"},
+    "strip_notes": set(),
 }
-SAME = {"fold_constants", "remove_identities", "fuse_patterns", "fold_batch_norm"}
+SAME = {"fold_constants", "remove_identities", "fuse_patterns", "fold_batch_norm", "strip_notes"}
 QUICK_FILES = ["mnist-conv", "espcn", "magika", "basic-pitch", "silero", "mobile_v2.0_cls"]
 # Rounding decides codes or float16 values after each change of order.
 SAME_LIMIT = {"isnet_fp16.onnx": 1e-2, "isnet_uint8.onnx": 5e-2}
