@@ -16,6 +16,8 @@ constexpr Fields kNode = {6, 9}, kGraph = {10, 16}, kValue = {3, 4}, kTensor = {
 
 class Dropper {
  public:
+  explicit Dropper(const std::function<bool(const Node&)>& keep) : keep_(keep) {}
+
   void Drop(Unknown& unknown, const Fields& fields) {
     Unknown kept, dropped;
     WireReader reader(unknown, "carried fields");
@@ -27,8 +29,10 @@ class Dropper {
   }
 
   void DropOf(Node& node) {
-    Drop(node.unknown, kNode);
-    DropOf(node.attributes);
+    if (!keep_(node)) {
+      Drop(node.unknown, kNode);
+      DropOf(node.attributes);
+    }
     EditSubgraphs(node, [&](Graph& inner) { DropOf(inner); });
   }
 
@@ -63,13 +67,14 @@ class Dropper {
   int64_t bytes() const { return bytes_; }
 
  private:
+  const std::function<bool(const Node&)>& keep_;
   int64_t bytes_ = 0;
 };
 
 }  // namespace
 
-int64_t DropNotes(Model& model) {
-  Dropper dropper;
+int64_t DropNotes(Model& model, const std::function<bool(const Node&)>& keep) {
+  Dropper dropper(keep);
   dropper.DropOf(model.graph);
   for (Function& function : model.functions) dropper.DropOf(function);
   return dropper.bytes();

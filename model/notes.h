@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "model/graph.h"
 
@@ -10,7 +11,8 @@ namespace pared {
 
 // Drops doc strings and metadata of graphs, nodes, attributes, values, tensors and functions: torch
 // writes the stack trace of each node there. The model's own doc string and metadata stay: programs
-// read class names and sizes from them. Returns the bytes that the file gets smaller by, about.
-int64_t DropNotes(Model& model);
+// read class names and sizes from them. Nodes for which `keep` says so keep theirs. Returns the
+// bytes that the file gets smaller by, about.
+int64_t DropNotes(Model& model, const std::function<bool(const Node&)>& keep);
 
 }  // namespace pared

@@ -5,18 +5,25 @@
 
 #include "model/notes.h"
 #include "passes/pass.h"
+#include "passes/select_nodes.h"
 
 namespace pared {
 namespace {
 
-struct Options {};
+struct Options {
+  std::vector<std::string> exclude;
+};
 
-void Fields(FieldVisitor& /*f*/, Options& /*o*/) {}
+void Fields(FieldVisitor& f, Options& o) {
+  f.TextList("exclude", o.exclude, TextRule::kNodeRef,
+             "Nodes that keep theirs; an entry that matches nothing is an error.");
+}
 
-Model Strip(Model model, const Options& /*options*/, PassContext& context) {
+Model Strip(Model model, const Options& options, PassContext& context) {
+  SelectNodes(model, options.exclude, "exclude");
   context.report["changed"] = Json::array();
   context.report["skipped"] = Json::array();
-  context.report["dropped_bytes"] = DropNotes(model);
+  context.report["dropped_bytes"] = DropNotes(model, SelectorOf(options.exclude));
   return model;
 }
 

@@ -117,6 +117,7 @@ const std::vector<Later>& AllLater() {
       {"quantize_weights", {{"bits", "8"}}},
       {"quantize_weights", {{"bits", "4"}, {"block_size", 16}}},
       {"cast_fp16", Json::object()},
+      {"strip_notes", Json::object()},
   };
   return kLater;
 }

@@ -126,6 +126,7 @@ inline void ExpectReported(const Model& in, const std::string& pass, const Json&
       {"fold_constants", {}},
       {"remove_identities", {"Identity", "Dropout"}},
       {"fuse_patterns", {}},
+      {"strip_notes", {}},
       {"fold_batch_norm", {"BatchNormalization"}},
       {"magnitude_prune", kWeighted},
       {"second_order_prune", kWeighted},

@@ -46,6 +46,8 @@ TEST(StripNotes, DropsThemEverywhereAndNothingElse) {
   EXPECT_THAT(written, HasSubstr("cat, dog"));
   EXPECT_EQ(written.size(), bytes);
   EXPECT_EQ(out.report["dropped_bytes"], noted_bytes);
+  EXPECT_THAT(SerializeOnnx(RunStep("strip_notes", {{"exclude", {"op:Neg"}}}, noted).model),
+              HasSubstr("stack inner"));
   Model other = in;  // fields that are no notes
   other.graph.nodes[0].unknown = NoteOf(100, "kept");
   EXPECT_THAT(SerializeOnnx(RunStep("strip_notes", {}, other).model), HasSubstr("kept"));
