@@ -71,6 +71,37 @@ void Report(const Model& model, const HalfChoice& choice, Json& report) {
   }
 }
 
+int64_t ConstantBytes(const Graph& graph) {
+  int64_t bytes = 0;
+  const auto add = [&](const Tensor& tensor) {
+    bytes += PackedBytes(tensor.dtype(), tensor.shape());
+  };
+  for (const auto& [name, initializer] : graph.initializers) add(initializer.tensor);
+  for (const Node& node : graph.nodes) {
+    const Tensor* value = node.op_type == "Constant" ? node.TensorOf("value") : nullptr;
+    if (value != nullptr) add(*value);
+    for (const GraphPtr& inner : SubgraphsOf(node)) bytes += ConstantBytes(*inner);
+  }
+  return bytes;
+}
+
+// A constant that nodes of both types read is stored twice, which may outweigh what halves.
+void WarnOfGrowth(const Graph& before, const Graph& after, Json& report) {
+  const int64_t old_bytes = ConstantBytes(before), new_bytes = ConstantBytes(after);
+  if (new_bytes <= old_bytes) return;
+  std::vector<std::string> twice;
+  for (const auto& [name, initializer] : before.initializers) {
+    if (after.initializers.contains(name) && after.initializers.contains(name + "_fp16")) {
+      twice.push_back(name);
+    }
+  }
+  report["warnings"].push_back("the file grows: its constants take " + std::to_string(new_bytes) +
+                               " bytes instead of " + std::to_string(old_bytes) +
+                               ", because nodes that stay float32 and nodes in float16 both read " +
+                               (twice.empty() ? "some of them" : JoinNames(twice)) +
+                               ", stored in both types");
+}
+
 // Chooses by what is seen when the model runs with every result rounded to float16.
 class Verifier {
  public:
@@ -138,7 +169,9 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
   if (choice.half.empty()) return model;
   if (model.ir_version < 4)
     DropInitializerInputs(model);  // the nodes stay where they are: the choice still points at them
-  model.graph = RewriteHalf(model, choice, options.keep_io, context);
+  Graph graph = RewriteHalf(model, choice, options.keep_io, context);
+  WarnOfGrowth(model.graph, graph, context.report);
+  model.graph = std::move(graph);
   return model;
 }
 
@@ -146,6 +179,6 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kCastFp16 = DefinePass<Options, CastToHalf>(
     "cast_fp16", "Stores weights in 16-bit floats, and computes in float16 what float16 can hold.",
-    [](const Json&) { return false; }, 7);
+    [](const Json&) { return false; }, 8);
 
 }  // namespace pared
