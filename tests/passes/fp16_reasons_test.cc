@@ -91,7 +91,7 @@ TEST(CastFp16Reasons, TheEpsilonOfANormThatComputesInFloatMayBeSmall) {
 }
 
 TEST(CastFp16Reasons, CodesOfEightBitsAreExact) {
-  Model in = ModelFromText(R"(g (int64[4] i, int32[4] n) => (float[4,2] y, float[4] m)
+  const Model in = ModelFromText(R"(g (int64[4] i, int32[4] n) => (float[4,2] y, float[4] m)
     <int8[3,2] codes = {1,-128,127,4,5,6}, float s = {0.5}> {
       g = Gather(codes, i) [codes] c = Cast <to = 1> (g) [scale] y = Mul(c, s)
       [numbers] k = Cast <to = 1> (n) [more] m = Mul(k, s) })");
@@ -105,9 +105,9 @@ TEST(CastFp16Reasons, CodesOfEightBitsAreExact) {
 }
 
 TEST(CastFp16Reasons, WhatOnnxAllowsIsNotSaidToBeForbidden) {
-  Model in = ParseText(R"(<ir_version: 10, opset_import: ["" : 20]>
-    g (float[1,1,8,8] x, float[1,4] r, int64[1] i, int64[2] n) => (float[1,1,1,1] y, float[?,?] z)
-    <float s = {0.1}, uint8 o = {0}> { q = QuantizeLinear(x, s, o) d = DequantizeLinear(q, s, o)
+  const Model in = ParseText(R"(<ir_version: 10, opset_import: ["" : 20]>
+    g (float[1,1,8,8] x) => (float[1,1,1,1] y, float[2,3] z)
+    <float s = {0.1}, uint8 o = {0}, float[1,4] r = {0,0,4,4}, int64[1] i = {0}, int64[2] n = {2,3}> { q = QuantizeLinear(x, s, o) d = DequantizeLinear(q, s, o)
       y = RoiAlign(d, r, i) z = ConstantOfShape(n) })");
   const PassResult out = HalfOf(in);
   EXPECT_THAT(out.report.at("skipped"), SizeIs(4));
@@ -160,10 +160,12 @@ TEST(CastFp16Growth, IsReported) {
   const Json report = HalfOf(in).report;
   ASSERT_EQ(report.at("warnings").size(), 1U);
   EXPECT_THAT(report.at("warnings")[0].get<std::string>(),
-              AllOf(HasSubstr("the file grows"), HasSubstr("\"w\"")));
+              AllOf(HasSubstr("the file grows"), HasSubstr("1 constants"), HasSubstr("\"w\"")));
   const Model plain =
       Made("g (float[1,64] x) => (float[1,64] y) { y = MatMul(x, w) }", {{"w", {64, 64}}});
   EXPECT_FALSE(HalfOf(plain).report.contains("warnings"));
+  const Model bare = ModelFromText("g (float[1,64] x) => (float[1,64] y) { y = Relu(x) }");
+  EXPECT_THAT(HalfOf(bare).report.at("warnings")[0].get<std::string>(), HasSubstr("2 Casts"));
 }
 
 // What ONNX 23 and image models have between layers must not hide its type from those behind it.
