@@ -259,6 +259,86 @@ void Recurrent(InferContext& c) {
   }
 }
 
+void TypeOnly(InferContext& c) { c.Set(0, c.dtype(0), std::nullopt); }
+
+void MatMulIntegerToFloat(InferContext& c) {
+  c.Set(0, c.dtype(2), MatMulShape(c, c.dims(0), c.dims(1)));
+}
+
+void DynamicQuantizeMatMul(InferContext& c) {
+  c.Set(0, c.dtype(0), MatMulShape(c, c.dims(0), c.dims(1)));
+}
+
+void FusedMatMul(InferContext& c) {
+  const bool moves_batch = c.node.Int("transBatchA", 0) != 0 || c.node.Int("transBatchB", 0) != 0;
+  if (c.dims(0) == nullptr || c.dims(1) == nullptr || moves_batch) {
+    return c.Set(0, ProductType(c), std::nullopt);
+  }
+  Dims a = *c.dims(0), b = *c.dims(1);
+  if (c.node.Int("transA", 0) != 0 && a.size() > 1) std::swap(a.back(), a[a.size() - 2]);
+  if (c.node.Int("transB", 0) != 0 && b.size() > 1) std::swap(b.back(), b[b.size() - 2]);
+  c.Set(0, ProductType(c), MatMulShape(c, &a, &b));
+}
+
+// The weight is in blocks; its columns are the attribute N.
+void MatMulNBits(InferContext& c) {
+  const Dims* a = c.dims(0);
+  const int64_t columns = c.node.Int("N", -1);
+  if (a == nullptr || a->empty() || columns < 0) return TypeOnly(c);
+  Dims shape = *a;
+  shape.back() = Number(columns);
+  c.Set(0, c.dtype(0), std::move(shape));
+}
+
+Dim Quotient(const Dim& dim, int64_t by) {
+  return by > 0 && IsNumber(dim) && dim.value % by == 0 ? Number(dim.value / by) : AnyDim();
+}
+
+// Queries as [batch, heads, steps, size] or [batch, steps, heads * size]; the result has the size
+// of the values.
+void Attention(InferContext& c) {
+  for (size_t i = 1; i < c.outputs.size(); ++i) c.Set(i, c.dtype(i == 2 ? 2 : 0), std::nullopt);
+  const Dims* q = c.dims(0);
+  const Dims* v = c.dims(2);
+  if (q == nullptr || (q->size() != 4 && q->size() != 3)) return TypeOnly(c);
+  Dims shape = *q;
+  shape.back() = AnyDim();
+  if (v != nullptr && v->size() == q->size()) {
+    const Dim heads = Number(c.node.Int("q_num_heads", 0));
+    shape.back() = v->size() == 4
+                       ? v->back()
+                       : Times(Quotient(v->back(), c.node.Int("kv_num_heads", 0)), heads);
+  }
+  c.Set(0, c.dtype(0), std::move(shape));
+}
+
+// x [batch, steps, k], one weight for queries, keys and values.
+void PackedAttention(InferContext& c) {
+  const Dims* x = c.dims(0);
+  const Dims* weight = c.dims(1);
+  if (x == nullptr || x->size() != 3) return TypeOnly(c);
+  Dims shape = *x;
+  const std::vector<int64_t> sizes = c.node.Ints("qkv_hidden_sizes");
+  shape[2] = AnyDim();
+  if (sizes.size() == 3 && sizes[2] >= 0) {
+    shape[2] = Number(sizes[2]);
+  } else if (sizes.empty() && weight != nullptr && weight->size() == 2) {
+    shape[2] = Quotient((*weight)[1], 3);
+  }
+  c.Set(0, c.dtype(0), std::move(shape));
+}
+
+// Frames of a real or complex signal, their frequencies, real and imaginary part.
+void ShortTransform(InferContext& c) {
+  c.Set(0, c.dtype(0), Dims{AnyDim(), AnyDim(), AnyDim(), Number(2)});
+}
+
+void Determinant(InferContext& c) {
+  const Dims* x = c.dims(0);
+  if (x == nullptr || x->size() < 2) return TypeOnly(c);
+  c.Set(0, c.dtype(0), Dims(x->begin(), x->end() - 2));
+}
+
 }  // namespace
 
 const InferTable& ComputeInference() {
@@ -271,6 +351,17 @@ const InferTable& ComputeInference() {
                         {"ConvInteger", ConvInteger},
                         {"QLinearConv", QLinearConv},
                         {"ConvTranspose", ConvTranspose},
+                        {"DeformConv", Conv},
+                        {"Attention", Attention},
+                        {"DFT", TypeOnly},
+                        {"STFT", ShortTransform},
+                        {"Det", Determinant},
+                        {"com.microsoft.Attention", PackedAttention},
+                        {"com.microsoft.MultiHeadAttention", TypeOnly},
+                        {"com.microsoft.FusedMatMul", FusedMatMul},
+                        {"com.microsoft.MatMulNBits", MatMulNBits},
+                        {"com.microsoft.MatMulIntegerToFloat", MatMulIntegerToFloat},
+                        {"com.microsoft.DynamicQuantizeMatMul", DynamicQuantizeMatMul},
                         {"ArgMax", ArgReduce},
                         {"ArgMin", ArgReduce}};
     for (const char* op : {"MaxPool", "AveragePool", "LpPool"}) table.emplace(op, Pool);

@@ -80,5 +80,6 @@ const InferTable& ElementwiseInference();
 const InferTable& ComputeInference();
 const InferTable& LayoutInference();
 const InferTable& IndexingInference();
+const InferTable& SamplingInference();
 
 }  // namespace pared

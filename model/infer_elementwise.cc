@@ -197,6 +197,7 @@ const InferTable& ElementwiseInference() {
                            "Clip",
                            "Cos",
                            "Cosh",
+                           "CumProd",
                            "CumSum",
                            "Elu",
                            "Erf",
@@ -222,6 +223,7 @@ const InferTable& ElementwiseInference() {
                            "Reciprocal",
                            "Relu",
                            "ReverseSequence",
+                           "RotaryEmbedding",
                            "Round",
                            "Scatter",
                            "ScatterElements",
@@ -239,6 +241,7 @@ const InferTable& ElementwiseInference() {
                            "Swish",
                            "Tan",
                            "Tanh",
+                           "TensorScatter",
                            "ThresholdedRelu",
                            "Trilu"}) {
       table.emplace(op, LikeInput);

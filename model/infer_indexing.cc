@@ -156,6 +156,21 @@ void TopK(InferContext& c) {
   c.Set(1, DType::kInt64, std::move(shape));
 }
 
+// The elements, or the slices along `axis`, that differ; then three lists of indices.
+void Unique(InferContext& c) {
+  const Dims* x = c.dims(0);
+  const bool is_flat = !c.node.attributes.contains("axis");
+  std::optional<Dims> shape;
+  if (is_flat) {
+    shape = Dims{AnyDim()};
+  } else if (x != nullptr) {
+    shape = *x;
+    (*shape)[c.Axis(c.node.Int("axis", 0), x->size())] = AnyDim();
+  }
+  c.Set(0, c.dtype(0), std::move(shape));
+  for (size_t i = 1; i < c.outputs.size(); ++i) c.Set(i, DType::kInt64, Dims{AnyDim()});
+}
+
 void NonMaxSuppression(InferContext& c) { c.Set(0, DType::kInt64, Dims{AnyDim(), Number(3)}); }
 
 }  // namespace
@@ -169,6 +184,7 @@ const InferTable& IndexingInference() {
       {"NonZero", NonZero},
       {"OneHot", OneHot},
       {"TopK", TopK},
+      {"Unique", Unique},
       {"Compress", TypeOnly},
       {"Einsum", TypeOnly},
       {"NonMaxSuppression", NonMaxSuppression},

@@ -73,12 +73,21 @@ ValueType Merge(const std::string& name, const ValueType& stated, const ValueTyp
 }
 
 // The operator of ONNX whose inference holds for `node` too; empty: there is none. Of com.microsoft
-// those that onnxruntime's optimizations write.
+// those that onnxruntime's optimizations and quantizers write; a name with its domain is that
+// operator's own.
 std::string StandardName(const Node& node) {
   if (node.domain.empty() || node.domain == "ai.onnx") return node.op_type;
   static const std::unordered_map<std::string, std::string> kSame = {
       {"FusedConv", "Conv"},
       {"FusedGemm", "Gemm"},
+      {"FusedMatMul", "com.microsoft.FusedMatMul"},
+      {"MatMulNBits", "com.microsoft.MatMulNBits"},
+      {"MatMulIntegerToFloat", "com.microsoft.MatMulIntegerToFloat"},
+      {"DynamicQuantizeMatMul", "com.microsoft.DynamicQuantizeMatMul"},
+      {"Attention", "com.microsoft.Attention"},
+      {"MultiHeadAttention", "com.microsoft.MultiHeadAttention"},
+      {"GroupQueryAttention", "com.microsoft.MultiHeadAttention"},
+      {"RotaryEmbedding", "RotaryEmbedding"},
       {"Gelu", "Relu"},
       {"FastGelu", "Relu"},
       {"QuickGelu", "Relu"},
@@ -217,8 +226,8 @@ void Inference::InferNode(const Node& node, Scope& scope) const {
       context.outputs.at(0) = KnownOf(*value);
     }
   }
-  for (const InferTable* table :
-       {&ElementwiseInference(), &ComputeInference(), &LayoutInference(), &IndexingInference()}) {
+  for (const InferTable* table : {&ElementwiseInference(), &ComputeInference(), &LayoutInference(),
+                                  &IndexingInference(), &SamplingInference()}) {
     const auto it = table->find(op);
     if (it != table->end() && !context.outputs.empty()) it->second(context);
   }

@@ -71,6 +71,45 @@ void Report(const Model& model, const HalfChoice& choice, Json& report) {
   }
 }
 
+// What a file needs for the graph: its constants, and of its nodes mostly names.
+int64_t BytesOf(const Graph& graph) {
+  int64_t bytes = 0;
+  const auto add = [&](const Tensor& tensor) {
+    bytes += PackedBytes(tensor.dtype(), tensor.shape());
+  };
+  for (const auto& [name, initializer] : graph.initializers) add(initializer.tensor);
+  for (const Node& node : graph.nodes) {
+    for (const auto* names : {&node.inputs, &node.outputs}) {
+      for (const std::string& name : *names) bytes += std::ssize(name);
+    }
+    bytes += std::ssize(node.name) + std::ssize(node.op_type);
+    for (const GraphPtr& inner : SubgraphsOf(node)) bytes += BytesOf(*inner);
+    const Tensor* value = node.op_type == "Constant" ? node.TensorOf("value") : nullptr;
+    if (value != nullptr) add(*value);
+  }
+  return bytes;
+}
+
+// A constant that nodes of both types read is stored twice; that, or the Casts, may outweigh what
+// halves.
+void WarnOfGrowth(const Graph& before, const Graph& after, Json& report) {
+  const int64_t growth = BytesOf(after) - BytesOf(before);
+  if (growth <= 0) return;
+  int64_t casts = 0, twice = 0;
+  std::string example;
+  for (const Node& node : after.nodes) casts += node.op_type == "Cast" ? 1 : 0;
+  for (const Node& node : before.nodes) casts -= node.op_type == "Cast" ? 1 : 0;
+  for (const auto& [name, initializer] : before.initializers) {
+    if (!after.initializers.contains(name) || !after.initializers.contains(name + "_fp16"))
+      continue;
+    if (twice++ == 0) example = " (\"" + name + "\")";
+  }
+  report["warnings"].push_back(
+      "the file grows by about " + std::to_string(growth) + " bytes: " + std::to_string(twice) +
+      " constants are stored in both types, since nodes that stay float32 read them too" + example +
+      ", and " + std::to_string(casts) + " Casts are added");
+}
+
 // Chooses by what is seen when the model runs with every result rounded to float16.
 class Verifier {
  public:
@@ -138,7 +177,9 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
   if (choice.half.empty()) return model;
   if (model.ir_version < 4)
     DropInitializerInputs(model);  // the nodes stay where they are: the choice still points at them
-  model.graph = RewriteHalf(model, choice, options.keep_io, context);
+  Graph graph = RewriteHalf(model, choice, options.keep_io, context);
+  WarnOfGrowth(model.graph, graph, context.report);
+  model.graph = std::move(graph);
   return model;
 }
 
@@ -146,6 +187,6 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kCastFp16 = DefinePass<Options, CastToHalf>(
     "cast_fp16", "Stores weights in 16-bit floats, and computes in float16 what float16 can hold.",
-    [](const Json&) { return false; }, 7);
+    [](const Json&) { return false; }, 8);
 
 }  // namespace pared

@@ -1,6 +1,9 @@
 #include "passes/fp16_nodes.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdio>
 
 #include "evaluator/half_floats.h"
 #include "passes/select_nodes.h"
@@ -16,136 +19,6 @@ constexpr double kActivationLossMax = 1.0 / 512;  // of a value on the calibrati
 constexpr double kEpsilonLossMax = 1.0 / 256;     // of an epsilon attribute
 
 using Names = std::unordered_set<std::string>;
-
-// Operators whose float types include float16 in every opset pared reads, or since the one given.
-const std::unordered_map<std::string, int64_t>& HalfOps() {
-  static const std::unordered_map<std::string, int64_t> ops = {{"Abs", 6},
-                                                               {"Acos", 7},
-                                                               {"Acosh", 9},
-                                                               {"Add", 7},
-                                                               {"ArgMax", 1},
-                                                               {"ArgMin", 1},
-                                                               {"Asin", 7},
-                                                               {"Asinh", 9},
-                                                               {"Atan", 7},
-                                                               {"Atanh", 9},
-                                                               {"Attention", 23},
-                                                               {"AveragePool", 1},
-                                                               {"BatchNormalization", 7},
-                                                               {"Cast", 6},
-                                                               {"Ceil", 6},
-                                                               {"Clip", 6},
-                                                               {"Compress", 9},
-                                                               {"Concat", 4},
-                                                               {"Conv", 1},
-                                                               {"ConvTranspose", 1},
-                                                               {"Cos", 7},
-                                                               {"Cosh", 9},
-                                                               {"CumSum", 14},
-                                                               {"DepthToSpace", 1},
-                                                               {"Div", 7},
-                                                               {"Dropout", 7},
-                                                               {"Einsum", 12},
-                                                               {"Elu", 6},
-                                                               {"Equal", 11},
-                                                               {"Erf", 9},
-                                                               {"Exp", 6},
-                                                               {"Expand", 8},
-                                                               {"Flatten", 1},
-                                                               {"Floor", 6},
-                                                               {"GRU", 7},
-                                                               {"Gather", 1},
-                                                               {"GatherElements", 11},
-                                                               {"GatherND", 11},
-                                                               {"Gelu", 20},
-                                                               {"Gemm", 7},
-                                                               {"GlobalAveragePool", 1},
-                                                               {"GlobalLpPool", 2},
-                                                               {"GlobalMaxPool", 1},
-                                                               {"Greater", 7},
-                                                               {"GreaterOrEqual", 12},
-                                                               {"GridSample", 16},
-                                                               {"GroupNormalization", 18},
-                                                               {"HardSigmoid", 6},
-                                                               {"HardSwish", 14},
-                                                               {"Hardmax", 1},
-                                                               {"Identity", 1},
-                                                               {"InstanceNormalization", 6},
-                                                               {"IsNaN", 9},
-                                                               {"LRN", 1},
-                                                               {"LSTM", 7},
-                                                               {"LayerNormalization", 17},
-                                                               {"LeakyRelu", 6},
-                                                               {"Less", 7},
-                                                               {"LessOrEqual", 12},
-                                                               {"Log", 6},
-                                                               {"LogSoftmax", 1},
-                                                               {"LpNormalization", 1},
-                                                               {"LpPool", 2},
-                                                               {"MatMul", 1},
-                                                               {"Max", 8},
-                                                               {"MaxPool", 1},
-                                                               {"Mean", 8},
-                                                               {"MeanVarianceNormalization", 9},
-                                                               {"Min", 8},
-                                                               {"Mish", 18},
-                                                               {"Mod", 10},
-                                                               {"Mul", 7},
-                                                               {"Neg", 6},
-                                                               {"NonZero", 9},
-                                                               {"PRelu", 7},
-                                                               {"Pad", 2},
-                                                               {"Pow", 7},
-                                                               {"RMSNormalization", 23},
-                                                               {"RNN", 7},
-                                                               {"Reciprocal", 6},
-                                                               {"ReduceL1", 1},
-                                                               {"ReduceL2", 1},
-                                                               {"ReduceLogSum", 1},
-                                                               {"ReduceLogSumExp", 1},
-                                                               {"ReduceMax", 1},
-                                                               {"ReduceMean", 1},
-                                                               {"ReduceMin", 1},
-                                                               {"ReduceProd", 1},
-                                                               {"ReduceSum", 1},
-                                                               {"ReduceSumSquare", 1},
-                                                               {"Relu", 6},
-                                                               {"Reshape", 5},
-                                                               {"Resize", 10},
-                                                               {"ReverseSequence", 10},
-                                                               {"Round", 11},
-                                                               {"Scatter", 9},
-                                                               {"ScatterElements", 11},
-                                                               {"ScatterND", 11},
-                                                               {"Selu", 6},
-                                                               {"Shape", 1},
-                                                               {"Sigmoid", 6},
-                                                               {"Sign", 9},
-                                                               {"Sin", 7},
-                                                               {"Sinh", 9},
-                                                               {"Size", 1},
-                                                               {"Slice", 1},
-                                                               {"Softmax", 1},
-                                                               {"Softplus", 1},
-                                                               {"Softsign", 1},
-                                                               {"SpaceToDepth", 1},
-                                                               {"Split", 2},
-                                                               {"Sqrt", 6},
-                                                               {"Squeeze", 1},
-                                                               {"Sub", 7},
-                                                               {"Sum", 8},
-                                                               {"Tan", 7},
-                                                               {"Tanh", 6},
-                                                               {"ThresholdedRelu", 10},
-                                                               {"Tile", 6},
-                                                               {"TopK", 1},
-                                                               {"Transpose", 1},
-                                                               {"Trilu", 14},
-                                                               {"Unsqueeze", 1},
-                                                               {"Upsample", 7},
-                                                               {"Where", 9}};
-  return ops;
-}
 
 // Their result may be far larger than their input; without data nobody knows.
 const Names kGrowing = {"CumSum",
@@ -204,6 +77,11 @@ bool IsInteger(DType dtype) {
          dtype == DType::kUInt32 || dtype == DType::kUInt64;
 }
 
+// Of which float16 does not hold all values.
+bool IsWideInteger(DType dtype) {
+  return IsInteger(dtype) && dtype != DType::kInt8 && dtype != DType::kUInt8;
+}
+
 DType TypeIn(const TypeMap& types, const std::string& value) {
   const auto found = types.find(value);
   return found == types.end() ? DType::kUndefined : found->second.dtype;
@@ -228,6 +106,7 @@ class Chooser {
     const GraphIndex index(graph);
     const std::unordered_set<const Node*> indices = IndexNodes(graph, index, types);
     FindRefused(graph, index, types, refused_);
+    FindInt8(graph, index, types, refused_);
     for (const auto& [name, initializer] : graph.initializers) {
       NoteConstant(name, initializer.tensor);
     }
@@ -261,7 +140,7 @@ class Chooser {
 
   void NoteConstant(const std::string& name, const Tensor& tensor) {
     if (tensor.dtype() != DType::kFloat32) return;
-    constants_.insert(name);
+    constants_.emplace(name, tensor);
     const HalfLoss loss = LossOf(tensor);
     if (loss.overflow > 0) wide_.insert(name);
     if (FitsHalf(loss)) return;
@@ -297,15 +176,8 @@ class Chooser {
   std::string WhyKept(const Node& node, const TypeMap& types) {
     if (const auto reason = single_.find(&node); reason != single_.end()) return reason->second;
     if (const auto reason = refused_.find(&node); reason != refused_.end()) return reason->second;
-    if (!node.domain.empty() && node.domain != "ai.onnx") {
-      return "domain " + node.domain + " may not take float16";
-    }
-    const int64_t opset = model_.Opset("");
-    const auto op = HalfOps().find(node.op_type);
-    if (op == HalfOps().end() || opset < op->second) {
-      return node.op_type + " of opset " + std::to_string(opset) + " may not take float16";
-    }
-    if (node.op_type == "Cast" && IsInteger(TypeIn(types, node.inputs[0]))) {
+    if (std::string reason = WhyNoHalfOp(node, model_.Opset("")); !reason.empty()) return reason;
+    if (node.op_type == "Cast" && IsWideInteger(TypeIn(types, node.inputs[0]))) {
       from_integers_.insert(node.outputs[0]);
       return "its values are integers, which float16 would round";
     }
@@ -342,7 +214,7 @@ class Chooser {
         if (TypeIn(types, input) != DType::kFloat32) continue;
         all = all && (from_integers_.contains(input) || constants_.contains(input));
       }
-      all = all && !kBounded.contains(node.op_type);
+      all = all && !kBounded.contains(node.op_type) && !EndsIntegers(node);
       if (all) from_integers_.insert(node.outputs.begin(), node.outputs.end());
       return "\"" + name + "\" is made of integers, which float16 would round";
     }
@@ -352,12 +224,11 @@ class Chooser {
 
   static std::string WhyMeasuredKeeps(const std::string& name, const HalfRange& range) {
     if (!(range.largest <= kHalfMax / kHeadroom)) {
-      return "\"" + name + "\" reaches " + std::to_string(range.largest) +
-             " on the calibration data";
+      return "\"" + name + "\" reaches " + ShortNumber(range.largest) + " on the calibration data";
     }
     if (range.error <= kActivationLossMax * kActivationLossMax * range.energy) return "";
     return "float16 does not hold \"" + name + "\" on the calibration data: of its " +
-           std::to_string(range.count) + " elements, the largest " + std::to_string(range.largest) +
+           std::to_string(range.count) + " elements, the largest " + ShortNumber(range.largest) +
            Count(range.loss.underflow, "become zero") +
            Count(range.loss.subnormal, "lose precision");
   }
@@ -369,16 +240,45 @@ class Chooser {
     if (kSumming.contains(node.op_type) && SumOverflows(node, types)) {
       return "the sum inside " + node.op_type + " leaves the range of float16";
     }
-    if (const Attribute* epsilon = node.attributes.find("epsilon")) {
+    const Attribute* epsilon = node.attributes.find("epsilon");
+    if (epsilon != nullptr && !ComputesInSingle(node)) {
       const float* value = std::get_if<float>(&epsilon->value);
       if (value != nullptr && *value != 0) {
         const double half = ToFloat(ToFloat16(*value));
         if (std::abs(half - *value) > kEpsilonLossMax * std::abs(*value)) {
-          return "its epsilon " + std::to_string(*value) + " is too small for float16";
+          return "its epsilon " + ShortNumber(*value) + " is too small for float16";
         }
       }
     }
     return "";
+  }
+
+  // By its attribute stash_type, whatever its operands are.
+  bool ComputesInSingle(const Node& node) const {
+    const bool stashes = node.op_type == "LayerNormalization" ||
+                         node.op_type == "RMSNormalization" ||
+                         (node.op_type == "GroupNormalization" && model_.Opset("") >= 21);
+    return stashes && node.Int("stash_type", 1) == static_cast<int64_t>(DType::kFloat32);
+  }
+
+  // Whether it sums many values by weights that are no integers: features, not positions. A product
+  // with few may still turn coordinates or make angles.
+  bool EndsIntegers(const Node& node) const {
+    constexpr int64_t kFew = 4;
+    const bool is_conv = node.op_type == "Conv" || node.op_type == "ConvTranspose";
+    if (!is_conv && node.op_type != "Gemm" && node.op_type != "MatMul") return false;
+    for (size_t i = is_conv ? 1 : 0; i < 2; ++i) {
+      const auto weight = constants_.find(node.inputs[i]);
+      if (weight == constants_.end()) continue;
+      const auto layout = LayoutOf(node, i, weight->second.shape());
+      if (layout && layout->k > kFew && HasFractions(weight->second)) return true;
+    }
+    return false;
+  }
+
+  static bool HasFractions(const Tensor& tensor) {
+    return std::ranges::any_of(tensor.data<float>(),
+                               [](float value) { return value != std::trunc(value); });
   }
 
   // A mean adds before it divides: what it adds up to is its result times the elements of each. A
@@ -450,11 +350,18 @@ class Chooser {
   Reasons refused_;  // of the graphs seen so far
   HalfChoice choice_;
   std::unordered_map<std::string, std::string> lossy_;  // constant, and why
-  Names vanishing_;                                     // constants of which float16 makes zeros
-  Names wide_, grown_, from_integers_, guarded_, constants_;
+  std::unordered_map<std::string, Tensor> constants_;
+  Names vanishing_;  // constants of which float16 makes zeros
+  Names wide_, grown_, from_integers_, guarded_;
 };
 
 }  // namespace
+
+std::string ShortNumber(double value) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%g", value);
+  return text.data();
+}
 
 TypeMap TypesOfSubgraph(const Model& model, const Graph& graph, const TypeMap& outer) {
   Model alone;
@@ -476,6 +383,7 @@ TypeMap TypesOfSubgraph(const Model& model, const Graph& graph, const TypeMap& o
 
 bool StaysSingle(const Node& node, size_t input, int64_t opset) {
   if (node.op_type == "Resize") return opset < 11 ? input == 1 : input == 1 || input == 2;
+  if (node.op_type == "GridSample") return input == 1;
   if (node.op_type == "Upsample" || node.op_type == "Dropout") return input == 1;
   return false;
 }

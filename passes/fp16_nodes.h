@@ -18,6 +18,9 @@ using TypeMap = std::unordered_map<std::string, ValueType>;
 // Types of the values of `graph`, a subgraph whose captured names have the types of `outer`.
 TypeMap TypesOfSubgraph(const Model& model, const Graph& graph, const TypeMap& outer);
 
+// In six digits at most: 1e-12, 3.40282e+38.
+std::string ShortNumber(double value);
+
 // What float16 does to the elements of one tensor.
 struct HalfLoss {
   int64_t overflow = 0;   // finite, infinite in float16
@@ -49,7 +52,7 @@ std::unordered_set<std::string> FindNotFinite(const Model& half, const HalfRange
                                               PassContext& context);
 
 // Inputs of `node` that the operator's schema or its range keeps float32: Resize's roi and scales,
-// Dropout's ratio.
+// Dropout's ratio, GridSample's places, which 11 bits do not tell apart in a large image.
 bool StaysSingle(const Node& node, size_t input, int64_t opset);
 
 struct HalfChoice {
@@ -60,6 +63,13 @@ struct HalfChoice {
 // Decides for every node of the model and its subgraphs. `single`: nodes that stay float, and why.
 using Reasons = std::unordered_map<const Node*, std::string>;
 HalfChoice ChooseHalfNodes(const Model& model, const Reasons& single, const HalfRanges& ranges);
+
+// Why the operator stays float32 whatever its values. Empty: it does not.
+std::string WhyNoHalfOp(const Node& node, int64_t opset);
+
+// Adds to `reasons` the nodes that compute in INT8: products of dequantized activations and
+// dequantized weights, and what stands between quantized values.
+void FindInt8(const Graph& graph, const GraphIndex& index, const TypeMap& types, Reasons& reasons);
 
 // Adds to `reasons` the nodes that onnxruntime does not run in float16 though ONNX allows it.
 void FindRefused(const Graph& graph, const GraphIndex& index, const TypeMap& types,

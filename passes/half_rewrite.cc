@@ -47,12 +47,18 @@ class Rewriter {
 
   void FindReaders(const Graph& graph, ReaderMap& readers) const {
     ForEachNode(graph, [&](const Node& node) {
+      if (ReadsShape(node)) return;
       for (size_t i = 0; i < node.inputs.size(); ++i) {
         Readers& reader = readers[node.inputs[i]];
         (ReadsHalf(node, i) ? reader.half : reader.single) = true;
       }
     });
     for (const ValueInfo& output : graph.outputs) readers[output.name].single = true;
+  }
+
+  // The type of what it reads does not matter.
+  bool ReadsShape(const Node& node) const {
+    return choice_.half.contains(&node) && (node.op_type == "Shape" || node.op_type == "Size");
   }
 
   bool ReadsHalf(const Node& node, size_t input) const {
@@ -125,7 +131,7 @@ class Rewriter {
     const bool is_half = choice_.half.contains(&node);
     for (size_t i = 0; i < copy.inputs.size(); ++i) {
       if (!copies.contains(copy.inputs[i])) continue;  // no float, or left out
-      if (is_half && node.op_type == "Cast") {
+      if (ReadsShape(node) || (is_half && node.op_type == "Cast")) {
         copy.inputs[i] = Available(copies[copy.inputs[i]]);
       } else {
         copy.inputs[i] = ReadsHalf(node, i) ? Half(copy.inputs[i], copies, out)
@@ -275,7 +281,7 @@ void KeepFaulty(const Model& model, const std::unordered_set<std::string>& fault
     if (fault == node.outputs.end() || std::ranges::any_of(node.inputs, is_fault)) continue;
     const std::string reason = "\"" + *fault +
                                "\" becomes infinite or NaN in float16, in float it is at most " +
-                               std::to_string(ranges.at(*fault).largest);
+                               ShortNumber(ranges.at(*fault).largest);
     single.emplace(&node, reason);
     // Where it is no half node, one before it lost what it divides by.
     if (choice.half.contains(&node)) continue;

@@ -87,6 +87,64 @@ TEST(InferShapes, FollowsMatrixProducts) {
               ThrowsError(ErrorCode::kInvalidArgument, "MatMul producing y", HasSubstr("3 and 4")));
 }
 
+TEST(InferShapes, FollowsWhatSamplesAnImage) {
+  EXPECT_EQ(Of("float[N,3,8,9] x, float[N,4,5,2] g", "y = GridSample(x, g)"), "float[N,3,4,5]");
+  EXPECT_EQ(Of("float[N,3,8,9] x, float g", "y = GridSample(x, g)"), "float[*]");
+  EXPECT_EQ(Of("float[2,2,3] t", "y = AffineGrid(t, s)", "int64[4] s = {2,3,4,5}"),
+            "float[2,4,5,2]");
+  EXPECT_EQ(Of("float[1,3,8,9] x, float[R,4] r, int64[R] b",
+               "y = RoiAlign <output_height = 7> (x, r, b)"),
+            "float[R,3,7,1]");
+  EXPECT_EQ(Of("float[1,18,20] x", "y = Col2Im(x, i, b)", "int64[2] i = {5,6}, int64[2] b = {2,3}"),
+            "float[1,3,5,6]");
+  EXPECT_EQ(Of("float[N,9,4] x", "y = CenterCropPad <axes = [1]> (x, s)", "int64[1] s = {5}"),
+            "float[N,5,4]");
+  EXPECT_EQ(Of("float[1,4,9,9] x, float[8,4,3,3] w, float[1,18,7,7] o", "y = DeformConv(x, w, o)"),
+            "float[1,8,7,7]");
+}
+
+TEST(InferShapes, FollowsMaxUnpool) {
+  EXPECT_EQ(Of("float[1,2,3,W] x, int64[1,2,3,W] i",
+               "y = MaxUnpool <kernel_shape = [2,2], strides = [2,2], pads = [1,0,0,0]> (x, i)"),
+            "float[1,2,5,?]");
+  EXPECT_EQ(Of("float[1,2,3] x, int64[1,2,3] i", "y = MaxUnpool <kernel_shape = [2]> (x, i, s)",
+               "int64[3] s = {1,2,7}"),
+            "float[1,2,7]");
+  EXPECT_EQ(Of("float[1,2,3] x, int64[1,2,3] i, int64[3] s",
+               "y = MaxUnpool <kernel_shape = [2]> (x, i, s)"),
+            "float[*]");
+}
+
+TEST(InferShapes, FollowsAttentionAndProductsOfOnnxruntime) {
+  EXPECT_EQ(Of("float[B,4,5,8] q, float[B,2,7,8] k, float[B,2,7,6] v", "y = Attention(q, k, v)"),
+            "float[B,4,5,6]");
+  EXPECT_EQ(Of("float[B,5,32] q, float[B,7,16] k, float[B,7,12] v",
+               "y = Attention <q_num_heads = 4, kv_num_heads = 2> (q, k, v)"),
+            "float[B,5,24]");
+  EXPECT_EQ(Of("float[B,5,32] x, float[32,96] w, float[96] b",
+               "y = com.microsoft.Attention <num_heads = 4> (x, w, b)"),
+            "float[B,5,32]");
+  EXPECT_EQ(Of("float16[B,5,32] x, uint8[48,2,8] w, float16[96] s",
+               "y = com.microsoft.MatMulNBits <K = 32, N = 48> (x, w, s)"),
+            "float16[B,5,48]");
+  EXPECT_EQ(
+      Of("float[B,5,3] a, float[B,5,4] b", "y = com.microsoft.FusedMatMul <transA = 1> (a, b)"),
+      "float[B,3,4]");
+  EXPECT_EQ(Of("uint8[5,3] a, int8[3,4] b, float16 s, float16 t",
+               "y = com.microsoft.MatMulIntegerToFloat (a, b, s, t)"),
+            "float16[5,4]");
+}
+
+TEST(InferShapes, KnowsTheTypesOfSignalsAndLists) {
+  EXPECT_EQ(Of("float[1,16,1] x", "y = DFT(x)"), "float[*]");
+  EXPECT_EQ(Of("float[1,16] x, int64 s", "y = STFT(x, s)"), "float[?,?,?,2]");
+  EXPECT_EQ(Of("float[3,4] x", "y = Unique(x)"), "float[?]");
+  EXPECT_EQ(Of("float[3,4] x", "y = Unique <axis = 1> (x)"), "float[3,?]");
+  EXPECT_EQ(Of("float[3,4] x", "u, y = Unique(x)"), "int64[?]");
+  EXPECT_EQ(Of("float[3,4] x, int64 a", "y = CumProd(x, a)"), "float[3,4]");
+  EXPECT_EQ(Of("float[1,2,8,4] c, float[1,2,1,4] u", "y = TensorScatter(c, u)"), "float[1,2,8,4]");
+}
+
 TEST(InferShapes, FollowsShapesThatTheModelComputes) {
   EXPECT_EQ(Of("float[N,2,3,4] x", R"(
       s = Shape(x) n = Gather <axis = 0> (s, zero) u = Unsqueeze(n, axis)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The table of operators with float16 (passes/fp16_nodes.cc) against the operators' schemas: half_types.py
+"""The table of operators with float16 (passes/fp16_ops.cc) against the operators' schemas: half_types.py
 
 Every operator of the table must take float16 in each opset from the one given there to the last that pared reads, and
 the inputs that take float32 but not float16 must be those that StaysSingle names. Exits 77 (skipped) without onnx.
@@ -14,9 +14,9 @@ except ImportError as e:
     print(f"skipped: {e}")
     sys.exit(77)
 
-SOURCE = pathlib.Path(__file__).parents[2] / "passes/fp16_nodes.cc"
+SOURCE = pathlib.Path(__file__).parents[2] / "passes/fp16_ops.cc"
 OPSET_MAX = 23
-# Inputs of float32 only, by operator: what StaysSingle says.
+# Inputs of float32 only, by operator: some of what StaysSingle says.
 SINGLE = {("Resize", 1), ("Resize", 2), ("Upsample", 1), ("Dropout", 1)}
 
 

@@ -187,12 +187,12 @@ TEST_F(Fp16Faults, AWeightAmongTheInputsStaysUnlessFrozen) {
 }
 
 TEST_F(Fp16Faults, AnEpsilonThatFloat16DoesNotHoldKeepsItsNode) {
-  const Model in = ModelFromText(R"(g (float[1,4] x) => (float[1,4] y, float[1,4] z)
-    <float[4] s = {1,1,1,1}, float[4] b = {0,0,0,0}>
-    { [tiny] y = LayerNormalization <epsilon = 1e-12> (x, s, b) [fine] z = LayerNormalization <epsilon = 0.001> (x, s, b) })");
+  const Model in = ModelFromText(R"(g (float[1,2,4] x) => (float[1,2,4] y, float[1,2,4] z)
+    <float[2] s = {1,1}, float[2] b = {0,0}>
+    { [tiny] y = InstanceNormalization <epsilon = 1e-12> (x, s, b) [fine] z = InstanceNormalization <epsilon = 0.001> (x, s, b) })");
   const PassResult out = Cast(in);
-  EXPECT_THAT(SkippedReason(out.report, "LayerNormalization tiny"), HasSubstr("epsilon"));
-  EXPECT_EQ(SkippedReason(out.report, "LayerNormalization fine"), "");
+  EXPECT_THAT(SkippedReason(out.report, "InstanceNormalization tiny"), HasSubstr("epsilon"));
+  EXPECT_EQ(SkippedReason(out.report, "InstanceNormalization fine"), "");
 }
 
 TEST_F(Fp16Faults, WithEveryNodeExcludedTheBytesAreTheSame) {
