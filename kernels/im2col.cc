@@ -184,8 +184,10 @@ Im2col::Span Im2col::SpanOf(int64_t tile) const {
 
 void Im2col::PickColumns(const uint8_t* span, int64_t tile, uint8_t* out) const noexcept {
   const TilePlan& plan = tiles_[static_cast<size_t>(tile)];
-  span -= plan.runs.front().offset;
-  for (const Run& run : plan.runs) CopyRun<1>()(span + run.offset, run.count, out + run.column);
+  const int64_t first = plan.runs.front().offset;
+  for (const Run& run : plan.runs) {
+    CopyRun<1>()(span + (run.offset - first), run.count, out + run.column);
+  }
 }
 
 void Im2col::GatherChannels(const uint8_t* image, int64_t tile, int64_t begin, int64_t end,
