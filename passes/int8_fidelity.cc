@@ -17,7 +17,6 @@ namespace pared {
 namespace {
 
 constexpr int64_t kSensitivitySamples = 4;
-constexpr int64_t kPartsMax = 16;    // of one output
 constexpr size_t kJudgedAtOnce = 4;  // samples
 
 std::vector<int64_t> Spread(int64_t count, int64_t most) {
@@ -65,38 +64,6 @@ Twins MakeTwins(const Model& model, const Int8Choice& choice, const Model& quant
   return twins;
 }
 
-// Operators that hand the elements of their first input on.
-const std::unordered_set<std::string> kHanding = {"Transpose", "Reshape",    "Identity",
-                                                  "Squeeze",   "Unsqueeze",  "Flatten",
-                                                  "Softmax",   "LogSoftmax", "Cast"};
-
-// Operators that pick elements of their first input at places that were computed: a detector's best
-// boxes. Which these are, and how many, turns on the last bit; what they are picked from does not.
-const std::unordered_set<std::string> kPicking = {"Gather", "GatherND", "GatherElements",
-                                                  "Compress"};
-
-bool HandsOn(const GraphIndex& index, const Node& node) {
-  if (index.producer(node.inputs[0]) == nullptr) return false;
-  if (kHanding.contains(node.op_type) || node.op_type == "TopK") return true;
-  return kPicking.contains(node.op_type) && index.producer(node.inputs[1]) != nullptr;
-}
-
-void AddParts(const GraphIndex& index, const std::string& value, std::vector<std::string>& parts) {
-  const Node* node = index.producer(value);
-  while (node != nullptr && HandsOn(index, *node)) node = index.producer(node->inputs[0]);
-  if (node == nullptr) return;
-  const size_t joined = node->op_type == "Concat"              ? node->inputs.size()
-                        : node->op_type == "NonMaxSuppression" ? 2  // boxes and scores
-                                                               : 0;
-  if (joined == 0) {
-    if (std::ranges::find(parts, node->outputs[0]) == parts.end()) {
-      parts.push_back(node->outputs[0]);
-    }
-    return;
-  }
-  for (size_t i = 0; i < joined; ++i) AddParts(index, node->inputs[i], parts);
-}
-
 // What a model in half precision makes.
 Tensor AsFloat32(const Tensor& tensor) {
   if (tensor.dtype() != DType::kFloat16 && tensor.dtype() != DType::kBFloat16) return tensor;
@@ -121,39 +88,24 @@ void Fidelity::Add(const Tensor& want, const Tensor& got) {
 }
 
 double Fidelity::sqnr_db() const {
-  constexpr double kLimit = 200;
-  if (noise == 0) return kLimit;
-  if (energy == 0) return -kLimit;
-  return std::clamp(10 * std::log10(energy / noise), -kLimit, kLimit);
+  if (noise == 0) return kEqualDb;
+  if (energy == 0) return -kEqualDb;
+  return std::clamp(10 * std::log10(energy / noise), -kEqualDb, kEqualDb);
 }
 
-void WarnOfCollapse(double sqnr_db, Json& report) {
+void WarnOfCollapse(double sqnr_db, Json& report, const std::string& remedy) {
   constexpr double kCollapsedDb = 3;
   if (sqnr_db >= kCollapsedDb) return;
   std::ostringstream text;
   text << "the result has collapsed: its worst output has " << std::setprecision(3) << sqnr_db
-       << " dB SQNR on the calibration data; exclude the nodes that are most sensitive, or ask for "
-          "a bound";
+       << " dB SQNR on the calibration data; " << remedy;
   report["warnings"].push_back(text.str());
 }
 
-std::vector<std::string> JudgedValues(const Graph& graph) {
-  const GraphIndex index(graph);
-  std::vector<std::string> judged;
-  for (const ValueInfo& output : graph.outputs) {
-    std::vector<std::string> parts;
-    AddParts(index, output.name, parts);
-    if (std::ssize(parts) > kPartsMax) parts = {output.name};
-    judged.insert(judged.end(), parts.begin(), parts.end());
-  }
-  return judged;
-}
-
-FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t samples_max,
-                             std::vector<std::string> judged)
+FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t samples_max)
     : context_(context),
       samples_(Spread(CalibrationCount(context), samples_max)),
-      judged_(std::move(judged)) {
+      judged_(JudgedValues(model.graph)) {
   const GraphIndex index(model.graph);
   for (const Node& node : model.graph.nodes) {
     if (node.op_type != "If" || index.producer(node.inputs[0]) == nullptr) continue;
@@ -203,10 +155,26 @@ std::vector<FidelityJudge::Values> FidelityJudge::Watch(const Executor& executor
         executor.Run(context_.calibration->Sample(samples[at], executor.inputs()));
     for (size_t i = 0; i < results.size(); ++i) {
       const std::string& value = executor.outputs()[i].name;
-      if (std::ranges::find(judged_, value) != judged_.end()) watched[at][value] = results[i];
+      if (std::ranges::find(judged_, value) == judged_.end()) continue;
+      watched[at][value] = AsFloat32(results[i]);
     }
   });
   return watched;
+}
+
+bool FidelityJudge::has_signal() const {
+  return std::ranges::any_of(energies_, [](const auto& entry) { return entry.second > 0; });
+}
+
+void FidelityJudge::Report(double sqnr_db, Json& report, const std::string& remedy) const {
+  if (sqnr_db == kEqualDb && !has_signal()) {
+    report["warnings"].push_back(
+        "there is no SQNR: on the calibration data every output is empty, zero or not of floats, "
+        "so that nothing was compared");
+    return;
+  }
+  report["calibration_sqnr_db"] = sqnr_db;
+  WarnOfCollapse(sqnr_db, report, remedy);
 }
 
 bool FidelityJudge::HasTurned(const Values& wanted, const Values& got) const {
@@ -234,7 +202,7 @@ double FidelityJudge::SqnrDb(const Model& candidate, double least_db) const {
         const auto found = got[i].find(value);
         if (wanted.dtype() != DType::kFloat32 || found == got[i].end()) continue;
         Fidelity sample;
-        sample.Add(wanted, AsFloat32(found->second));
+        sample.Add(wanted, found->second);
         if (is_left_out) {
           energies[value] -= sample.energy;
         } else {

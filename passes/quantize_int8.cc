@@ -101,7 +101,6 @@ void Int8Options::Check(const std::string& pointer) const {
 namespace {
 
 constexpr int64_t kOpsetOfChannelScales = 13;
-constexpr double kBestDb = 200;  // of equal values, as Fidelity has it
 
 // What is INT8 and what is not; the branches, of which `branches` tells, are so by now.
 void Report(const Int8Candidate& candidate, const Json& branches, Json& report) {
@@ -155,12 +154,14 @@ void Prepare(Model& model, const Int8Exclusions& exclusions, Json& report) {
   FoldAlpha(model, keep);
 }
 
-double WorstDb(const Json& branches) {
-  double worst = kBestDb;
+// Of the branches that have a figure.
+void ReportWorst(const Json& branches, Json& report) {
   for (const Json& branch : branches) {
-    worst = std::min(worst, branch.at("report").value("calibration_sqnr_db", kBestDb));
+    const auto sqnr_db = branch.at("report").find("calibration_sqnr_db");
+    if (sqnr_db == branch.at("report").end()) continue;
+    Json& worst = report["calibration_sqnr_db"];
+    if (worst.is_null() || *sqnr_db < worst) worst = *sqnr_db;
   }
-  return worst;
 }
 
 // The model and the branches within it, with the report; nullopt: nothing of it can be INT8.
@@ -178,7 +179,7 @@ std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, Pass
   if (!branches.empty()) context.report["branches"] = branches;
   if (context.report["changed"].empty()) return std::nullopt;
   if (candidate->choice.weights.empty()) {
-    context.report["calibration_sqnr_db"] = WorstDb(branches);
+    ReportWorst(branches, context.report);
     return std::move(candidate->model);
   }
   Int8Found found = SearchInt8(std::move(candidate), request, context);
@@ -186,8 +187,7 @@ std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, Pass
   WarnOfLostChannels(found, context.report);
   context.report["weight_code_max"] = found.best.code_max;
   context.report["ranges"] = std::move(found.best.ranges);
-  context.report["calibration_sqnr_db"] = found.best_db;
-  WarnOfCollapse(found.best_db, context.report);
+  found.judge->Report(found.best_db, context.report);
   return std::move(found.best.model);
 }
 
@@ -227,6 +227,6 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Int8Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 15);
+    [](const Json&) { return true; }, 16);
 
 }  // namespace pared

@@ -1,0 +1,79 @@
+// By what the result of a pass is judged, where the outputs themselves say nothing of it; and what
+// is reported of it.
+
+#include <gmock/gmock.h>
+
+#include "tests/passes/made_model.h"
+#include "tests/passes/promises.h"
+#include "tests/passes/run_step.h"
+
+namespace pared {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// A detector whose boxes are picked and then scaled to the picture; `last` makes y of them.
+Model Detector(const std::string& last) {
+  return Made(R"(g (float[1,3,24,24] x) => (float[M,4] y) <int64[3] by_box = {1,-1,4},
+      int64[3] by_score = {1,1,-1}, int64[1] most = {1000}, float[1] overlap = {0.5},
+      float[1] least = {0.5}, int64[1] third = {2}, int64[1] one = {1}, int64[1] zero = {0},
+      float[4] corners = {-4,-4,4,4}, float ratio = {1.7}> {
+        [c1] a = Conv <pads = [1,1,1,1]> (x, w1) ar = Relu(a)
+        [box] b = Conv(ar, wb) [score] s = Conv(ar, ws)
+        bt = Transpose <perm = [0,2,3,1]> (b) bq = Reshape(bt, by_box) c = Add(bq, anchors)
+        boxes = Add(c, corners) sr = Reshape(s, by_score) scores = Sigmoid(sr)
+        places = NonMaxSuppression(boxes, scores, most, overlap, least)
+        at = Gather <axis = 1> (places, third) i = Squeeze(at, one)
+        all = Squeeze(boxes, zero) picked = Gather(all, i) )" +
+                  last + " }",
+              {{"w1", {16, 3, 3, 3}},
+               {"wb", {4, 16, 1, 1}},
+               {"ws", {1, 16, 1, 1}},
+               {"anchors", {1, 576, 4}}});
+}
+
+std::string WarningsOf(const Json& report) {
+  return report.value("warnings", Json::array()).dump();
+}
+
+TEST(JudgedModels, WhatFollowsThePickingCollapsesNothing) {
+  for (const char* last : {"y = Identity(picked)", "y = Mul(picked, ratio)"}) {
+    const Model in = Detector(last);
+    const Dataset data = Dataset::Random(in.graph.inputs, 8, 3);
+    for (const char* pass : {"quantize_int8", "cast_fp16"}) {
+      const PassResult out = RunStep(pass, {}, in, &data);
+      EXPECT_GT(out.report.at("calibration_sqnr_db"), 30) << pass << ' ' << last;
+      EXPECT_THAT(WarningsOf(out.report), ::testing::Not(HasSubstr("collapsed")))
+          << pass << ' ' << last;
+    }
+  }
+}
+
+// A phase of thousands has no digits left for the angle.
+TEST(JudgedModels, CastFp16WarnsOfACollapse) {
+  const Model in = Made(
+      "g (float[4,32] x) => (float[4,8] y) <float far = {6000}> "
+      "{ p = MatMul(x, w) t = Tanh(p) m = Mul(t, far) y = Sin(m) }",
+      {{"w", {32, 8}}});
+  const Dataset data = Dataset::Random(in.graph.inputs, 8, 3);
+  const Json report = RunStep("cast_fp16", {}, in, &data).report;
+  EXPECT_LT(report.at("calibration_sqnr_db"), 3);
+  EXPECT_THAT(WarningsOf(report), HasSubstr("collapsed"));
+}
+
+TEST(JudgedModels, OfOutputsThatAreAllZeroThereIsNoFigure) {
+  const Model in = Made(
+      "g (float[4,32] x) => (float[4,8] y) <float two = {2}> "
+      "{ p = MatMul(x, w) s = Sigmoid(p) d = Sub(s, two) y = Relu(d) }",
+      {{"w", {32, 8}}});
+  const Dataset data = Dataset::Random(in.graph.inputs, 8, 3);
+  for (const char* pass : {"quantize_int8", "cast_fp16"}) {
+    const Json report = RunStep(pass, {}, in, &data).report;
+    EXPECT_FALSE(report.contains("calibration_sqnr_db")) << pass;
+    EXPECT_THAT(WarningsOf(report), HasSubstr("nothing was compared")) << pass;
+  }
+}
+
+}  // namespace
+}  // namespace pared
