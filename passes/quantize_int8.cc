@@ -106,12 +106,9 @@ constexpr int64_t kOpsetOfChannelScales = 13;
 void Report(const Int8Candidate& candidate, const Json& branches, Json& report) {
   report["changed"] = Json::array();
   report["skipped"] = Json::array();
-  int64_t all = 0, quantized = 0;
-  for (const WeightSite& site : candidate.scan.sites) all += site.stored.count();
   for (const Node& node : candidate.model.graph.nodes) {
     if (candidate.choice.RoleOf(node) != Int8Role::kCompute) continue;
     report["changed"].push_back({{"node", NodeLabel(node)}});
-    quantized += candidate.choice.weights.at(&node)->stored.count();
   }
   std::unordered_set<std::string> told;
   for (const Json& branch : branches) {
@@ -125,15 +122,28 @@ void Report(const Int8Candidate& candidate, const Json& branches, Json& report) 
       report["warnings"].push_back(branch.at("branch").get<std::string>() + ": " +
                                    warning.get<std::string>());
     }
-    const int64_t weights = branch.at("report").at("int8_weight_count");
-    all += weights;  // the others are still among the sites
-    quantized += weights;
   }
   for (const SkippedNode& skipped : candidate.choice.skipped) {
     const std::string label = NodeLabel(*skipped.node);
     if (!told.contains(label)) {
       report["skipped"].push_back({{"node", label}, {"reason", skipped.reason}});
     }
+  }
+}
+
+// How many of the weights are INT8 in the end: those that have `scales`, and the branches'.
+void ReportWeights(const Int8Candidate& candidate,
+                   const std::map<std::string, WeightScales>& scales, const Json& branches,
+                   Json& report) {
+  int64_t all = 0, quantized = 0;
+  for (const WeightSite& site : candidate.scan.sites) all += site.stored.count();
+  for (const auto& [node, site] : candidate.choice.weights) {
+    if (scales.contains(node->outputs[0])) quantized += site->stored.count();
+  }
+  for (const Json& branch : branches) {
+    const int64_t weights = branch.at("report").at("int8_weight_count");
+    all += weights;  // the others are still among the sites
+    quantized += weights;
   }
   report["int8_weight_count"] = quantized;
   report["int8_weight_share"] =
@@ -177,6 +187,7 @@ std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, Pass
   auto candidate = MakeInt8Candidate(std::move(model), request);
   Report(*candidate, branches, context.report);
   if (!branches.empty()) context.report["branches"] = branches;
+  ReportWeights(*candidate, {}, branches, context.report);
   if (context.report["changed"].empty()) return std::nullopt;
   if (candidate->choice.weights.empty()) {
     ReportWorst(branches, context.report);
@@ -184,6 +195,7 @@ std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, Pass
   }
   Int8Found found = SearchInt8(std::move(candidate), request, context);
   ReturnToFloat(found, request, context);
+  ReportWeights(*found.candidate, found.best.scales, branches, context.report);
   WarnOfLostChannels(found, context.report);
   context.report["weight_code_max"] = found.best.code_max;
   context.report["ranges"] = std::move(found.best.ranges);

@@ -75,5 +75,37 @@ TEST(JudgedModels, OfOutputsThatAreAllZeroThereIsNoFigure) {
   }
 }
 
+// Of two products the first returns to float: one input channel is a thousand times the other, and
+// its weight as much less.
+constexpr const char* kUneven = R"(<float[2] gamma = {1000,1},
+    float[2,2] w = {0.001,0.002,1,-2}, float[2,3] v = {1,0.5,-1,0.25,1,2}> {)";
+constexpr const char* kProducts =
+    "n = Mul(x, gamma) c = MatMul(n, w) s = Softplus(c) r = MatMul(s, v)";
+const Json kBound = {{"min_sqnr_db", 30}, {"smooth", "off"}, {"rounding", "nearest"}};
+
+TEST(JudgedModels, TheShareOfWeightsIsThatOfTheResult) {
+  const Model in =
+      ModelFromText(std::string("g (float[4,2] x) => (float[4,3] r) ") + kUneven + kProducts + "}");
+  const Dataset data = Samples(in);
+  const Json report = RunStep("quantize_int8", kBound, in, &data).report;
+  ASSERT_THAT(report.at("returned_to_float"), ElementsAre("MatMul producing c"));
+  EXPECT_EQ(report.at("int8_weight_count"), 6);
+  EXPECT_EQ(report.at("int8_weight_share"), 0.6);
+}
+
+TEST(JudgedModels, TheShareOfWeightsInBranchesToo) {
+  const Model in =
+      ModelFromText(std::string("g (float[4,2] x, bool k) => (float[4,3] y) ") + kUneven +
+                    "y = If (k) <then_branch = t () => (float[4,3] r) {" + kProducts +
+                    "}, else_branch = o () => (float[4,3] q) { q = MatMul(x, v) }> }");
+  const Dataset data = Samples(in);
+  const Json report = RunStep("quantize_int8", kBound, in, &data).report;
+  const Json& branch = report.at("branches")[0].at("report");
+  ASSERT_THAT(branch.at("returned_to_float"), ElementsAre("MatMul producing c"));
+  EXPECT_EQ(branch.at("int8_weight_share"), 0.6);
+  EXPECT_EQ(report.at("int8_weight_count"), 12);
+  EXPECT_EQ(report.at("int8_weight_share"), 0.75);
+}
+
 }  // namespace
 }  // namespace pared
