@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "model/rewrite.h"
 #include "passes/calibrate.h"
+#include "passes/held_selections.h"
 #include "passes/shared_statistics.h"
 #include "passes/weights.h"
 
@@ -114,7 +115,11 @@ FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t s
     }
     conditions_.push_back(node.inputs[0]);
   }
-  const auto watch = [&] { return Watch(Watching(model), samples_); };
+  const std::vector<std::string> selections = FindSelections(model, judged_);
+  for (const std::string& places : selections) {
+    if (std::ranges::find(judged_, places) == judged_.end()) judged_.push_back(places);
+  }
+  const auto watch = [&] { return Watch(Watching(model), 0, samples_.size()); };
   const auto bytes = [](const std::vector<Values>& samples) {
     size_t sum = 0;
     for (const Values& values : samples) {
@@ -132,10 +137,18 @@ FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t s
       energies_[value] += fidelity.energy;
     }
   }
+  const bool are_places = std::ranges::all_of(*wanted_, [&](const Values& values) {
+    return std::ranges::all_of(selections, [&](const std::string& places) {
+      const auto found = values.find(places);
+      return found != values.end() && found->second.dtype() == DType::kInt64;
+    });
+  });
+  if (are_places) held_ = selections;
 }
 
 // With the kernels that a result runs on: integer ones where they are.
 Executor FidelityJudge::Watching(Model model) const {
+  FeedSelections(model, held_);
   std::unordered_set<std::string> made;
   for (const Node& node : model.graph.nodes) made.insert(node.outputs.begin(), node.outputs.end());
   std::vector<ValueInfo>& outputs = model.graph.outputs;
@@ -145,14 +158,19 @@ Executor FidelityJudge::Watching(Model model) const {
   return Executor(model, {.seed = context_.seed});
 }
 
-// The judged values of each of `samples`.
-std::vector<FidelityJudge::Values> FidelityJudge::Watch(const Executor& executor,
-                                                        std::span<const int64_t> samples) const {
-  std::vector<Values> watched(samples.size());
-  tbb::parallel_for(size_t{0}, samples.size(), [&](size_t at) {
+// The judged values of each of `count` samples.
+std::vector<FidelityJudge::Values> FidelityJudge::Watch(const Executor& executor, size_t begin,
+                                                        size_t count) const {
+  std::vector<Values> watched(count);
+  std::vector<ValueInfo> inputs = executor.inputs();
+  inputs.resize(inputs.size() - held_.size());  // these are the last
+  tbb::parallel_for(size_t{0}, count, [&](size_t at) {
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while measuring");
-    const std::vector<Tensor> results =
-        executor.Run(context_.calibration->Sample(samples[at], executor.inputs()));
+    std::vector<Tensor> feeds = context_.calibration->Sample(samples_[begin + at], inputs);
+    for (const std::string& places : held_) {
+      feeds.push_back((*wanted_)[begin + at].at(places));
+    }
+    const std::vector<Tensor> results = executor.Run(feeds);
     for (size_t i = 0; i < results.size(); ++i) {
       const std::string& value = executor.outputs()[i].name;
       if (std::ranges::find(judged_, value) == judged_.end()) continue;
@@ -193,7 +211,7 @@ double FidelityJudge::SqnrDb(const Model& candidate, double least_db) const {
   double worst = Fidelity{}.sqnr_db();
   for (size_t begin = 0; begin < samples_.size(); begin += kJudgedAtOnce) {
     const size_t count = std::min(kJudgedAtOnce, samples_.size() - begin);
-    const std::vector<Values> got = Watch(executor, std::span(samples_).subspan(begin, count));
+    const std::vector<Values> got = Watch(executor, begin, count);
     for (size_t i = 0; i < count; ++i) {
       const Values& all_wanted = (*wanted_)[begin + i];
       const bool is_left_out = 2 * turned < samples_.size() && HasTurned(all_wanted, got[i]);

@@ -36,6 +36,8 @@ inline constexpr const char* kExcludeOrBound =
 void WarnOfCollapse(double sqnr_db, Json& report, const std::string& remedy = kExcludeOrBound);
 
 // Keeps the judged values of the float model, so that many candidates compare with one run of it.
+// Where a judged value is computed for elements that were selected before it, a candidate gets the
+// float model's selection (held_selections.h).
 class FidelityJudge {
  public:
   // Looks at `samples_max` samples at most, spread over all.
@@ -59,12 +61,13 @@ class FidelityJudge {
   using Values = std::unordered_map<std::string, Tensor>;
   Executor Watching(Model model) const;
   bool HasTurned(const Values& wanted, const Values& got) const;
-  std::vector<Values> Watch(const Executor& executor, std::span<const int64_t> samples) const;
+  std::vector<Values> Watch(const Executor& executor, size_t begin, size_t count) const;
 
   const PassContext& context_;
   std::vector<int64_t> samples_;
   std::vector<std::string> judged_;
   std::vector<std::string> conditions_;  // of If, that the graph computes; among the judged
+  std::vector<std::string> held_;        // selections that candidates get; among the judged
   std::shared_ptr<const std::vector<Values>> wanted_;  // per sample
   std::map<std::string, double> energies_;             // of each value, over all samples
 };

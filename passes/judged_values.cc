@@ -32,13 +32,6 @@ const Names kElementwise = {"Add",     "Sub",   "Mul",  "Div",     "Pow",       
                             "Abs",     "Floor", "Ceil", "Round",   "Reciprocal", "Relu", "Where",
                             "Sigmoid", "Tanh",  "Sign", "Dropout", "PRelu",      "Mod",  "Erf"};
 
-bool Selects(const Node& node) {
-  if (kSelecting.contains(node.op_type)) return true;
-  return std::ranges::any_of(SubgraphsOf(node), [](const GraphPtr& graph) {
-    return std::ranges::any_of(graph->nodes, Selects);
-  });
-}
-
 class PartFinder {
  public:
   explicit PartFinder(const Graph& graph) : index_(graph) {
@@ -134,6 +127,13 @@ class PartFinder {
 };
 
 }  // namespace
+
+bool Selects(const Node& node) {
+  if (kSelecting.contains(node.op_type)) return true;
+  return std::ranges::any_of(SubgraphsOf(node), [](const GraphPtr& graph) {
+    return std::ranges::any_of(graph->nodes, Selects);
+  });
+}
 
 std::vector<std::string> JudgedValues(const Graph& graph) {
   PartFinder finder(graph);

@@ -16,4 +16,7 @@ namespace pared {
 // picked from.
 std::vector<std::string> JudgedValues(const Graph& graph);
 
+// Whether the node, or one within it, says which elements are picked.
+bool Selects(const Node& node);
+
 }  // namespace pared

@@ -50,6 +50,19 @@ TEST(JudgedModels, WhatFollowsThePickingCollapsesNothing) {
   }
 }
 
+// The second stage of a detector computes for each box that the first one selects.
+TEST(JudgedModels, WhatIsComputedOfASelectionIsComparedOnOneSelection) {
+  const Model in = Made(R"(g (float[64,16] x) => (float[48,8] y) <int64[1] most = {48}> {
+      [first] h = MatMul(x, w1) a = Relu(h) [score] s = MatMul(a, ws) t, i = TopK <axis = 0> (s, most)
+      f = Flatten <axis = 0> (i) r = Transpose(f) one = GatherND(a, r) [second] m = MatMul(one, w2)
+      e = Mul(m, t) n = Relu(e) [last] y = MatMul(n, w3) })",
+                        {{"w1", {16, 32}}, {"ws", {32, 1}}, {"w2", {32, 16}}, {"w3", {16, 8}}});
+  const Dataset data = Dataset::Random(in.graph.inputs, 16, 3);
+  const Json options = {{"keep_float", "off"}};
+  EXPECT_GT(RunStep("quantize_int8", options, in, &data).report.at("calibration_sqnr_db"), 25);
+  EXPECT_GT(RunStep("cast_fp16", {}, in, &data).report.at("calibration_sqnr_db"), 50);
+}
+
 // A phase of thousands has no digits left for the angle.
 TEST(JudgedModels, CastFp16WarnsOfACollapse) {
   const Model in = Made(
