@@ -115,8 +115,7 @@ FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t s
     }
     conditions_.push_back(node.inputs[0]);
   }
-  const std::vector<std::string> selections = FindSelections(model, judged_);
-  for (const std::string& places : selections) {
+  for (const std::string& places : FindSelections(model, judged_)) {
     if (std::ranges::find(judged_, places) == judged_.end()) judged_.push_back(places);
   }
   const auto watch = [&] { return Watch(Watching(model), 0, samples_.size()); };
@@ -137,11 +136,20 @@ FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t s
       energies_[value] += fidelity.energy;
     }
   }
-  const bool are_places = std::ranges::all_of(*wanted_, [&](const Values& values) {
-    return std::ranges::all_of(selections, [&](const std::string& places) {
-      const auto found = values.find(places);
-      return found != values.end() && found->second.dtype() == DType::kInt64;
-    });
+  Hold(model);
+}
+
+// The selections that judged floats follow from.
+void FidelityJudge::Hold(const Model& model) {
+  if (wanted_->empty()) return;
+  std::vector<std::string> floats;
+  for (const auto& [value, tensor] : wanted_->front()) {
+    if (tensor.dtype() == DType::kFloat32) floats.push_back(value);
+  }
+  const std::vector<std::string> selections = FindSelections(model, floats);
+  const bool are_places = std::ranges::all_of(selections, [&](const std::string& places) {
+    const auto found = wanted_->front().find(places);
+    return found != wanted_->front().end() && found->second.dtype() == DType::kInt64;
   });
   if (are_places) held_ = selections;
 }

@@ -60,6 +60,7 @@ class FidelityJudge {
  private:
   using Values = std::unordered_map<std::string, Tensor>;
   Executor Watching(Model model) const;
+  void Hold(const Model& model);
   bool HasTurned(const Values& wanted, const Values& got) const;
   std::vector<Values> Watch(const Executor& executor, size_t begin, size_t count) const;
 

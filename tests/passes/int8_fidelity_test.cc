@@ -2,8 +2,10 @@
 
 #include <gmock/gmock.h>
 
+#include "passes/held_selections.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
+#include "tests/testing/random_tensor.h"
 
 namespace pared {
 namespace {
@@ -92,6 +94,32 @@ TEST(JudgedValues, EachOutputOfANodeIsJudged) {
   EXPECT_THAT(Judged("g (float[1,4] x) => (float[1,2] y, float[1,2] z) "
                      "{ y, z = Split <axis = 1, num_outputs = 2> (x) }"),
               ElementsAre("y", "z"));
+}
+
+constexpr const char* kTwoStages = R"(g (float[8,4] x) => (float[3,4] y) <int64[1] three = {3}> {
+    s = ReduceMax <axes = [1]> (x) t, i = TopK <axis = 0> (s, three) shape = Shape(x)
+    ones = ConstantOfShape(shape) all = NonZero(ones) f = Flatten <axis = 0> (i)
+    r = Transpose(f) g = GatherND(x, r) m = Mul(g, t) y = Softplus(m) })";
+
+TEST(HeldSelections, AreThoseOfTheDataThatAJudgedValueFollowsFrom) {
+  const Model model = ModelFromText(kTwoStages);
+  EXPECT_THAT(FindSelections(model, {"y", "all"}), ElementsAre("i"));
+  EXPECT_THAT(FindSelections(model, {"s"}), ElementsAre());
+  const Model varying = ModelFromText(R"(g (float[8,4] x) => (float[3,4] y) <int64[1] three = {3},
+      int64[1] zero = {0}, float low = {-1}> { s = ReduceMax <axes = [1], keepdims = 0> (x)
+      b = Greater(s, low) c = Compress <axis = 0> (x, b) t, y = TopK <axis = 0> (c, three) })");
+  EXPECT_THAT(FindSelections(varying, {"t"}), ElementsAre());
+}
+
+TEST(HeldSelections, TheModelComputesTheSameOnThem) {
+  const Model model = ModelFromText(kTwoStages);
+  Model all = model, fed = model;
+  all.graph.outputs.emplace_back().name = "i";
+  FeedSelections(fed, {"i"});
+  const Tensor x = Random(3).Normal({8, 4}, 1);
+  const std::vector<Tensor> want = Executor(all).Run({x});
+  const std::vector<Tensor> got = Executor(fed).Run({x, want[1]});
+  EXPECT_THAT(got[0].data<float>(), ::testing::ElementsAreArray(want[0].data<float>()));
 }
 
 TEST(Fidelity, NothingIsLeftOfAResultOfAnotherLength) {
