@@ -122,20 +122,25 @@ class Verifier {
   HalfChoice Run() {
     HalfChoice choice = Finite();
     if (ranges_.empty() || choice.half.empty()) return choice;
-    double sqnr_db = SqnrDb(choice);
+    const FidelityJudge judge(model_, context_, kJudgeSamples);
+    // What is float16 within the model keeps its name.
+    const auto sqnr_db_of = [&](const HalfChoice& of) {
+      return judge.SqnrDb(WithHalf(model_, of, context_));
+    };
+    double sqnr_db = sqnr_db_of(choice);
     if (sqnr_db < kEnoughDb) {
       Reasons more = FindCancelling(model_, context_);
       if (!more.empty()) {
         single_.merge(more);
         HalfChoice other = Finite();
-        const double other_db = other.half.empty() ? 0 : SqnrDb(other);
+        const double other_db = other.half.empty() ? 0 : sqnr_db_of(other);
         if (other_db >= sqnr_db + kGainDb) {
           choice = std::move(other);
           sqnr_db = other_db;
         }
       }
     }
-    context_.report["calibration_sqnr_db"] = sqnr_db;
+    judge.Report(sqnr_db, context_.report, "exclude the nodes that are most sensitive");
     return choice;
   }
 
@@ -145,14 +150,6 @@ class Verifier {
   static constexpr double kEnoughDb = 45, kGainDb = 3;
 
   HalfChoice Finite() { return ChooseFiniteHalf(model_, single_, ranges_, context_); }
-
-  // By the outputs: values inside are float16, under other names.
-  double SqnrDb(const HalfChoice& choice) {
-    std::vector<std::string> outputs;
-    for (const ValueInfo& output : model_.graph.outputs) outputs.push_back(output.name);
-    return FidelityJudge(model_, context_, kJudgeSamples, outputs)
-        .SqnrDb(WithHalf(model_, choice, context_));
-  }
 
   const Model& model_;
   Reasons single_;
@@ -187,6 +184,6 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kCastFp16 = DefinePass<Options, CastToHalf>(
     "cast_fp16", "Stores weights in 16-bit floats, and computes in float16 what float16 can hold.",
-    [](const Json&) { return false; }, 8);
+    [](const Json&) { return false; }, 9);
 
 }  // namespace pared

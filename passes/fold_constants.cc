@@ -450,6 +450,7 @@ Json FoldFixedWeights(Model& model, const std::function<bool()>& cancelled) {
 }
 
 extern const PassInfo kFoldConstants = DefinePass<Options, Fold>(
-    "fold_constants", "Computes what does not depend on the inputs, once and for all.");
+    "fold_constants", "Computes what does not depend on the inputs, once and for all.",
+    [](const Json&) { return false; }, 2);
 
 }  // namespace pared

@@ -207,6 +207,6 @@ Model Fuse(Model model, const Options& options, PassContext& context) {
 extern const PassInfo kFusePatterns = DefinePass<Options, Fuse>(
     "fuse_patterns",
     "Writes LayerNormalization, Gelu, HardSwish and Attention for what spells them out.",
-    [](const Json&) { return false; }, 3);
+    [](const Json&) { return false; }, 4);
 
 }  // namespace pared

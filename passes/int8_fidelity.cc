@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "model/rewrite.h"
 #include "passes/calibrate.h"
+#include "passes/held_selections.h"
 #include "passes/shared_statistics.h"
 #include "passes/weights.h"
 
@@ -17,7 +18,6 @@ namespace pared {
 namespace {
 
 constexpr int64_t kSensitivitySamples = 4;
-constexpr int64_t kPartsMax = 16;    // of one output
 constexpr size_t kJudgedAtOnce = 4;  // samples
 
 std::vector<int64_t> Spread(int64_t count, int64_t most) {
@@ -65,38 +65,6 @@ Twins MakeTwins(const Model& model, const Int8Choice& choice, const Model& quant
   return twins;
 }
 
-// Operators that hand the elements of their first input on.
-const std::unordered_set<std::string> kHanding = {"Transpose", "Reshape",    "Identity",
-                                                  "Squeeze",   "Unsqueeze",  "Flatten",
-                                                  "Softmax",   "LogSoftmax", "Cast"};
-
-// Operators that pick elements of their first input at places that were computed: a detector's best
-// boxes. Which these are, and how many, turns on the last bit; what they are picked from does not.
-const std::unordered_set<std::string> kPicking = {"Gather", "GatherND", "GatherElements",
-                                                  "Compress"};
-
-bool HandsOn(const GraphIndex& index, const Node& node) {
-  if (index.producer(node.inputs[0]) == nullptr) return false;
-  if (kHanding.contains(node.op_type) || node.op_type == "TopK") return true;
-  return kPicking.contains(node.op_type) && index.producer(node.inputs[1]) != nullptr;
-}
-
-void AddParts(const GraphIndex& index, const std::string& value, std::vector<std::string>& parts) {
-  const Node* node = index.producer(value);
-  while (node != nullptr && HandsOn(index, *node)) node = index.producer(node->inputs[0]);
-  if (node == nullptr) return;
-  const size_t joined = node->op_type == "Concat"              ? node->inputs.size()
-                        : node->op_type == "NonMaxSuppression" ? 2  // boxes and scores
-                                                               : 0;
-  if (joined == 0) {
-    if (std::ranges::find(parts, node->outputs[0]) == parts.end()) {
-      parts.push_back(node->outputs[0]);
-    }
-    return;
-  }
-  for (size_t i = 0; i < joined; ++i) AddParts(index, node->inputs[i], parts);
-}
-
 // What a model in half precision makes.
 Tensor AsFloat32(const Tensor& tensor) {
   if (tensor.dtype() != DType::kFloat16 && tensor.dtype() != DType::kBFloat16) return tensor;
@@ -121,39 +89,24 @@ void Fidelity::Add(const Tensor& want, const Tensor& got) {
 }
 
 double Fidelity::sqnr_db() const {
-  constexpr double kLimit = 200;
-  if (noise == 0) return kLimit;
-  if (energy == 0) return -kLimit;
-  return std::clamp(10 * std::log10(energy / noise), -kLimit, kLimit);
+  if (noise == 0) return kEqualDb;
+  if (energy == 0) return -kEqualDb;
+  return std::clamp(10 * std::log10(energy / noise), -kEqualDb, kEqualDb);
 }
 
-void WarnOfCollapse(double sqnr_db, Json& report) {
+void WarnOfCollapse(double sqnr_db, Json& report, const std::string& remedy) {
   constexpr double kCollapsedDb = 3;
   if (sqnr_db >= kCollapsedDb) return;
   std::ostringstream text;
   text << "the result has collapsed: its worst output has " << std::setprecision(3) << sqnr_db
-       << " dB SQNR on the calibration data; exclude the nodes that are most sensitive, or ask for "
-          "a bound";
+       << " dB SQNR on the calibration data; " << remedy;
   report["warnings"].push_back(text.str());
 }
 
-std::vector<std::string> JudgedValues(const Graph& graph) {
-  const GraphIndex index(graph);
-  std::vector<std::string> judged;
-  for (const ValueInfo& output : graph.outputs) {
-    std::vector<std::string> parts;
-    AddParts(index, output.name, parts);
-    if (std::ssize(parts) > kPartsMax) parts = {output.name};
-    judged.insert(judged.end(), parts.begin(), parts.end());
-  }
-  return judged;
-}
-
-FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t samples_max,
-                             std::vector<std::string> judged)
+FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t samples_max)
     : context_(context),
       samples_(Spread(CalibrationCount(context), samples_max)),
-      judged_(std::move(judged)) {
+      judged_(JudgedValues(model.graph)) {
   const GraphIndex index(model.graph);
   for (const Node& node : model.graph.nodes) {
     if (node.op_type != "If" || index.producer(node.inputs[0]) == nullptr) continue;
@@ -162,7 +115,10 @@ FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t s
     }
     conditions_.push_back(node.inputs[0]);
   }
-  const auto watch = [&] { return Watch(Watching(model), samples_); };
+  for (const std::string& places : FindSelections(model, judged_)) {
+    if (std::ranges::find(judged_, places) == judged_.end()) judged_.push_back(places);
+  }
+  const auto watch = [&] { return Watch(Watching(model), 0, samples_.size()); };
   const auto bytes = [](const std::vector<Values>& samples) {
     size_t sum = 0;
     for (const Values& values : samples) {
@@ -180,10 +136,27 @@ FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t s
       energies_[value] += fidelity.energy;
     }
   }
+  Hold(model);
+}
+
+// The selections that judged floats follow from.
+void FidelityJudge::Hold(const Model& model) {
+  if (wanted_->empty()) return;
+  std::vector<std::string> floats;
+  for (const auto& [value, tensor] : wanted_->front()) {
+    if (tensor.dtype() == DType::kFloat32) floats.push_back(value);
+  }
+  const std::vector<std::string> selections = FindSelections(model, floats);
+  const bool are_places = std::ranges::all_of(selections, [&](const std::string& places) {
+    const auto found = wanted_->front().find(places);
+    return found != wanted_->front().end() && found->second.dtype() == DType::kInt64;
+  });
+  if (are_places) held_ = selections;
 }
 
 // With the kernels that a result runs on: integer ones where they are.
 Executor FidelityJudge::Watching(Model model) const {
+  FeedSelections(model, held_);
   std::unordered_set<std::string> made;
   for (const Node& node : model.graph.nodes) made.insert(node.outputs.begin(), node.outputs.end());
   std::vector<ValueInfo>& outputs = model.graph.outputs;
@@ -193,20 +166,41 @@ Executor FidelityJudge::Watching(Model model) const {
   return Executor(model, {.seed = context_.seed});
 }
 
-// The judged values of each of `samples`.
-std::vector<FidelityJudge::Values> FidelityJudge::Watch(const Executor& executor,
-                                                        std::span<const int64_t> samples) const {
-  std::vector<Values> watched(samples.size());
-  tbb::parallel_for(size_t{0}, samples.size(), [&](size_t at) {
+// The judged values of each of `count` samples.
+std::vector<FidelityJudge::Values> FidelityJudge::Watch(const Executor& executor, size_t begin,
+                                                        size_t count) const {
+  std::vector<Values> watched(count);
+  std::vector<ValueInfo> inputs = executor.inputs();
+  inputs.resize(inputs.size() - held_.size());  // these are the last
+  tbb::parallel_for(size_t{0}, count, [&](size_t at) {
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while measuring");
-    const std::vector<Tensor> results =
-        executor.Run(context_.calibration->Sample(samples[at], executor.inputs()));
+    std::vector<Tensor> feeds = context_.calibration->Sample(samples_[begin + at], inputs);
+    for (const std::string& places : held_) {
+      feeds.push_back((*wanted_)[begin + at].at(places));
+    }
+    const std::vector<Tensor> results = executor.Run(feeds);
     for (size_t i = 0; i < results.size(); ++i) {
       const std::string& value = executor.outputs()[i].name;
-      if (std::ranges::find(judged_, value) != judged_.end()) watched[at][value] = results[i];
+      if (std::ranges::find(judged_, value) == judged_.end()) continue;
+      watched[at][value] = AsFloat32(results[i]);
     }
   });
   return watched;
+}
+
+bool FidelityJudge::has_signal() const {
+  return std::ranges::any_of(energies_, [](const auto& entry) { return entry.second > 0; });
+}
+
+void FidelityJudge::Report(double sqnr_db, Json& report, const std::string& remedy) const {
+  if (sqnr_db == kEqualDb && !has_signal()) {
+    report["warnings"].push_back(
+        "there is no SQNR: on the calibration data every output is empty, zero or not of floats, "
+        "so that nothing was compared");
+    return;
+  }
+  report["calibration_sqnr_db"] = sqnr_db;
+  WarnOfCollapse(sqnr_db, report, remedy);
 }
 
 bool FidelityJudge::HasTurned(const Values& wanted, const Values& got) const {
@@ -225,7 +219,7 @@ double FidelityJudge::SqnrDb(const Model& candidate, double least_db) const {
   double worst = Fidelity{}.sqnr_db();
   for (size_t begin = 0; begin < samples_.size(); begin += kJudgedAtOnce) {
     const size_t count = std::min(kJudgedAtOnce, samples_.size() - begin);
-    const std::vector<Values> got = Watch(executor, std::span(samples_).subspan(begin, count));
+    const std::vector<Values> got = Watch(executor, begin, count);
     for (size_t i = 0; i < count; ++i) {
       const Values& all_wanted = (*wanted_)[begin + i];
       const bool is_left_out = 2 * turned < samples_.size() && HasTurned(all_wanted, got[i]);
@@ -234,7 +228,7 @@ double FidelityJudge::SqnrDb(const Model& candidate, double least_db) const {
         const auto found = got[i].find(value);
         if (wanted.dtype() != DType::kFloat32 || found == got[i].end()) continue;
         Fidelity sample;
-        sample.Add(wanted, AsFloat32(found->second));
+        sample.Add(wanted, found->second);
         if (is_left_out) {
           energies[value] -= sample.energy;
         } else {

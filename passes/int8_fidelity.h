@@ -13,53 +13,62 @@
 #include "evaluator/executor.h"
 #include "model/graph.h"
 #include "passes/int8_choice.h"
+#include "passes/judged_values.h"
 #include "passes/pass.h"
 
 namespace pared {
+
+inline constexpr double kEqualDb = 200;  // where nothing differs
 
 // Signal and noise summed over samples.
 struct Fidelity {
   double energy = 0, noise = 0;
 
   void Add(const Tensor& want, const Tensor& got);
-  double sqnr_db() const;  // 200 at most, where nothing differs; -200 at least
+  double sqnr_db() const;  // kEqualDb at most; -kEqualDb at least
 };
 
-// Where noise is more than half the signal no accuracy survives: says so in report["warnings"].
-void WarnOfCollapse(double sqnr_db, Json& report);
+// What helps against a collapse.
+inline constexpr const char* kExcludeOrBound =
+    "exclude the nodes that are most sensitive, or ask for a bound";
 
-// The values by which a model is judged: its outputs, and in place of an output that a last Concat
-// joins, its parts - the coordinates of boxes would hide what becomes of their scores - in place of
-// a last Softmax, what it is made of: probabilities near 0 and 1 hide all but a few samples - and
-// in place of what is picked at computed places (NonMaxSuppression, TopK), what it is picked from.
-std::vector<std::string> JudgedValues(const Graph& graph);
+// Where noise is more than half the signal no accuracy survives: says so in report["warnings"].
+void WarnOfCollapse(double sqnr_db, Json& report, const std::string& remedy = kExcludeOrBound);
 
 // Keeps the judged values of the float model, so that many candidates compare with one run of it.
+// Where a judged value is computed for elements that were selected before it, a candidate gets the
+// float model's selection (held_selections.h).
 class FidelityJudge {
  public:
   // Looks at `samples_max` samples at most, spread over all.
-  FidelityJudge(const Model& model, PassContext& context, int64_t samples_max)
-      : FidelityJudge(model, context, samples_max, JudgedValues(model.graph)) {}
-  // By these values; what a candidate does not make under its name is passed over.
-  FidelityJudge(const Model& model, PassContext& context, int64_t samples_max,
-                std::vector<std::string> judged);
+  FidelityJudge(const Model& model, PassContext& context, int64_t samples_max);
 
   // Of the worst judged value: an average would hide an output that collapses. Samples whose If
   // takes another branch than in the float model are left out, half of all at most: one result of
   // another layer would hide what all others have. Where the first samples tell that it will be
   // below `least_db`, the others are not run and the result is anything below that.
+  // kEqualDb where no judged value has a signal and none has noise.
   double SqnrDb(const Model& candidate, double least_db = -1e9) const;
+
+  // Whether there is anything to compare: a judged value of floats that are not all zero.
+  bool has_signal() const;
+
+  // Puts report["calibration_sqnr_db"] and warns of a collapse; where nothing was compared there is
+  // no figure, and a warning says so.
+  void Report(double sqnr_db, Json& report, const std::string& remedy = kExcludeOrBound) const;
 
  private:
   using Values = std::unordered_map<std::string, Tensor>;
   Executor Watching(Model model) const;
+  void Hold(const Model& model);
   bool HasTurned(const Values& wanted, const Values& got) const;
-  std::vector<Values> Watch(const Executor& executor, std::span<const int64_t> samples) const;
+  std::vector<Values> Watch(const Executor& executor, size_t begin, size_t count) const;
 
   const PassContext& context_;
   std::vector<int64_t> samples_;
   std::vector<std::string> judged_;
   std::vector<std::string> conditions_;  // of If, that the graph computes; among the judged
+  std::vector<std::string> held_;        // selections that candidates get; among the judged
   std::shared_ptr<const std::vector<Values>> wanted_;  // per sample
   std::map<std::string, double> energies_;             // of each value, over all samples
 };

@@ -139,7 +139,8 @@ class Search {
         FitInt8Weights(found_.candidate->context, found_.candidate->choice, found_.best, context_);
     const double before = found_.best_db;
     const bool gains = Try();
-    context_.report["rounding"] = {{"nearest_sqnr_db", before}, {"second_order", gains}};
+    context_.report["rounding"] = {{"second_order", gains}};
+    if (found_.judge->has_signal()) context_.report["rounding"]["nearest_sqnr_db"] = before;
     if (!gains) found_.settings.fitted.clear();
   }
 

@@ -339,8 +339,7 @@ Model BestSmoothed(const Model& model, Model quantized, const Options& options,
     }
   }
   context.report["smoothed"] = smoothing.values;
-  context.report["calibration_sqnr_db"] = sqnr_db;
-  WarnOfCollapse(sqnr_db, context.report);
+  judge.Report(sqnr_db, context.report, "exclude the nodes that are most sensitive");
   return quantized;
 }
 

@@ -101,18 +101,14 @@ void Int8Options::Check(const std::string& pointer) const {
 namespace {
 
 constexpr int64_t kOpsetOfChannelScales = 13;
-constexpr double kBestDb = 200;  // of equal values, as Fidelity has it
 
 // What is INT8 and what is not; the branches, of which `branches` tells, are so by now.
 void Report(const Int8Candidate& candidate, const Json& branches, Json& report) {
   report["changed"] = Json::array();
   report["skipped"] = Json::array();
-  int64_t all = 0, quantized = 0;
-  for (const WeightSite& site : candidate.scan.sites) all += site.stored.count();
   for (const Node& node : candidate.model.graph.nodes) {
     if (candidate.choice.RoleOf(node) != Int8Role::kCompute) continue;
     report["changed"].push_back({{"node", NodeLabel(node)}});
-    quantized += candidate.choice.weights.at(&node)->stored.count();
   }
   std::unordered_set<std::string> told;
   for (const Json& branch : branches) {
@@ -126,15 +122,28 @@ void Report(const Int8Candidate& candidate, const Json& branches, Json& report) 
       report["warnings"].push_back(branch.at("branch").get<std::string>() + ": " +
                                    warning.get<std::string>());
     }
-    const int64_t weights = branch.at("report").at("int8_weight_count");
-    all += weights;  // the others are still among the sites
-    quantized += weights;
   }
   for (const SkippedNode& skipped : candidate.choice.skipped) {
     const std::string label = NodeLabel(*skipped.node);
     if (!told.contains(label)) {
       report["skipped"].push_back({{"node", label}, {"reason", skipped.reason}});
     }
+  }
+}
+
+// How many of the weights are INT8 in the end: those that have `scales`, and the branches'.
+void ReportWeights(const Int8Candidate& candidate,
+                   const std::map<std::string, WeightScales>& scales, const Json& branches,
+                   Json& report) {
+  int64_t all = 0, quantized = 0;
+  for (const WeightSite& site : candidate.scan.sites) all += site.stored.count();
+  for (const auto& [node, site] : candidate.choice.weights) {
+    if (scales.contains(node->outputs[0])) quantized += site->stored.count();
+  }
+  for (const Json& branch : branches) {
+    const int64_t weights = branch.at("report").at("int8_weight_count");
+    all += weights;  // the others are still among the sites
+    quantized += weights;
   }
   report["int8_weight_count"] = quantized;
   report["int8_weight_share"] =
@@ -155,12 +164,14 @@ void Prepare(Model& model, const Int8Exclusions& exclusions, Json& report) {
   FoldAlpha(model, keep);
 }
 
-double WorstDb(const Json& branches) {
-  double worst = kBestDb;
+// Of the branches that have a figure.
+void ReportWorst(const Json& branches, Json& report) {
   for (const Json& branch : branches) {
-    worst = std::min(worst, branch.at("report").value("calibration_sqnr_db", kBestDb));
+    const auto sqnr_db = branch.at("report").find("calibration_sqnr_db");
+    if (sqnr_db == branch.at("report").end()) continue;
+    Json& worst = report["calibration_sqnr_db"];
+    if (worst.is_null() || *sqnr_db < worst) worst = *sqnr_db;
   }
-  return worst;
 }
 
 // The model and the branches within it, with the report; nullopt: nothing of it can be INT8.
@@ -176,18 +187,19 @@ std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, Pass
   auto candidate = MakeInt8Candidate(std::move(model), request);
   Report(*candidate, branches, context.report);
   if (!branches.empty()) context.report["branches"] = branches;
+  ReportWeights(*candidate, {}, branches, context.report);
   if (context.report["changed"].empty()) return std::nullopt;
   if (candidate->choice.weights.empty()) {
-    context.report["calibration_sqnr_db"] = WorstDb(branches);
+    ReportWorst(branches, context.report);
     return std::move(candidate->model);
   }
   Int8Found found = SearchInt8(std::move(candidate), request, context);
   ReturnToFloat(found, request, context);
+  ReportWeights(*found.candidate, found.best.scales, branches, context.report);
   WarnOfLostChannels(found, context.report);
   context.report["weight_code_max"] = found.best.code_max;
   context.report["ranges"] = std::move(found.best.ranges);
-  context.report["calibration_sqnr_db"] = found.best_db;
-  WarnOfCollapse(found.best_db, context.report);
+  found.judge->Report(found.best_db, context.report);
   return std::move(found.best.model);
 }
 
@@ -227,6 +239,6 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Int8Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 15);
+    [](const Json&) { return true; }, 16);
 
 }  // namespace pared

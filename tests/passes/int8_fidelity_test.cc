@@ -2,8 +2,10 @@
 
 #include <gmock/gmock.h>
 
+#include "passes/held_selections.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
+#include "tests/testing/random_tensor.h"
 
 namespace pared {
 namespace {
@@ -26,6 +28,12 @@ TEST(JudgedValues, ASoftmaxIsJudgedByWhatItIsMadeOf) {
               ElementsAre("r"));
 }
 
+TEST(JudgedValues, AClassIsJudgedByTheScoresThatItHasTheHighestOf) {
+  EXPECT_THAT(Judged("g (float[1,4] x) => (int64[1] y) "
+                     "{ r = Relu(x) p = Softmax(r) y = ArgMax <axis = 1, keepdims = 0> (p) }"),
+              ElementsAre("r"));
+}
+
 // How many boxes are left, and in which order, turns on the last bit.
 TEST(JudgedValues, WhatIsPickedIsJudgedByWhatItIsPickedFrom) {
   EXPECT_THAT(
@@ -42,6 +50,76 @@ TEST(JudgedValues, WhatIsPickedIsJudgedByWhatItIsPickedFrom) {
       { boxes = Exp(x) r = ReduceMax <axes = [2], keepdims = 0> (x) s = Unsqueeze(r, b) scores = Sigmoid(s)
         b = Constant <value_ints = [1]> () y = NonMaxSuppression(boxes, scores, three) })"),
               ElementsAre("boxes", "scores"));
+}
+
+// As a detector scales what it picked to the picture, and splits and joins the coordinates for it.
+TEST(JudgedValues, WhatIsDoneToPickedElementsHidesNotWhatTheyArePickedFrom) {
+  const char* picking = R"(<int64[1] three = {3}, int64[1] flat = {-1}, int64[1] c = {2},
+      float ratio = {1.7}, float[3,4] table = {1,2,3,4,5,6,7,8,9,8,7,6}, int64[2] xy = {0, 1}, int64[1] none = {0}>
+      { boxes = Exp(x) r = ReduceMax <axes = [2], keepdims = 0> (x) s = Unsqueeze(r, none)
+        scores = Sigmoid(s) places = NonMaxSuppression(boxes, scores, three)
+        at = Gather <axis = 1> (places, c) i = Reshape(at, flat) all = Squeeze(boxes, none)
+        b = Gather <axis = 0> (all, i) )";
+  const auto judged = [&](const std::string& output, const std::string& rest) {
+    return Judged("g (float[1,9,4] x) => (" + output + ") " + picking + rest + "}");
+  };
+  EXPECT_THAT(judged("float[M,4] y", "y = Mul(b, ratio)"), ElementsAre("boxes"));
+  EXPECT_THAT(judged("float[M,4] y",
+                     "l, h = Split <axis = 1, num_outputs = 2> (b) "
+                     "m = Clip(h, ratio) y = Concat <axis = 1> (m, l)"),
+              ElementsAre("boxes"));
+  EXPECT_THAT(judged("float[M,4] y", "t = Gather(table, i) d = Div(b, ratio) y = Add(d, t)"),
+              ElementsAre("boxes"));
+  EXPECT_THAT(judged("float[M,2] y",
+                     "f = Abs(x) u = Squeeze(f, none) e = Gather(u, i) "
+                     "h = Gather <axis = 1> (e, xy) y = Mul(h, ratio)"),
+              ElementsAre("f"));
+  EXPECT_THAT(judged("float[M] y", "f = Cast <to = 1> (i) y = Add(f, ratio)"),
+              ElementsAre("boxes", "scores"));
+  EXPECT_THAT(judged("float[M,4] y", "t = Gather(table, i) y = Mul(t, ratio)"), ElementsAre("y"));
+  EXPECT_THAT(judged("float[1,9,4] y", "y = Mul(boxes, ratio)"), ElementsAre("y"));
+}
+
+// The selection stands in a branch: of no boxes none is picked.
+TEST(JudgedValues, ASelectionWithinABranchPicksToo) {
+  EXPECT_THAT(Judged(R"(g (bool none, float[9,4] x) => (float[M,4] y) <float ratio = {1.7}> {
+      b = Exp(x) s = ReduceMax <axes = [1], keepdims = 0> (x)
+      i = If (none) <then_branch = t () => (p) { p = Constant <value_ints = [0]> () },
+        else_branch = e () => (q) { k = Constant <value_ints = [3]> () v, q = TopK(s, k) }>
+      g = Gather(b, i) y = Mul(g, ratio) })"),
+              ElementsAre("b"));
+}
+
+TEST(JudgedValues, EachOutputOfANodeIsJudged) {
+  EXPECT_THAT(Judged("g (float[1,4] x) => (float[1,2] y, float[1,2] z) "
+                     "{ y, z = Split <axis = 1, num_outputs = 2> (x) }"),
+              ElementsAre("y", "z"));
+}
+
+constexpr const char* kTwoStages = R"(g (float[8,4] x) => (float[3,4] y) <int64[1] three = {3}> {
+    s = ReduceMax <axes = [1]> (x) t, i = TopK <axis = 0> (s, three) shape = Shape(x)
+    ones = ConstantOfShape(shape) all = NonZero(ones) f = Flatten <axis = 0> (i)
+    r = Transpose(f) g = GatherND(x, r) m = Mul(g, t) y = Softplus(m) })";
+
+TEST(HeldSelections, AreThoseOfTheDataThatAJudgedValueFollowsFrom) {
+  const Model model = ModelFromText(kTwoStages);
+  EXPECT_THAT(FindSelections(model, {"y", "all"}), ElementsAre("i"));
+  EXPECT_THAT(FindSelections(model, {"s"}), ElementsAre());
+  const Model varying = ModelFromText(R"(g (float[8,4] x) => (float[3,4] y) <int64[1] three = {3},
+      int64[1] zero = {0}, float low = {-1}> { s = ReduceMax <axes = [1], keepdims = 0> (x)
+      b = Greater(s, low) c = Compress <axis = 0> (x, b) t, y = TopK <axis = 0> (c, three) })");
+  EXPECT_THAT(FindSelections(varying, {"t"}), ElementsAre());
+}
+
+TEST(HeldSelections, TheModelComputesTheSameOnThem) {
+  const Model model = ModelFromText(kTwoStages);
+  Model all = model, fed = model;
+  all.graph.outputs.emplace_back().name = "i";
+  FeedSelections(fed, {"i"});
+  const Tensor x = Random(3).Normal({8, 4}, 1);
+  const std::vector<Tensor> want = Executor(all).Run({x});
+  const std::vector<Tensor> got = Executor(fed).Run({x, want[1]});
+  EXPECT_THAT(got[0].data<float>(), ::testing::ElementsAreArray(want[0].data<float>()));
 }
 
 TEST(Fidelity, NothingIsLeftOfAResultOfAnotherLength) {
