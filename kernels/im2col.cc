@@ -162,18 +162,22 @@ void Im2col::GatherTile(const uint8_t* image, int64_t tile, uint8_t* out) const 
   GatherChannels(image, tile, 0, geometry_.channels, out);
 }
 
-// A run may write up to 15 bytes more than it has columns: the runs after it, and the slack, are
-// there.
+// A run may write up to 15 bytes more than it has columns, where the next run or row comes to lie.
+// What is behind the last row is another thread's.
 template <class Copy>
-void Im2col::GatherRuns(const uint8_t* image, const TilePlan& plan, const Copy& copy,
+void Im2col::GatherRuns(const uint8_t* image, const TilePlan& plan, const Copy& copy, bool is_last,
                         uint8_t* out) const noexcept {
-  for (const int64_t tap : taps_) {
-    for (const Run& run : plan.runs) copy(image + tap + run.offset, run.count, out + run.column);
+  uint8_t last[128];
+  for (size_t t = 0; t < taps_.size(); ++t, out += 64) {
+    const bool is_end = is_last && t + 1 == taps_.size();
+    uint8_t* row = is_end ? last : out;
+    const uint8_t* from = image + taps_[t];
+    for (const Run& run : plan.runs) copy(from + run.offset, run.count, row + run.column);
     if (plan.columns < 64) {
-      std::memset(out + plan.columns, out[plan.columns - 1],
+      std::memset(row + plan.columns, row[plan.columns - 1],
                   static_cast<size_t>(64 - plan.columns));
     }
-    out += 64;
+    if (is_end) std::memcpy(out, last, 64);
   }
 }
 
@@ -205,17 +209,18 @@ void Im2col::GatherChannels(const uint8_t* image, int64_t tile, int64_t begin, i
       }
       continue;
     }
+    const bool is_last = c + 1 == end;
     if (stride == 1) {
-      GatherRuns(image, plan, CopyRun<1>(), out);
+      GatherRuns(image, plan, CopyRun<1>(), is_last, out);
     } else if (stride == 2) {
-      GatherRuns(image, plan, CopyRun<2>(), out);
+      GatherRuns(image, plan, CopyRun<2>(), is_last, out);
     } else {
       GatherRuns(
           image, plan,
           [stride](const uint8_t* from, int64_t count, uint8_t* to) {
             for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
           },
-          out);
+          is_last, out);
     }
     out += std::ssize(taps_) * 64;
   }

@@ -71,7 +71,8 @@ class Im2col {
 
   // out: [k][64] and 64 bytes of slack, 64-byte aligned. Columns past the last pixel repeat it.
   void GatherTile(const uint8_t* image, int64_t tile, uint8_t* out) const noexcept;
-  // The rows of channels [begin, end) alone: out is [(end - begin) * kernel][64] and slack.
+  // The rows of channels [begin, end) alone: out is [(end - begin) * kernel][64]. Writes nothing
+  // else, so that ranges of one tile may run at once.
   void GatherChannels(const uint8_t* image, int64_t tile, int64_t begin, int64_t end,
                       uint8_t* out) const noexcept;
 
@@ -104,7 +105,7 @@ class Im2col {
   TilePlan PlanTile(int64_t tile) const;
   // copy(from, count, to): one run of a channel.
   template <class Copy>
-  void GatherRuns(const uint8_t* image, const TilePlan& plan, const Copy& copy,
+  void GatherRuns(const uint8_t* image, const TilePlan& plan, const Copy& copy, bool is_last,
                   uint8_t* out) const noexcept;
   int64_t padded_height() const;
   int64_t padded_width() const;

@@ -138,6 +138,23 @@ TEST(Im2col, GathersWhatTheConvolutionReads) {
   }
 }
 
+// What is behind the last row may be another thread's.
+TEST(Im2col, WritesNothingBehindTheChannelsAskedFor) {
+  for (Isa isa : AvailableIsas()) {
+    for (const ConvGeometry& g : Geometries()) {
+      const Im2col im2col(g, isa);
+      const AlignedBuffer<uint8_t> padded = Image(g).Pad(im2col, kZeroPoint);
+      const size_t bytes = static_cast<size_t>(g.kernel_height * g.kernel_width * 64);
+      for (int64_t tile = 0; tile < g.out_tiles(); ++tile) {
+        std::vector<uint8_t> rows(bytes + 64, 99);
+        im2col.GatherChannels(padded.data(), tile, g.channels - 1, g.channels, rows.data());
+        EXPECT_EQ(std::count(rows.end() - 64, rows.end(), 99), 64)
+            << IsaName(isa) << " " << g.height << "x" << g.width << " tile " << tile;
+      }
+    }
+  }
+}
+
 TEST(PlanarGather, GathersWhatTheConvolutionReads) {
   if (!PlanarGather::Supports(AvailableIsas().back())) GTEST_SKIP() << "no AVX-512 VBMI";
   for (const ConvGeometry& g : Geometries()) {
