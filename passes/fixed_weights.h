@@ -9,14 +9,26 @@
 #pragma once
 
 #include <functional>
+#include <set>
+#include <string>
+#include <unordered_set>
 
 #include "config/fields.h"
 #include "model/graph.h"
 
 namespace pared {
 
-// Of the main graph. Returns [{"node"}, ...]: what is no longer computed. A result that would make
-// the constants larger by more than fold_constants allows by default stays. Throws kCancelled.
-Json FoldFixedWeights(Model& model, const std::function<bool()>& cancelled);
+// Values of the main graph that nodes compute from its constants (ConstantOf) alone.
+std::unordered_set<std::string> FixedValues(const Model& model, const GraphIndex& index);
+
+// The nodes of the main graph, by their first outputs, that compute inputs of weighted operators
+// from constants alone.
+std::set<std::string> FindFixedWeights(const Model& model);
+
+// Stores what the nodes of FindFixedWeights come to. Returns [{"node"}, ...]: what is no longer
+// computed. A result that would make the constants larger by more than fold_constants allows by
+// default stays. Throws kCancelled.
+Json FoldFixedWeights(Model& model, const std::set<std::string>& found,
+                      const std::function<bool()>& cancelled);
 
 }  // namespace pared

@@ -398,42 +398,10 @@ Model Fold(Model model, const Options& options, PassContext& context) {
   return out;
 }
 
-// The nodes that compute `value` from constants alone, by their first outputs; empty: it is a
-// constant as it stands or seen through views, or not fixed.
-std::set<std::string> ConeOf(const GraphIndex& index, const Graph& graph,
-                             const std::string& value) {
-  static const std::set<std::string> kViews = {"Cast",    "Constant", "Flatten",   "Identity",
-                                               "Reshape", "Squeeze",  "Transpose", "Unsqueeze"};
-  std::set<std::string> cone;
-  bool computes = false;
-  std::vector<std::string> open = {value};
-  while (!open.empty()) {
-    const std::string at = std::move(open.back());
-    open.pop_back();
-    if (at.empty() || graph.initializers.contains(at)) continue;
-    const Node* producer = index.producer(at);
-    if (producer == nullptr || producer->op_type == "DequantizeLinear") return {};
-    const bool is_constant = producer->op_type == "Constant";
-    if (producer->inputs.empty() && !is_constant) return {};  // random
-    if (!cone.insert(producer->outputs[0]).second) continue;
-    computes = computes || !kViews.contains(producer->op_type);
-    open.insert(open.end(), producer->inputs.begin(), producer->inputs.end());
-  }
-  return computes ? cone : std::set<std::string>();
-}
-
 }  // namespace
 
-Json FoldFixedWeights(Model& model, const std::function<bool()>& cancelled) {
-  static const std::set<std::string> kWeighted = {"Conv", "ConvTranspose", "Gemm", "MatMul",
-                                                  "GRU",  "LSTM",          "RNN"};
-  const GraphIndex index(model.graph);
-  std::set<std::string> wanted;
-  for (const Node& node : model.graph.nodes) {
-    if (!kWeighted.contains(node.op_type)) continue;
-    for (const std::string& input : node.inputs) wanted.merge(ConeOf(index, model.graph, input));
-  }
-  if (wanted.empty()) return Json::array();
+Json FoldFixedWeights(Model& model, const std::set<std::string>& found,
+                      const std::function<bool()>& cancelled) {
   PassContext context;
   context.cancelled = cancelled;
   context.report["changed"] = Json::array();
@@ -441,7 +409,7 @@ Json FoldFixedWeights(Model& model, const std::function<bool()>& cancelled) {
   const Options options;
   Model out = model;
   const auto is_excluded = [&](const Node& node) {
-    return node.outputs.empty() || !wanted.contains(node.outputs[0]);
+    return node.outputs.empty() || !found.contains(node.outputs[0]);
   };
   Folding folding{model, options, is_excluded, context, names};
   FoldGraph(folding, out.graph, {}, {});

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "passes/fixed_weights.h"
+
 namespace pared {
 namespace {
 
@@ -23,12 +25,12 @@ bool IsSquare(const Node& node) {
 
 class Finder {
  public:
-  Finder(const Model& model, const GraphIndex& index) : model_(model), index_(index) {}
+  Finder(const Model& model, const GraphIndex& index)
+      : model_(model), index_(index), fixed_(FixedValues(model, index)) {}
 
   Nodes Run() {
     const std::vector<Node>& nodes = model_.graph.nodes;
     for (const Node& node : nodes) {
-      NoteMadeOfConstants(node);
       if (IsSquare(node) || IsMadeOfPower(node)) powers_.insert(&node);
     }
     for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
@@ -71,18 +73,9 @@ class Finder {
   // Of a weight that nodes make of constants it is assumed: a Log reads what is positive.
   bool IsPositive(const std::string& value) const {
     const Tensor* tensor = ConstantOf(model_.graph, index_, value, model_.ir_version);
-    if (tensor == nullptr) return made_of_constants_.contains(value);
+    if (tensor == nullptr) return fixed_.contains(value);
     if (tensor->dtype() != DType::kFloat32) return false;
     return std::ranges::all_of(tensor->data<float>(), [](float weight) { return weight >= 0; });
-  }
-
-  // By nodes, in their order.
-  void NoteMadeOfConstants(const Node& node) {
-    const bool is_made = std::ranges::all_of(node.inputs, [&](const std::string& input) {
-      return input.empty() || made_of_constants_.contains(input) ||
-             ConstantOf(model_.graph, index_, input, model_.ir_version) != nullptr;
-    });
-    if (is_made) made_of_constants_.insert(node.outputs.begin(), node.outputs.end());
   }
 
   bool OnlyFeedsFound(const Node& node) const {
@@ -100,9 +93,9 @@ class Finder {
 
   const Model& model_;
   const GraphIndex& index_;
+  const Names fixed_;
   Nodes powers_;  // squares, and what is made of them
   Nodes found_;
-  Names made_of_constants_;
 };
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -55,19 +57,23 @@ Step BindPass(const PassInfo& pass, const Json& options, const std::string& poin
   Step step = pass.bind(pass, options, pointer);
   step.run = [&pass, options = step.options, run = std::move(step.run)](Model model,
                                                                         PassContext& context) {
-    NodeHistory history(model);
-    const bool has_functions = !model.functions.empty();
+    std::optional<NodeHistory> history;  // where what comes before the pass changes nodes
     std::vector<std::pair<std::string, std::string>> kept;
-    if (has_functions) {
+    if (!model.functions.empty()) {
+      history.emplace(model);
       kept = InlineFunctions(model);
-      history.Advance(model, "writing out functions");
+      history->Advance(model, "writing out functions");
     }
     Json folded = Json::array();
-    if (ReadsWeights(pass)) folded = FoldFixedWeights(model, context.cancelled);
-    if (!has_functions && folded.empty()) return run(std::move(model), context);
-    history.Advance(model, "computing weights");
+    if (const auto found = ReadsWeights(pass) ? FindFixedWeights(model) : std::set<std::string>();
+        !found.empty()) {
+      if (!history) history.emplace(model);
+      folded = FoldFixedWeights(model, found, context.cancelled);
+      history->Advance(model, "computing weights");
+    }
+    if (!history) return run(std::move(model), context);
     Json notes = Json::array();
-    const Step followed = pass.bind(pass, history.Follow(options, notes), "");
+    const Step followed = pass.bind(pass, history->Follow(options, notes), "");
     Model out = followed.run(std::move(model), context);
     if (!notes.empty()) context.report["references"] = std::move(notes);
     if (!folded.empty()) context.report["computed_weights"] = std::move(folded);

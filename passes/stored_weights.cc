@@ -97,10 +97,8 @@ std::string WhyFloat(const ConstantRef& root, const StoredWeight& stored,
   return reason;
 }
 
-}  // namespace
-
-StoredWeights FindStoredWeights(const Model& model, const WeightScan& scan,
-                                const StoredChoice& choice) {
+// All of them, with the reasons that their form alone gives.
+StoredWeights Collect(const Model& model, const WeightScan& scan) {
   StoredWeights weights;
   for (const WeightSite& site : scan.sites) {
     StoredWeight& stored = weights[site.root];
@@ -108,6 +106,14 @@ StoredWeights FindStoredWeights(const Model& model, const WeightScan& scan,
     stored.sites.push_back(&site);
   }
   FindLookups(model.graph, nullptr, model.ir_version, weights);
+  return weights;
+}
+
+}  // namespace
+
+StoredWeights FindStoredWeights(const Model& model, const WeightScan& scan,
+                                const StoredChoice& choice) {
+  StoredWeights weights = Collect(model, scan);
   for (auto& [root, stored] : weights) stored.reason = WhyFloat(root, stored, choice);
   return weights;
 }
@@ -125,13 +131,13 @@ Json UntieTables(Model& model, const StoredChoice& choice,
   const WeightScan scan = FindWeights(model);
   FreshNames names(model);
   Json untied = Json::array();
-  for (auto& [root, stored] : FindStoredWeights(model, scan, choice)) {
+  for (const auto& [root, stored] : Collect(model, scan)) {
     const bool is_tied = !stored.lookups.empty() && !stored.sites.empty();
     const bool is_here = root.first == &model.graph &&
                          std::ranges::all_of(stored.sites, [&](const WeightSite* site) {
                            return site->graph == &model.graph;
                          });
-    if (!is_tied || !is_here || !stored.reason.empty()) continue;
+    if (!is_tied || !is_here || !WhyFloat(root, stored, choice).empty()) continue;
     StoredWeight products = stored;
     products.lookups.clear();
     if (!is_wanted(products)) continue;
