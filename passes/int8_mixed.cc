@@ -1,7 +1,9 @@
 #include "passes/int8_mixed.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
+#include <map>
 #include <optional>
 
 #include "base/error.h"
@@ -18,6 +20,7 @@ constexpr int64_t kRankSamples = 4;
 // at most, and one of a small model of no less than kNodesForOne.
 constexpr double kPoorDb = 20;
 constexpr size_t kNodesPerFloat = 5, kNodesForOne = 3;
+constexpr double kLargeShare = 0.1;     // of the model's weights or multiplications
 constexpr double kDropRounding = 1e-9;  // 0.9 - 0.8 is more than 0.1
 
 // Outputs of nodes that stay float.
@@ -118,27 +121,35 @@ class Mixer {
     return drop_.drop <= request_.options->max_accuracy_drop + kDropRounding;
   }
 
+  // Takes the model with these nodes float where the bounds hold, or, as long as they have not,
+  // where it is better than what there is. Whether they hold.
+  bool Attempt(const std::vector<const Node*>& floats) {
+    Values outputs;
+    for (const Node* node : floats) outputs.insert(node->outputs[0]);
+    Int8Rewrite tried = WithFloat(outputs);
+    const double sqnr_db = found_.judge->SqnrDb(tried.model, std::min(wanted_db_, found_.best_db));
+    AccuracyDrop before = drop_;
+    const bool holds = Holds(tried.model, sqnr_db);
+    if (holds || (!has_held_ && sqnr_db > found_.best_db)) {
+      found_.best = std::move(tried);
+      found_.best_db = sqnr_db;
+      floats_ = floats;
+    } else {
+      drop_ = std::move(before);
+    }
+    has_held_ = has_held_ || holds;
+    return holds;
+  }
+
   // Returns the least number of the most sensitive nodes that suffices, by bisection; where none
   // does, as many as are best. False: none does.
   bool ReturnNodes(size_t most) {
     const std::vector<const Node*> nodes = ByOutputSqnr();
     // With none left the model would be no INT8 model.
-    size_t low = 0, high = std::min(nodes.size() - 1, most), kept = 0;
-    AccuracyDrop drop = drop_;
+    size_t low = 0, high = std::min(nodes.size() - 1, most);
+    most_ = high;
     const auto attempt = [&](size_t count) {
-      Values outputs;
-      for (size_t i = 0; i < count; ++i) outputs.insert(nodes[i]->outputs[0]);
-      Int8Rewrite tried = WithFloat(outputs);
-      const double sqnr_db =
-          found_.judge->SqnrDb(tried.model, std::min(wanted_db_, found_.best_db));
-      const bool holds = Holds(tried.model, sqnr_db);
-      if (holds || sqnr_db > found_.best_db) {
-        found_.best = std::move(tried);
-        found_.best_db = sqnr_db;
-        kept = count;
-        drop = drop_;
-      }
-      return holds;
+      return Attempt({nodes.begin(), nodes.begin() + static_cast<int64_t>(count)});
     };
     bool holds = high > 0 && attempt(high);
     // Ranges were chosen for the whole: more float is better as a rule, not always.
@@ -146,14 +157,57 @@ class Mixer {
       holds = attempt(count);
       if (holds) high = count;
     }
-    most_ = high;
     while (holds && high - low > 1) {
       const size_t middle = low + (high - low) / 2;
       (attempt(middle) ? high : low) = middle;
     }
-    drop_ = std::move(drop);
-    ReportFloat({nodes.begin(), nodes.begin() + static_cast<int64_t>(kept)});
+    if (holds) ReplaceLarge(nodes);
+    ReportFloat(floats_);
     return holds;
+  }
+
+  // Tries each large node that returned in INT8 again, the largest first: without more, or with
+  // the next ones of the order float in its place, which together are half as large at most.
+  void ReplaceLarge(const std::vector<const Node*>& order) {
+    const std::map<const Node*, double> shares = Shares();
+    const auto is_large = [&](const Node* node) { return shares.at(node) >= kLargeShare; };
+    std::vector<const Node*> large;
+    std::ranges::copy_if(floats_, std::back_inserter(large), is_large);
+    std::ranges::stable_sort(large, std::greater(), [&](const Node* n) { return shares.at(n); });
+    for (const Node* node : large) {
+      std::vector<const Node*> floats = floats_;
+      std::erase(floats, node);
+      if (Attempt(floats)) continue;
+      const std::unordered_set<const Node*> chosen(floats_.begin(), floats_.end());
+      double share = 0;
+      size_t next_attempt = 1, added = 0;
+      for (const Node* other : order) {
+        if (chosen.contains(other) || is_large(other)) continue;
+        share += shares.at(other);
+        if (share > shares.at(node) / 2 || floats.size() == most_) break;
+        floats.push_back(other);
+        if (++added < next_attempt) continue;
+        if (Attempt(floats)) break;
+        next_attempt *= 2;
+      }
+    }
+  }
+
+  // Of each compute node, how much of the weights or of the multiplications it has, the larger.
+  std::map<const Node*, double> Shares() const {
+    double weights = 0, macs = 0;
+    const auto& types = found_.candidate->context.types;
+    for (const auto& [node, site] : found_.candidate->choice.weights) {
+      weights += static_cast<double>(site->stored.count());
+      macs += static_cast<double>(MacsOf(*site, types));
+    }
+    std::map<const Node*, double> shares;
+    for (const auto& [sqnr_db, node] : order_) shares[node] = 0;
+    for (const auto& [node, site] : found_.candidate->choice.weights) {
+      shares[node] = std::max(static_cast<double>(site->stored.count()) / weights,
+                              static_cast<double>(MacsOf(*site, types)) / macs);
+    }
+    return shares;
   }
 
   // Ranges and rounding were chosen for all nodes together. Where too little holds without the
@@ -232,7 +286,9 @@ class Mixer {
   double wanted_db_ = -std::numeric_limits<double>::infinity();
   std::unique_ptr<AccuracyJudge> accuracy_;  // null: accuracy has no bound
   AccuracyDrop drop_;                        // of what was measured last
-  size_t most_ = 0, node_count_ = 0;         // nodes in float that were tried, of so many
+  bool has_held_ = false;                    // the bounds, of found_.best
+  size_t most_ = 0, node_count_ = 0;         // nodes that may return, of so many
+  std::vector<const Node*> floats_;          // the nodes that returned in found_.best
   Values kept_;                              // float, as keep_as says
 };
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/passes/made_model.h"
 #include "tests/passes/run_step.h"
 #include "tests/testing/random_tensor.h"
 #include "tests/testing/temp_dir.h"
@@ -129,6 +130,24 @@ TEST_F(Int8Bounds, ACollapseIsAWarning) {
               model, &*unlabelled_);
   EXPECT_LT(out.report.at("calibration_sqnr_db").get<double>(), 3);
   EXPECT_THAT(out.report.at("warnings"), Contains(HasSubstr("collapsed")));
+}
+
+// The product with most of the weights costs most, yet the bound holds without the others.
+TEST(Int8Mixed, SmallNodesReturnInPlaceOfALargeOne) {
+  const Model model = Made(R"(g (float[1,64] x) => (float[1,8] y)
+    { [large] a = MatMul(x, w) r = Relu(a) [small] b = MatMul(r, u) q = Relu(b)
+      [last] y = MatMul(q, v) })",
+                           {{"w", {64, 64}}, {"u", {64, 4}}, {"v", {4, 8}}});
+  const Dataset data = Dataset::Random(model.graph.inputs, 32, 3);
+  const Json plain = {{"smooth", "off"}, {"rounding", "nearest"}, {"sensitivity", true}};
+  const Json before = RunStep("quantize_int8", plain, model, &data).report;
+  const Json& alone = before.at("sensitivity");
+  ASSERT_EQ(alone.at(0).at("node"), "MatMul large");
+  ASSERT_LT(alone.at(0).at("output_sqnr_db"), alone.at(1).at("output_sqnr_db"));
+  Json bound = plain;
+  bound["min_sqnr_db"] = before.at("calibration_sqnr_db").get<double>() + 0.5;
+  const PassResult out = RunStep("quantize_int8", bound, model, &data);
+  EXPECT_THAT(out.report.at("returned_to_float"), ElementsAre("MatMul small"));
 }
 
 // Excluded nodes with what follows them, between others in INT8.
