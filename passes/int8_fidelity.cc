@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <iomanip>
 #include <sstream>
 
@@ -63,6 +64,14 @@ Twins MakeTwins(const Model& model, const Int8Choice& choice, const Model& quant
     twins.model.graph.nodes.push_back(std::move(node));
   }
   return twins;
+}
+
+// Leaves of the outputs those that are asked for, and what makes them: a NonMaxSuppression behind
+// the judged values may take longer than all before it.
+void KeepOutputs(Model& model, const std::function<bool(const std::string&)>& is_kept) {
+  std::erase_if(model.graph.outputs,
+                [&](const ValueInfo& output) { return !is_kept(output.name); });
+  EraseDead(model.graph);
 }
 
 // What a model in half precision makes.
@@ -163,6 +172,9 @@ Executor FidelityJudge::Watching(Model model) const {
   for (const std::string& value : judged_) {
     if (!IsAmong(outputs, value) && made.contains(value)) outputs.emplace_back().name = value;
   }
+  KeepOutputs(model, [&](const std::string& value) {
+    return std::ranges::find(judged_, value) != judged_.end();
+  });
   return Executor(model, {.seed = context_.seed});
 }
 
@@ -248,7 +260,10 @@ double FidelityJudge::SqnrDb(const Model& candidate, double least_db) const {
 
 std::map<std::string, double> NodeSqnrDb(const Model& model, const Int8Choice& choice,
                                          const Model& quantized, const PassContext& context) {
-  const Twins twins = MakeTwins(model, choice, quantized);
+  Twins twins = MakeTwins(model, choice, quantized);
+  KeepOutputs(twins.model, [&](const std::string& value) {
+    return twins.compared.contains(value) || twins.originals.contains(value);
+  });
   const Executor executor(twins.model, {.seed = context.seed});
   const std::vector<int64_t> samples = Spread(CalibrationCount(context), kSensitivitySamples);
   std::vector<std::map<std::string, Fidelity>> parts(samples.size());
