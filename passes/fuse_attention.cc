@@ -47,9 +47,14 @@ class Finder {
 
   std::optional<AttentionPattern> Find(const Node& softmax) const {
     const std::string weights = Guarded(softmax.outputs[0]);
-    const Node* last = OneReader(weights);
-    if (last == nullptr || !Is(*last, "MatMul") || last->inputs[0] != weights) return {};
     AttentionPattern found;
+    const Node* last = OneReader(weights);
+    if (last != nullptr && Is(*last, "Transpose")) {
+      last = OneReader(last->outputs[0]);
+      found.refusal = "its weights are transposed before the product with V";
+    }
+    if (last == nullptr || !Is(*last, "MatMul")) return {};
+    if (found.refusal.empty() && last->inputs[0] != weights) return {};
     found.last = static_cast<size_t>(last - graph_.nodes.data());
     found.values = last->inputs[1];
     const Node* product = Scores(softmax.inputs[0], found);

@@ -171,6 +171,12 @@ constexpr struct {
       "w = Softmax <axis = -1> (a) n = IsNaN(w) p = Where(n, zero, w) [last] y = MatMul(p, v)",
       1},
      "masked as a whole"},
+    {{"weights_transposed",
+      "(float[1,2,4,3] q, float[1,2,4,5] k, float[1,2,6,5] v) => (float[1,2,6,3] y)",
+      "qt = Transpose <perm = [0,1,3,2]> (q) s = MatMul(qt, k) p = Softmax <axis = -1> (s) "
+      "pt = Transpose <perm = [0,1,3,2]> (p) [last] y = MatMul(v, pt)",
+      1},
+     "its weights are transposed"},
     {{"where",
       "(float[2,2,3,4] q, float[2,2,4,5] k, float[2,2,5,6] v, bool[2,1,1,5] m) => "
       "(float[2,2,3,6] y)",
