@@ -117,7 +117,7 @@ class Finder {
     if (!move) return false;
     if (move->parts > 1) TieGroups(in.ids, move->parts);
     for (SizeCut& size : move->sizes) {
-      size.node = number_;
+      if (size.node == ChannelMove::kItself) size.node = number_;
       found_.sizes.push_back(std::move(size));
     }
     for (size_t i = 0; i < move->outputs.size(); ++i) {

@@ -41,8 +41,9 @@ class Operands {
 };
 
 struct ChannelMove {
+  static constexpr size_t kItself = ~size_t{0};
   std::vector<Channels> outputs;    // as many as the node has, or none to follow
-  std::vector<SizeCut> sizes = {};  // `node` left open
+  std::vector<SizeCut> sizes = {};  // of node kItself: the one that moves
   int64_t parts = 1;                // of the input: equal ones that must lose as many each
 };
 

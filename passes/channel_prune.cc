@@ -348,6 +348,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kChannelPrune = DefinePass<Options, Prune>(
-    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 7);
+    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 8);
 
 }  // namespace pared

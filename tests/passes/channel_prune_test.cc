@@ -164,6 +164,54 @@ TEST(ChannelPrune, FollowsThroughFlattenToGemm) {
   EXPECT_LT(Difference(in, out.model, {1, 3, 2, 1}), 1e-4f);
 }
 
+// As torch's view(x.size(0), -1) is exported.
+TEST(ChannelPrune, FollowsAReshapeToLengthsThatAreComputed) {
+  const Model in = WithFills(R"(g (float[N,3,4,4] x) => (float[N,5] y)
+    <int64[1] rest = {-1}, int64 batch = {0}, int64[1] axes = {0}> {
+      a = Conv(x, w1)  s = Shape(a)  n = Gather(s, batch)  u = Unsqueeze(n, axes)
+      l = Concat <axis = 0> (u, rest)  f = Reshape(a, l)  y = Gemm <transB = 1> (f, w2, b2) })",
+                             {{"w1", {8, 3, 1, 1}}, {"w2", {5, 8 * 16}}, {"b2", {5}}});
+  const PassResult out = RunPass("channel_prune", kHalf, in);
+  EXPECT_EQ(Operand(out.model, 0, 1).shape(), (Shape{4, 3, 1, 1}));
+  EXPECT_EQ(Operand(out.model, 6, 1).shape(), (Shape{5, 4 * 16}));
+  EXPECT_EQ(Executor(out.model).Run({Random(1).Normal({2, 3, 4, 4}, 1)})[0].shape(), (Shape{2, 5}));
+}
+
+// As transformers exports the Conv1D of GPT-2: rows are joined before each product and parted
+// behind it, by lengths of the value itself and by numbers.
+constexpr std::string_view kRowsJoined = R"(g (float[N,S,4] x) => (float[N,S,4] y)
+  <int64[1] rest = {-1}, int64 zero = {0}, int64 one = {1}, int64 last = {-1}, int64[1] axes = {0},
+   int64[1] wide = {8}, int64[1] minus = {-1}, int64[1] most = {9223372036854775807},
+   int64[1] narrow = {4}> {
+    s = Shape(x)  n = Gather(s, zero)  m = Gather(s, one)  nu = Unsqueeze(n, axes)
+    mu = Unsqueeze(m, axes)  c = Gather(s, last)  cu = Unsqueeze(c, axes)
+    xl = Concat <axis = 0> (rest, cu)  xr = Reshape(x, xl)
+    h = Gemm(xr, w1, b1)  hl = Concat <axis = 0> (nu, mu, wide)  hr = Reshape(h, hl)
+    g = Tanh(hr)  gs = Shape(g)  gt = Slice(gs, minus, most, axes)  gc = Squeeze(gt, axes)
+    gu = Unsqueeze(gc, axes)
+    gl = Concat <axis = 0> (rest, gu)  gr = Reshape(g, gl)
+    p = Gemm(gr, w2, b2)  pl = Concat <axis = 0> (nu, mu, narrow)  y = Reshape(p, pl) })";
+
+TEST(ChannelPrune, FollowsRowsThatAreJoinedBeforeAProduct) {
+  const Model in = WithFills(
+      kRowsJoined, {{"w1", {4, 8}, 1, 0}, {"b1", {8}}, {"w2", {8, 4}, 0, 0}, {"b2", {4}}});
+  const PassResult out = RunPass("channel_prune", kHalf, in);
+  EXPECT_EQ(Operand(out.model, 9, 1).shape(), (Shape{4, 4}));
+  EXPECT_EQ(Operand(out.model, 19, 1).shape(), (Shape{4, 4}));
+  EXPECT_LT(Difference(in, out.model, {2, 3, 4}), 1e-5);
+}
+
+// A length that something else reads would change with the channels.
+TEST(ChannelPrune, LeavesChannelsWhoseNumberIsRead) {
+  std::string text(kRowsJoined);
+  text.replace(text.find("(float[N,S,4] y)"), 16, "(float[N,S,4] y, int64[1] gu)");
+  const Model in =
+      WithFills(text, {{"w1", {4, 8}, 1, 0}, {"b1", {8}}, {"w2", {8, 4}, 0, 0}, {"b2", {4}}});
+  const PassResult out = RunPass("channel_prune", kHalf, in);
+  EXPECT_THAT(out.report.at("skipped").dump(), HasSubstr("read by Shape"));
+  EXPECT_EQ(Difference(in, out.model, {2, 3, 4}), 0);
+}
+
 TEST(ChannelPrune, FollowsASqueezeAndExciteGate) {
   const Model in = WithFills(
       R"(g (float[1,3,4,4] x) => (float[1,2,4,4] y) {
