@@ -34,16 +34,46 @@ void CopyFromPlanar(const T* x, ImageSize size, TileRange tiles, T* y) {
   });
 }
 
-// Blocks of channels, so that the lines of all of them stay in the L1 cache.
+using Words = int32_t __attribute__((vector_size(16)));
+
+// y[n * channels + c] = x[c * 64 + n] for four n and four c, of 4-byte elements.
+void TransposeWords(const void* x, void* y, int64_t channels) {
+  Words rows[4];
+  for (int64_t i = 0; i < 4; ++i) {
+    std::memcpy(&rows[i], static_cast<const std::byte*>(x) + i * 256, sizeof(Words));
+  }
+  const Words low[] = {__builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5),
+                       __builtin_shufflevector(rows[2], rows[3], 0, 4, 1, 5)};
+  const Words high[] = {__builtin_shufflevector(rows[0], rows[1], 2, 6, 3, 7),
+                        __builtin_shufflevector(rows[2], rows[3], 2, 6, 3, 7)};
+  const Words columns[] = {__builtin_shufflevector(low[0], low[1], 0, 1, 4, 5),
+                           __builtin_shufflevector(low[0], low[1], 2, 3, 6, 7),
+                           __builtin_shufflevector(high[0], high[1], 0, 1, 4, 5),
+                           __builtin_shufflevector(high[0], high[1], 2, 3, 6, 7)};
+  for (int64_t i = 0; i < 4; ++i) {
+    std::memcpy(static_cast<std::byte*>(y) + i * channels * 4, &columns[i], sizeof(Words));
+  }
+}
+
+// Blocks of 16 channels, so that the lines of all of them stay in the L1 cache.
 template <class T>
 void CopyRowsFromPlanar(const T* x, ImageSize size, TileRange tiles, T* y) {
+  static_assert(sizeof(T) == 4);
   EachTile(size, tiles, [&](int64_t pixel, int64_t columns, int64_t tile) {
     for (int64_t c0 = 0; c0 < size.channels; c0 += 16) {
       const int64_t count = std::min<int64_t>(16, size.channels - c0);
       const T* from = x + tile + c0 * 64;
+      T* to = y + pixel * size.channels + c0;
+      const int64_t whole_columns = columns / 4 * 4, whole = count / 4 * 4;
+      for (int64_t n = 0; n < whole_columns; n += 4) {
+        for (int64_t c = 0; c < whole; c += 4) {
+          TransposeWords(from + c * 64 + n, to + n * size.channels + c, size.channels);
+        }
+      }
       for (int64_t n = 0; n < columns; ++n) {
-        T* to = y + (pixel + n) * size.channels + c0;
-        for (int64_t c = 0; c < count; ++c) to[c] = from[c * 64 + n];
+        for (int64_t c = n < whole_columns ? whole : 0; c < count; ++c) {
+          to[n * size.channels + c] = from[c * 64 + n];
+        }
       }
     }
   });

@@ -90,6 +90,9 @@ TEST(Layouts, RoundTripThroughPlanarTiles) {
       std::vector<uint8_t> rows(x.size());
       RowsFromPlanar(planar.data(), size, all, rows.data());
       EXPECT_TRUE(std::equal(rows.begin(), rows.end(), x.begin()));
+      const std::vector<float> wide(planar.data(), planar.data() + planar.size());
+      RowsFromPlanar(wide.data(), size, all, y.data());
+      EXPECT_EQ(y, x);
       AlignedBuffer<uint8_t> again(planar.size());
       RowsToPlanar(rows.data(), size, all, again.data());
       for (int64_t n = 0; n < pixels; ++n) {
