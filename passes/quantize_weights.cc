@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <unordered_map>
@@ -375,10 +376,18 @@ bool Quantizer::IsProduct(const StoredWeight& stored) {
   });
 }
 
+bool HasBlocks(const Model& model) {
+  bool has_blocks = false;
+  ForEachNode(model.graph, [&](const Node& node) {
+    const bool dequantizes = node.op_type == "DequantizeLinear";
+    has_blocks = has_blocks || (dequantizes && node.attributes.contains("block_size"));
+  });
+  return has_blocks;
+}
+
 Model Run(Model model, const Options& options, PassContext& context) {
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
-  const bool has_blocks = options.bits == Bits::k4;
-  Json raised = RaiseOpset(model, has_blocks ? kOpsetOfBlocks : kOpsetOfChannelScales);
+  std::vector<std::string> raised = RaiseOpset(model, kOpsetOfChannelScales);
   if (options.format == Format::kMatMulNBits) {
     const Json untied =
         UntieTables(model, {options.op_types, SelectNodes(model, options.exclude, "exclude")},
@@ -386,6 +395,8 @@ Model Run(Model model, const Options& options, PassContext& context) {
     if (!untied.empty()) context.report["untied"] = untied;
   }
   Model out = Quantizer(model, options, context).Run();
+  if (HasBlocks(out))
+    std::ranges::move(RaiseOpset(out, kOpsetOfBlocks), std::back_inserter(raised));
   context.report["raised"] = std::move(raised);
   return out;
 }
@@ -396,6 +407,6 @@ extern const PassInfo kQuantizeWeights;
 const PassInfo kQuantizeWeights = DefinePass<Options, Run>(
     "quantize_weights",
     "Stores weights in 8 bits a channel or 4 bits a block and computes in float; needs no data.",
-    [](const Json&) { return false; }, 6);
+    [](const Json&) { return false; }, 7);
 
 }  // namespace pared

@@ -123,7 +123,9 @@ TEST(BlockCodes, TheSecondOrderHasLessErrorInTheOutput) {
 }
 
 std::string ModelOfProduct(const char* product) {
-  std::string text = "g (float[3,32] x) => (float[3,4] y) <float[4] b = {1,2,3,4}, ";
+  std::string text =
+      "<ir_version: 8, opset_import: [\"\" : 13]> g (float[3,32] x) => (float[3,4] y) <float[4] b "
+      "= {1,2,3,4}, ";
   const std::vector<float> weight = NormalValues(128, 7);
   text += std::string(product).find("transB") == std::string::npos ? "float[32,4]" : "float[4,32]";
   text += " w = {";
@@ -142,6 +144,8 @@ TEST(QuantizeWeights, MatMulNBitsComputesWhatTheDequantizedWeightDoes) {
       const Model made = RunPass("quantize_weights", options, model).model;
       EXPECT_EQ(made.graph.nodes[0].op_type, "MatMulNBits");
       EXPECT_EQ(made.Opset("com.microsoft"), 1);
+      EXPECT_EQ(plain.Opset(""), 21);
+      EXPECT_EQ(made.Opset(""), 13);  // nothing in it needs a later one
       const Tensor y = Executor(plain).Run({x})[0], same = Executor(made).Run({x})[0];
       for (size_t i = 0; i < 12; ++i) {
         EXPECT_NEAR(y.data<float>()[i], same.data<float>()[i], 1e-5f) << product << scheme;
