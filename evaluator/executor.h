@@ -22,6 +22,7 @@ struct ExecutorOptions {
   bool sparse = true;   // false: dense INT8 kernels only, to measure what sparse ones gain
   bool tune = false;    // time the candidates of each INT8 layer when preparing
   int64_t seed = 0;     // of RandomNormal and its like where the node has no seed
+  std::vector<std::string> watched = {};  // values that fusion leaves for the observer
 };
 
 // Sees the value of every name as it is made; called from one thread at a time, in node order.

@@ -185,4 +185,10 @@ void EraseDead(Graph& graph) {
       [&](const std::string& name, const ValueInfo&) { return !named.contains(name); });
 }
 
+void KeepPart(Graph& graph, const std::vector<std::string>& values) {
+  graph.outputs.clear();
+  for (const std::string& value : values) graph.outputs.emplace_back().name = value;
+  EraseDead(graph);
+}
+
 }  // namespace pared

@@ -7,6 +7,7 @@
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 #include "model/graph.h"
 
@@ -43,5 +44,8 @@ void ReplaceUses(Graph& graph, const std::string& from, const std::string& to);
 // Removes nodes whose outputs nobody reads, then initializers and value_info that nobody names.
 // Graph inputs and outputs stay.
 void EraseDead(Graph& graph);
+
+// Leaves what makes `values`, which become the outputs.
+void KeepPart(Graph& graph, const std::vector<std::string>& values);
 
 }  // namespace pared

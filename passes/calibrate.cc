@@ -7,7 +7,6 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <unordered_set>
 
 #include "base/error.h"
 #include "evaluator/executor.h"
@@ -279,24 +278,7 @@ int64_t CalibrationCount(const PassContext& context) {
   return context.calibration_samples > 0 ? std::min(all, context.calibration_samples) : all;
 }
 
-// The part of the model that makes the values.
-static Model PartThatMakes(Model model, const std::vector<std::string>& values) {
-  const std::vector<ValueInfo> outputs = std::move(model.graph.outputs);
-  model.graph.outputs.clear();
-  for (const std::string& value : values) model.graph.outputs.emplace_back().name = value;
-  EraseDead(model.graph);
-  // As outputs the values would stay in memory to the end of a run.
-  model.graph.outputs.clear();
-  std::unordered_set<std::string> made;
-  for (const Node& node : model.graph.nodes) made.insert(node.outputs.begin(), node.outputs.end());
-  for (const ValueInfo& output : outputs) {
-    if (made.contains(output.name)) model.graph.outputs.push_back(output);
-  }
-  return model;
-}
-
-static Calibration Measure(const Model& model, const CalibrationRequest& request,
-                           PassContext& context) {
+static Calibration Measure(Model model, const CalibrationRequest& request, PassContext& context) {
   Calibration result;
   result.samples = CalibrationCount(context);
   for (const std::string& value : request.values) result.sketches[value];
@@ -304,8 +286,9 @@ static Calibration Measure(const Model& model, const CalibrationRequest& request
   const Calibration empty = result;
   std::vector<std::string> kept = request.values;
   for (const auto& [value, axis] : request.channels) kept.push_back(value);
-  const Executor executor(FuseFloat(PartThatMakes(model, kept), kept),
-                          {.fuse = false, .seed = context.seed});
+  KeepPart(model.graph, kept);
+  model.graph.outputs.clear();  // else they would be in memory at the end of a run
+  const Executor executor(FuseFloat(std::move(model), kept), {.fuse = false, .seed = context.seed});
   const auto measure = [&](int64_t sample) {
     if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while calibrating");
     Calibration part = empty;

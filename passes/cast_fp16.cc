@@ -104,10 +104,14 @@ void WarnOfGrowth(const Graph& before, const Graph& after, Json& report) {
       continue;
     if (twice++ == 0) example = " (\"" + name + "\")";
   }
-  report["warnings"].push_back(
-      "the file grows by about " + std::to_string(growth) + " bytes: " + std::to_string(twice) +
-      " constants are stored in both types, since nodes that stay float32 read them too" + example +
-      ", and " + std::to_string(casts) + " Casts are added");
+  std::string why = std::to_string(casts) + " Casts are added";
+  if (twice > 0) {
+    why = std::to_string(twice) +
+          " constants are stored in both types, since nodes that stay float32 read them too" +
+          example + ", and " + why;
+  }
+  report["warnings"].push_back("the file grows by about " + std::to_string(growth) +
+                               " bytes: " + why);
 }
 
 // Chooses by what is seen when the model runs with every result rounded to float16.
@@ -124,23 +128,32 @@ class Verifier {
     if (ranges_.empty() || choice.half.empty()) return choice;
     const FidelityJudge judge(model_, context_, kJudgeSamples);
     // What is float16 within the model keeps its name.
-    const auto sqnr_db_of = [&](const HalfChoice& of) {
-      return judge.SqnrDb(WithHalf(model_, of, context_));
+    const auto compare = [&](const HalfChoice& of) {
+      return judge.Compare(WithHalf(model_, of, context_));
     };
-    double sqnr_db = sqnr_db_of(choice);
-    if (sqnr_db < kEnoughDb) {
+    Nearness nearness = compare(choice);
+    if (nearness.sqnr_db < kEnoughDb) {
       Reasons more = FindCancelling(model_, context_);
       if (!more.empty()) {
         single_.merge(more);
         HalfChoice other = Finite();
-        const double other_db = other.half.empty() ? 0 : sqnr_db_of(other);
-        if (other_db >= sqnr_db + kGainDb) {
+        const Nearness of_other = other.half.empty() ? Nearness() : compare(other);
+        if (of_other.sqnr_db >= nearness.sqnr_db + kGainDb) {
           choice = std::move(other);
-          sqnr_db = other_db;
+          nearness = of_other;
         }
       }
     }
-    judge.Report(sqnr_db, context_.report, "exclude the nodes that are most sensitive");
+    if (nearness.sqnr_db < kEnoughDb) {
+      // What is not measured may be at fault: the rules for no data are stricter.
+      HalfChoice other = ChooseHalfNodes(model_, single_, {});
+      const Nearness of_other = other.half.empty() ? Nearness() : compare(other);
+      if (of_other.sqnr_db >= nearness.sqnr_db + kGainDb) {
+        choice = std::move(other);
+        nearness = of_other;
+      }
+    }
+    judge.Report(nearness, context_.report, "exclude the nodes that are most sensitive");
     return choice;
   }
 

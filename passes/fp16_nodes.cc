@@ -57,6 +57,7 @@ const Names kBounded = {"Softmax",
                         "Sign",
                         "LayerNormalization",
                         "InstanceNormalization",
+                        "Log",
                         "Sin",
                         "Cos",
                         "Hardmax"};
@@ -234,7 +235,7 @@ class Chooser {
   }
 
   std::string WhyRangeKeeps(const Node& node, const TypeMap& types) {
-    if (ranges_.empty() && kGrowing.contains(node.op_type)) {
+    if (!IsMeasured(node) && kGrowing.contains(node.op_type)) {
       return node.op_type + " may leave the range of float16, and no calibration data tells";
     }
     if (kSumming.contains(node.op_type) && SumOverflows(node, types)) {
@@ -252,6 +253,9 @@ class Chooser {
     }
     return "";
   }
+
+  // Nothing is measured without data, and nothing within a branch or the body of a loop.
+  bool IsMeasured(const Node& node) const { return ranges_.contains(node.outputs[0]); }
 
   // By its attribute stash_type, whatever its operands are.
   bool ComputesInSingle(const Node& node) const {
@@ -302,7 +306,7 @@ class Chooser {
 
   // What a constant out of range touches is out of range until an operator bounds it.
   void PropagateWide(const Node& node) {
-    if (!ranges_.empty() || kBounded.contains(node.op_type)) return;
+    if (IsMeasured(node) || kBounded.contains(node.op_type)) return;
     if (node.op_type == "Equal" || node.op_type == "Less" || node.op_type == "Greater") return;
     for (const std::string& input : node.inputs) {
       if (!wide_.contains(input)) continue;
@@ -311,10 +315,10 @@ class Chooser {
     }
   }
 
-  // Without data: the result of a growing operator may be as large behind those that add, scale or
+  // Not measured: the result of a growing operator may be as large behind those that add, scale or
   // move it. Others read it in float32, which ends that: the root of a mean of squares is small.
   void PropagateGrown(const Node& node) {
-    if (!ranges_.empty()) return;
+    if (IsMeasured(node)) return;
     bool grows = kGrowing.contains(node.op_type);
     for (const std::string& input : node.inputs) {
       grows = grows || (grown_.contains(input) && kCarrying.contains(node.op_type));

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <iomanip>
+#include <iterator>
 #include <sstream>
 
 #include "base/error.h"
@@ -28,8 +28,7 @@ std::vector<int64_t> Spread(int64_t count, int64_t most) {
   return samples;
 }
 
-// The float model with an INT8 twin of each compute node. Both are outputs, so that joining
-// operators for execution leaves them.
+// The float model with an INT8 twin of each compute node. An executor has to watch both.
 struct Twins {
   Model model;
   std::map<std::string, std::string> originals;  // by twin
@@ -38,13 +37,11 @@ struct Twins {
 
 Twins MakeTwins(const Model& model, const Int8Choice& choice, const Model& quantized) {
   Twins twins{model, {}, {}};
-  std::vector<ValueInfo>& outputs = twins.model.graph.outputs;
   std::unordered_set<std::string> present;
   for (const Node& node : model.graph.nodes) {
     present.insert(node.outputs.begin(), node.outputs.end());
     if (choice.RoleOf(node) != Int8Role::kCompute) continue;
     twins.compared.insert(node.outputs[0]);
-    if (!IsAmong(outputs, node.outputs[0])) outputs.emplace_back().name = node.outputs[0];
   }
   FreshNames names(quantized);
   for (const auto& [name, initializer] : quantized.graph.initializers) {
@@ -59,19 +56,10 @@ Twins MakeTwins(const Model& model, const Int8Choice& choice, const Model& quant
       twins.originals[twin] = node.outputs[0];
       node.outputs[0] = twin;
       node.name = names.Make(node.name + "_twin");
-      outputs.emplace_back().name = twin;
     }
     twins.model.graph.nodes.push_back(std::move(node));
   }
   return twins;
-}
-
-// Leaves of the outputs those that are asked for, and what makes them: a NonMaxSuppression behind
-// the judged values may take longer than all before it.
-void KeepOutputs(Model& model, const std::function<bool(const std::string&)>& is_kept) {
-  std::erase_if(model.graph.outputs,
-                [&](const ValueInfo& output) { return !is_kept(output.name); });
-  EraseDead(model.graph);
 }
 
 // What a model in half precision makes.
@@ -115,7 +103,11 @@ void WarnOfCollapse(double sqnr_db, Json& report, const std::string& remedy) {
 FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t samples_max)
     : context_(context),
       samples_(Spread(CalibrationCount(context), samples_max)),
-      judged_(JudgedValues(model.graph)) {
+      judged_(JudgedValues(model.graph)),
+      stood_for_(StoodForOutputs(model.graph)) {
+  std::ranges::copy_if(judged_, std::back_inserter(within_), [&](const std::string& value) {
+    return !IsAmong(model.graph.outputs, value);
+  });
   const GraphIndex index(model.graph);
   for (const Node& node : model.graph.nodes) {
     if (node.op_type != "If" || index.producer(node.inputs[0]) == nullptr) continue;
@@ -163,18 +155,19 @@ void FidelityJudge::Hold(const Model& model) {
   if (are_places) held_ = selections;
 }
 
-// With the kernels that a result runs on: integer ones where they are.
+// With the kernels that a result runs on: integer ones where they are. What follows the judged
+// values is left out: a NonMaxSuppression may take longer than all before it.
 Executor FidelityJudge::Watching(Model model) const {
   FeedSelections(model, held_);
-  std::unordered_set<std::string> made;
-  for (const Node& node : model.graph.nodes) made.insert(node.outputs.begin(), node.outputs.end());
-  std::vector<ValueInfo>& outputs = model.graph.outputs;
-  for (const std::string& value : judged_) {
-    if (!IsAmong(outputs, value) && made.contains(value)) outputs.emplace_back().name = value;
+  std::unordered_set<std::string> known;
+  for (const Node& node : model.graph.nodes) known.insert(node.outputs.begin(), node.outputs.end());
+  for (const ValueInfo& output : model.graph.outputs) known.insert(output.name);
+  std::vector<std::string> values;
+  for (const std::vector<std::string>& watched : {judged_, stood_for_}) {
+    std::ranges::copy_if(watched, std::back_inserter(values),
+                         [&](const std::string& value) { return known.contains(value); });
   }
-  KeepOutputs(model, [&](const std::string& value) {
-    return std::ranges::find(judged_, value) != judged_.end();
-  });
+  KeepPart(model.graph, values);
   return Executor(model, {.seed = context_.seed});
 }
 
@@ -192,9 +185,7 @@ std::vector<FidelityJudge::Values> FidelityJudge::Watch(const Executor& executor
     }
     const std::vector<Tensor> results = executor.Run(feeds);
     for (size_t i = 0; i < results.size(); ++i) {
-      const std::string& value = executor.outputs()[i].name;
-      if (std::ranges::find(judged_, value) == judged_.end()) continue;
-      watched[at][value] = AsFloat32(results[i]);
+      watched[at][executor.outputs()[i].name] = AsFloat32(results[i]);
     }
   });
   return watched;
@@ -204,15 +195,21 @@ bool FidelityJudge::has_signal() const {
   return std::ranges::any_of(energies_, [](const auto& entry) { return entry.second > 0; });
 }
 
-void FidelityJudge::Report(double sqnr_db, Json& report, const std::string& remedy) const {
-  if (sqnr_db == kEqualDb && !has_signal()) {
+void FidelityJudge::Report(const Nearness& nearness, Json& report,
+                           const std::string& remedy) const {
+  if (nearness.sqnr_db == kEqualDb && !has_signal()) {
     report["warnings"].push_back(
         "there is no SQNR: on the calibration data every output is empty, zero or not of floats, "
         "so that nothing was compared");
     return;
   }
-  report["calibration_sqnr_db"] = sqnr_db;
-  WarnOfCollapse(sqnr_db, report, remedy);
+  report["calibration_sqnr_db"] = nearness.sqnr_db;
+  if (!within_.empty()) report["judged_values"] = within_;
+  const auto is_compared = [&](const std::string& output) { return energies_.contains(output); };
+  if (std::ranges::any_of(stood_for_, is_compared)) {
+    report["calibration_output_sqnr_db"] = nearness.output_db;
+  }
+  WarnOfCollapse(nearness.sqnr_db, report, remedy);
 }
 
 bool FidelityJudge::HasTurned(const Values& wanted, const Values& got) const {
@@ -223,12 +220,12 @@ bool FidelityJudge::HasTurned(const Values& wanted, const Values& got) const {
   });
 }
 
-double FidelityJudge::SqnrDb(const Model& candidate, double least_db) const {
+Nearness FidelityJudge::Compare(const Model& candidate, double least_db) const {
   const Executor executor = Watching(candidate);
   // Samples run so far add to the noise; the signal of all is known.
   std::map<std::string, double> noises, energies = energies_;
   size_t turned = 0;
-  double worst = Fidelity{}.sqnr_db();
+  Nearness worst = {kEqualDb, kEqualDb};
   for (size_t begin = 0; begin < samples_.size(); begin += kJudgedAtOnce) {
     const size_t count = std::min(kJudgedAtOnce, samples_.size() - begin);
     const std::vector<Values> got = Watch(executor, begin, count);
@@ -248,12 +245,14 @@ double FidelityJudge::SqnrDb(const Model& candidate, double least_db) const {
         }
       }
     }
-    worst = Fidelity{}.sqnr_db();
+    worst = {kEqualDb, kEqualDb};
     for (const auto& [value, noise] : noises) {
       const Fidelity bound = {energies.at(value), noise};
-      worst = std::min(worst, bound.sqnr_db());
+      const bool is_judged = std::ranges::find(judged_, value) != judged_.end();
+      double& of = is_judged ? worst.sqnr_db : worst.output_db;
+      of = std::min(of, bound.sqnr_db());
     }
-    if (worst < least_db) break;
+    if (worst.sqnr_db < least_db) break;
   }
   return worst;
 }
@@ -261,10 +260,11 @@ double FidelityJudge::SqnrDb(const Model& candidate, double least_db) const {
 std::map<std::string, double> NodeSqnrDb(const Model& model, const Int8Choice& choice,
                                          const Model& quantized, const PassContext& context) {
   Twins twins = MakeTwins(model, choice, quantized);
-  KeepOutputs(twins.model, [&](const std::string& value) {
-    return twins.compared.contains(value) || twins.originals.contains(value);
-  });
-  const Executor executor(twins.model, {.seed = context.seed});
+  std::vector<std::string> watched(twins.compared.begin(), twins.compared.end());
+  for (const auto& [twin, original] : twins.originals) watched.push_back(twin);
+  KeepPart(twins.model.graph, watched);
+  twins.model.graph.outputs.clear();  // else all of them would be in memory at the end of a run
+  const Executor executor(twins.model, {.seed = context.seed, .watched = std::move(watched)});
   const std::vector<int64_t> samples = Spread(CalibrationCount(context), kSensitivitySamples);
   std::vector<std::map<std::string, Fidelity>> parts(samples.size());
   tbb::parallel_for(size_t{0}, samples.size(), [&](size_t at) {

@@ -28,6 +28,13 @@ struct Fidelity {
   double sqnr_db() const;  // kEqualDb at most; -kEqualDb at least
 };
 
+// How near a candidate is: `sqnr_db` of the worst judged value, `output_db` of the worst output
+// that judged values stand for (StoodForOutputs), which may be nearer or farther; kEqualDb: there
+// is none.
+struct Nearness {
+  double sqnr_db = 0, output_db = kEqualDb;
+};
+
 // What helps against a collapse.
 inline constexpr const char* kExcludeOrBound =
     "exclude the nodes that are most sensitive, or ask for a bound";
@@ -48,14 +55,19 @@ class FidelityJudge {
   // another layer would hide what all others have. Where the first samples tell that it will be
   // below `least_db`, the others are not run and the result is anything below that.
   // kEqualDb where no judged value has a signal and none has noise.
-  double SqnrDb(const Model& candidate, double least_db = -1e9) const;
+  Nearness Compare(const Model& candidate, double least_db = -1e9) const;
+  double SqnrDb(const Model& candidate, double least_db = -1e9) const {
+    return Compare(candidate, least_db).sqnr_db;
+  }
 
   // Whether there is anything to compare: a judged value of floats that are not all zero.
   bool has_signal() const;
 
-  // Puts report["calibration_sqnr_db"] and warns of a collapse; where nothing was compared there is
-  // no figure, and a warning says so.
-  void Report(double sqnr_db, Json& report, const std::string& remedy = kExcludeOrBound) const;
+  // Puts report["calibration_sqnr_db"], "judged_values", those that are no outputs, and
+  // "calibration_output_sqnr_db" of outputs that judged values stand for; warns of a collapse.
+  // Where nothing was compared there is no figure, and a warning says so.
+  void Report(const Nearness& nearness, Json& report,
+              const std::string& remedy = kExcludeOrBound) const;
 
  private:
   using Values = std::unordered_map<std::string, Tensor>;
@@ -67,6 +79,8 @@ class FidelityJudge {
   const PassContext& context_;
   std::vector<int64_t> samples_;
   std::vector<std::string> judged_;
+  std::vector<std::string> within_;      // of the judged, those that are no outputs
+  std::vector<std::string> stood_for_;   // outputs, watched besides the judged
   std::vector<std::string> conditions_;  // of If, that the graph computes; among the judged
   std::vector<std::string> held_;        // selections that candidates get; among the judged
   std::shared_ptr<const std::vector<Values>> wanted_;  // per sample

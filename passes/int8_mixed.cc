@@ -39,12 +39,12 @@ class Mixer {
     }
     const bool has_bound = options.min_sqnr_db > 0 || accuracy_ != nullptr;
     if (options.min_sqnr_db > 0) wanted_db_ = options.min_sqnr_db;
-    if (has_bound && !Holds(found_.best.model, found_.best_db) &&
+    if (has_bound && !Holds(found_.best.model, found_.best_near) &&
         !ReturnNodes(static_cast<size_t>(options.max_nodes_float)) && !SearchAgain()) {
       Refuse();
     }
     if (!has_bound && options.keep_float == Int8Options::KeepFloat::kAuto &&
-        found_.best_db < kPoorDb) {
+        found_.best_near.sqnr_db < kPoorDb) {
       wanted_db_ = kPoorDb;
       const size_t most =
           order_.size() < kNodesForOne ? 0 : std::max<size_t>(1, order_.size() / kNodesPerFloat);
@@ -114,8 +114,9 @@ class Mixer {
   }
 
   // Whether the bounds that are asked for hold. Accuracy, which costs more to measure, comes last.
-  bool Holds(const Model& model, double sqnr_db) {
-    if (sqnr_db < wanted_db_) return false;
+  bool Holds(const Model& model, const Nearness& nearness) {
+    if (nearness.sqnr_db < wanted_db_) return false;
+    if (nearness.output_db < request_.options->min_sqnr_db) return false;
     if (accuracy_ == nullptr) return true;
     drop_ = accuracy_->DropOf(model);
     return drop_.drop <= request_.options->max_accuracy_drop + kDropRounding;
@@ -127,12 +128,13 @@ class Mixer {
     Values outputs;
     for (const Node* node : floats) outputs.insert(node->outputs[0]);
     Int8Rewrite tried = WithFloat(outputs);
-    const double sqnr_db = found_.judge->SqnrDb(tried.model, std::min(wanted_db_, found_.best_db));
+    const Nearness nearness =
+        found_.judge->Compare(tried.model, std::min(wanted_db_, found_.best_near.sqnr_db));
     AccuracyDrop before = drop_;
-    const bool holds = Holds(tried.model, sqnr_db);
-    if (holds || (!has_held_ && sqnr_db > found_.best_db)) {
+    const bool holds = Holds(tried.model, nearness);
+    if (holds || (!has_held_ && nearness.sqnr_db > found_.best_near.sqnr_db)) {
       found_.best = std::move(tried);
-      found_.best_db = sqnr_db;
+      found_.best_near = nearness;
       floats_ = floats;
     } else {
       drop_ = std::move(before);
@@ -218,7 +220,7 @@ class Mixer {
     inner.report = Json::object();
     Int8Found again =
         SearchInt8(MakeInt8Candidate(found_.candidate->model, request_, kept_), request_, inner);
-    if (again.best_db <= found_.best_db) return false;
+    if (again.best_near.sqnr_db <= found_.best_near.sqnr_db) return false;
     found_ = std::move(again);
     order_.clear();  // of the candidate that is gone
     for (const auto& [key, value] : inner.report.items()) {
@@ -229,16 +231,17 @@ class Mixer {
         entry = value;
       }
     }
-    return Holds(found_.best.model, found_.best_db);
+    return Holds(found_.best.model, found_.best_near);
   }
 
   [[noreturn]] void Refuse() const {
     const Int8Options& options = *request_.options;
     const std::string nodes = " with at most " + std::to_string(most_) + " of its " +
                               std::to_string(node_count_) + " nodes in float";
-    if (found_.best_db < options.min_sqnr_db) {
+    const double worst_db = std::min(found_.best_near.sqnr_db, found_.best_near.output_db);
+    if (worst_db < options.min_sqnr_db) {
       throw Error(ErrorCode::kUnsupported,
-                  "min_sqnr_db is not reached: " + std::to_string(found_.best_db) + " dB" + nodes);
+                  "min_sqnr_db is not reached: " + std::to_string(worst_db) + " dB" + nodes);
     }
     throw Error(ErrorCode::kUnsupported, "max_accuracy_drop does not hold: " + drop_.figure +
                                              " drops by " + std::to_string(drop_.drop) + nodes);
@@ -268,15 +271,15 @@ class Mixer {
     std::optional<Model> half = KeepAsHalf(found_.best.model, kept_, context_);
     if (!half) return;
     const AccuracyDrop drop = drop_;
-    const double sqnr_db = found_.judge->SqnrDb(*half);
-    wanted_db_ = std::min(wanted_db_, found_.best_db);
-    if (!Holds(*half, sqnr_db)) {
+    const Nearness nearness = found_.judge->Compare(*half);
+    wanted_db_ = std::min(wanted_db_, found_.best_near.sqnr_db);
+    if (!Holds(*half, nearness)) {
       context_.report["kept_as"] = "float32: in float16 the bound does not hold";
       drop_ = drop;
       return;
     }
     found_.best.model = std::move(*half);
-    found_.best_db = sqnr_db;
+    found_.best_near = nearness;
   }
 
   Int8Found& found_;

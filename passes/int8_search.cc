@@ -62,11 +62,11 @@ class Search {
     Int8Rewrite tried = RewriteInt8(found_.candidate->context, found_.candidate->choice,
                                     found_.calibration, found_.settings);
     const bool is_first = found_.best.model.graph.nodes.empty();
-    const double least_db = is_first ? -1e9 : found_.best_db + gain_min_db;
-    const double sqnr_db = found_.judge->SqnrDb(tried.model, least_db);
-    if (sqnr_db < least_db) return false;
+    const double least_db = is_first ? -1e9 : found_.best_near.sqnr_db + gain_min_db;
+    const Nearness nearness = found_.judge->Compare(tried.model, least_db);
+    if (nearness.sqnr_db < least_db) return false;
     found_.best = std::move(tried);
-    found_.best_db = sqnr_db;
+    found_.best_near = nearness;
     return true;
   }
 
@@ -137,7 +137,7 @@ class Search {
     if (request_.options->rounding == Int8Options::Rounding::kNearest) return;
     found_.settings.fitted =
         FitInt8Weights(found_.candidate->context, found_.candidate->choice, found_.best, context_);
-    const double before = found_.best_db;
+    const double before = found_.best_near.sqnr_db;
     const bool gains = Try();
     context_.report["rounding"] = {{"second_order", gains}};
     if (found_.judge->has_signal()) context_.report["rounding"]["nearest_sqnr_db"] = before;

@@ -19,7 +19,7 @@ struct Int8Found {
   Int8Settings settings;
   std::unique_ptr<FidelityJudge> judge;
   Int8Rewrite best;
-  double best_db = 0;
+  Nearness best_near;
 };
 
 Int8Found SearchInt8(std::unique_ptr<Int8Candidate> candidate, const Int8Request& request,

@@ -45,6 +45,9 @@ class PartFinder {
     selected_.erase("");
   }
 
+  // Whether `output`, whose parts were found last, was picked, whatever was done to it since.
+  bool is_picked() const { return is_picked_; }
+
   Values PartsOf(const std::string& output) {
     parts_.clear();
     visited_.clear();
@@ -144,6 +147,16 @@ std::vector<std::string> JudgedValues(const Graph& graph) {
     }
   }
   return judged;
+}
+
+std::vector<std::string> StoodForOutputs(const Graph& graph) {
+  PartFinder finder(graph);
+  Values outputs;
+  for (const ValueInfo& output : graph.outputs) {
+    const bool is_itself = finder.PartsOf(output.name) == Values{output.name};
+    if (!is_itself && !finder.is_picked()) outputs.push_back(output.name);
+  }
+  return outputs;
 }
 
 }  // namespace pared

@@ -16,6 +16,10 @@ namespace pared {
 // picked from.
 std::vector<std::string> JudgedValues(const Graph& graph);
 
+// The outputs that are judged by other values and can be compared themselves, since nothing is
+// picked for them: probabilities, joined parts.
+std::vector<std::string> StoodForOutputs(const Graph& graph);
+
 // Whether the node, or one within it, says which elements are picked.
 bool Selects(const Node& node);
 

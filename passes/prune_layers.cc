@@ -178,6 +178,14 @@ class Rebuilder {
       return note != notes_.end() && !note->second.contains("not_reconstructed");
     };
     context_.report["reconstructed"] = std::ranges::any_of(sites, is_rebuilt);
+    for (const LayerChoice& choice : choices_) {
+      if (choice.site->graph == &original_.graph) continue;
+      notes_[choice.site]["not_reconstructed"] = "it is within a branch or the body of a loop";
+    }
+    if (!choices_.empty() && !context_.report["reconstructed"]) {
+      context_.report["warnings"].push_back(
+          "no layer was fitted to the calibration data: not_reconstructed says of each why");
+    }
   }
 
   void RebuildSite(const LayerStream& stream, const WeightSite& site) {

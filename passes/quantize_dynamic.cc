@@ -327,19 +327,19 @@ Model BestSmoothed(const Model& model, Model quantized, const Options& options,
   }
   Smoothing smoothing = SmoothProducts(model, excluded, context);
   const FidelityJudge judge(model, context, kJudgeSamples);
-  double sqnr_db = judge.SqnrDb(quantized);
+  Nearness nearness = judge.Compare(quantized);
   if (!smoothing.values.empty()) {
     Model smoothed = Quantizer(smoothing.model, options, context).Run();
-    const double smoothed_db = judge.SqnrDb(smoothed);
-    if (smoothed_db < sqnr_db + kGainMinDb) {
+    const Nearness of_smoothed = judge.Compare(smoothed);
+    if (of_smoothed.sqnr_db < nearness.sqnr_db + kGainMinDb) {
       smoothing.values.clear();
     } else {
       quantized = std::move(smoothed);
-      sqnr_db = smoothed_db;
+      nearness = of_smoothed;
     }
   }
   context.report["smoothed"] = smoothing.values;
-  judge.Report(sqnr_db, context.report, "exclude the nodes that are most sensitive");
+  judge.Report(nearness, context.report, "exclude the nodes that are most sensitive");
   return quantized;
 }
 

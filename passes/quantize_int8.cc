@@ -6,8 +6,9 @@
 // Activations are uint8 with a zero point; weights int8, symmetric, so that pruned weights stay
 // zero; biases int32 at the product of both scales. int8_choice.h says which nodes take part.
 // First what is float16 or bfloat16 is made float32, in which the rest computes from then on; the
-// model is raised to opset 13, which has scales by channel; and BatchNormalization and additions by
-// channel are folded into convolutions. Where there is a choice - ranges, smoothing,
+// model is raised to opset 13, which has scales by channel; convolutions of one dimension lose the
+// second one that exporters give them; and BatchNormalization and additions by channel are folded
+// into convolutions. Where there is a choice - ranges, smoothing,
 // nodes to leave float - candidates are measured on calibration samples and the best is kept.
 // Declines node by node, with a report; where no node is left, it is an error: an INT8 model
 // without INT8 would pass for a success.
@@ -28,6 +29,7 @@
 #include "passes/qoperator.h"
 #include "passes/select_nodes.h"
 #include "passes/store_tables.h"
+#include "passes/unit_axes.h"
 #include "passes/widen_halves.h"
 
 namespace pared {
@@ -58,8 +60,9 @@ void Fields(FieldVisitor& f, Int8Options& o) {
            "The most sensitive nodes return to float, one in five at most (of three or four one), "
            "where the worst output would have less than 20 dB; or none do.");
   f.Number("min_sqnr_db", o.min_sqnr_db, {0, 200},
-           "As many of the most sensitive nodes return to float as it takes for the worst output "
-           "to have this SQNR on calibration samples; 0: keep_float decides.");
+           "As many of the most sensitive nodes return to float as it takes for the worst output, "
+           "and what the report calls judged_values, to have this SQNR on calibration samples; 0: "
+           "keep_float decides.");
   f.Number("max_accuracy_drop", o.max_accuracy_drop, {0, Int8Options::kAnyDrop},
            "As many return to float as it takes for the first figure of the calibration data's "
            "task (top1, map50 ...; without labels the share of samples with the float model's arg "
@@ -155,6 +158,7 @@ void Prepare(Model& model, const Int8Exclusions& exclusions, Json& report) {
   report["raised"] = RaiseOpset(model, kOpsetOfChannelScales);
   const auto keep = [&](const Node& node) { return exclusions.Contains(node); };
   RemoveConstantAliases(model, keep);
+  report["unit_axes"] = DropUnitAxes(model, keep);
   report["folded"] = Json::array();
   for (const auto& notes : {FoldBatchNorm(model, keep), FoldBias(model, keep)}) {
     for (const FoldNote& note : notes) {
@@ -199,7 +203,7 @@ std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, Pass
   WarnOfLostChannels(found, context.report);
   context.report["weight_code_max"] = found.best.code_max;
   context.report["ranges"] = std::move(found.best.ranges);
-  found.judge->Report(found.best_db, context.report);
+  found.judge->Report(found.best_near, context.report);
   return std::move(found.best.model);
 }
 
@@ -239,6 +243,6 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Int8Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 17);
+    [](const Json&) { return true; }, 18);
 
 }  // namespace pared

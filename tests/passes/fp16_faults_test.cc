@@ -11,6 +11,7 @@
 #include "evaluator/npy.h"
 #include "model/infer_shapes.h"
 #include "model/onnx.h"
+#include "tests/passes/made_model.h"
 #include "tests/passes/run_step.h"
 #include "tests/testing/random_tensor.h"
 #include "tests/testing/temp_dir.h"
@@ -211,6 +212,40 @@ TEST_F(Fp16Faults, IndicesBeyondElevenBitsStayExact) {
   const std::vector<Tensor> inputs = {Tensor::Make<float>({1}, {1}),
                                       Tensor::Make<float>({4000}, table)};
   EXPECT_EQ(Executor(out).Run(inputs)[0].data<float>()[0], 5);
+}
+
+// The data say nothing of what is within a branch: what grows there stays float32 as without data.
+TEST(CastFp16, NothingIsMeasuredWithinABranch) {
+  const Model model = Made(R"(g (bool c, float[1,32] x) => (float[1,16] y) {
+      y = If (c) <then_branch = t () => (float[1,16] p) <float two = {2}, float one = {1}> {
+                    m = MatMul(x, w) q = Pow(m, two) g = Mul(q, k) h = Add(g, one) l = Log(h)
+                    p = MatMul(l, v) },
+                  else_branch = e () => (float[1,16] r) { r = MatMul(x, u) }> })",
+                           {{"w", {32, 32}}, {"v", {32, 16}}, {"u", {32, 16}}, {"k", {1}}});
+  Model scaled = WithInitializer(model, "k", Tensor::Make<float>({1}, {1048576}));
+  const Dataset data = Dataset::Random(scaled.graph.inputs, 8, 3);
+  const PassResult out = RunStep("cast_fp16", {}, scaled, &data);
+  EXPECT_GT(out.report.at("calibration_sqnr_db"), 40);
+  EXPECT_THAT(out.report.at("skipped").dump(), HasSubstr("no calibration data tells"));
+}
+
+// Loads in onnxruntime, and fails when it runs.
+TEST(CastFp16, AScatterThatAddsStaysFloat) {
+  for (const char* reduction : {"add", "mul", "max", "none"}) {
+    for (const std::string op : {"ScatterElements", "ScatterND"}) {
+      const std::string at =
+          op == "ScatterND" ? "int64[2,1] at = {0,2}" : "int64[2,4] at = {0,0,1,2,2,1,0,1}";
+      const Model model =
+          Made("<ir_version: 8, opset_import: [\"\" : 18]> g (float[2,4] u) => (float[3,4] y) <" +
+                   at + "> { [moved] s = " + op + " <reduction = \"" + reduction +
+                   "\"> (d, at, u) y = Abs(s) }",
+               {{"d", {3, 4}}});
+      const PassResult out = RunStep("cast_fp16", {}, model);
+      const bool stays = reduction == std::string("add") || reduction == std::string("mul");
+      EXPECT_EQ(out.report.at("skipped").dump().find("with reduction") != std::string::npos, stays)
+          << op << ' ' << reduction;
+    }
+  }
 }
 
 }  // namespace

@@ -150,6 +150,27 @@ TEST(Int8Mixed, SmallNodesReturnInPlaceOfALargeOne) {
   EXPECT_THAT(out.report.at("returned_to_float"), ElementsAre("MatMul small"));
 }
 
+// A classifier whose logits are near where its probabilities are far: most of these are near 0
+// or 1.
+TEST(Int8Mixed, ABoundIsOneOfTheOutputToo) {
+  Model model = Made(R"(g (float[1,32] x) => (float[1,8] y)
+    { a = MatMul(x, w) r = Relu(a) b = MatMul(r, u) q = Relu(b) c = MatMul(q, v)
+      y = Softmax <axis = -1> (c) })",
+                     {{"w", {32, 32}}, {"u", {32, 32}}, {"v", {32, 8}}});
+  const Dataset data = Dataset::Random(model.graph.inputs, 64, 3);
+  const Json plain = {{"smooth", "off"}, {"rounding", "nearest"}};
+  const PassResult out = RunStep("quantize_int8", plain, model, &data);
+  EXPECT_THAT(out.report.at("judged_values"), ElementsAre("c"));
+  const double output_db = out.report.at("calibration_output_sqnr_db");
+  EXPECT_NEAR(output_db, SqnrDbOn(data, model, out.model), 3);
+  ASSERT_LT(output_db + 2, out.report.at("calibration_sqnr_db"));
+  Json bound = plain;
+  bound["min_sqnr_db"] = output_db + 1;
+  const PassResult held = RunStep("quantize_int8", bound, model, &data);
+  EXPECT_GE(held.report.at("calibration_output_sqnr_db").get<double>(), output_db + 1);
+  EXPECT_FALSE(held.report.at("returned_to_float").empty());
+}
+
 // Excluded nodes with what follows them, between others in INT8.
 TEST(Int8KeepAs, ExcludedNodesAreFloat16WithWhatFollowsThem) {
   const Model model =

@@ -28,6 +28,14 @@ TEST(JudgedValues, ASoftmaxIsJudgedByWhatItIsMadeOf) {
               ElementsAre("r"));
 }
 
+TEST(JudgedValues, StandForOutputsThatNothingIsPickedFor) {
+  const Model model =
+      ModelFromText(R"(g (float[1,9] x) => (float[1,9] y, float[1,5] t, float[1,9] z)
+    <int64[1] five = {5}> { r = Relu(x) y = Softmax(r) t, i = TopK(r, five) z = Abs(x) })");
+  EXPECT_THAT(JudgedValues(model.graph), ElementsAre("r", "z"));
+  EXPECT_THAT(StoodForOutputs(model.graph), ElementsAre("y"));
+}
+
 TEST(JudgedValues, AClassIsJudgedByTheScoresThatItHasTheHighestOf) {
   EXPECT_THAT(Judged("g (float[1,4] x) => (int64[1] y) "
                      "{ r = Relu(x) p = Softmax(r) y = ArgMax <axis = 1, keepdims = 0> (p) }"),

@@ -9,6 +9,7 @@
 #include "evaluator/executor.h"
 #include "evaluator/metrics.h"
 #include "model/onnx.h"
+#include "tests/passes/made_model.h"
 #include "tests/passes/run_step.h"
 #include "tests/testing/random_tensor.h"
 
@@ -247,6 +248,22 @@ TEST(PruneFaults, AQuantizedWeightIsRefusedByName) {
     EXPECT_THAT(SkippedReason(out.report, "MatMul product"), HasSubstr("quantized already"))
         << pass;
     EXPECT_EQ(SerializeOnnx(out.model), SerializeOnnx(in)) << pass;
+  }
+}
+
+TEST(PruneFaults, LayersWithinABranchAreNotFittedAndSaySo) {
+  const Model model = Made(R"(g (bool c, float[1,32] x) => (float[1,16] y) {
+      y = If (c) <then_branch = t () => (float[1,16] p) { [within] p = MatMul(x, w) },
+                  else_branch = e () => (float[1,16] r) { r = MatMul(x, u) }> })",
+                           {{"w", {32, 16}}, {"u", {32, 16}}});
+  const Dataset data = Dataset::Random(model.graph.inputs, 8, 3);
+  for (const char* pass : {"magnitude_prune", "second_order_prune"}) {
+    const Json report = RunStep(pass, {{"sparsity", 0.5}}, model, &data).report;
+    EXPECT_EQ(report.at("reconstructed"), false);
+    ASSERT_EQ(report.at("changed").size(), 2U);
+    EXPECT_THAT(report.at("changed").at(0).at("not_reconstructed").get<std::string>(),
+                HasSubstr("within a branch"));
+    EXPECT_THAT(report.at("warnings").dump(), HasSubstr("no layer was fitted"));
   }
 }
 
