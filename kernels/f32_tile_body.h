@@ -4,34 +4,51 @@
 // 10 loads serve 24 multiply-adds.
 constexpr int kTileVectors = kTileColumns / Vec::kWidth;
 
-// Adds what stands after the sums and stores one row of the tile.
-template <int kVectors>
-[[gnu::always_inline]] inline void FinishRow(const GemmTileF32& t, int64_t r,
-                                             Vec (&acc)[kVectors]) {
-  float* c = t.c + r * t.c_row;
-  for (int v = 0; v < kVectors; ++v) {
-    const int64_t at = v * Vec::kWidth;
-    const int64_t left = t.columns - at;
-    const bool whole = left >= Vec::kWidth;
-    Vec x = acc[v];
-    const auto load = [&](const float* p) {
-      return whole ? Vec::Load(p + at) : Vec::LoadFirst(p + at, left);
-    };
-    if (t.accumulate) x = x + load(c);
-    if (t.finish) {
-      if (t.row_bias != nullptr) x = x + Vec(t.row_bias[r]);
-      if (t.column_bias != nullptr) x = x + load(t.column_bias);
-      if (t.addend != nullptr) x = x + load(t.addend + r * t.c_row);
-      if (t.activation.kind == ActivationKind::kClamp) {
-        x = Clamp(x, Vec(t.activation.alpha), Vec(t.activation.beta));
-      }
+// Adds what stands after the sums and stores the tile: step by step, so that the sums stay in
+// registers. Only the last vector of a row can be partial.
+template <int kRows, int kVectors, bool kWhole>
+[[gnu::always_inline]] inline void FinishTile(const GemmTileF32& t, Vec (&acc)[kRows][kVectors]) {
+  const auto for_each = [&](auto change) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) change(r, v, acc[r][v]);
     }
-    if (whole) {
-      x.Store(c + at);
-    } else {
-      x.StoreFirst(c + at, left);
+  };
+  const int64_t left = t.columns - (kVectors - 1) * Vec::kWidth;
+  const auto load = [&](const float* row, int v) __attribute__((always_inline)) {
+    const float* from = row + v * Vec::kWidth;
+    return kWhole || v < kVectors - 1 ? Vec::Load(from) : Vec::LoadFirst(from, left);
+  };
+  const auto add = [&](const float* rows) __attribute__((always_inline)) {
+    for_each([&](int r, int v, Vec& x)
+                 __attribute__((always_inline)) { x = x + load(rows + r * t.c_row, v); });
+  };
+  if (t.accumulate) add(t.c);
+  if (t.finish) {
+    if (t.row_bias != nullptr) {
+      for_each([&](int r, int, Vec& x)
+                   __attribute__((always_inline)) { x = x + Vec(t.row_bias[r]); });
+    }
+    if (t.column_bias != nullptr) {
+      for_each([&](int, int v, Vec& x)
+                   __attribute__((always_inline)) { x = x + load(t.column_bias, v); });
+    }
+    if (t.addend != nullptr) add(t.addend);
+    if (t.activation.kind == ActivationKind::kClamp) {
+      const Vec low(t.activation.alpha);
+      const Vec high(t.activation.beta);
+      for_each([&](int, int, Vec& x) __attribute__((always_inline)) { x = Clamp(x, low, high); });
     }
   }
+  for_each([&](int r, int v, const Vec& x) __attribute__((always_inline)) {
+    float* to = t.c + r * t.c_row + v * Vec::kWidth;
+    if (kWhole || v < kVectors - 1) {
+      x.Store(to);
+    } else {
+      x.StoreFirst(to, left);
+    }
+  });
 }
 
 // Rows of C and of the addend are far apart: they are asked for while the sums are made.
@@ -91,8 +108,11 @@ void TileOf(const GemmTileF32& t) {
     a += t.a_step;
     b += t.b_step;
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) FinishRow<kVectors>(t, r, acc[r]);
+  if (t.columns == kVectors * Vec::kWidth) {
+    FinishTile<kRows, kVectors, true>(t, acc);
+  } else {
+    FinishTile<kRows, kVectors, false>(t, acc);
+  }
 }
 
 template <int kVectors, Beside kBeside = Beside::kNothing>
