@@ -143,6 +143,7 @@ ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& 
   plan.phase_floats = CeilDiv(plan.padded[2], stride[2]);
   plan.row_floats = plan.phase_floats * stride[2];
   plan.plane_floats = plan.row_floats * plan.padded[0] * plan.padded[1];
+  if (plan.pads) plan.plane_floats += kernels_.lanes;  // see PadRowsF32
   for (int64_t c = 0; c < options_.channels / options_.groups; ++c) {
     for (int64_t z = 0; z < options_.kernel[0]; ++z) {
       for (int64_t y = 0; y < options_.kernel[1]; ++y) {
@@ -189,7 +190,8 @@ void ConvF32::PlanTiles(ConvF32Plan& plan, int64_t threads) const {
   const int64_t pieces = plan.column_groups * options_.groups;
   if (pieces < threads) plan.row_splits = std::min(blocks, CeilDiv(threads, pieces));
   plan.units = pieces * plan.row_splits;
-  plan.scratch_floats = std::min(k_, kBlockK) * group_columns + kTapSlack;
+  plan.scratch_floats =
+      std::min(k_, kBlockK) * group_columns + plan.group_panels * kLineFloats + kTapSlack;
 }
 
 void ConvF32::PlanOutputs(ConvF32Plan& plan, int64_t threads) const {
@@ -205,34 +207,27 @@ void ConvF32::PlanOutputs(ConvF32Plan& plan, int64_t threads) const {
 }
 
 void ConvF32::PadChannel(const ConvF32Plan& plan, const float* x, float* target) const noexcept {
-  const int64_t stride = options_.stride[2];
-  const int64_t width = plan.in[2];
-  float* row = target;
-  for (int64_t z = 0; z < plan.padded[0]; ++z) {
-    for (int64_t y = 0; y < plan.padded[1]; ++y, row += plan.row_floats) {
-      // Rows that no tap reaches stay as they are.
-      if (options_.kernel[1] == 1 && y % options_.stride[1] != 0) continue;
-      const int64_t in_z = z - plan.pad[0];
-      const int64_t in_y = y - plan.pad[1];
-      if (in_z < 0 || in_z >= plan.in[0] || in_y < 0 || in_y >= plan.in[1]) {
-        std::fill(row, row + plan.row_floats, 0.0F);
-        continue;
-      }
-      const float* from = x + (in_z * plan.in[1] + in_y) * width;
-      if (stride == 1) {
-        std::fill(row, row + plan.pad[2], 0.0F);
-        std::memcpy(row + plan.pad[2], from, static_cast<size_t>(width) * sizeof(float));
-        std::fill(row + plan.pad[2] + width, row + plan.row_floats, 0.0F);
-        continue;
-      }
-      kernels_.split_row({.x = from,
-                          .count = width,
-                          .pad = plan.pad[2],
-                          .stride = stride,
-                          .y = row,
-                          .phase_floats = plan.phase_floats,
-                          .phases = options_.kernel[2] == 1 ? 1 : stride});
+  const int64_t above = std::min(plan.pad[1], plan.padded[1]);
+  const int64_t inside = std::min(plan.in[1], plan.padded[1] - above);
+  PadRowsF32 pad{.count = plan.in[2],
+                 .pad = plan.pad[2],
+                 .stride = options_.stride[2],
+                 .phase_floats = plan.phase_floats,
+                 .phases = options_.kernel[2] == 1 ? 1 : options_.stride[2],
+                 .y_step = plan.row_floats};
+  for (int64_t z = 0; z < plan.padded[0]; ++z, target += plan.padded[1] * plan.row_floats) {
+    const int64_t in_z = z - plan.pad[0];
+    float* end = target + plan.padded[1] * plan.row_floats;
+    if (in_z < 0 || in_z >= plan.in[0]) {
+      std::fill(target, end, 0.0F);
+      continue;
     }
+    pad.x = x + in_z * plan.in[1] * plan.in[2];
+    pad.y = target + above * plan.row_floats;
+    pad.rows = inside;
+    std::fill(target, pad.y, 0.0F);
+    kernels_.pad_rows(pad);
+    std::fill(pad.y + inside * plan.row_floats, end, 0.0F);
   }
 }
 
@@ -297,19 +292,25 @@ void ConvF32::RunDepthwise(const ConvF32Plan& plan, const float* x, float* y, co
                            int64_t output, float* scratch) const noexcept {
   const int64_t channel = output / (options_.outputs / options_.groups);
   PadChannel(plan, x + channel * Volume(plan.in), scratch);
-  float* out = y + output * plan.pixels;
-  TapRowF32 row;
-  row.offsets = plan.tap_offsets.data();
-  row.weights = weights_.get() + output * k_;
-  row.taps = k_;
-  row.bias = bias_.empty() ? 0.0F : bias_[static_cast<size_t>(output)];
-  row.count = plan.out[2];
-  for (int64_t pixel = 0; pixel < plan.pixels; pixel += plan.out[2]) {
-    row.source = scratch + Locate(plan, options_.stride, pixel).source;
-    row.y = out + pixel;
-    kernels_.tap_sum_row(row);
+  const Range limits = LimitsOf(addend == nullptr ? options_.activation : ActivationF32{});
+  TapRowsF32 taps{.source_step = options_.stride[1] * plan.row_floats,
+                  .offsets = plan.tap_offsets.data(),
+                  .weights = weights_.get() + output * k_,
+                  .taps = k_,
+                  .bias = bias_.empty() ? 0.0F : bias_[static_cast<size_t>(output)],
+                  .low = limits.low,
+                  .high = limits.high,
+                  .y = y + output * plan.pixels,
+                  .y_step = plan.out[2],
+                  .rows = plan.out[1],
+                  .count = plan.out[2]};
+  for (int64_t z = 0; z < plan.out[0]; ++z, taps.y += taps.rows * taps.count) {
+    taps.source = scratch + z * options_.stride[0] * plan.padded[1] * plan.row_floats;
+    kernels_.tap_sum_rows(taps);
   }
+  float* out = y + output * plan.pixels;
   if (addend != nullptr) kernels_.axpy(addend + output * plan.pixels, 1.0F, out, plan.pixels);
+  if (addend == nullptr && options_.activation.kind == ActivationKind::kClamp) return;
   kernels_.activate(options_.activation, out, plan.pixels);
 }
 
@@ -371,11 +372,13 @@ void ConvF32::RunOutputs(const ConvF32Plan& plan, const float* x, float* y, cons
         const float* pixels =
             plan.is_direct ? source + k * plan.plane_floats : scratch + first * tile.k;
         const int64_t count = std::min(step, plan.pixels - first);
-        for (int64_t p = 0; p < count; p += kernels_.tile_rows) {
-          const int64_t fetched = (first + p) / kernels_.tile_rows * tile.ahead_step;
+        // Tiles of nearly equal heights: one of a single row would wait for its sums.
+        const int64_t tiles = CeilDiv(count, kernels_.tile_rows);
+        for (int64_t i = 0, p = 0; i < tiles; ++i, p += tile.rows) {
+          const int64_t fetched = (first / width + i) * tile.ahead_step;
           tile.ahead = next != nullptr && fetched < width ? next + fetched * tile.k : nullptr;
           tile.a = pixels + p;
-          tile.rows = std::min(kernels_.tile_rows, count - p);
+          tile.rows = count * (i + 1) / tiles - count * i / tiles;
           tile.c = panel_sums + (first + p) * width;
           kernels_.gemm_tile(tile);
         }
@@ -434,11 +437,19 @@ void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const 
   const float* source = x + g * (options_.channels / options_.groups) * plan.plane_floats;
   for (int64_t k = 0; k < k_; k += kBlockK) {
     GemmPartF32 part{.k_begin = k, .k_count = std::min(kBlockK, k_ - k), .b = scratch};
-    part.panel_step = part.k_count * width;
-    if (plan.is_direct) {  // whole panels are packed by their first tile
+    part.panel_step = part.k_count * width + kLineFloats;
+    if (plan.is_direct && kernels_.pack_rows == nullptr) {
       part.rows = source + k * plan.plane_floats;
       part.rows_step = plan.plane_floats;
       part.packed = scratch;
+    } else if (plan.is_direct) {
+      kernels_.pack_rows(
+          {.rows = source + k * plan.plane_floats + range.panel_begin * width,
+           .rows_step = plan.plane_floats,
+           .k = part.k_count,
+           .panels = std::min(range.panel_end, plan.pixels / width) - range.panel_begin,
+           .target = scratch,
+           .panel_step = part.panel_step});
     }
     for (int64_t panel = range.panel_begin; panel < range.panel_end; ++panel) {
       if (plan.is_direct && (panel + 1) * width <= plan.pixels) continue;

@@ -3,6 +3,7 @@
 // Register tile of the GEMM: kRows x (4 vectors). On AVX-512: 24 accumulators, 4 of B, 1 broadcast;
 // 10 loads serve 24 multiply-adds.
 constexpr int kTileVectors = kTileColumns / Vec::kWidth;
+constexpr bool kTilesPack = kTileColumns >= 64;
 
 // Adds what stands after the sums and stores the tile: step by step, so that the sums stay in
 // registers. Only the last vector of a row can be partial.
@@ -135,7 +136,7 @@ void TileRows(const GemmTileF32& t) {
 
 void GemmTile(const GemmTileF32& t) noexcept {
   const int64_t vectors = (t.columns + Vec::kWidth - 1) / Vec::kWidth;
-  if (t.packed != nullptr) {
+  if (kTilesPack && t.packed != nullptr) {
     TileRows<kTileVectors, Beside::kPack>(t);
   } else if (t.ahead != nullptr) {
     TileRows<kTileVectors, Beside::kFetchAhead>(t);
@@ -149,5 +150,5 @@ void GemmTile(const GemmTileF32& t) noexcept {
     TileRows<kTileVectors>(t);
   }
   if (!t.finish || t.activation.kind <= ActivationKind::kClamp) return;
-  for (int64_t r = 0; r < t.rows; ++r) Activate(t.activation, t.c + r * t.c_row, t.columns);
+  ActivateRows(t.activation, {t.c, t.rows, t.columns, t.c_row});
 }
