@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 
 namespace pared {
 namespace {
@@ -31,16 +30,6 @@ PixelAt Locate(const ConvF32Plan& plan, const Extent3& stride, int64_t pixel) {
   const int64_t z = row / plan.out[1];
   const int64_t source_row = z * stride[0] * plan.padded[1] + y * stride[1];
   return {source_row * plan.row_floats + x, plan.out[2] - x};
-}
-
-// What a clamp leaves; infinite for every other activation.
-struct Range {
-  float low, high;
-};
-Range LimitsOf(const ActivationF32& activation) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  if (activation.kind == ActivationKind::kClamp) return {activation.alpha, activation.beta};
-  return {-kInfinity, kInfinity};
 }
 
 }  // namespace
@@ -194,18 +183,6 @@ void ConvF32::PlanTiles(ConvF32Plan& plan, int64_t threads) const {
       std::min(k_, kBlockK) * group_columns + plan.group_panels * kLineFloats + kTapSlack;
 }
 
-void ConvF32::PlanOutputs(ConvF32Plan& plan, int64_t threads) const {
-  const int64_t width = kernels_.tile_columns;
-  const int64_t panels = CeilDiv(options_.outputs / options_.groups, width);
-  if (options_.groups < threads) {
-    plan.row_splits = std::min(panels, CeilDiv(threads, options_.groups));
-  }
-  plan.units = options_.groups * plan.row_splits;
-  const int64_t packed = CeilDiv(plan.pixels, width) * width * std::min(k_, kBlockK);
-  const int64_t sums = CeilDiv(panels, plan.row_splits) * width * plan.pixels;
-  plan.scratch_floats = (plan.is_direct ? 0 : packed) + kTapSlack + sums;
-}
-
 void ConvF32::PadChannel(const ConvF32Plan& plan, const float* x, float* target) const noexcept {
   const int64_t above = std::min(plan.pad[1], plan.padded[1]);
   const int64_t inside = std::min(plan.in[1], plan.padded[1] - above);
@@ -258,7 +235,7 @@ void ConvF32::RunLanes(const ConvF32Plan& plan, const float* x, float* y, const 
                        int64_t unit, float* scratch) const noexcept {
   const int64_t first = unit * kernels_.lanes;
   const ActivationF32& activation = options_.activation;
-  const Range limits = LimitsOf(activation);
+  const ClampF32 limits = ClampOf(activation);
   DepthwiseF32 planes{.x = x + first * Volume(plan.in),
                       .y = y + first * plan.pixels,
                       .weights = lanes_.data() + unit * (k_ + 1) * kernels_.lanes,
@@ -292,7 +269,7 @@ void ConvF32::RunDepthwise(const ConvF32Plan& plan, const float* x, float* y, co
                            int64_t output, float* scratch) const noexcept {
   const int64_t channel = output / (options_.outputs / options_.groups);
   PadChannel(plan, x + channel * Volume(plan.in), scratch);
-  const Range limits = LimitsOf(addend == nullptr ? options_.activation : ActivationF32{});
+  const ClampF32 limits = ClampOf(addend == nullptr ? options_.activation : ActivationF32{});
   TapRowsF32 taps{.source_step = options_.stride[1] * plan.row_floats,
                   .offsets = plan.tap_offsets.data(),
                   .weights = weights_.get() + output * k_,
@@ -314,100 +291,18 @@ void ConvF32::RunDepthwise(const ConvF32Plan& plan, const float* x, float* y, co
   kernels_.activate(options_.activation, out, plan.pixels);
 }
 
-void ConvF32::PackPanel(const ConvF32Plan& plan, const PackColumnsF32& part,
-                        int64_t panel) const noexcept {
+void ConvF32::PackPixels(const ConvF32Plan& plan, const PackColumnsF32& part, int64_t first,
+                         int64_t count) const noexcept {
   std::array<PixelRun, 64> runs;  // a panel has at most 64 columns
   PackColumnsF32 pack = part;
   pack.runs = runs.data();
-  const int64_t first = panel * kernels_.tile_columns;
-  const int64_t end = std::min(plan.pixels, first + kernels_.tile_columns);
-  for (int64_t pixel = first; pixel < end;) {
+  for (int64_t pixel = first; pixel < first + count;) {
     const PixelAt at = Locate(plan, options_.stride, pixel);
-    const int64_t count = std::min(at.left_in_row, end - pixel);
-    runs[static_cast<size_t>(pack.run_count++)] = {pixel - first, at.source, count};
-    pixel += count;
+    const int64_t length = std::min(at.left_in_row, first + count - pixel);
+    runs[static_cast<size_t>(pack.run_count++)] = {pixel - first, at.source, length};
+    pixel += length;
   }
   kernels_.pack_columns(pack);
-}
-
-void ConvF32::RunOutputs(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
-                         int64_t unit, float* scratch) const noexcept {
-  const int64_t split = unit % plan.row_splits;
-  const int64_t g = unit / plan.row_splits;
-  const int64_t width = kernels_.tile_columns;
-  const int64_t outputs = options_.outputs / options_.groups;
-  const int64_t panels = CeilDiv(outputs, width);
-  const int64_t begin = panels * split / plan.row_splits;
-  const int64_t end = panels * (split + 1) / plan.row_splits;
-  const float* source = x + g * (options_.channels / options_.groups) * plan.plane_floats;
-  const float* weights = plan.weights->data() + g * group_floats(true);
-  const int64_t packed_floats = CeilDiv(plan.pixels, width) * width * std::min(k_, kBlockK);
-  float* sums = scratch + (plan.is_direct ? 0 : packed_floats + kTapSlack);
-  // Pixels are the rows of the product. Those of one panel lie together.
-  const int64_t step = plan.is_direct ? plan.pixels : width;
-  GemmTileF32 tile{.a_row = 1,
-                   .a_step = plan.is_direct ? plan.plane_floats : width,
-                   .b_step = width,
-                   .ahead_step = kLineFloats,
-                   .c_row = width,
-                   .finish = false};
-  for (int64_t k = 0; k < k_; k += kBlockK) {
-    tile.k = std::min(kBlockK, k_ - k);
-    tile.accumulate = k > 0;
-    for (int64_t first = 0; first < plan.pixels && !plan.is_direct; first += width) {
-      PackPanel(plan,
-                {.source = source,
-                 .offsets = plan.tap_offsets.data() + k,
-                 .k = tile.k,
-                 .target = scratch + first * tile.k},
-                first / width);
-    }
-    for (int64_t panel = begin; panel < end; ++panel) {
-      tile.b = weights + (panel * k_ + k) * width;
-      tile.columns = Whole(std::min(width, outputs - panel * width), kernels_.lanes);
-      // Weights come from memory, once: the next panel is fetched while this one is at work.
-      const float* next = panel + 1 < end ? tile.b + k_ * width : nullptr;
-      float* panel_sums = sums + (panel - begin) * plan.pixels * width;
-      for (int64_t first = 0; first < plan.pixels; first += step) {
-        const float* pixels =
-            plan.is_direct ? source + k * plan.plane_floats : scratch + first * tile.k;
-        const int64_t count = std::min(step, plan.pixels - first);
-        // Tiles of nearly equal heights: one of a single row would wait for its sums.
-        const int64_t tiles = CeilDiv(count, kernels_.tile_rows);
-        for (int64_t i = 0, p = 0; i < tiles; ++i, p += tile.rows) {
-          const int64_t fetched = (first / width + i) * tile.ahead_step;
-          tile.ahead = next != nullptr && fetched < width ? next + fetched * tile.k : nullptr;
-          tile.a = pixels + p;
-          tile.rows = count * (i + 1) / tiles - count * i / tiles;
-          tile.c = panel_sums + (first + p) * width;
-          kernels_.gemm_tile(tile);
-        }
-      }
-      if (k + kBlockK >= k_) {
-        FinishOutputs(plan, panel_sums, g * outputs + panel * width, y, addend);
-      }
-    }
-  }
-}
-
-void ConvF32::FinishOutputs(const ConvF32Plan& plan, const float* sums, int64_t output, float* y,
-                            const float* addend) const noexcept {
-  const int64_t outputs = options_.outputs / options_.groups;
-  const Range limits = LimitsOf(options_.activation);
-  const int64_t first = output * plan.pixels;
-  TransposeF32 transpose{.sums = sums,
-                         .sums_row = kernels_.tile_columns,
-                         .pixels = plan.pixels,
-                         .outputs = std::min(kernels_.tile_columns, outputs - output % outputs),
-                         .y = y + first,
-                         .y_row = plan.pixels,
-                         .bias = bias_.empty() ? nullptr : bias_.data() + output,
-                         .addend = addend == nullptr ? nullptr : addend + first,
-                         .low = limits.low,
-                         .high = limits.high};
-  kernels_.transpose(transpose);
-  if (options_.activation.kind == ActivationKind::kClamp) return;
-  kernels_.activate(options_.activation, transpose.y, transpose.outputs * plan.pixels);
 }
 
 void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
@@ -453,12 +348,12 @@ void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const 
     }
     for (int64_t panel = range.panel_begin; panel < range.panel_end; ++panel) {
       if (plan.is_direct && (panel + 1) * width <= plan.pixels) continue;
-      PackPanel(plan,
-                {.source = source,
-                 .offsets = plan.tap_offsets.data() + k,
-                 .k = part.k_count,
-                 .target = scratch + (panel - range.panel_begin) * part.panel_step},
-                panel);
+      PackPixels(plan,
+                 {.source = source,
+                  .offsets = plan.tap_offsets.data() + k,
+                  .k = part.k_count,
+                  .target = scratch + (panel - range.panel_begin) * part.panel_step},
+                 panel * width, std::min(width, plan.pixels - panel * width));
     }
     RunGemmPart(gemm, kernels_, range, part);
   }
