@@ -15,6 +15,10 @@ constexpr int64_t kPackedFloats = 128 * 1024;
 
 constexpr int64_t kLineFloats = 16;  // of a cache line
 
+// Where no more tiles than these read a panel, packing it costs more than reading it from the
+// image, which takes whole vectors of pixels in one row of the output.
+constexpr int64_t kUnpackedBlocks = 6;
+
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t Whole(int64_t n, int64_t lanes) { return CeilDiv(n, lanes) * lanes; }
 int64_t Volume(const Extent3& e) { return e[0] * e[1] * e[2]; }
@@ -173,6 +177,9 @@ void ConvF32::PlanTiles(ConvF32Plan& plan, int64_t threads) const {
     const int64_t rows = std::clamp(k_, kBlockK / 4, kBlockK);
     plan.group_panels = kPackedFloats / (rows * kernels_.tile_columns);
   }
+  plan.reads_image = kernels_.reads_images && !plan.is_direct &&
+                     plan.out[2] % kernels_.lanes == 0 &&
+                     RowBlocks(gemm, kernels_) <= kUnpackedBlocks;
   const int64_t group_columns = plan.group_panels * kernels_.tile_columns;
   plan.column_groups = CeilDiv(plan.pixels, group_columns);
   const int64_t blocks = RowBlocks(gemm, kernels_);
@@ -330,6 +337,15 @@ void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const 
   range.panel_end = std::min(Panels(gemm, kernels_), range.panel_begin + plan.group_panels);
 
   const float* source = x + g * (options_.channels / options_.groups) * plan.plane_floats;
+  std::array<const float*, 128> vectors;
+  if (plan.reads_image) {
+    const int64_t begin = range.panel_begin * width;
+    const int64_t end = std::min(range.panel_end * width, plan.pixels);
+    for (int64_t pixel = begin; pixel < end; pixel += kernels_.lanes) {
+      vectors[static_cast<size_t>((pixel - begin) / kernels_.lanes)] =
+          source + Locate(plan, options_.stride, pixel).source;
+    }
+  }
   for (int64_t k = 0; k < k_; k += kBlockK) {
     GemmPartF32 part{.k_begin = k, .k_count = std::min(kBlockK, k_ - k), .b = scratch};
     part.panel_step = part.k_count * width + kLineFloats;
@@ -346,8 +362,12 @@ void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const 
            .target = scratch,
            .panel_step = part.panel_step});
     }
+    if (plan.reads_image) {
+      part.b_offsets = plan.tap_offsets.data() + k;
+      part.b_vectors = vectors.data();
+    }
     for (int64_t panel = range.panel_begin; panel < range.panel_end; ++panel) {
-      if (plan.is_direct && (panel + 1) * width <= plan.pixels) continue;
+      if ((plan.is_direct || plan.reads_image) && (panel + 1) * width <= plan.pixels) continue;
       PackPixels(plan,
                  {.source = source,
                   .offsets = plan.tap_offsets.data() + k,

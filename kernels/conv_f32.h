@@ -63,6 +63,7 @@ struct ConvF32Plan {
   bool by_outputs = false;             // outputs fill the vectors
   std::vector<int64_t> tile_begins{};  // the same: pixels, and the end
   int64_t packed_floats = 0;           // the same: of the scratch
+  bool reads_image = false;            // panels are not packed
   bool is_direct = false;  // rows of the product's right operand lie in the image as they are
   std::shared_ptr<const AlignedBuffer<float>> weights{};  // packed; null: depthwise
   int64_t band_rows = 0;       // depthwise by lanes: output rows at a time; 0: row by row

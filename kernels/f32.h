@@ -40,6 +40,9 @@ struct GemmTileF32 {
   int64_t a_row = 0, a_step = 0;
   const float* b = nullptr;  // row k at b + k * b_step; tile_columns floats are read of each
   int64_t b_step = 0;
+  // Where set, vector v of row k is at b_vectors[v] + b_offsets[k] instead: see reads_images.
+  const int64_t* b_offsets = nullptr;
+  const float* b_vectors[2] = {nullptr, nullptr};
   // Where set, row k of b is copied to packed + k * tile_columns, which costs next to nothing
   // beside the multiplications. Whole tiles of columns only.
   float* packed = nullptr;
@@ -149,6 +152,7 @@ struct PackRowsF32 {
 
 struct F32Kernels {
   int64_t tile_rows, tile_columns, lanes;
+  bool reads_images;  // tiles of two vectors may take each from where a convolution's input lies
   void (*gemm_tile)(const GemmTileF32& tile) noexcept;
   void (*activate)(const ActivationF32& activation, float* x, int64_t count) noexcept;
   void (*tap_sum_rows)(const TapRowsF32& rows) noexcept;

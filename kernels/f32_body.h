@@ -337,6 +337,7 @@ constexpr F32Kernels kTable = {
     .tile_rows = 6,
     .tile_columns = kTileColumns,
     .lanes = Vec::kWidth,
+    .reads_images = kReadsImages,
     .gemm_tile = GemmTile,
     .activate = Activate,
     .tap_sum_rows = TapSumRows,

@@ -4,6 +4,7 @@
 // 10 loads serve 24 multiply-adds.
 constexpr int kTileVectors = kTileColumns / Vec::kWidth;
 constexpr bool kTilesPack = kTileColumns >= 64;
+constexpr bool kReadsImages = kTileVectors == 2;
 
 // Adds what stands after the sums and stores the tile: step by step, so that the sums stay in
 // registers. Only the last vector of a row can be partial.
@@ -62,8 +63,8 @@ inline void PrefetchTarget(const GemmTileF32& t) {
   }
 }
 
-// What a tile does beside its sums.
-enum class Beside { kNothing, kPack, kFetchAhead };
+// What a tile does beside its sums, or in place of reading panels.
+enum class Beside { kNothing, kPack, kFetchAhead, kReadImage };
 
 template <int kRows, int kVectors, Beside kBeside = Beside::kNothing>
 void TileOf(const GemmTileF32& t) {
@@ -74,7 +75,8 @@ void TileOf(const GemmTileF32& t) {
     for (int v = 0; v < kVectors; ++v) acc[r][v] = Vec(0.0F);
   }
   const float* a = t.a;
-  const float* b = t.b;
+  const float* b = kBeside == Beside::kReadImage ? t.b_vectors[0] : t.b;
+  const float* second = t.b_vectors[1];
   const int64_t a_row = t.a_row;
   float* packed = t.packed;
   const float* ahead = t.ahead;
@@ -82,7 +84,7 @@ void TileOf(const GemmTileF32& t) {
   for (int64_t k = 0; k < t.k; ++k) {
     Vec row[kVectors];
     // B comes from the L2 cache, row after row: eight rows are some 200 cycles.
-    if (kRows > 2) {
+    if (kRows > 2 && kBeside != Beside::kReadImage) {
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
         __builtin_prefetch(b + 8 * (kBeside == Beside::kPack ? t.b_step : kTileColumns) +
@@ -94,7 +96,13 @@ void TileOf(const GemmTileF32& t) {
       ahead += t.ahead_step;
     }
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) row[v] = Vec::Load(b + v * Vec::kWidth);
+    for (int v = 0; v < kVectors; ++v) {
+      if constexpr (kBeside == Beside::kReadImage) {
+        row[v] = Vec::Load(v == 0 ? b + t.b_offsets[k] : second + t.b_offsets[k]);
+      } else {
+        row[v] = Vec::Load(b + v * Vec::kWidth);
+      }
+    }
     if (kBeside == Beside::kPack) {
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) row[v].Store(packed + v * Vec::kWidth);
@@ -107,7 +115,7 @@ void TileOf(const GemmTileF32& t) {
       for (int v = 0; v < kVectors; ++v) acc[r][v] = Fma(left, row[v], acc[r][v]);
     }
     a += t.a_step;
-    b += t.b_step;
+    if (kBeside != Beside::kReadImage) b += t.b_step;
   }
   if (t.columns == kVectors * Vec::kWidth) {
     FinishTile<kRows, kVectors, true>(t, acc);
@@ -138,6 +146,8 @@ void GemmTile(const GemmTileF32& t) noexcept {
   const int64_t vectors = (t.columns + Vec::kWidth - 1) / Vec::kWidth;
   if (kTilesPack && t.packed != nullptr) {
     TileRows<kTileVectors, Beside::kPack>(t);
+  } else if (kReadsImages && t.b_offsets != nullptr) {
+    TileRows<kTileVectors, kReadsImages ? Beside::kReadImage : Beside::kNothing>(t);
   } else if (t.ahead != nullptr) {
     TileRows<kTileVectors, Beside::kFetchAhead>(t);
   } else if (vectors == 1) {

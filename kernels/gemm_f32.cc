@@ -119,6 +119,10 @@ void RunGemmPart(const GemmF32& gemm, const F32Kernels& kernels, const TileRange
       tile.b = packs ? part.rows + column : part.b + offset;
       tile.b_step = packs ? part.rows_step : columns;
       tile.packed = packs ? part.packed + offset : nullptr;
+      tile.b_offsets = tile.columns == columns ? part.b_offsets : nullptr;
+      for (int64_t v = 0; v < 2 && tile.b_offsets != nullptr; ++v) {
+        tile.b_vectors[v] = part.b_vectors[2 * (panel - range.panel_begin) + v];
+      }
       tile.column_bias = gemm.column_bias == nullptr ? nullptr : gemm.column_bias + column;
       tile.addend = gemm.addend == nullptr ? nullptr : gemm.addend + at;
       kernels.gemm_tile(tile);

@@ -65,6 +65,9 @@ struct GemmPartF32 {
   const float* rows = nullptr;
   int64_t rows_step = 0;
   float* packed = nullptr;
+  // Where set, whole panels stay where they are: see GemmTileF32::b_offsets. Two vectors a panel.
+  const int64_t* b_offsets = nullptr;
+  const float* const* b_vectors = nullptr;
 };
 void RunGemmPart(const GemmF32& gemm, const F32Kernels& kernels, const TileRange& range,
                  const GemmPartF32& part) noexcept;

@@ -151,6 +151,16 @@ TEST_P(ConvF32Test, FewPixelsAgreeWithTheDefinition) {
          {16, 12, 1, 33, 35, 1, 2, 1, 1}});
 }
 
+TEST_P(ConvF32Test, RowsOfWholeVectorsAgreeWithTheDefinition) {
+  // channels, outputs, groups, height, width, kernel, stride, dilation, pad
+  Check({{5, 13, 1, 11, 24, 3, 1, 1, 1},
+         {5, 36, 1, 9, 40, 3, 1, 1, 1},
+         {5, 37, 1, 9, 40, 3, 1, 1, 1},
+         {3, 16, 1, 21, 48, 3, 2, 1, 1},
+         {70, 8, 2, 9, 16, 5, 1, 1, 2},
+         {4, 8, 1, 13, 34, 3, 1, 1, 0}});
+}
+
 TEST_P(ConvF32Test, PointwiseAgreesWithTheDefinition) {
   // channels, outputs, groups, height, width, kernel: several panels, blocks of k, part blocks
   Check({{600, 13, 1, 17, 23, 1},
