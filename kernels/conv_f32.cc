@@ -9,10 +9,6 @@ namespace {
 // A band of a depthwise convolution and its sums: a good part of an L2 cache of 512 KB.
 constexpr int64_t kBandFloats = 48 * 1024;
 
-// A 1x1 convolution packs its input once, so as many panels as half of a 1 MB L2 cache holds: the
-// longer the rows of outputs that are stored, the better. Other kernels: see PanelGroup.
-constexpr int64_t kPackedFloats = 128 * 1024;
-
 constexpr int64_t kLineFloats = 16;  // of a cache line
 
 // Where no more tiles than these read a panel, packing it costs more than reading it from the
@@ -173,9 +169,11 @@ ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& 
 void ConvF32::PlanTiles(ConvF32Plan& plan, int64_t threads) const {
   const GemmF32 gemm{.m = options_.outputs / options_.groups, .n = plan.pixels, .k = k_};
   plan.group_panels = PanelGroup(gemm.m * gemm.k, kernels_);
+  // A 1x1 convolution packs its input once, so as many panels as it may: the longer the rows of
+  // outputs that are stored, the better.
   if (Volume(options_.kernel) == 1) {
     const int64_t rows = std::clamp(k_, kBlockK / 4, kBlockK);
-    plan.group_panels = kPackedFloats / (rows * kernels_.tile_columns);
+    plan.group_panels = kernels_.packed_floats / (rows * kernels_.tile_columns);
   }
   plan.reads_image = kernels_.reads_images && !plan.is_direct &&
                      plan.out[2] % kernels_.lanes == 0 &&

@@ -152,6 +152,7 @@ struct PackRowsF32 {
 
 struct F32Kernels {
   int64_t tile_rows, tile_columns, lanes;
+  int64_t packed_floats;  // of panels worked on at once: half of the L2 cache
   bool reads_images;  // tiles of two vectors may take each from where a convolution's input lies
   void (*gemm_tile)(const GemmTileF32& tile) noexcept;
   void (*activate)(const ActivationF32& activation, float* x, int64_t count) noexcept;

@@ -337,6 +337,7 @@ constexpr F32Kernels kTable = {
     .tile_rows = 6,
     .tile_columns = kTileColumns,
     .lanes = Vec::kWidth,
+    .packed_floats = (kWideL2 ? 128 : 64) * 1024,
     .reads_images = kReadsImages,
     .gemm_tile = GemmTile,
     .activate = Activate,

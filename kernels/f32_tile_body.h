@@ -4,6 +4,7 @@
 // 10 loads serve 24 multiply-adds.
 constexpr int kTileVectors = kTileColumns / Vec::kWidth;
 constexpr bool kTilesPack = kTileColumns >= 64;
+constexpr bool kWideL2 = kTileColumns >= 64;  // CPUs with AVX-512 have 1 MB, others 512 KB
 constexpr bool kReadsImages = kTileVectors == 2;
 
 // Adds what stands after the sums and stores the tile: step by step, so that the sums stay in

@@ -6,9 +6,8 @@
 namespace pared {
 namespace {
 
-// 512 rows x 256 columns of B are 512 KB: half of a 1 MB L2 cache. A block of A, 6 x 512, is 12 KB
-// and stays in L1.
-constexpr int64_t kGroupColumns = 256;
+// A block of A, 6 x 512, is 12 KB and stays in L1.
+constexpr int64_t kSmallAColumns = 128;
 constexpr int64_t kSmallA = 64 * 1024;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -16,7 +15,8 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 }  // namespace
 
 int64_t PanelGroup(int64_t a_floats, const F32Kernels& kernels) {
-  const int64_t columns = a_floats <= kSmallA ? kGroupColumns / 2 : kGroupColumns;
+  int64_t columns = kernels.packed_floats / kBlockK;
+  if (a_floats <= kSmallA) columns = std::min(columns, kSmallAColumns);
   return columns / kernels.tile_columns;
 }
 

@@ -72,9 +72,9 @@ struct GemmPartF32 {
 void RunGemmPart(const GemmF32& gemm, const F32Kernels& kernels, const TileRange& range,
                  const GemmPartF32& part) noexcept;
 
-// How much of k, and how many panels, are worked on at once: half as many where all of A stays in
-// the L2 cache, which leaves room there for what B is packed from. A large A would be read twice as
-// often from L3.
+// How much of k, and how many panels, are worked on at once: 128 columns at most where all of A
+// stays in the L2 cache, which leaves room there for what B is packed from. A large A would be read
+// twice as often from L3.
 constexpr int64_t kBlockK = 512;
 int64_t PanelGroup(int64_t a_floats, const F32Kernels& kernels);
 
