@@ -30,7 +30,7 @@ struct Vec {
   }
   static Vec LoadFirst(const float* p, int64_t n) { return Vec(_mm256_maskload_ps(p, First(n))); }
   void Store(float* p) const { _mm256_storeu_ps(p, x); }
-  // Masked stores take some 12 cycles on AMD.
+  // A masked store takes 16 cycles on Zen 3, these parts 8.
   void StoreFirst(float* p, int64_t n) const {
     __m128 left = _mm256_castps256_ps128(x);
     if ((n & 8) != 0) return Store(p);
