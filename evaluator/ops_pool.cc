@@ -167,23 +167,13 @@ PaddedPlane PlanPlane(const PoolNode& node, const Window& w) {
   return plane;
 }
 
-// Copies a plane into the padded one. The rows around it, and the columns where nothing is sorted,
-// hold the padding already.
-void FillPlane(const Window& w, const PaddedPlane& plane, const float* x, const SplitRowF32& split,
-               const F32Kernels& kernels, float* out) {
-  for (int64_t row = 0; row < w.in[0] * w.in[1]; ++row) {
-    const int64_t z = row / w.in[1] + w.pad_begin[0];
-    const int64_t y = row % w.in[1] + w.pad_begin[1];
-    float* to = out + (z * plane.extent[1] + y) * plane.row_floats;
-    const float* from = x + row * w.in[2];
-    if (w.stride[2] == 1) {
-      std::copy(from, from + w.in[2], to + w.pad_begin[2]);
-      continue;
-    }
-    SplitRowF32 part = split;
-    part.x = from;
-    part.y = to;
-    kernels.split_row(part);
+// Copies a plane into the padded one, whose rows around it hold the padding already.
+void FillPlane(const Window& w, const PaddedPlane& plane, PadRowsF32 pad, const F32Kernels& kernels,
+               float* out) {
+  for (int64_t z = 0; z < w.in[0]; ++z, pad.x += pad.rows * pad.count) {
+    const int64_t row = (z + w.pad_begin[0]) * plane.extent[1] + w.pad_begin[1];
+    pad.y = out + row * plane.row_floats;
+    kernels.pad_rows(pad);
   }
 }
 
@@ -196,28 +186,35 @@ void RunFloat(const PoolNode& node, const Window& w, const Tensor& x, Tensor& ou
   const bool is_max = node.kind == PoolKind::kMax;
   const float padding = is_max ? -std::numeric_limits<float>::infinity() : 0.0F;
   const float* values = x.data<float>().data();
-  const SplitRowF32 split{.count = w.in[2],
-                          .pad = w.pad_begin[2],
-                          .stride = w.stride[2],
-                          .phase_floats = plane.phase_floats,
-                          .padding = padding};
+  const PadRowsF32 pad{.count = w.in[2],
+                       .pad = w.pad_begin[2],
+                       .stride = w.stride[2],
+                       .phase_floats = plane.phase_floats,
+                       .padding = padding,
+                       .rows = w.in[1],
+                       .y_step = plane.row_floats};
   ForEachShare(scratch, x.shape()[0] * x.shape()[1], plane.floats() + kTapSlack,
                [&](int64_t begin, int64_t end, float* memory) {
-                 TapRowF32 row;
-                 row.offsets = plane.offsets.data();
-                 row.weights = ones.data();
-                 row.taps = static_cast<int64_t>(ones.size());
-                 row.count = w.out[2];
+                 TapRowsF32 taps{.source_step = w.stride[1] * plane.row_floats,
+                                 .offsets = plane.offsets.data(),
+                                 .weights = ones.data(),
+                                 .taps = static_cast<int64_t>(ones.size()),
+                                 .low = -std::numeric_limits<float>::infinity(),
+                                 .high = std::numeric_limits<float>::infinity(),
+                                 .y_step = w.out[2],
+                                 .rows = w.out[1],
+                                 .count = w.out[2]};
                  std::fill(memory, memory + plane.floats(), padding);
                  for (int64_t i = begin; i < end; ++i) {
-                   FillPlane(w, plane, values + i * w.in_count(), split, *node.kernels, memory);
+                   PadRowsF32 part = pad;
+                   part.x = values + i * w.in_count();
+                   FillPlane(w, plane, part, *node.kernels, memory);
                    float* out = y.data() + i * w.out_count();
-                   for (int64_t r = 0; r < w.out[0] * w.out[1]; ++r) {
-                     const int64_t z = r / w.out[1] * w.stride[0];
-                     const int64_t in_row = z * plane.extent[1] + r % w.out[1] * w.stride[1];
-                     row.source = memory + in_row * plane.row_floats;
-                     row.y = out + r * w.out[2];
-                     is_max ? node.kernels->tap_max_row(row) : node.kernels->tap_sum_row(row);
+                   for (int64_t z = 0; z < w.out[0]; ++z) {
+                     const int64_t in_row = z * w.stride[0] * plane.extent[1];
+                     taps.source = memory + in_row * plane.row_floats;
+                     taps.y = out + z * w.out[1] * w.out[2];
+                     is_max ? node.kernels->tap_max_rows(taps) : node.kernels->tap_sum_rows(taps);
                    }
                    if (is_max) continue;
                    node.kernels->multiply_add(plane.inverse_counts.data(), nullptr, out,

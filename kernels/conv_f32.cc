@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 
 namespace pared {
 namespace {
@@ -10,11 +9,11 @@ namespace {
 // A band of a depthwise convolution and its sums: a good part of an L2 cache of 512 KB.
 constexpr int64_t kBandFloats = 48 * 1024;
 
-// A 1x1 convolution packs its input once, so as many panels as half of a 1 MB L2 cache holds: the
-// longer the rows of outputs that are stored, the better. Other kernels: see PanelGroup.
-constexpr int64_t kPackedFloats = 128 * 1024;
-
 constexpr int64_t kLineFloats = 16;  // of a cache line
+
+// Where no more tiles than these read a panel, packing it costs more than reading it from the
+// image, which takes whole vectors of pixels in one row of the output.
+constexpr int64_t kUnpackedBlocks = 6;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t Whole(int64_t n, int64_t lanes) { return CeilDiv(n, lanes) * lanes; }
@@ -31,16 +30,6 @@ PixelAt Locate(const ConvF32Plan& plan, const Extent3& stride, int64_t pixel) {
   const int64_t z = row / plan.out[1];
   const int64_t source_row = z * stride[0] * plan.padded[1] + y * stride[1];
   return {source_row * plan.row_floats + x, plan.out[2] - x};
-}
-
-// What a clamp leaves; infinite for every other activation.
-struct Range {
-  float low, high;
-};
-Range LimitsOf(const ActivationF32& activation) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  if (activation.kind == ActivationKind::kClamp) return {activation.alpha, activation.beta};
-  return {-kInfinity, kInfinity};
 }
 
 }  // namespace
@@ -143,6 +132,7 @@ ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& 
   plan.phase_floats = CeilDiv(plan.padded[2], stride[2]);
   plan.row_floats = plan.phase_floats * stride[2];
   plan.plane_floats = plan.row_floats * plan.padded[0] * plan.padded[1];
+  if (plan.pads) plan.plane_floats += kernels_.lanes;  // see PadRowsF32
   for (int64_t c = 0; c < options_.channels / options_.groups; ++c) {
     for (int64_t z = 0; z < options_.kernel[0]; ++z) {
       for (int64_t y = 0; y < options_.kernel[1]; ++y) {
@@ -179,60 +169,47 @@ ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& 
 void ConvF32::PlanTiles(ConvF32Plan& plan, int64_t threads) const {
   const GemmF32 gemm{.m = options_.outputs / options_.groups, .n = plan.pixels, .k = k_};
   plan.group_panels = PanelGroup(gemm.m * gemm.k, kernels_);
+  // A 1x1 convolution packs its input once, so as many panels as it may: the longer the rows of
+  // outputs that are stored, the better.
   if (Volume(options_.kernel) == 1) {
     const int64_t rows = std::clamp(k_, kBlockK / 4, kBlockK);
-    plan.group_panels = kPackedFloats / (rows * kernels_.tile_columns);
+    plan.group_panels = kernels_.packed_floats / (rows * kernels_.tile_columns);
   }
+  plan.reads_image = kernels_.reads_images && !plan.is_direct &&
+                     plan.out[2] % kernels_.lanes == 0 &&
+                     RowBlocks(gemm, kernels_) <= kUnpackedBlocks;
   const int64_t group_columns = plan.group_panels * kernels_.tile_columns;
   plan.column_groups = CeilDiv(plan.pixels, group_columns);
   const int64_t blocks = RowBlocks(gemm, kernels_);
   const int64_t pieces = plan.column_groups * options_.groups;
   if (pieces < threads) plan.row_splits = std::min(blocks, CeilDiv(threads, pieces));
   plan.units = pieces * plan.row_splits;
-  plan.scratch_floats = std::min(k_, kBlockK) * group_columns + kTapSlack;
-}
-
-void ConvF32::PlanOutputs(ConvF32Plan& plan, int64_t threads) const {
-  const int64_t width = kernels_.tile_columns;
-  const int64_t panels = CeilDiv(options_.outputs / options_.groups, width);
-  if (options_.groups < threads) {
-    plan.row_splits = std::min(panels, CeilDiv(threads, options_.groups));
-  }
-  plan.units = options_.groups * plan.row_splits;
-  const int64_t packed = CeilDiv(plan.pixels, width) * width * std::min(k_, kBlockK);
-  const int64_t sums = CeilDiv(panels, plan.row_splits) * width * plan.pixels;
-  plan.scratch_floats = (plan.is_direct ? 0 : packed) + kTapSlack + sums;
+  plan.scratch_floats =
+      std::min(k_, kBlockK) * group_columns + plan.group_panels * kLineFloats + kTapSlack;
 }
 
 void ConvF32::PadChannel(const ConvF32Plan& plan, const float* x, float* target) const noexcept {
-  const int64_t stride = options_.stride[2];
-  const int64_t width = plan.in[2];
-  float* row = target;
-  for (int64_t z = 0; z < plan.padded[0]; ++z) {
-    for (int64_t y = 0; y < plan.padded[1]; ++y, row += plan.row_floats) {
-      // Rows that no tap reaches stay as they are.
-      if (options_.kernel[1] == 1 && y % options_.stride[1] != 0) continue;
-      const int64_t in_z = z - plan.pad[0];
-      const int64_t in_y = y - plan.pad[1];
-      if (in_z < 0 || in_z >= plan.in[0] || in_y < 0 || in_y >= plan.in[1]) {
-        std::fill(row, row + plan.row_floats, 0.0F);
-        continue;
-      }
-      const float* from = x + (in_z * plan.in[1] + in_y) * width;
-      if (stride == 1) {
-        std::fill(row, row + plan.pad[2], 0.0F);
-        std::memcpy(row + plan.pad[2], from, static_cast<size_t>(width) * sizeof(float));
-        std::fill(row + plan.pad[2] + width, row + plan.row_floats, 0.0F);
-        continue;
-      }
-      kernels_.split_row({.x = from,
-                          .count = width,
-                          .pad = plan.pad[2],
-                          .stride = stride,
-                          .y = row,
-                          .phase_floats = plan.phase_floats,
-                          .phases = options_.kernel[2] == 1 ? 1 : stride});
+  const int64_t above = std::min(plan.pad[1], plan.padded[1]);
+  const int64_t inside = std::min(plan.in[1], plan.padded[1] - above);
+  PadRowsF32 pad{.count = plan.in[2],
+                 .pad = plan.pad[2],
+                 .stride = options_.stride[2],
+                 .phase_floats = plan.phase_floats,
+                 .phases = options_.kernel[2] == 1 ? 1 : options_.stride[2],
+                 .y_step = plan.row_floats};
+  for (int64_t z = 0; z < plan.padded[0]; ++z, target += plan.padded[1] * plan.row_floats) {
+    const int64_t in_z = z - plan.pad[0];
+    float* end = target + plan.padded[1] * plan.row_floats;
+    if (in_z < 0 || in_z >= plan.in[0]) {
+      std::fill(target, end, 0.0F);
+      continue;
     }
+    pad.x = x + in_z * plan.in[1] * plan.in[2];
+    pad.y = target + above * plan.row_floats;
+    pad.rows = inside;
+    std::fill(target, pad.y, 0.0F);
+    kernels_.pad_rows(pad);
+    std::fill(pad.y + inside * plan.row_floats, end, 0.0F);
   }
 }
 
@@ -263,7 +240,7 @@ void ConvF32::RunLanes(const ConvF32Plan& plan, const float* x, float* y, const 
                        int64_t unit, float* scratch) const noexcept {
   const int64_t first = unit * kernels_.lanes;
   const ActivationF32& activation = options_.activation;
-  const Range limits = LimitsOf(activation);
+  const ClampF32 limits = ClampOf(activation);
   DepthwiseF32 planes{.x = x + first * Volume(plan.in),
                       .y = y + first * plan.pixels,
                       .weights = lanes_.data() + unit * (k_ + 1) * kernels_.lanes,
@@ -297,114 +274,40 @@ void ConvF32::RunDepthwise(const ConvF32Plan& plan, const float* x, float* y, co
                            int64_t output, float* scratch) const noexcept {
   const int64_t channel = output / (options_.outputs / options_.groups);
   PadChannel(plan, x + channel * Volume(plan.in), scratch);
-  float* out = y + output * plan.pixels;
-  TapRowF32 row;
-  row.offsets = plan.tap_offsets.data();
-  row.weights = weights_.get() + output * k_;
-  row.taps = k_;
-  row.bias = bias_.empty() ? 0.0F : bias_[static_cast<size_t>(output)];
-  row.count = plan.out[2];
-  for (int64_t pixel = 0; pixel < plan.pixels; pixel += plan.out[2]) {
-    row.source = scratch + Locate(plan, options_.stride, pixel).source;
-    row.y = out + pixel;
-    kernels_.tap_sum_row(row);
+  const ClampF32 limits = ClampOf(addend == nullptr ? options_.activation : ActivationF32{});
+  TapRowsF32 taps{.source_step = options_.stride[1] * plan.row_floats,
+                  .offsets = plan.tap_offsets.data(),
+                  .weights = weights_.get() + output * k_,
+                  .taps = k_,
+                  .bias = bias_.empty() ? 0.0F : bias_[static_cast<size_t>(output)],
+                  .low = limits.low,
+                  .high = limits.high,
+                  .y = y + output * plan.pixels,
+                  .y_step = plan.out[2],
+                  .rows = plan.out[1],
+                  .count = plan.out[2]};
+  for (int64_t z = 0; z < plan.out[0]; ++z, taps.y += taps.rows * taps.count) {
+    taps.source = scratch + z * options_.stride[0] * plan.padded[1] * plan.row_floats;
+    kernels_.tap_sum_rows(taps);
   }
+  float* out = y + output * plan.pixels;
   if (addend != nullptr) kernels_.axpy(addend + output * plan.pixels, 1.0F, out, plan.pixels);
+  if (addend == nullptr && options_.activation.kind == ActivationKind::kClamp) return;
   kernels_.activate(options_.activation, out, plan.pixels);
 }
 
-void ConvF32::PackPanel(const ConvF32Plan& plan, const PackColumnsF32& part,
-                        int64_t panel) const noexcept {
+void ConvF32::PackPixels(const ConvF32Plan& plan, const PackColumnsF32& part, int64_t first,
+                         int64_t count) const noexcept {
   std::array<PixelRun, 64> runs;  // a panel has at most 64 columns
   PackColumnsF32 pack = part;
   pack.runs = runs.data();
-  const int64_t first = panel * kernels_.tile_columns;
-  const int64_t end = std::min(plan.pixels, first + kernels_.tile_columns);
-  for (int64_t pixel = first; pixel < end;) {
+  for (int64_t pixel = first; pixel < first + count;) {
     const PixelAt at = Locate(plan, options_.stride, pixel);
-    const int64_t count = std::min(at.left_in_row, end - pixel);
-    runs[static_cast<size_t>(pack.run_count++)] = {pixel - first, at.source, count};
-    pixel += count;
+    const int64_t length = std::min(at.left_in_row, first + count - pixel);
+    runs[static_cast<size_t>(pack.run_count++)] = {pixel - first, at.source, length};
+    pixel += length;
   }
   kernels_.pack_columns(pack);
-}
-
-void ConvF32::RunOutputs(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
-                         int64_t unit, float* scratch) const noexcept {
-  const int64_t split = unit % plan.row_splits;
-  const int64_t g = unit / plan.row_splits;
-  const int64_t width = kernels_.tile_columns;
-  const int64_t outputs = options_.outputs / options_.groups;
-  const int64_t panels = CeilDiv(outputs, width);
-  const int64_t begin = panels * split / plan.row_splits;
-  const int64_t end = panels * (split + 1) / plan.row_splits;
-  const float* source = x + g * (options_.channels / options_.groups) * plan.plane_floats;
-  const float* weights = plan.weights->data() + g * group_floats(true);
-  const int64_t packed_floats = CeilDiv(plan.pixels, width) * width * std::min(k_, kBlockK);
-  float* sums = scratch + (plan.is_direct ? 0 : packed_floats + kTapSlack);
-  // Pixels are the rows of the product. Those of one panel lie together.
-  const int64_t step = plan.is_direct ? plan.pixels : width;
-  GemmTileF32 tile{.a_row = 1,
-                   .a_step = plan.is_direct ? plan.plane_floats : width,
-                   .b_step = width,
-                   .ahead_step = kLineFloats,
-                   .c_row = width,
-                   .finish = false};
-  for (int64_t k = 0; k < k_; k += kBlockK) {
-    tile.k = std::min(kBlockK, k_ - k);
-    tile.accumulate = k > 0;
-    for (int64_t first = 0; first < plan.pixels && !plan.is_direct; first += width) {
-      PackPanel(plan,
-                {.source = source,
-                 .offsets = plan.tap_offsets.data() + k,
-                 .k = tile.k,
-                 .target = scratch + first * tile.k},
-                first / width);
-    }
-    for (int64_t panel = begin; panel < end; ++panel) {
-      tile.b = weights + (panel * k_ + k) * width;
-      tile.columns = Whole(std::min(width, outputs - panel * width), kernels_.lanes);
-      // Weights come from memory, once: the next panel is fetched while this one is at work.
-      const float* next = panel + 1 < end ? tile.b + k_ * width : nullptr;
-      float* panel_sums = sums + (panel - begin) * plan.pixels * width;
-      for (int64_t first = 0; first < plan.pixels; first += step) {
-        const float* pixels =
-            plan.is_direct ? source + k * plan.plane_floats : scratch + first * tile.k;
-        const int64_t count = std::min(step, plan.pixels - first);
-        for (int64_t p = 0; p < count; p += kernels_.tile_rows) {
-          const int64_t fetched = (first + p) / kernels_.tile_rows * tile.ahead_step;
-          tile.ahead = next != nullptr && fetched < width ? next + fetched * tile.k : nullptr;
-          tile.a = pixels + p;
-          tile.rows = std::min(kernels_.tile_rows, count - p);
-          tile.c = panel_sums + (first + p) * width;
-          kernels_.gemm_tile(tile);
-        }
-      }
-      if (k + kBlockK >= k_) {
-        FinishOutputs(plan, panel_sums, g * outputs + panel * width, y, addend);
-      }
-    }
-  }
-}
-
-void ConvF32::FinishOutputs(const ConvF32Plan& plan, const float* sums, int64_t output, float* y,
-                            const float* addend) const noexcept {
-  const int64_t outputs = options_.outputs / options_.groups;
-  const Range limits = LimitsOf(options_.activation);
-  const int64_t first = output * plan.pixels;
-  TransposeF32 transpose{.sums = sums,
-                         .sums_row = kernels_.tile_columns,
-                         .pixels = plan.pixels,
-                         .outputs = std::min(kernels_.tile_columns, outputs - output % outputs),
-                         .y = y + first,
-                         .y_row = plan.pixels,
-                         .bias = bias_.empty() ? nullptr : bias_.data() + output,
-                         .addend = addend == nullptr ? nullptr : addend + first,
-                         .low = limits.low,
-                         .high = limits.high};
-  kernels_.transpose(transpose);
-  if (options_.activation.kind == ActivationKind::kClamp) return;
-  kernels_.activate(options_.activation, transpose.y, transpose.outputs * plan.pixels);
 }
 
 void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
@@ -432,22 +335,43 @@ void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const 
   range.panel_end = std::min(Panels(gemm, kernels_), range.panel_begin + plan.group_panels);
 
   const float* source = x + g * (options_.channels / options_.groups) * plan.plane_floats;
+  std::array<const float*, 128> vectors;
+  if (plan.reads_image) {
+    const int64_t begin = range.panel_begin * width;
+    const int64_t end = std::min(range.panel_end * width, plan.pixels);
+    for (int64_t pixel = begin; pixel < end; pixel += kernels_.lanes) {
+      vectors[static_cast<size_t>((pixel - begin) / kernels_.lanes)] =
+          source + Locate(plan, options_.stride, pixel).source;
+    }
+  }
   for (int64_t k = 0; k < k_; k += kBlockK) {
     GemmPartF32 part{.k_begin = k, .k_count = std::min(kBlockK, k_ - k), .b = scratch};
-    part.panel_step = part.k_count * width;
-    if (plan.is_direct) {  // whole panels are packed by their first tile
+    part.panel_step = part.k_count * width + kLineFloats;
+    if (plan.is_direct && kernels_.pack_rows == nullptr) {
       part.rows = source + k * plan.plane_floats;
       part.rows_step = plan.plane_floats;
       part.packed = scratch;
+    } else if (plan.is_direct) {
+      kernels_.pack_rows(
+          {.rows = source + k * plan.plane_floats + range.panel_begin * width,
+           .rows_step = plan.plane_floats,
+           .k = part.k_count,
+           .panels = std::min(range.panel_end, plan.pixels / width) - range.panel_begin,
+           .target = scratch,
+           .panel_step = part.panel_step});
+    }
+    if (plan.reads_image) {
+      part.b_offsets = plan.tap_offsets.data() + k;
+      part.b_vectors = vectors.data();
     }
     for (int64_t panel = range.panel_begin; panel < range.panel_end; ++panel) {
-      if (plan.is_direct && (panel + 1) * width <= plan.pixels) continue;
-      PackPanel(plan,
-                {.source = source,
-                 .offsets = plan.tap_offsets.data() + k,
-                 .k = part.k_count,
-                 .target = scratch + (panel - range.panel_begin) * part.panel_step},
-                panel);
+      if ((plan.is_direct || plan.reads_image) && (panel + 1) * width <= plan.pixels) continue;
+      PackPixels(plan,
+                 {.source = source,
+                  .offsets = plan.tap_offsets.data() + k,
+                  .k = part.k_count,
+                  .target = scratch + (panel - range.panel_begin) * part.panel_step},
+                 panel * width, std::min(width, plan.pixels - panel * width));
     }
     RunGemmPart(gemm, kernels_, range, part);
   }

@@ -18,6 +18,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -30,6 +31,16 @@
 namespace pared {
 
 using Extent3 = std::array<int64_t, 3>;  // depth, height, width
+
+// What a clamp leaves; infinite for every other activation.
+struct ClampF32 {
+  float low, high;
+};
+inline ClampF32 ClampOf(const ActivationF32& activation) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  if (activation.kind == ActivationKind::kClamp) return {activation.alpha, activation.beta};
+  return {-kInfinity, kInfinity};
+}
 
 struct ConvF32Options {
   int64_t channels = 0, outputs = 0, groups = 1;  // of all groups together
@@ -49,8 +60,11 @@ struct ConvF32Plan {
   int64_t pixels = 0;                  // of an output channel
   int64_t units = 0;                   // independent pieces of work
   int64_t column_groups = 0, group_panels = 0, row_splits = 1;
-  bool by_outputs = false;  // outputs fill the vectors
-  bool is_direct = false;   // rows of the product's right operand lie in the image as they are
+  bool by_outputs = false;             // outputs fill the vectors
+  std::vector<int64_t> tile_begins{};  // the same: pixels, and the end
+  int64_t packed_floats = 0;           // the same: of the scratch
+  bool reads_image = false;            // panels are not packed
+  bool is_direct = false;  // rows of the product's right operand lie in the image as they are
   std::shared_ptr<const AlignedBuffer<float>> weights{};  // packed; null: depthwise
   int64_t band_rows = 0;       // depthwise by lanes: output rows at a time; 0: row by row
   int64_t row_vectors = 0;     // the same: of a padded row
@@ -92,7 +106,10 @@ class ConvF32 {
                      const float* addend) const noexcept;
   void PlanTiles(ConvF32Plan& plan, int64_t threads) const;
   void PlanOutputs(ConvF32Plan& plan, int64_t threads) const;
-  void PackPanel(const ConvF32Plan& plan, const PackColumnsF32& part, int64_t panel) const noexcept;
+  void PackPixels(const ConvF32Plan& plan, const PackColumnsF32& part, int64_t first,
+                  int64_t count) const noexcept;
+  void PackPixelPanels(const ConvF32Plan& plan, const PackColumnsF32& part) const noexcept;
+  void PackPixelTiles(const ConvF32Plan& plan, const PackColumnsF32& part) const noexcept;
   std::shared_ptr<const AlignedBuffer<float>> WeightsFor(bool by_outputs) const;
   std::shared_ptr<const AlignedBuffer<float>> Pack(bool by_outputs) const;
   int64_t group_floats(bool by_outputs) const;

@@ -40,6 +40,9 @@ struct GemmTileF32 {
   int64_t a_row = 0, a_step = 0;
   const float* b = nullptr;  // row k at b + k * b_step; tile_columns floats are read of each
   int64_t b_step = 0;
+  // Where set, vector v of row k is at b_vectors[v] + b_offsets[k] instead: see reads_images.
+  const int64_t* b_offsets = nullptr;
+  const float* b_vectors[2] = {nullptr, nullptr};
   // Where set, row k of b is copied to packed + k * tile_columns, which costs next to nothing
   // beside the multiplications. Whole tiles of columns only.
   float* packed = nullptr;
@@ -61,15 +64,18 @@ struct GemmTileF32 {
 
 constexpr int64_t kTapSlack = 64;
 
-// A row of sums over taps: y[x] = bias + sum over t of weights[t] * rows[offsets[t] + x].
-struct TapRowF32 {
+// Rows of sums over taps: y[x] = bias + sum over t of weights[t] * source[offsets[t] + x], clamped.
+struct TapRowsF32 {
   const float* source = nullptr;  // readable kTapSlack floats past the last one used
+  int64_t source_step = 0;        // from one row to the next
   const int64_t* offsets = nullptr;
   const float* weights = nullptr;
   int64_t taps = 0;
   float bias = 0;
+  float low = 0, high = 0;
   float* y = nullptr;
-  int64_t count = 0;
+  int64_t y_step = 0;
+  int64_t rows = 0, count = 0;
 };
 
 // A depthwise convolution of `channels` planes, at most `lanes` of the table: channels lie in the
@@ -106,15 +112,16 @@ struct TransposeF32 {
   float low = 0, high = 0;
 };
 
-// Sorts a row by remainder modulo `stride`: the padded row's element x goes to
-// y[x % stride * phase_floats + x / stride].
-struct SplitRowF32 {
+// Pads rows and sorts each by remainder modulo `stride`: the padded row's element x goes to
+// y[x % stride * phase_floats + x / stride]. Up to `lanes` floats behind a row are overwritten.
+struct PadRowsF32 {
   const float* x = nullptr;
   int64_t count = 0, pad = 0, stride = 1;
   float* y = nullptr;
   int64_t phase_floats = 0;
   int64_t phases = stride;  // how many remainders are wanted
   float padding = 0;
+  int64_t rows = 1, y_step = 0;  // rows of x lie side by side
 };
 
 // A run of output pixels whose inputs lie side by side.
@@ -134,16 +141,30 @@ struct PackColumnsF32 {
   float* target = nullptr;
 };
 
+// Copies whole panels of columns: target[panel][k] = the tile_columns floats of row k at
+// rows + k * rows_step + panel * tile_columns.
+struct PackRowsF32 {
+  const float* rows = nullptr;
+  int64_t rows_step = 0, k = 0, panels = 0;
+  float* target = nullptr;
+  int64_t panel_step = 0;
+};
+
 struct F32Kernels {
   int64_t tile_rows, tile_columns, lanes;
+  int64_t packed_floats;  // of panels worked on at once: half of the L2 cache
+  bool reads_images;  // tiles of two vectors may take each from where a convolution's input lies
   void (*gemm_tile)(const GemmTileF32& tile) noexcept;
   void (*activate)(const ActivationF32& activation, float* x, int64_t count) noexcept;
-  void (*tap_sum_row)(const TapRowF32& row) noexcept;
-  void (*tap_max_row)(const TapRowF32& row) noexcept;  // weights and bias are not read
+  void (*tap_sum_rows)(const TapRowsF32& rows) noexcept;
+  void (*tap_max_rows)(const TapRowsF32& rows) noexcept;  // only source, offsets and y are read
   void (*depthwise)(const DepthwiseF32& planes) noexcept;
   void (*transpose)(const TransposeF32& sums) noexcept;
   void (*pack_columns)(const PackColumnsF32& pack) noexcept;
-  void (*split_row)(const SplitRowF32& row) noexcept;
+  // Null where tiles are wide enough to read such rows at full speed: the first of a panel packs
+  // it.
+  void (*pack_rows)(const PackRowsF32& pack) noexcept;
+  void (*pad_rows)(const PadRowsF32& rows) noexcept;
   void (*softmax)(const float* x, float* y, int64_t count) noexcept;
   // y = (x - mean) / sqrt(variance + epsilon) over one row; mean_inverse receives mean and
   // 1 / sqrt(variance + epsilon).

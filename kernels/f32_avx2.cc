@@ -30,7 +30,22 @@ struct Vec {
   }
   static Vec LoadFirst(const float* p, int64_t n) { return Vec(_mm256_maskload_ps(p, First(n))); }
   void Store(float* p) const { _mm256_storeu_ps(p, x); }
-  void StoreFirst(float* p, int64_t n) const { _mm256_maskstore_ps(p, First(n), x); }
+  // A masked store takes 16 cycles on Zen 3, these parts 8.
+  void StoreFirst(float* p, int64_t n) const {
+    __m128 left = _mm256_castps256_ps128(x);
+    if ((n & 8) != 0) return Store(p);
+    if ((n & 4) != 0) {
+      _mm_storeu_ps(p, left);
+      left = _mm256_extractf128_ps(x, 1);
+      p += 4;
+    }
+    if ((n & 2) != 0) {
+      _mm_storel_pi(reinterpret_cast<__m64*>(p), left);
+      left = _mm_movehl_ps(left, left);
+      p += 2;
+    }
+    if ((n & 1) != 0) _mm_store_ss(p, left);
+  }
 };
 
 inline Vec operator+(Vec a, Vec b) { return Vec(_mm256_add_ps(a.x, b.x)); }
@@ -55,20 +70,15 @@ inline Vec CopySign(Vec magnitude, Vec sign) {
 inline Vec SelectLess(Vec a, Vec b, Vec yes, Vec no) {
   return Vec(_mm256_blendv_ps(no.x, yes.x, _mm256_cmp_ps(a.x, b.x, _CMP_LT_OQ)));
 }
-// In two steps: 2^128 alone is no float.
+// Adds n to the exponent: a is near 1, and neither it nor the result is below the normal numbers.
 inline Vec TimesPowerOfTwo(Vec a, Vec n) {
-  const __m256i whole = _mm256_cvtps_epi32(n.x);
-  const __m256i half = _mm256_srai_epi32(whole, 1);
-  const __m256i bias = _mm256_set1_epi32(127);
-  const auto power = [&](__m256i e) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e, bias), 23));
-  };
-  return Vec(_mm256_mul_ps(_mm256_mul_ps(a.x, power(half)), power(_mm256_sub_epi32(whole, half))));
+  const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n.x), 23);
+  return Vec(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.x), exponent)));
 }
 
-// Elements 0, 2, ... 14 at p; reads 16.
-inline Vec Even(const float* p) {
-  const __m256 pairs = _mm256_shuffle_ps(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8), 0x88);
+// Elements 0, 2, 4 and 6 of both.
+inline Vec Even(Vec a, Vec b) {
+  const __m256 pairs = _mm256_shuffle_ps(a.x, b.x, 0x88);
   return Vec(_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), 0xD8)));
 }
 

@@ -56,11 +56,11 @@ inline Vec SelectLess(Vec a, Vec b, Vec yes, Vec no) {
 }
 inline Vec TimesPowerOfTwo(Vec a, Vec n) { return Vec(_mm512_maskz_scalef_ps(0xFFFF, a.x, n.x)); }
 
-// Elements 0, 2, ... 30 at p; reads 32.
-inline Vec Even(const float* p) {
+// Elements 0, 2, ... 14 of both.
+inline Vec Even(Vec a, Vec b) {
   const __m512i index =
       _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-  return Vec(_mm512_permutex2var_ps(_mm512_loadu_ps(p), index, _mm512_loadu_ps(p + 16)));
+  return Vec(_mm512_permutex2var_ps(a.x, index, b.x));
 }
 
 inline __m512 JoinLow(__m512 a, __m512 b) {

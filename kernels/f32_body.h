@@ -93,26 +93,36 @@ inline Vec Activated(Vec x, Vec alpha, Vec beta) {
   return x;
 }
 
+// Rows of floats, in place.
+struct Rows {
+  float* data;
+  int64_t count, floats, step;
+};
+
 template <ActivationKind kKind>
-void ActivateWith(const ActivationF32& activation, float* x, int64_t count) {
+void ActivateWith(const ActivationF32& activation, const Rows& rows) {
   const Vec alpha(activation.alpha);
   const Vec beta(activation.beta);
-  int64_t i = 0;
-  for (; i + Vec::kWidth <= count; i += Vec::kWidth) {
-    Activated<kKind>(Vec::Load(x + i), alpha, beta).Store(x + i);
-  }
-  if (i < count) {
-    Activated<kKind>(Vec::LoadFirst(x + i, count - i), alpha, beta).StoreFirst(x + i, count - i);
+  for (int64_t r = 0; r < rows.count; ++r) {
+    float* x = rows.data + r * rows.step;
+    int64_t i = 0;
+    for (; i + Vec::kWidth <= rows.floats; i += Vec::kWidth) {
+      Activated<kKind>(Vec::Load(x + i), alpha, beta).Store(x + i);
+    }
+    if (i < rows.floats) {
+      const int64_t left = rows.floats - i;
+      Activated<kKind>(Vec::LoadFirst(x + i, left), alpha, beta).StoreFirst(x + i, left);
+    }
   }
 }
 
-void Activate(const ActivationF32& activation, float* x, int64_t count) noexcept {
+void ActivateRows(const ActivationF32& activation, const Rows& rows) {
   switch (activation.kind) {
     case ActivationKind::kNone:
       return;
 #define PARED_ACTIVATION(kind) \
   case ActivationKind::kind:   \
-    return ActivateWith<ActivationKind::kind>(activation, x, count)
+    return ActivateWith<ActivationKind::kind>(activation, rows)
       PARED_ACTIVATION(kClamp);
       PARED_ACTIVATION(kLeakyRelu);
       PARED_ACTIVATION(kSigmoid);
@@ -128,66 +138,12 @@ void Activate(const ActivationF32& activation, float* x, int64_t count) noexcept
   }
 }
 
+void Activate(const ActivationF32& activation, float* x, int64_t count) noexcept {
+  ActivateRows(activation, {x, 1, count, 0});
+}
+
+#include "kernels/f32_tap_body.h"
 #include "kernels/f32_tile_body.h"
-
-template <bool kMax, int kVectors>
-inline void TapVectors(const TapRowF32& row, int64_t x, int64_t count) {
-  Vec acc[kVectors];
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) {
-    acc[v] = kMax ? Vec::Load(row.source + row.offsets[0] + x + v * Vec::kWidth) : Vec(row.bias);
-  }
-  for (int64_t t = kMax ? 1 : 0; t < row.taps; ++t) {
-    const float* source = row.source + row.offsets[t] + x;
-    const Vec weight(kMax ? 0.0F : row.weights[t]);
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      const Vec value = Vec::Load(source + v * Vec::kWidth);
-      acc[v] = kMax ? MaxOrNan(value, acc[v]) : Fma(weight, value, acc[v]);
-    }
-  }
-  for (int v = 0; v < kVectors; ++v) {
-    const int64_t at = x + v * Vec::kWidth;
-    if (count - at >= Vec::kWidth) {
-      acc[v].Store(row.y + at);
-    } else if (count > at) {
-      acc[v].StoreFirst(row.y + at, count - at);
-    }
-  }
-}
-
-template <bool kMax>
-inline void TapRow(const TapRowF32& row) {
-  int64_t x = 0;
-  for (; x + 4 * Vec::kWidth <= row.count; x += 4 * Vec::kWidth) {
-    TapVectors<kMax, 4>(row, x, row.count);
-  }
-  for (; x + Vec::kWidth < row.count; x += 2 * Vec::kWidth) {
-    TapVectors<kMax, 2>(row, x, row.count);
-  }
-  if (x < row.count) TapVectors<kMax, 1>(row, x, row.count);
-}
-
-void TapSumRow(const TapRowF32& row) noexcept { TapRow<false>(row); }
-void TapMaxRow(const TapRowF32& row) noexcept { TapRow<true>(row); }
-
-void SplitRow(const SplitRowF32& row) noexcept {
-  for (int64_t phase = 0; phase < row.stride && phase < row.phases; ++phase) {
-    float* y = row.y + phase * row.phase_floats;
-    // The first column of this remainder that lies on the input.
-    int64_t i = 0;
-    while (i < row.phase_floats && i * row.stride + phase < row.pad) y[i++] = row.padding;
-    const float* x = row.x + (i * row.stride + phase - row.pad);
-    const int64_t inside = row.x + row.count - x;
-    const int64_t count = inside <= 0 ? 0 : (inside + row.stride - 1) / row.stride;
-    const int64_t end = i + count < row.phase_floats ? i + count : row.phase_floats;
-    if (row.stride == 2) {
-      for (; i + Vec::kWidth < end; i += Vec::kWidth, x += 2 * Vec::kWidth) Even(x).Store(y + i);
-    }
-    for (; i < end; ++i, x += row.stride) y[i] = *x;
-    while (i < row.phase_floats) y[i++] = row.padding;
-  }
-}
 
 // Copies one run of rows [begin, end): kWhole vectors, and one that ends where the run does.
 template <int kWhole, bool kTail>
@@ -242,6 +198,20 @@ void PackColumns(const PackColumnsF32& pack) noexcept {
           break;
         default:
           CopyRun<4, false>(pack, run, begin, end);
+      }
+    }
+  }
+}
+
+// Row by row: the columns of one panel alone lie a plane apart, each on another page.
+void PackRows(const PackRowsF32& pack) noexcept {
+  for (int64_t k = 0; k < pack.k; ++k) {
+    const float* from = pack.rows + k * pack.rows_step;
+    float* to = pack.target + k * kTileColumns;
+    for (int64_t panel = 0; panel < pack.panels; ++panel, to += pack.panel_step) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kTileVectors; ++v, from += Vec::kWidth) {
+        Vec::Load(from).Store(to + v * Vec::kWidth);
       }
     }
   }
@@ -367,14 +337,17 @@ constexpr F32Kernels kTable = {
     .tile_rows = 6,
     .tile_columns = kTileColumns,
     .lanes = Vec::kWidth,
+    .packed_floats = (kWideL2 ? 128 : 64) * 1024,
+    .reads_images = kReadsImages,
     .gemm_tile = GemmTile,
     .activate = Activate,
-    .tap_sum_row = TapSumRow,
-    .tap_max_row = TapMaxRow,
+    .tap_sum_rows = TapSumRows,
+    .tap_max_rows = TapMaxRows,
     .depthwise = Depthwise,
     .transpose = TransposeSums,
     .pack_columns = PackColumns,
-    .split_row = SplitRow,
+    .pack_rows = kTilesPack ? nullptr : PackRows,
+    .pad_rows = PadRows,
     .softmax = Softmax,
     .normalize = Normalize,
     .scale_shift = ScaleShift,

@@ -12,70 +12,90 @@ struct LaneRow {
   float* y;
 };
 
+// Where the next pixel of the band goes, and how many are left in its row.
+struct BandAt {
+  float* to;
+  int64_t left;
+};
+
+// `count` pixels, at most a vector, of at most a vector of channels. Steps without a branch: where
+// a row ends is hard to foretell.
+template <bool kWhole>
+inline void SpreadBlock(const DepthwiseF32& d, const float* x, int64_t count, BandAt& at) {
+  constexpr int64_t kLanes = Vec::kWidth;
+  constexpr int64_t kAhead = 128;  // 512 bytes: 16 streams are too many for the prefetcher
+  const int64_t plane = d.in_height * d.in_width;
+  const int64_t skip = (d.row_vectors - d.in_width) * kLanes;
+  Vec block[kLanes];
+#pragma GCC unroll 16
+  for (int64_t c = 0; c < kLanes; ++c) {
+    const float* from = x + c * plane;
+    __builtin_prefetch(from + kAhead);
+    block[c] = kWhole ? Vec::Load(from) : c >= d.channels ? Vec(0.0F) : Vec::LoadFirst(from, count);
+  }
+  Transpose(block);
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < kLanes; ++i) {
+    if (!kWhole && i == count) break;
+    block[i].Store(at.to);
+    const int64_t ends = -static_cast<int64_t>(--at.left == 0);
+    at.to += kLanes + (skip & ends);
+    at.left += d.in_width & ends;
+  }
+}
+
 // Transposes input rows [begin, end) into the band.
 inline void SpreadRows(const DepthwiseF32& d, int64_t begin, int64_t end) {
   constexpr int64_t kLanes = Vec::kWidth;
-  const int64_t plane = d.in_height * d.in_width;
   const int64_t pixels = (end - begin) * d.in_width;
-  const int64_t skip = (d.row_vectors - d.in_width) * kLanes;
   const float* x = d.x + begin * d.in_width;
-  float* to = d.band + d.pad_x * kLanes;
-  int64_t left = d.in_width;       // in the row
-  constexpr int64_t kAhead = 128;  // 512 bytes: 16 streams are too many for the prefetcher
-  for (int64_t p = 0; p < pixels; p += kLanes) {
-    const int64_t count = pixels - p < kLanes ? pixels - p : kLanes;
-    Vec block[kLanes];
+  BandAt at{d.band + d.pad_x * kLanes, d.in_width};
+  int64_t p = 0;
+  if (d.channels == kLanes) {
+    for (; p + kLanes <= pixels; p += kLanes) SpreadBlock<true>(d, x + p, kLanes, at);
+  }
+  for (; p < pixels; p += kLanes) {
+    SpreadBlock<false>(d, x + p, pixels - p < kLanes ? pixels - p : kLanes, at);
+  }
+}
+
+// Outputs [first, first + lanes) of TransposeF32, pixels from p on.
+template <bool kWhole>
+[[gnu::always_inline]] inline void TransposeBlock(const TransposeF32& t, int64_t first, int64_t p) {
+  constexpr int64_t kLanes = Vec::kWidth;
+  const Vec low(t.low);
+  const Vec high(t.high);
+  const int64_t count = t.pixels - p < kLanes ? t.pixels - p : kLanes;
+  const int64_t outputs = t.outputs - first;
+  Vec block[kLanes];
 #pragma GCC unroll 16
-    for (int64_t c = 0; c < kLanes; ++c) {
-      const float* from = x + c * plane + p;
-      __builtin_prefetch(from + kAhead);
-      block[c] = c >= d.channels   ? Vec(0.0F)
-                 : count == kLanes ? Vec::Load(from)
-                                   : Vec::LoadFirst(from, count);
-    }
-    Transpose(block);
+  for (int64_t i = 0; i < kLanes; ++i) {
+    block[i] = kWhole || i < count ? Vec::Load(t.sums + (p + i) * t.sums_row + first) : Vec(0.0F);
+  }
+  Transpose(block);
 #pragma GCC unroll 16
-    for (int64_t i = 0; i < kLanes; ++i) {
-      if (i == count) break;
-      block[i].Store(to);
-      to += kLanes;
-      if (--left == 0) {
-        left = d.in_width;
-        to += skip;
-      }
+  for (int64_t i = 0; i < kLanes; ++i) {
+    if (!kWhole && i == outputs) break;
+    const int64_t at = (first + i) * t.y_row + p;
+    Vec value = block[i];
+    if (t.bias != nullptr) value = value + Vec(t.bias[first + i]);
+    if (kWhole || count == kLanes) {
+      if (t.addend != nullptr) value = value + Vec::Load(t.addend + at);
+      Clamp(value, low, high).Store(t.y + at);
+    } else {
+      if (t.addend != nullptr) value = value + Vec::LoadFirst(t.addend + at, count);
+      Clamp(value, low, high).StoreFirst(t.y + at, count);
     }
   }
 }
 
-// Outputs [first, first + lanes) of TransposeF32.
-inline void TransposeLanes(const TransposeF32& t, int64_t first) {
+inline void TransposeLanes(TransposeF32 t, int64_t first) {
   constexpr int64_t kLanes = Vec::kWidth;
-  const Vec low(t.low);
-  const Vec high(t.high);
-  const int64_t outputs = t.outputs - first;
-  for (int64_t p = 0; p < t.pixels; p += kLanes) {
-    const int64_t count = t.pixels - p < kLanes ? t.pixels - p : kLanes;
-    Vec block[kLanes];
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < kLanes; ++i) {
-      block[i] = i < count ? Vec::Load(t.sums + (p + i) * t.sums_row + first) : Vec(0.0F);
-    }
-    Transpose(block);
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < kLanes; ++i) {
-      if (i == outputs) break;
-      const int64_t at = (first + i) * t.y_row + p;
-      Vec value = block[i];
-      if (t.bias != nullptr) value = value + Vec(t.bias[first + i]);
-      if (count == kLanes) {
-        if (t.addend != nullptr) value = value + Vec::Load(t.addend + at);
-        Clamp(value, low, high).Store(t.y + at);
-      } else {
-        if (t.addend != nullptr) value = value + Vec::LoadFirst(t.addend + at, count);
-        Clamp(value, low, high).StoreFirst(t.y + at, count);
-      }
-    }
+  int64_t p = 0;
+  if (t.outputs - first >= kLanes) {
+    for (; p + kLanes <= t.pixels; p += kLanes) TransposeBlock<true>(t, first, p);
   }
+  for (; p < t.pixels; p += kLanes) TransposeBlock<false>(t, first, p);
 }
 
 void TransposeSums(const TransposeF32& t) noexcept {
@@ -93,6 +113,7 @@ inline void SumBlock(const DepthwiseF32& d, const LaneRow& row, int64_t at) {
   for (int i = 0; i < kBlock; ++i) sums[i] = bias;
   const float* x = row.x + at * kStride * kLanes;
   const float* weights = row.weights;
+  float* y = row.y + at * kLanes;  // read before the stores, which might change it
   const int64_t step = d.dilation_y * d.row_vectors * kLanes;
   for (int64_t tap_y = 0; tap_y < row.taps_y; ++tap_y, x += step, weights += kTaps * kLanes) {
     Vec taps[kTaps];
@@ -111,7 +132,7 @@ inline void SumBlock(const DepthwiseF32& d, const LaneRow& row, int64_t at) {
     }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < kBlock; ++i) sums[i].Store(row.y + (at + i) * kLanes);
+  for (int i = 0; i < kBlock; ++i) sums[i].Store(y + i * kLanes);
 }
 
 // The same for any kernel, stride and dilation.
@@ -124,6 +145,7 @@ inline void SumBlockOfAny(const DepthwiseF32& d, const LaneRow& row, int64_t at)
   for (int i = 0; i < kBlock; ++i) sums[i] = bias;
   const int64_t stride = d.stride_x * kLanes;
   const float* weights = row.weights;
+  float* y = row.y + at * kLanes;  // read before the stores, which might change it
   for (int64_t tap_y = 0; tap_y < row.taps_y; ++tap_y) {
     const float* x = row.x + at * stride + tap_y * d.dilation_y * d.row_vectors * kLanes;
     for (int64_t t = 0; t < d.kernel_x; ++t, x += d.dilation_x * kLanes, weights += kLanes) {
@@ -133,7 +155,7 @@ inline void SumBlockOfAny(const DepthwiseF32& d, const LaneRow& row, int64_t at)
     }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < kBlock; ++i) sums[i].Store(row.y + (at + i) * kLanes);
+  for (int i = 0; i < kBlock; ++i) sums[i].Store(y + i * kLanes);
 }
 
 // One output row in blocks; the last block begins early where the row is no multiple.
@@ -170,9 +192,12 @@ void Depthwise(const DepthwiseF32& d) noexcept {
   const int64_t reach = (d.kernel_y - 1) * d.dilation_y + 1;
   const int64_t row_floats = d.row_vectors * kLanes;
   const int64_t band_inputs = (d.band_rows - 1) * d.stride_y + reach;
-  for (int64_t i = 0; i < band_inputs * d.row_vectors; ++i) {
-    const int64_t column = i % d.row_vectors;
-    if (column < d.pad_x || column >= d.pad_x + d.in_width) Vec(0.0F).Store(d.band + i * kLanes);
+  for (int64_t row = 0; row < band_inputs; ++row) {
+    float* band = d.band + row * row_floats;
+    for (int64_t x = 0; x < d.pad_x; ++x) Vec(0.0F).Store(band + x * kLanes);
+    for (int64_t x = d.pad_x + d.in_width; x < d.row_vectors; ++x) {
+      Vec(0.0F).Store(band + x * kLanes);
+    }
   }
   for (int64_t begin = 0; begin < d.out_height; begin += d.band_rows) {
     const int64_t end = begin + d.band_rows < d.out_height ? begin + d.band_rows : d.out_height;

@@ -64,8 +64,8 @@ inline Vec TimesPowerOfTwo(Vec a, Vec n) {
   return Vec(vmulq_f32(vmulq_f32(a.x, power(half)), power(vsubq_s32(whole, half))));
 }
 
-// Elements 0, 2, 4, 6 at p; reads 8.
-inline Vec Even(const float* p) { return Vec(vld2q_f32(p).val[0]); }
+// Elements 0 and 2 of both.
+inline Vec Even(Vec a, Vec b) { return Vec(vuzp1q_f32(a.x, b.x)); }
 
 // Lane i of vector j becomes lane j of vector i.
 inline void Transpose(Vec (&rows)[4]) {

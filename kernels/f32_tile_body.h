@@ -3,35 +3,55 @@
 // Register tile of the GEMM: kRows x (4 vectors). On AVX-512: 24 accumulators, 4 of B, 1 broadcast;
 // 10 loads serve 24 multiply-adds.
 constexpr int kTileVectors = kTileColumns / Vec::kWidth;
+constexpr bool kTilesPack = kTileColumns >= 64;
+constexpr bool kWideL2 = kTileColumns >= 64;  // CPUs with AVX-512 have 1 MB, others 512 KB
+constexpr bool kReadsImages = kTileVectors == 2;
 
-// Adds what stands after the sums and stores one row of the tile.
-template <int kVectors>
-[[gnu::always_inline]] inline void FinishRow(const GemmTileF32& t, int64_t r,
-                                             Vec (&acc)[kVectors]) {
-  float* c = t.c + r * t.c_row;
-  for (int v = 0; v < kVectors; ++v) {
-    const int64_t at = v * Vec::kWidth;
-    const int64_t left = t.columns - at;
-    const bool whole = left >= Vec::kWidth;
-    Vec x = acc[v];
-    const auto load = [&](const float* p) {
-      return whole ? Vec::Load(p + at) : Vec::LoadFirst(p + at, left);
-    };
-    if (t.accumulate) x = x + load(c);
-    if (t.finish) {
-      if (t.row_bias != nullptr) x = x + Vec(t.row_bias[r]);
-      if (t.column_bias != nullptr) x = x + load(t.column_bias);
-      if (t.addend != nullptr) x = x + load(t.addend + r * t.c_row);
-      if (t.activation.kind == ActivationKind::kClamp) {
-        x = Clamp(x, Vec(t.activation.alpha), Vec(t.activation.beta));
-      }
+// Adds what stands after the sums and stores the tile: step by step, so that the sums stay in
+// registers. Only the last vector of a row can be partial.
+template <int kRows, int kVectors, bool kWhole>
+[[gnu::always_inline]] inline void FinishTile(const GemmTileF32& t, Vec (&acc)[kRows][kVectors]) {
+  const auto for_each = [&](auto change) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) change(r, v, acc[r][v]);
     }
-    if (whole) {
-      x.Store(c + at);
-    } else {
-      x.StoreFirst(c + at, left);
+  };
+  const int64_t left = t.columns - (kVectors - 1) * Vec::kWidth;
+  const auto load = [&](const float* row, int v) __attribute__((always_inline)) {
+    const float* from = row + v * Vec::kWidth;
+    return kWhole || v < kVectors - 1 ? Vec::Load(from) : Vec::LoadFirst(from, left);
+  };
+  const auto add = [&](const float* rows) __attribute__((always_inline)) {
+    for_each([&](int r, int v, Vec& x)
+                 __attribute__((always_inline)) { x = x + load(rows + r * t.c_row, v); });
+  };
+  if (t.accumulate) add(t.c);
+  if (t.finish) {
+    if (t.row_bias != nullptr) {
+      for_each([&](int r, int, Vec& x)
+                   __attribute__((always_inline)) { x = x + Vec(t.row_bias[r]); });
+    }
+    if (t.column_bias != nullptr) {
+      for_each([&](int, int v, Vec& x)
+                   __attribute__((always_inline)) { x = x + load(t.column_bias, v); });
+    }
+    if (t.addend != nullptr) add(t.addend);
+    if (t.activation.kind == ActivationKind::kClamp) {
+      const Vec low(t.activation.alpha);
+      const Vec high(t.activation.beta);
+      for_each([&](int, int, Vec& x) __attribute__((always_inline)) { x = Clamp(x, low, high); });
     }
   }
+  for_each([&](int r, int v, const Vec& x) __attribute__((always_inline)) {
+    float* to = t.c + r * t.c_row + v * Vec::kWidth;
+    if (kWhole || v < kVectors - 1) {
+      x.Store(to);
+    } else {
+      x.StoreFirst(to, left);
+    }
+  });
 }
 
 // Rows of C and of the addend are far apart: they are asked for while the sums are made.
@@ -44,8 +64,8 @@ inline void PrefetchTarget(const GemmTileF32& t) {
   }
 }
 
-// What a tile does beside its sums.
-enum class Beside { kNothing, kPack, kFetchAhead };
+// What a tile does beside its sums, or in place of reading panels.
+enum class Beside { kNothing, kPack, kFetchAhead, kReadImage };
 
 template <int kRows, int kVectors, Beside kBeside = Beside::kNothing>
 void TileOf(const GemmTileF32& t) {
@@ -56,7 +76,8 @@ void TileOf(const GemmTileF32& t) {
     for (int v = 0; v < kVectors; ++v) acc[r][v] = Vec(0.0F);
   }
   const float* a = t.a;
-  const float* b = t.b;
+  const float* b = kBeside == Beside::kReadImage ? t.b_vectors[0] : t.b;
+  const float* second = t.b_vectors[1];
   const int64_t a_row = t.a_row;
   float* packed = t.packed;
   const float* ahead = t.ahead;
@@ -64,7 +85,7 @@ void TileOf(const GemmTileF32& t) {
   for (int64_t k = 0; k < t.k; ++k) {
     Vec row[kVectors];
     // B comes from the L2 cache, row after row: eight rows are some 200 cycles.
-    if (kRows > 2) {
+    if (kRows > 2 && kBeside != Beside::kReadImage) {
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
         __builtin_prefetch(b + 8 * (kBeside == Beside::kPack ? t.b_step : kTileColumns) +
@@ -76,7 +97,13 @@ void TileOf(const GemmTileF32& t) {
       ahead += t.ahead_step;
     }
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) row[v] = Vec::Load(b + v * Vec::kWidth);
+    for (int v = 0; v < kVectors; ++v) {
+      if constexpr (kBeside == Beside::kReadImage) {
+        row[v] = Vec::Load(v == 0 ? b + t.b_offsets[k] : second + t.b_offsets[k]);
+      } else {
+        row[v] = Vec::Load(b + v * Vec::kWidth);
+      }
+    }
     if (kBeside == Beside::kPack) {
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) row[v].Store(packed + v * Vec::kWidth);
@@ -89,10 +116,13 @@ void TileOf(const GemmTileF32& t) {
       for (int v = 0; v < kVectors; ++v) acc[r][v] = Fma(left, row[v], acc[r][v]);
     }
     a += t.a_step;
-    b += t.b_step;
+    if (kBeside != Beside::kReadImage) b += t.b_step;
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) FinishRow<kVectors>(t, r, acc[r]);
+  if (t.columns == kVectors * Vec::kWidth) {
+    FinishTile<kRows, kVectors, true>(t, acc);
+  } else {
+    FinishTile<kRows, kVectors, false>(t, acc);
+  }
 }
 
 template <int kVectors, Beside kBeside = Beside::kNothing>
@@ -115,8 +145,10 @@ void TileRows(const GemmTileF32& t) {
 
 void GemmTile(const GemmTileF32& t) noexcept {
   const int64_t vectors = (t.columns + Vec::kWidth - 1) / Vec::kWidth;
-  if (t.packed != nullptr) {
+  if (kTilesPack && t.packed != nullptr) {
     TileRows<kTileVectors, Beside::kPack>(t);
+  } else if (kReadsImages && t.b_offsets != nullptr) {
+    TileRows<kTileVectors, kReadsImages ? Beside::kReadImage : Beside::kNothing>(t);
   } else if (t.ahead != nullptr) {
     TileRows<kTileVectors, Beside::kFetchAhead>(t);
   } else if (vectors == 1) {
@@ -129,5 +161,5 @@ void GemmTile(const GemmTileF32& t) noexcept {
     TileRows<kTileVectors>(t);
   }
   if (!t.finish || t.activation.kind <= ActivationKind::kClamp) return;
-  for (int64_t r = 0; r < t.rows; ++r) Activate(t.activation, t.c + r * t.c_row, t.columns);
+  ActivateRows(t.activation, {t.c, t.rows, t.columns, t.c_row});
 }

@@ -6,9 +6,8 @@
 namespace pared {
 namespace {
 
-// 512 rows x 256 columns of B are 512 KB: half of a 1 MB L2 cache. A block of A, 6 x 512, is 12 KB
-// and stays in L1.
-constexpr int64_t kGroupColumns = 256;
+// A block of A, 6 x 512, is 12 KB and stays in L1.
+constexpr int64_t kSmallAColumns = 128;
 constexpr int64_t kSmallA = 64 * 1024;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -16,7 +15,8 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 }  // namespace
 
 int64_t PanelGroup(int64_t a_floats, const F32Kernels& kernels) {
-  const int64_t columns = a_floats <= kSmallA ? kGroupColumns / 2 : kGroupColumns;
+  int64_t columns = kernels.packed_floats / kBlockK;
+  if (a_floats <= kSmallA) columns = std::min(columns, kSmallAColumns);
   return columns / kernels.tile_columns;
 }
 
@@ -119,6 +119,10 @@ void RunGemmPart(const GemmF32& gemm, const F32Kernels& kernels, const TileRange
       tile.b = packs ? part.rows + column : part.b + offset;
       tile.b_step = packs ? part.rows_step : columns;
       tile.packed = packs ? part.packed + offset : nullptr;
+      tile.b_offsets = tile.columns == columns ? part.b_offsets : nullptr;
+      for (int64_t v = 0; v < 2 && tile.b_offsets != nullptr; ++v) {
+        tile.b_vectors[v] = part.b_vectors[2 * (panel - range.panel_begin) + v];
+      }
       tile.column_bias = gemm.column_bias == nullptr ? nullptr : gemm.column_bias + column;
       tile.addend = gemm.addend == nullptr ? nullptr : gemm.addend + at;
       kernels.gemm_tile(tile);

@@ -65,13 +65,16 @@ struct GemmPartF32 {
   const float* rows = nullptr;
   int64_t rows_step = 0;
   float* packed = nullptr;
+  // Where set, whole panels stay where they are: see GemmTileF32::b_offsets. Two vectors a panel.
+  const int64_t* b_offsets = nullptr;
+  const float* const* b_vectors = nullptr;
 };
 void RunGemmPart(const GemmF32& gemm, const F32Kernels& kernels, const TileRange& range,
                  const GemmPartF32& part) noexcept;
 
-// How much of k, and how many panels, are worked on at once: half as many where all of A stays in
-// the L2 cache, which leaves room there for what B is packed from. A large A would be read twice as
-// often from L3.
+// How much of k, and how many panels, are worked on at once: 128 columns at most where all of A
+// stays in the L2 cache, which leaves room there for what B is packed from. A large A would be read
+// twice as often from L3.
 constexpr int64_t kBlockK = 512;
 int64_t PanelGroup(int64_t a_floats, const F32Kernels& kernels);
 

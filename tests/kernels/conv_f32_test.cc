@@ -72,9 +72,9 @@ std::shared_ptr<const float> Lent(const std::vector<float>& values) {
 
 class ConvF32Test : public ::testing::TestWithParam<Isa> {
  protected:
-  // Cut for `threads` workers, which take turns.
-  std::vector<float> Run(const Case& c, const Data& data, ActivationF32 activation,
-                         int64_t threads) const {
+  // Cut for `threads` workers, which take turns. Nothing is added where `addend` is null.
+  std::vector<float> Run(const Case& c, const Data& data, ActivationF32 activation, int64_t threads,
+                         const float* addend) const {
     const ConvF32 conv(c.Options(activation), Lent(data.weights), data.bias,
                        F32KernelsFor(GetParam()));
     const ConvF32Plan plan = conv.Plan({1, c.height, c.width}, {1, c.Out(c.height), c.Out(c.width)},
@@ -85,7 +85,7 @@ class ConvF32Test : public ::testing::TestWithParam<Isa> {
     const float* x = plan.buffer_floats > 0 ? buffer.data() : data.x.data();
     for (int64_t share = 0; share < threads; ++share) {
       std::vector<float> scratch(static_cast<size_t>(plan.scratch_floats), NAN);
-      conv.RunUnits(plan, x, y.data(), data.addend.data(), plan.units * share / threads,
+      conv.RunUnits(plan, x, y.data(), addend, plan.units * share / threads,
                     plan.units * (share + 1) / threads, scratch.data());
     }
     return y;
@@ -98,15 +98,20 @@ class ConvF32Test : public ::testing::TestWithParam<Isa> {
                    std::to_string(c.groups) + " of " + std::to_string(c.height) + "x" +
                    std::to_string(c.width) + " kernel " + std::to_string(c.kernel) + " stride " +
                    std::to_string(c.stride) + " dilation " + std::to_string(c.dilation));
-      const std::vector<float> plain = Run(c, data, {}, 1);
-      const std::vector<float> clamped = Run(c, data, {ActivationKind::kClamp, -1, 0.5F}, 1);
+      const ActivationF32 clamp{ActivationKind::kClamp, -1, 0.5F};
+      const float* addend = data.addend.data();
+      const std::vector<float> plain = Run(c, data, {}, 1, addend);
+      const std::vector<float> clamped = Run(c, data, clamp, 1, addend);
+      const std::vector<float> alone = Run(c, data, clamp, 1, nullptr);
       for (size_t i = 0; i < plain.size(); ++i) {
         const double expected = Expected(c, data, static_cast<int64_t>(i));
         const double tolerance = 1e-6 * static_cast<double>(8 + c.inputs() * c.kernel);
         ASSERT_NEAR(plain[i], expected, tolerance) << i;
         ASSERT_NEAR(clamped[i], std::clamp(expected, -1.0, 0.5), tolerance) << i;
+        const double sum = expected - static_cast<double>(data.addend[i]);
+        ASSERT_NEAR(alone[i], std::clamp(sum, -1.0, 0.5), tolerance) << i;
       }
-      EXPECT_EQ(plain, Run(c, data, {}, 3)) << "three threads";
+      EXPECT_EQ(plain, Run(c, data, {}, 3, addend)) << "three threads";
     }
   }
 };
@@ -146,6 +151,16 @@ TEST_P(ConvF32Test, FewPixelsAgreeWithTheDefinition) {
          {16, 12, 1, 33, 35, 1, 2, 1, 1}});
 }
 
+TEST_P(ConvF32Test, RowsOfWholeVectorsAgreeWithTheDefinition) {
+  // channels, outputs, groups, height, width, kernel, stride, dilation, pad
+  Check({{5, 13, 1, 11, 24, 3, 1, 1, 1},
+         {5, 36, 1, 9, 40, 3, 1, 1, 1},
+         {5, 37, 1, 9, 40, 3, 1, 1, 1},
+         {3, 16, 1, 21, 48, 3, 2, 1, 1},
+         {70, 8, 2, 9, 16, 5, 1, 1, 2},
+         {4, 8, 1, 13, 34, 3, 1, 1, 0}});
+}
+
 TEST_P(ConvF32Test, PointwiseAgreesWithTheDefinition) {
   // channels, outputs, groups, height, width, kernel: several panels, blocks of k, part blocks
   Check({{600, 13, 1, 17, 23, 1},
@@ -153,6 +168,7 @@ TEST_P(ConvF32Test, PointwiseAgreesWithTheDefinition) {
          {40, 26, 2, 16, 20, 1},
          {530, 6, 1, 8, 8, 1},
          {24, 100, 1, 50, 50, 1},
+         {130, 20, 1, 40, 33, 1},
          {600, 150, 1, 9, 9, 1}});
 }
 
