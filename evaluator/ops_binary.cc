@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "evaluator/broadcast.h"
 #include "evaluator/op_checks.h"
@@ -234,20 +235,36 @@ T Power(T base, U exponent) {
   }
 }
 
+// The exponents that exporters spell: squares in LayerNormalization, cubes in GELU, roots in norms.
+// False: it is another.
+bool RaiseToKnown(const Tensor& x, const Tensor& exponent, Tensor& out, Scratch& scratch,
+                  const std::string& label) {
+  const auto run = [&](const auto& f) {
+    Combine<float, float, float>(x, exponent, out, scratch, f, label);
+    return true;
+  };
+  // As pow has it for -0 and -infinity.
+  const auto root = [](float base) {
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    return base == -kInfinity ? kInfinity : std::sqrt(base + 0.0F);
+  };
+  const float number = exponent.data<float>()[0];
+  if (number == 2) return run([](float base, float) { return base * base; });
+  if (number == 3) return run([](float base, float) { return base * base * base; });
+  if (number == 0.5F) return run([&](float base, float) { return root(base); });
+  if (number == -0.5F) return run([&](float base, float) { return 1 / root(base); });
+  return false;
+}
+
 Op PreparePow(const Node& node, const OpContext&) {
   CheckInputCount(node, 2, 2);
   return [label = NodeLabel(node)](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
                                    Scratch& scratch) {
     const Tensor& exponent = *inputs[1];
     DispatchNumber(inputs[0]->dtype(), label, [&]<class T>() {
-      // Squares stand in every decomposed LayerNormalization.
       if constexpr (std::is_same_v<T, float>) {
-        if (exponent.count() == 1 && exponent.dtype() == DType::kFloat32 &&
-            exponent.data<float>()[0] == 2.0F) {
-          const auto square = [](float x, float) { return x * x; };
-          Combine<T, float, T>(*inputs[0], exponent, outputs[0], scratch, square, label);
-          return;
-        }
+        const bool is_number = exponent.count() == 1 && exponent.dtype() == DType::kFloat32;
+        if (is_number && RaiseToKnown(*inputs[0], exponent, outputs[0], scratch, label)) return;
       }
       DispatchNumber(exponent.dtype(), label, [&]<class U>() {
         Combine<T, U, T>(*inputs[0], exponent, outputs[0], scratch, Power<T, U>, label);

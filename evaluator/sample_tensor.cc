@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -193,16 +194,60 @@ Tensor ConstantFor(const ValueInfo& input, double value) {
   const auto count = static_cast<size_t>(ElementCount(shape));
   const auto whole = static_cast<int64_t>(value);
   const bool is_whole = static_cast<double>(whole) == value;
-  if (input.dtype == DType::kFloat32)
-    return Tensor::Make<float>(shape, std::vector<float>(count, static_cast<float>(value)));
-  if (input.dtype == DType::kInt64 && is_whole)
-    return Tensor::Make<int64_t>(shape, std::vector<int64_t>(count, whole));
-  if (input.dtype == DType::kInt32 && is_whole && std::abs(value) < 2147483648.0)
-    return Tensor::Make<int32_t>(shape, std::vector<int32_t>(count, static_cast<int32_t>(whole)));
-  if (input.dtype == DType::kBool && (value == 0 || value == 1))
-    return Tensor::Make<bool>(shape, std::vector<bool>(count, value != 0));
+  std::optional<Tensor> filled;
+  const auto fill = [&]<class T>(T element) {
+    filled = Tensor::Make<T>(shape, std::vector<T>(count, element));
+  };
+  const auto fill_whole = [&]<class T>(T) {
+    if (is_whole && std::in_range<T>(whole)) fill(static_cast<T>(whole));
+  };
+  const auto number = static_cast<float>(value);
+  switch (input.dtype) {
+    case DType::kFloat32:
+      fill(number);
+      break;
+    case DType::kFloat64:
+      fill(value);
+      break;
+    case DType::kFloat16:
+      fill(ToFloat16(number));
+      break;
+    case DType::kBFloat16:
+      fill(ToBFloat16(number));
+      break;
+    case DType::kInt64:
+      fill_whole(int64_t{});
+      break;
+    case DType::kInt32:
+      fill_whole(int32_t{});
+      break;
+    case DType::kInt16:
+      fill_whole(int16_t{});
+      break;
+    case DType::kInt8:
+      fill_whole(int8_t{});
+      break;
+    case DType::kUInt64:
+      fill_whole(uint64_t{});
+      break;
+    case DType::kUInt32:
+      fill_whole(uint32_t{});
+      break;
+    case DType::kUInt16:
+      fill_whole(uint16_t{});
+      break;
+    case DType::kUInt8:
+      fill_whole(uint8_t{});
+      break;
+    case DType::kBool:
+      if (value == 0 || value == 1) fill(value != 0);
+      break;
+    default:
+      break;
+  }
+  if (filled) return *filled;
   throw Error(ErrorCode::kInvalidArgument,
-              std::string("a number of the dataset is no value of ") + DTypeName(input.dtype),
+              "the number " + std::to_string(value) + " is no value of " + DTypeName(input.dtype),
               "input " + input.name);
 }
 

@@ -13,9 +13,12 @@ const Names kViews = {"Cast",    "Constant", "Flatten",   "Identity",
                       "Reshape", "Squeeze",  "Transpose", "Unsqueeze"};
 const Names kWeighted = {"Conv", "ConvTranspose", "Gemm", "MatMul", "GRU", "LSTM", "RNN"};
 
-// The nodes that compute `value`, which is fixed; empty: they only view or expand a constant, or
-// are random.
-std::set<std::string> ConeOf(const GraphIndex& index, const std::string& value) {
+// Their constant operands go into the layer before them, whatever shape they are shown in.
+const Names kFollowing = {"Add", "BatchNormalization", "Div", "Mul", "PRelu", "Sub"};
+
+// The nodes that compute `value`, which is fixed; empty: they only view or expand a constant and
+// `takes_views` is not set, convert one, or are random.
+std::set<std::string> ConeOf(const GraphIndex& index, const std::string& value, bool takes_views) {
   std::set<std::string> cone;
   bool computes = false;
   std::vector<std::string> open = {value};
@@ -26,7 +29,8 @@ std::set<std::string> ConeOf(const GraphIndex& index, const std::string& value) 
     const bool is_random = producer->inputs.empty() && producer->op_type != "Constant";
     if (is_random || producer->op_type == "DequantizeLinear") return {};
     if (!cone.insert(producer->outputs[0]).second) continue;
-    computes = computes || !kViews.contains(producer->op_type);
+    if (takes_views && producer->op_type == "Cast") return {};
+    computes = computes || takes_views || !kViews.contains(producer->op_type);
     open.insert(open.end(), producer->inputs.begin(), producer->inputs.end());
   }
   return computes ? cone : std::set<std::string>();
@@ -51,9 +55,13 @@ std::set<std::string> FindFixedWeights(const Model& model) {
   const Names fixed = FixedValues(model, index);
   std::set<std::string> found;
   for (const Node& node : model.graph.nodes) {
-    if (!kWeighted.contains(node.op_type)) continue;
+    const bool follows = kFollowing.contains(node.op_type) && !fixed.contains(node.outputs[0]);
+    if (!follows && !kWeighted.contains(node.op_type)) continue;
     for (const std::string& input : node.inputs) {
-      if (fixed.contains(input)) found.merge(ConeOf(index, input));
+      const Node* producer = fixed.contains(input) ? index.producer(input) : nullptr;
+      if (producer != nullptr && producer->op_type != "Constant") {
+        found.merge(ConeOf(index, input, follows));
+      }
     }
   }
   return found;

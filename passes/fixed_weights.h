@@ -4,7 +4,9 @@
 // After:   y = Conv(x, w)                                                   w: an initializer
 //
 // Weight normalization and the gates of recurrent layers, put in order by Slice and Concat, are
-// exported so. A chain that only views or casts a constant stays: FindWeights follows it.
+// exported so. A chain that only views or casts a constant stays: FindWeights follows it. But that
+// of an operand of what follows a layer goes, as the biases that PaddlePaddle exports: Add(y,
+// Reshape(b, shape)).
 
 #pragma once
 
@@ -21,8 +23,8 @@ namespace pared {
 // Values of the main graph that nodes compute from its constants (ConstantOf) alone.
 std::unordered_set<std::string> FixedValues(const Model& model, const GraphIndex& index);
 
-// The nodes of the main graph, by their first outputs, that compute inputs of weighted operators
-// from constants alone.
+// The nodes of the main graph, by their first outputs, that compute inputs of weighted operators,
+// or operands of additions, factors and normalizations, from constants alone.
 std::set<std::string> FindFixedWeights(const Model& model);
 
 // Stores what the nodes of FindFixedWeights come to. Returns [{"node"}, ...]: what is no longer

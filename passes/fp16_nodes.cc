@@ -108,6 +108,7 @@ class Chooser {
     const std::unordered_set<const Node*> indices = IndexNodes(graph, index, types);
     FindRefused(graph, index, types, refused_);
     FindInt8(graph, index, types, refused_);
+    FindPeaks(graph, index, refused_);
     for (const auto& [name, initializer] : graph.initializers) {
       NoteConstant(name, initializer.tensor);
     }

@@ -75,6 +75,10 @@ void FindInt8(const Graph& graph, const GraphIndex& index, const TypeMap& types,
 void FindRefused(const Graph& graph, const GraphIndex& index, const TypeMap& types,
                  Reasons& reasons);
 
+// Adds to `reasons` the nodes that find peaks: that compare a value with its MaxPool, and what
+// makes the value.
+void FindPeaks(const Graph& graph, const GraphIndex& index, Reasons& reasons);
+
 // Nodes of the main graph that make, on some calibration sample, a difference much smaller than its
 // operands, with the nodes that hand them their rounding.
 Reasons FindCancelling(const Model& model, PassContext& context);

@@ -301,4 +301,15 @@ void ReturnToFloat(Int8Found& found, const Int8Request& request, PassContext& co
   Mixer(found, request, context).Run();
 }
 
+bool HoldsBounds(const Model& model, const Nearness& nearness, const Int8Found& found,
+                 const Int8Request& request, PassContext& context) {
+  const Int8Options& options = *request.options;
+  if (std::min(nearness.sqnr_db, nearness.output_db) < options.min_sqnr_db) return false;
+  if (options.max_accuracy_drop == Int8Options::kAnyDrop) return true;
+  const AccuracyDrop drop = AccuracyJudge(found.candidate->model, context).DropOf(model);
+  if (drop.drop > options.max_accuracy_drop + kDropRounding) return false;
+  context.report["accuracy_drop"] = {{drop.figure, drop.drop}};
+  return true;
+}
+
 }  // namespace pared

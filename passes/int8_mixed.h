@@ -11,4 +11,9 @@ namespace pared {
 // kUnsupported where a bound of the options does not hold with as many nodes as may return.
 void ReturnToFloat(Int8Found& found, const Int8Request& request, PassContext& context);
 
+// Whether the bounds of the options hold for `model`, which was made of found.best.model, too.
+// Where they do and there is one of accuracy, context.report["accuracy_drop"] is this model's.
+bool HoldsBounds(const Model& model, const Nearness& nearness, const Int8Found& found,
+                 const Int8Request& request, PassContext& context);
+
 }  // namespace pared

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
+#include "base/joined.h"
 #include "passes/fixed_weights.h"
+#include "passes/select_nodes.h"
 
 namespace pared {
 namespace {
@@ -102,6 +105,33 @@ class Finder {
 
 std::unordered_set<const Node*> NodesBeforeLogPower(const Model& model, const GraphIndex& index) {
   return Finder(model, index).Run();
+}
+
+void WarnOfLogPower(const Model& model, Json& report) {
+  Names changed;
+  for (const Json& entry : report.at("changed")) changed.insert(entry.at("node"));
+  std::vector<std::string> before_log;
+  const auto look = [&](const Model& alone) {
+    for (const Node* node : NodesBeforeLogPower(alone, GraphIndex(alone.graph))) {
+      if (changed.contains(NodeLabel(*node))) before_log.push_back(NodeLabel(*node));
+    }
+  };
+  look(model);
+  ForEachNode(model.graph, [&](const Node& node) {
+    for (const GraphPtr& graph : SubgraphsOf(node)) {
+      Model alone;
+      alone.ir_version = model.ir_version;
+      alone.opsets = model.opsets;
+      alone.graph = *graph;
+      look(alone);
+    }
+  });
+  if (before_log.empty()) return;
+  std::ranges::sort(before_log);
+  report["warnings"].push_back(
+      "the logarithm of a power is taken that these nodes make, and few bits move it by decibels; "
+      "excluded they stay float: " +
+      Joined(before_log));
 }
 
 }  // namespace pared

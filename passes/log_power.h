@@ -2,8 +2,10 @@
 
 #pragma once
 
+#include <string>
 #include <unordered_set>
 
+#include "config/fields.h"
 #include "model/graph.h"
 
 namespace pared {
@@ -15,5 +17,9 @@ namespace pared {
 // bounds, filter banks (products without negative weights, or with weights that nodes make of
 // constants) and what moves elements.
 std::unordered_set<const Node*> NodesBeforeLogPower(const Model& model, const GraphIndex& index);
+
+// Warns in report["warnings"] where such nodes, of any graph of the model, are among those that
+// were stored in few bits: report["changed"].
+void WarnOfLogPower(const Model& model, Json& report);
 
 }  // namespace pared

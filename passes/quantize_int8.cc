@@ -19,6 +19,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "base/joined.h"
 #include "passes/constant_aliases.h"
 #include "passes/finite_weights.h"
 #include "passes/fold_affine.h"
@@ -178,11 +179,28 @@ void ReportWorst(const Json& branches, Json& report) {
   }
 }
 
+// What was found with its tables in INT8, where the bounds hold with them.
+Model WithTables(Int8Found& found, const Int8Request& request, PassContext& context) {
+  Model stored = found.best.model;
+  StoreTables(stored, request.exclusions->names(), context.report);
+  if (context.report["tables"].empty()) return std::move(found.best.model);
+  const Nearness nearness = found.judge->Compare(stored);
+  if (HoldsBounds(stored, nearness, found, request, context)) {
+    found.best_near = nearness;
+    return stored;
+  }
+  context.report["tables"] = Json::array();
+  context.report["warnings"].push_back(
+      "tables stay float: in INT8 they would leave the bound that is asked for");
+  return std::move(found.best.model);
+}
+
 // The model and the branches within it, with the report; nullopt: nothing of it can be INT8.
 std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, PassContext& context) {
   Int8Options within = *request.options;
   within.max_accuracy_drop =
       Int8Options::kAnyDrop;  // the job's labels are not of a branch's outputs
+  within.tables = false;      // those of branches are stored with the others
   const auto quantize = [&](Model branch, PassContext& inner) {
     return QuantizeGraph(std::move(branch), {&within, request.exclusions}, inner);
   };
@@ -195,6 +213,9 @@ std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, Pass
   if (context.report["changed"].empty()) return std::nullopt;
   if (candidate->choice.weights.empty()) {
     ReportWorst(branches, context.report);
+    if (request.options->tables) {
+      StoreTables(candidate->model, request.exclusions->names(), context.report);
+    }
     return std::move(candidate->model);
   }
   Int8Found found = SearchInt8(std::move(candidate), request, context);
@@ -203,8 +224,18 @@ std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, Pass
   WarnOfLostChannels(found, context.report);
   context.report["weight_code_max"] = found.best.code_max;
   context.report["ranges"] = std::move(found.best.ranges);
+  Model quantized =
+      request.options->tables ? WithTables(found, request, context) : std::move(found.best.model);
   found.judge->Report(found.best_near, context.report);
-  return std::move(found.best.model);
+  return quantized;
+}
+
+bool HasAnyOf(const Model& model, const std::vector<std::string>& op_types) {
+  bool has_any = false;
+  ForEachNode(model.graph, [&](const Node& node) {
+    has_any = has_any || std::ranges::find(op_types, node.op_type) != op_types.end();
+  });
+  return has_any;
 }
 
 Model Quantize(Model model, const Int8Options& given, PassContext& context) {
@@ -219,17 +250,18 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
   const HalfStorage halves(model, SpillFolder(model, context.scratch));
   CheckFiniteWeights(model);
   Prepare(model, exclusions, context.report);
+  const bool has_any = HasAnyOf(model, options.op_types);
   std::optional<Model> quantized =
       QuantizeGraph(std::move(model), {&options, &exclusions}, context);
   if (!quantized) {
     const Json& skipped = context.report["skipped"];
-    throw Error(ErrorCode::kUnsupported,
-                "no node of the model can be quantized: " +
-                    (skipped.empty() ? std::string("it has no weighted operator")
-                                     : skipped[0].at("node").get<std::string>() + ": " +
-                                           skipped[0].at("reason").get<std::string>()));
+    std::string why = "it has none of the operators " + Joined(options.op_types);
+    if (has_any && !skipped.empty()) {
+      why = skipped[0].at("node").get<std::string>() + ": " +
+            skipped[0].at("reason").get<std::string>();
+    }
+    throw Error(ErrorCode::kUnsupported, "no node of the model can be quantized: " + why);
   }
-  if (options.tables) StoreTables(*quantized, exclusions.names(), context.report);
   if (options.format == Int8Options::Format::kQOperator) {
     context.report["qoperator"] =
         ToQOperators(*quantized, options.target == Int8Options::Target::kOnnxruntime);

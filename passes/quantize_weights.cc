@@ -27,6 +27,7 @@
 #include "model/spill.h"
 #include "passes/int8_params.h"
 #include "passes/layer_progress.h"
+#include "passes/log_power.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/round_layers.h"
@@ -398,6 +399,7 @@ Model Run(Model model, const Options& options, PassContext& context) {
   if (HasBlocks(out))
     std::ranges::move(RaiseOpset(out, kOpsetOfBlocks), std::back_inserter(raised));
   context.report["raised"] = std::move(raised);
+  WarnOfLogPower(model, context.report);
   return out;
 }
 

@@ -9,7 +9,9 @@
 
 #include "passes/fixed_weights.h"
 #include "passes/inline_functions.h"
+#include "passes/loop_states.h"
 #include "passes/node_history.h"
+#include "passes/select_nodes.h"
 
 namespace pared {
 
@@ -43,6 +45,13 @@ bool ReadsWeights(const PassInfo& pass) {
   return std::ranges::count(kReaders, &pass) > 0;
 }
 
+bool HasLoops(const Model& model) {
+  bool has_loops = false;
+  ForEachNode(model.graph,
+              [&](const Node& node) { has_loops = has_loops || node.op_type == "Loop"; });
+  return has_loops;
+}
+
 }  // namespace
 
 std::span<const PassInfo* const> Passes() { return kPasses; }
@@ -64,6 +73,12 @@ Step BindPass(const PassInfo& pass, const Json& options, const std::string& poin
       kept = InlineFunctions(model);
       history->Advance(model, "writing out functions");
     }
+    Json freed = Json::array();
+    if (ReadsWeights(pass) && HasLoops(model)) {
+      if (!history) history.emplace(model);
+      freed = FreeLoopConstants(model);
+      history->Advance(model, "freeing constants of loops");
+    }
     Json folded = Json::array();
     if (const auto found = ReadsWeights(pass) ? FindFixedWeights(model) : std::set<std::string>();
         !found.empty()) {
@@ -77,6 +92,7 @@ Step BindPass(const PassInfo& pass, const Json& options, const std::string& poin
     Model out = followed.run(std::move(model), context);
     if (!notes.empty()) context.report["references"] = std::move(notes);
     if (!folded.empty()) context.report["computed_weights"] = std::move(folded);
+    if (!freed.empty()) context.report["loop_constants"] = std::move(freed);
     for (const auto& [node, reason] : kept) {
       context.report["skipped"].push_back({{"node", node}, {"reason", reason}});
     }

@@ -7,6 +7,7 @@
 
 #include "evaluator/dataset.h"
 #include "evaluator/evaluate.h"
+#include "evaluator/half_floats.h"
 #include "evaluator/npy.h"
 #include "evaluator/run_samples.h"
 #include "tests/testing/matchers.h"
@@ -127,6 +128,11 @@ TEST_F(DatasetFormsTest, GivesANumberInTheInputsShape) {
   EXPECT_THAT(dataset.Sample(0, InputsOf("float[N,1] x, int64 rate")),
               ElementsAre(SameTensor(Tensor::Make<float>({1, 1}, {5})),
                           SameTensor(Tensor::Scalar<int64_t>(16000))));
+  EXPECT_THAT(dataset.Sample(0, InputsOf("float[N,1] x, float16 rate"))[1],
+              SameTensor(Tensor::Scalar<Float16>(ToFloat16(16000))));
+  EXPECT_THAT(
+      [&] { dataset.Sample(0, InputsOf("float[N,1] x, int8 rate")); },
+      ThrowsError(ErrorCode::kInvalidArgument, "input rate", HasSubstr("no value of int8")));
   EXPECT_THAT(
       [&] { dataset.Sample(0, InputsOf("float[N,1] x, bool rate")); },
       ThrowsError(ErrorCode::kInvalidArgument, "input rate", HasSubstr("no value of bool")));

@@ -271,6 +271,25 @@ TEST(Executor, ActivationsKeepInfinitiesAndNaN) {
   EXPECT_THAT(ValuesOf(y[2]), ElementsAre(-1, 1, 0, ::testing::IsNan()));
 }
 
+TEST(Executor, PowersThatExportersSpellAreThoseOfPow) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> x = {0,      -0.0F, 1,         -1.5F,      2.25F,
+                                1e-20F, 3e12F, kInfinity, -kInfinity, 0.1F};
+  for (const float exponent : {2.0F, 3.0F, 0.5F, -0.5F, -1.0F, 1.7F}) {
+    const Model model =
+        ModelFromText("g (float[10] x, float p) => (float[10] y) { y = Pow(x, p) }");
+    const Tensor y = Executor(model).Run({Floats({10}, x), Tensor::Scalar<float>(exponent)})[0];
+    for (size_t i = 0; i < x.size(); ++i) {
+      const float want = std::pow(x[i], exponent), got = y.data<float>()[i];
+      if (std::isnan(want)) {
+        EXPECT_TRUE(std::isnan(got)) << x[i] << " to " << exponent;
+      } else {
+        EXPECT_FLOAT_EQ(got, want) << x[i] << " to " << exponent;
+      }
+    }
+  }
+}
+
 TEST(Executor, ComposesQuantizedOperatorsOfOnnxRuntime) {
   // (10 * 0.5 + (20 - 4) * 0.25) / 0.1 + 3 = 93; 255 * 0.5 + 63 saturates.
   const std::vector<Tensor> y =

@@ -248,5 +248,22 @@ TEST(CastFp16, AScatterThatAddsStaysFloat) {
   }
 }
 
+// As CenterNet and SuperPoint keep the peaks of a heat map: rounded, plateaus would be all peaks.
+TEST(CastFp16, PeaksAreFoundInFloat) {
+  const Model model = Made(R"(g (float[1,4,32,32] x) => (float[1,2,32,32] y) {
+      [features] f = Conv <pads = [2,2,2,2]> (x, w) r = Relu(f) [blur] h = Conv <pads = [2,2,2,2]> (r, v)
+      s = Sigmoid(h) m = MaxPool <kernel_shape = [3,3], pads = [1,1,1,1]> (s) [same] e = Equal(s, m)
+      k = Cast <to = 1> (e) y = Mul(s, k) })",
+                           {{"w", {8, 4, 5, 5}}, {"v", {2, 8, 5, 5}}});
+  const Dataset data = Dataset::Random(model.graph.inputs, 8, 3);
+  for (const Dataset* given : {static_cast<const Dataset*>(nullptr), &data}) {
+    const PassResult out = RunStep("cast_fp16", {}, model, given);
+    EXPECT_THAT(SkippedReason(out.report, "Equal same"), HasSubstr("their own maximum"));
+    EXPECT_THAT(SkippedReason(out.report, "Conv blur"), HasSubstr("their own maximum"));
+    EXPECT_EQ(SkippedReason(out.report, "Conv features"), "");
+    EXPECT_GT(SqnrDbOn(data, model, out.model), 45);
+  }
+}
+
 }  // namespace
 }  // namespace pared

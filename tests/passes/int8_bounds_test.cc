@@ -171,6 +171,23 @@ TEST(Int8Mixed, ABoundIsOneOfTheOutputToo) {
   EXPECT_FALSE(held.report.at("returned_to_float").empty());
 }
 
+TEST(Int8Tables, StayFloatWhereABoundWouldNotHold) {
+  const Model model =
+      Made(R"(g (int64[1,8] ids) => (float[1,8,32] y)
+    { e = Gather(table, ids) a = MatMul(e, w) r = Relu(a) b = MatMul(r, u) q = Relu(b)
+      y = MatMul(q, v) })",
+           {{"table", {512, 32}}, {"w", {32, 32}}, {"u", {32, 32}}, {"v", {32, 32}}});
+  const Dataset data = Dataset::Random(model.graph.inputs, 16, 3);
+  const PassResult out = RunStep("quantize_int8", {}, model, &data);
+  EXPECT_THAT(out.report.at("tables"), ElementsAre("table"));
+  EXPECT_NEAR(out.report.at("calibration_sqnr_db").get<double>(), SqnrDbOn(data, model, out.model),
+              0.5);
+  const PassResult held = RunStep("quantize_int8", {{"min_sqnr_db", 55}}, model, &data);
+  EXPECT_THAT(held.report.at("tables"), IsEmpty());
+  EXPECT_THAT(held.report.at("warnings").dump(), HasSubstr("tables stay float"));
+  EXPECT_GE(SqnrDbOn(data, model, held.model), 54.5);
+}
+
 // Excluded nodes with what follows them, between others in INT8.
 TEST(Int8KeepAs, ExcludedNodesAreFloat16WithWhatFollowsThem) {
   const Model model =

@@ -113,5 +113,16 @@ TEST(LogPower, ShapesDoNotCount) {
   EXPECT_THAT(NodesBeforeLogPower(none, GraphIndex(none.graph)), IsEmpty());
 }
 
+// Without data nobody can tell what the bits cost; they are stored, and the report says so.
+TEST(LogPower, FewBitsOfTheHeadAreAWarning) {
+  const Model model =
+      Filled(WithHead("a = Mul(c, c) b = Mul(s, s) p = Add(a, b) q = Add(p, eps) l = Log(q)"));
+  const PassResult out = RunStep("quantize_weights", Json::object(), model);
+  const std::string warnings = out.report.value("warnings", Json::array()).dump();
+  EXPECT_NE(warnings.find("the logarithm of a power"), std::string::npos) << warnings;
+  const PassResult kept = RunStep("quantize_weights", {{"exclude", {"c", "s"}}}, model);
+  EXPECT_FALSE(kept.report.contains("warnings")) << kept.report.dump();
+}
+
 }  // namespace
 }  // namespace pared

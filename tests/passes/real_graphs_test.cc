@@ -238,5 +238,21 @@ TEST(FixedWeights, AreStoredAsWhatTheyComeTo) {
   }
 }
 
+// As PaddlePaddle exports a bias.
+TEST(FixedWeights, ABiasThatIsReshapedBelongsToItsConvolution) {
+  const Model in =
+      Made(R"(g (float[1,16,8,8] x) => (float[1,16,8,8] y) <int64[4] shape = {1,-1,1,1}> {
+      [first] c = Conv (x, w) [shown] r = Reshape(b, shape) a = Add(c, r) d = Relu(a)
+      [second] y = Conv (d, v) })",
+           {{"w", {16, 16, 1, 1}}, {"b", {16}}, {"v", {16, 16, 1, 1}}});
+  const Dataset data = Dataset::Random(in.graph.inputs, 8, 3);
+  const PassResult out = RunStep("quantize_int8", {}, in, &data);
+  EXPECT_THAT(NodesOf(out.model, {"Add"}), ::testing::IsEmpty());
+  EXPECT_GT(SqnrDbOn(data, in, out.model), 30);
+  const PassResult cut = RunStep(
+      "channel_prune", {{"sparsity", 0.5}, {"importance", "l2"}, {"reconstruct", "off"}}, in);
+  EXPECT_LT(BytesOfWeights(cut.model), BytesOfWeights(in) * 7 / 10);
+}
+
 }  // namespace
 }  // namespace pared
