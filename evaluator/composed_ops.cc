@@ -14,6 +14,7 @@ namespace pared {
 namespace {
 
 constexpr std::string_view kMicrosoft = "com.microsoft";
+constexpr std::string_view kMl = "ai.onnx.ml";
 
 // A quantized operator is the float one between DequantizeLinear and QuantizeLinear; that is how
 // ONNX Runtime defines them too.
@@ -41,6 +42,30 @@ std::string OfOne(const std::string& attributes, const std::string& call) {
 void RefuseChannelsLast(const Node& node) {
   if (node.Int("channels_last", 0) == 0) return;
   throw Error(ErrorCode::kUnsupported, "channels_last is not supported", NodeLabel(node));
+}
+
+// What most exports of scikit-learn begin with.
+std::string Scaler(const Node& node) {
+  if (node.Floats("offset").empty() || node.Floats("scale").empty()) {
+    throw Error(ErrorCode::kUnsupported, "must have offset and scale", NodeLabel(node));
+  }
+  return R"(<offset, scale>(x) => (y) {
+    offsets = Constant <value_floats: floats = @offset> ()
+    scales = Constant <value_floats: floats = @scale> ()
+    f = Cast <to = 1> (x)
+    d = Sub(f, offsets)
+    y = Mul(d, scales)
+  })";
+}
+
+// Columns of a matrix, or of one row: the classes of its labels.
+std::string FeatureExtractor(const Node&) {
+  return R"((x, places) => (y) {
+    flat = Constant <value_ints = [-1]> ()
+    at = Reshape(places, flat)
+    picked = Gather <axis = -1> (x, at)
+    y = Flatten <axis = -1> (picked)
+  })";
 }
 
 std::string QuantizedSigmoid(const Node&) { return OfOne("", "Sigmoid"); }
@@ -316,6 +341,8 @@ constexpr Composition kCompositions[] = {
     {"", "RotaryEmbedding", RotaryEmbedding},
     {"", "SimplifiedLayerNormalization", SimplifiedNormalization},
     {"", "SoftmaxCrossEntropyLoss", CrossEntropyLoss},
+    {kMl, "ArrayFeatureExtractor", FeatureExtractor},
+    {kMl, "Scaler", Scaler},
     {kMicrosoft, "Attention", PackedAttention},
     {kMicrosoft, "BiasGelu", BiasGelu},
     {kMicrosoft, "DynamicQuantizeMatMul", ScaledMatMul},

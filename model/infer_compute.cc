@@ -261,6 +261,11 @@ void Recurrent(InferContext& c) {
 
 void TypeOnly(InferContext& c) { c.Set(0, c.dtype(0), std::nullopt); }
 
+void Scaler(InferContext& c) {
+  const Dims* x = c.dims(0);
+  c.Set(0, DType::kFloat32, x == nullptr ? std::nullopt : std::optional(*x));
+}
+
 void MatMulIntegerToFloat(InferContext& c) {
   c.Set(0, c.dtype(2), MatMulShape(c, c.dims(0), c.dims(1)));
 }
@@ -356,6 +361,8 @@ const InferTable& ComputeInference() {
                         {"DFT", TypeOnly},
                         {"STFT", ShortTransform},
                         {"Det", Determinant},
+                        {"ai.onnx.ml.ArrayFeatureExtractor", TypeOnly},
+                        {"ai.onnx.ml.Scaler", Scaler},
                         {"com.microsoft.Attention", PackedAttention},
                         {"com.microsoft.MultiHeadAttention", TypeOnly},
                         {"com.microsoft.FusedMatMul", FusedMatMul},

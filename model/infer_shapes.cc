@@ -73,8 +73,8 @@ ValueType Merge(const std::string& name, const ValueType& stated, const ValueTyp
 }
 
 // The operator of ONNX whose inference holds for `node` too; empty: there is none. Of com.microsoft
-// those that onnxruntime's optimizations and quantizers write; a name with its domain is that
-// operator's own.
+// those that onnxruntime's optimizations and quantizers write, of ai.onnx.ml those that pared runs;
+// a name with its domain is that operator's own.
 std::string StandardName(const Node& node) {
   if (node.domain.empty() || node.domain == "ai.onnx") return node.op_type;
   static const std::unordered_map<std::string, std::string> kSame = {
@@ -94,6 +94,8 @@ std::string StandardName(const Node& node) {
       {"BiasGelu", "Relu"},
       {"SkipLayerNormalization", "Relu"},
       {"SkipSimplifiedLayerNormalization", "Relu"}};
+  const bool is_ml = node.op_type == "Scaler" || node.op_type == "ArrayFeatureExtractor";
+  if (node.domain == "ai.onnx.ml" && is_ml) return "ai.onnx.ml." + node.op_type;
   const auto same = kSame.find(node.op_type);
   return node.domain == "com.microsoft" && same != kSame.end() ? same->second : "";
 }

@@ -18,6 +18,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "model/infer_shapes.h"
 #include "passes/calibrate.h"
 #include "passes/channel_shrink.h"
 #include "passes/constant_aliases.h"
@@ -300,8 +301,10 @@ class ChannelPruner {
       context_.report["skipped"].push_back({{"node", NodeLabel(node)}, {"reason", reason}});
     };
     const WeightScan scan = FindWeights(model_);
+    const auto types = InferShapes(model_);
     for (const WeightSite& site : scan.sites) {
       if (makers.contains(site.node)) continue;
+      const auto type = types.find(site.node->inputs[0]);
       if (site.graph != &model_.graph) {
         skip(*site.node, "channels are not followed into subgraphs");
       } else if (IsDepthwise(site)) {
@@ -309,6 +312,8 @@ class ChannelPruner {
       } else if (site.stored.dtype() != DType::kFloat32) {
         skip(*site.node,
              std::string("its weight is ") + DTypeName(site.stored.dtype()) + ", not float32");
+      } else if (type == types.end() || !type->second.shape) {
+        skip(*site.node, "the rank of its input \"" + site.node->inputs[0] + "\" is not known");
       } else {
         skip(*site.node, "its weight is not an operand that can be cut along its channels");
       }

@@ -271,6 +271,16 @@ TEST(Executor, ActivationsKeepInfinitiesAndNaN) {
   EXPECT_THAT(ValuesOf(y[2]), ElementsAre(-1, 1, 0, ::testing::IsNan()));
 }
 
+TEST(Executor, RunsWhatScikitLearnPutsAroundANetwork) {
+  const Model model = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]>
+      g (int64[2,2] x) => (float[2,2] s, int64[1,2] y) <int64[3] classes = {7,8,9}> {
+        s = ai.onnx.ml.Scaler <offset = [1.0,2.0], scale = [0.5,10.0]> (x)
+        a = ArgMax <axis = 1, keepdims = 0> (s) y = ai.onnx.ml.ArrayFeatureExtractor(classes, a) })");
+  const auto results = Executor(model).Run({Tensor::Make<int64_t>({2, 2}, {3, 1, 1, 5})});
+  EXPECT_THAT(ValuesOf(results[0]), ElementsAre(1, -10, 0, 30));
+  EXPECT_THAT(results[1], SameTensor(Tensor::Make<int64_t>({1, 2}, {7, 8})));
+}
+
 TEST(Executor, PowersThatExportersSpellAreThoseOfPow) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   const std::vector<float> x = {0,      -0.0F, 1,         -1.5F,      2.25F,
