@@ -159,7 +159,9 @@ std::string WhyNoHalfOp(const Node& node, int64_t opset) {
   const auto op = HalfOps().find(node.op_type);
   if (op == HalfOps().end()) return node.op_type + " stays float32";
   const std::string reduction = node.String("reduction", "none");
-  if (node.op_type.starts_with("Scatter") && (reduction == "add" || reduction == "mul")) {
+  const bool sums = reduction == "add" || reduction == "mul";
+  if ((node.op_type == "ScatterND" && reduction != "none") ||
+      (node.op_type == "ScatterElements" && sums)) {
     return "onnxruntime has no float16 form of " + node.op_type + " with reduction " + reduction;
   }
   if (opset >= op->second) return "";

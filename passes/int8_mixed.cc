@@ -26,6 +26,11 @@ constexpr double kDropRounding = 1e-9;  // 0.9 - 0.8 is more than 0.1
 // Outputs of nodes that stay float.
 using Values = std::unordered_set<std::string>;
 
+bool LeavesSqnrBound(const Nearness& nearness, const Int8Options& options) {
+  const double worst_db = std::min(nearness.sqnr_db, nearness.output_db);
+  return options.min_sqnr_db > 0 && worst_db < options.min_sqnr_db;
+}
+
 class Mixer {
  public:
   Mixer(Int8Found& found, const Int8Request& request, PassContext& context)
@@ -116,7 +121,7 @@ class Mixer {
   // Whether the bounds that are asked for hold. Accuracy, which costs more to measure, comes last.
   bool Holds(const Model& model, const Nearness& nearness) {
     if (nearness.sqnr_db < wanted_db_) return false;
-    if (nearness.output_db < request_.options->min_sqnr_db) return false;
+    if (LeavesSqnrBound(nearness, *request_.options)) return false;
     if (accuracy_ == nullptr) return true;
     drop_ = accuracy_->DropOf(model);
     return drop_.drop <= request_.options->max_accuracy_drop + kDropRounding;
@@ -238,8 +243,8 @@ class Mixer {
     const Int8Options& options = *request_.options;
     const std::string nodes = " with at most " + std::to_string(most_) + " of its " +
                               std::to_string(node_count_) + " nodes in float";
-    const double worst_db = std::min(found_.best_near.sqnr_db, found_.best_near.output_db);
-    if (worst_db < options.min_sqnr_db) {
+    if (LeavesSqnrBound(found_.best_near, options)) {
+      const double worst_db = std::min(found_.best_near.sqnr_db, found_.best_near.output_db);
       throw Error(ErrorCode::kUnsupported,
                   "min_sqnr_db is not reached: " + std::to_string(worst_db) + " dB" + nodes);
     }
@@ -304,7 +309,7 @@ void ReturnToFloat(Int8Found& found, const Int8Request& request, PassContext& co
 bool HoldsBounds(const Model& model, const Nearness& nearness, const Int8Found& found,
                  const Int8Request& request, PassContext& context) {
   const Int8Options& options = *request.options;
-  if (std::min(nearness.sqnr_db, nearness.output_db) < options.min_sqnr_db) return false;
+  if (LeavesSqnrBound(nearness, options)) return false;
   if (options.max_accuracy_drop == Int8Options::kAnyDrop) return true;
   const AccuracyDrop drop = AccuracyJudge(found.candidate->model, context).DropOf(model);
   if (drop.drop > options.max_accuracy_drop + kDropRounding) return false;

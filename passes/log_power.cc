@@ -21,6 +21,12 @@ const Names kCarrying = {"Mul",        "Div",       "Clip",    "Sqrt",      "Con
                          "ReduceMean", "Squeeze",   "Flatten", "Unsqueeze", "Cast",     "Pad"};
 const Names kProducts = {"Conv", "MatMul", "Gemm"};
 
+// Whether it has as many inputs as its operator reads: the model may not have been run before.
+bool IsWhole(const Node& node) {
+  const bool reads_two = node.op_type == "Mul" || kProducts.contains(node.op_type);
+  return node.inputs.size() >= (reads_two ? 2 : 1);
+}
+
 bool IsSquare(const Node& node) {
   if (node.op_type == "Mul") return node.inputs[0] == node.inputs[1];
   return kSquares.contains(node.op_type);
@@ -34,9 +40,10 @@ class Finder {
   Nodes Run() {
     const std::vector<Node>& nodes = model_.graph.nodes;
     for (const Node& node : nodes) {
-      if (IsSquare(node) || IsMadeOfPower(node)) powers_.insert(&node);
+      if (IsWhole(node) && (IsSquare(node) || IsMadeOfPower(node))) powers_.insert(&node);
     }
     for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
+      if (!IsWhole(*node)) continue;
       const bool is_log = node->op_type == "Log" && IsPower(node->inputs[0]);
       if (is_log || IsReadByLog(*node) || OnlyFeedsFound(*node)) found_.insert(&*node);
     }
