@@ -75,15 +75,6 @@ void Observe(const PreparedStep& step, const std::vector<const Tensor*>& outputs
   }
 }
 
-Model Fused(Model model, const ExecutorOptions& options) {
-  // As outputs they stay; a run shall free them like others.
-  const std::vector<ValueInfo> outputs = model.graph.outputs;
-  for (const std::string& value : options.watched) model.graph.outputs.emplace_back().name = value;
-  model = FuseForExecution(std::move(model), options);
-  model.graph.outputs = outputs;
-  return model;
-}
-
 }  // namespace
 
 std::vector<Tensor> PreparedGraph::Run(std::span<const Tensor* const> given, BufferPool& pool,
@@ -176,7 +167,7 @@ Executor::Executor(const Model& model, const ExecutorOptions& options)
   prepared_->threads =
       options.threads == 0 ? tbb::this_task_arena::max_concurrency() : options.threads;
   if (prepared_->threads > 1) prepared_->arena.emplace(static_cast<int>(prepared_->threads));
-  prepared_->graph = PrepareModel(options.fuse ? Fused(model, options) : model, options);
+  prepared_->graph = PrepareModel(options.fuse ? FuseForExecution(model, options) : model, options);
 }
 
 Executor::~Executor() = default;

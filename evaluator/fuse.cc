@@ -84,6 +84,9 @@ void FuseInto(FuseGraph& graph, TableFusion& tables, const Node& quantize) {
 }  // namespace
 
 Model FuseForExecution(Model model, const ExecutorOptions& options) {
+  // Watched values stay as if they were outputs; a run frees them like others.
+  const std::vector<ValueInfo> outputs = model.graph.outputs;
+  for (const std::string& value : options.watched) model.graph.outputs.emplace_back().name = value;
   ExpandQOperators(model);
   FuseGraph graph(std::move(model), options);
   TableFusion tables(graph);
@@ -92,7 +95,9 @@ Model FuseForExecution(Model model, const ExecutorOptions& options) {
   }
   FuseFloatResults(graph);
   FuseDynamic(graph);
-  return FuseFloat(graph.Finish());
+  Model fused = FuseFloat(graph.Finish());
+  fused.graph.outputs = outputs;
+  return fused;
 }
 
 }  // namespace pared

@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "evaluator/half_floats.h"
+#include "evaluator/op_checks.h"
 
 namespace pared {
 namespace {
@@ -198,52 +199,22 @@ Tensor ConstantFor(const ValueInfo& input, double value) {
   const auto fill = [&]<class T>(T element) {
     filled = Tensor::Make<T>(shape, std::vector<T>(count, element));
   };
-  const auto fill_whole = [&]<class T>(T) {
-    if (is_whole && std::in_range<T>(whole)) fill(static_cast<T>(whole));
-  };
   const auto number = static_cast<float>(value);
-  switch (input.dtype) {
-    case DType::kFloat32:
-      fill(number);
-      break;
-    case DType::kFloat64:
-      fill(value);
-      break;
-    case DType::kFloat16:
-      fill(ToFloat16(number));
-      break;
-    case DType::kBFloat16:
-      fill(ToBFloat16(number));
-      break;
-    case DType::kInt64:
-      fill_whole(int64_t{});
-      break;
-    case DType::kInt32:
-      fill_whole(int32_t{});
-      break;
-    case DType::kInt16:
-      fill_whole(int16_t{});
-      break;
-    case DType::kInt8:
-      fill_whole(int8_t{});
-      break;
-    case DType::kUInt64:
-      fill_whole(uint64_t{});
-      break;
-    case DType::kUInt32:
-      fill_whole(uint32_t{});
-      break;
-    case DType::kUInt16:
-      fill_whole(uint16_t{});
-      break;
-    case DType::kUInt8:
-      fill_whole(uint8_t{});
-      break;
-    case DType::kBool:
-      if (value == 0 || value == 1) fill(value != 0);
-      break;
-    default:
-      break;
+  if (input.dtype == DType::kFloat32) {
+    fill(number);
+  } else if (input.dtype == DType::kFloat64) {
+    fill(value);
+  } else if (input.dtype == DType::kFloat16) {
+    fill(ToFloat16(number));
+  } else if (input.dtype == DType::kBFloat16) {
+    fill(ToBFloat16(number));
+  } else if (input.dtype == DType::kBool) {
+    if (value == 0 || value == 1) fill(value != 0);
+  } else if (is_whole && (IsNumber(input.dtype) || input.dtype == DType::kUInt32 ||
+                          input.dtype == DType::kUInt64)) {
+    DispatchInteger(input.dtype, "input " + input.name, [&]<class T>() {
+      if (std::in_range<T>(whole)) fill(static_cast<T>(whole));
+    });
   }
   if (filled) return *filled;
   throw Error(ErrorCode::kInvalidArgument,

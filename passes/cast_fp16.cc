@@ -132,27 +132,20 @@ class Verifier {
       return judge.Compare(WithHalf(model_, of, context_));
     };
     Nearness nearness = compare(choice);
+    const auto take_where_better = [&](HalfChoice other) {
+      const Nearness of_other = other.half.empty() ? Nearness() : compare(other);
+      if (of_other.sqnr_db < nearness.sqnr_db + kGainDb) return;
+      choice = std::move(other);
+      nearness = of_other;
+    };
     if (nearness.sqnr_db < kEnoughDb) {
       Reasons more = FindCancelling(model_, context_);
-      if (!more.empty()) {
-        single_.merge(more);
-        HalfChoice other = Finite();
-        const Nearness of_other = other.half.empty() ? Nearness() : compare(other);
-        if (of_other.sqnr_db >= nearness.sqnr_db + kGainDb) {
-          choice = std::move(other);
-          nearness = of_other;
-        }
-      }
+      const bool has_more = !more.empty();
+      single_.merge(more);
+      if (has_more) take_where_better(Finite());
     }
-    if (nearness.sqnr_db < kEnoughDb) {
-      // What is not measured may be at fault: the rules for no data are stricter.
-      HalfChoice other = ChooseHalfNodes(model_, single_, {});
-      const Nearness of_other = other.half.empty() ? Nearness() : compare(other);
-      if (of_other.sqnr_db >= nearness.sqnr_db + kGainDb) {
-        choice = std::move(other);
-        nearness = of_other;
-      }
-    }
+    // What is not measured may be at fault: the rules for no data are stricter.
+    if (nearness.sqnr_db < kEnoughDb) take_where_better(ChooseHalfNodes(model_, single_, {}));
     judge.Report(nearness, context_.report, "exclude the nodes that are most sensitive");
     return choice;
   }

@@ -20,19 +20,22 @@ const std::unordered_set<std::string> kHanding = {
     "Transpose", "Reshape", "Slice",     "Split",       "Squeeze",
     "Unsqueeze", "Flatten", "Pad",       "Softmax",     "BatchNormalization"};
 
+// A damaged model's nodes may lack inputs.
+bool HandsOn(const Node& node) { return kHanding.contains(node.op_type) && !node.inputs.empty(); }
+
 // The pool whose result `value` is; null: none.
 const Node* PoolOf(const GraphIndex& index, const std::string& value) {
   const Node* node = index.producer(value);
-  while (node != nullptr && kHanding.contains(node->op_type))
-    node = index.producer(node->inputs[0]);
-  return node != nullptr && node->op_type == "MaxPool" ? node : nullptr;
+  while (node != nullptr && HandsOn(*node)) node = index.producer(node->inputs[0]);
+  const bool is_pool = node != nullptr && node->op_type == "MaxPool" && !node->inputs.empty();
+  return is_pool ? node : nullptr;
 }
 
 // Whether `value` is made of `from` by operators that hand it on.
 bool IsMadeOf(const GraphIndex& index, std::string value, const std::string& from) {
   while (value != from) {
     const Node* node = index.producer(value);
-    if (node == nullptr || !kHanding.contains(node->op_type)) return false;
+    if (node == nullptr || !HandsOn(*node)) return false;
     value = node->inputs[0];
   }
   return true;
@@ -40,8 +43,7 @@ bool IsMadeOf(const GraphIndex& index, std::string value, const std::string& fro
 
 void KeepMakers(const GraphIndex& index, const std::string& value, Reasons& reasons) {
   const Node* node = index.producer(value);
-  while (node != nullptr && reasons.emplace(node, kReason).second &&
-         kHanding.contains(node->op_type)) {
+  while (node != nullptr && reasons.emplace(node, kReason).second && HandsOn(*node)) {
     node = index.producer(node->inputs[0]);
   }
 }

@@ -7,7 +7,6 @@
 #include <optional>
 
 #include "base/error.h"
-#include "passes/accuracy_judge.h"
 #include "passes/int8_half.h"
 #include "passes/layer_progress.h"
 #include "passes/select_nodes.h"
@@ -31,6 +30,15 @@ bool LeavesSqnrBound(const Nearness& nearness, const Int8Options& options) {
   return options.min_sqnr_db > 0 && worst_db < options.min_sqnr_db;
 }
 
+// Accuracy, which costs more to measure, comes last: `drop` is what it was then.
+bool IsWithinBounds(const Model& model, const Nearness& nearness, const Int8Found& found,
+                    const Int8Options& options, AccuracyDrop& drop) {
+  if (LeavesSqnrBound(nearness, options)) return false;
+  if (found.accuracy == nullptr) return true;
+  drop = found.accuracy->DropOf(model);
+  return drop.drop <= options.max_accuracy_drop + kDropRounding;
+}
+
 class Mixer {
  public:
   Mixer(Int8Found& found, const Int8Request& request, PassContext& context)
@@ -40,9 +48,9 @@ class Mixer {
     ReportSensitivity();
     const Int8Options& options = *request_.options;
     if (options.max_accuracy_drop < Int8Options::kAnyDrop) {
-      accuracy_ = std::make_unique<AccuracyJudge>(found_.candidate->model, context_);
+      found_.accuracy = std::make_unique<AccuracyJudge>(found_.candidate->model, context_);
     }
-    const bool has_bound = options.min_sqnr_db > 0 || accuracy_ != nullptr;
+    const bool has_bound = options.min_sqnr_db > 0 || found_.accuracy != nullptr;
     if (options.min_sqnr_db > 0) wanted_db_ = options.min_sqnr_db;
     if (has_bound && !Holds(found_.best.model, found_.best_near) &&
         !ReturnNodes(static_cast<size_t>(options.max_nodes_float)) && !SearchAgain()) {
@@ -56,7 +64,9 @@ class Mixer {
       if (!ReturnNodes(std::min(most, static_cast<size_t>(options.max_nodes_float)))) SearchAgain();
     }
     if (options.keep_as == Int8Options::KeepAs::kFloat16) KeepAsFloat16();
-    if (accuracy_ != nullptr) context_.report["accuracy_drop"] = {{drop_.figure, drop_.drop}};
+    if (found_.accuracy != nullptr) {
+      context_.report["accuracy_drop"] = {{drop_.figure, drop_.drop}};
+    }
   }
 
  private:
@@ -118,13 +128,10 @@ class Mixer {
     return nodes;
   }
 
-  // Whether the bounds that are asked for hold. Accuracy, which costs more to measure, comes last.
+  // Whether the bounds that are asked for hold.
   bool Holds(const Model& model, const Nearness& nearness) {
-    if (nearness.sqnr_db < wanted_db_) return false;
-    if (LeavesSqnrBound(nearness, *request_.options)) return false;
-    if (accuracy_ == nullptr) return true;
-    drop_ = accuracy_->DropOf(model);
-    return drop_.drop <= request_.options->max_accuracy_drop + kDropRounding;
+    return nearness.sqnr_db >= wanted_db_ &&
+           IsWithinBounds(model, nearness, found_, *request_.options, drop_);
   }
 
   // Takes the model with these nodes float where the bounds hold, or, as long as they have not,
@@ -226,6 +233,7 @@ class Mixer {
     Int8Found again =
         SearchInt8(MakeInt8Candidate(found_.candidate->model, request_, kept_), request_, inner);
     if (again.best_near.sqnr_db <= found_.best_near.sqnr_db) return false;
+    again.accuracy = std::move(found_.accuracy);
     found_ = std::move(again);
     order_.clear();  // of the candidate that is gone
     for (const auto& [key, value] : inner.report.items()) {
@@ -292,12 +300,11 @@ class Mixer {
   PassContext& context_;
   std::vector<std::pair<double, const Node*>> order_;
   double wanted_db_ = -std::numeric_limits<double>::infinity();
-  std::unique_ptr<AccuracyJudge> accuracy_;  // null: accuracy has no bound
-  AccuracyDrop drop_;                        // of what was measured last
-  bool has_held_ = false;                    // the bounds, of found_.best
-  size_t most_ = 0, node_count_ = 0;         // nodes that may return, of so many
-  std::vector<const Node*> floats_;          // the nodes that returned in found_.best
-  Values kept_;                              // float, as keep_as says
+  AccuracyDrop drop_;                 // of what was measured last
+  bool has_held_ = false;             // the bounds, of found_.best
+  size_t most_ = 0, node_count_ = 0;  // nodes that may return, of so many
+  std::vector<const Node*> floats_;   // the nodes that returned in found_.best
+  Values kept_;                       // float, as keep_as says
 };
 
 }  // namespace
@@ -308,12 +315,9 @@ void ReturnToFloat(Int8Found& found, const Int8Request& request, PassContext& co
 
 bool HoldsBounds(const Model& model, const Nearness& nearness, const Int8Found& found,
                  const Int8Request& request, PassContext& context) {
-  const Int8Options& options = *request.options;
-  if (LeavesSqnrBound(nearness, options)) return false;
-  if (options.max_accuracy_drop == Int8Options::kAnyDrop) return true;
-  const AccuracyDrop drop = AccuracyJudge(found.candidate->model, context).DropOf(model);
-  if (drop.drop > options.max_accuracy_drop + kDropRounding) return false;
-  context.report["accuracy_drop"] = {{drop.figure, drop.drop}};
+  AccuracyDrop drop;
+  if (!IsWithinBounds(model, nearness, found, *request.options, drop)) return false;
+  if (found.accuracy != nullptr) context.report["accuracy_drop"] = {{drop.figure, drop.drop}};
   return true;
 }
 

@@ -7,6 +7,7 @@
 
 #include <memory>
 
+#include "passes/accuracy_judge.h"
 #include "passes/int8_candidate.h"
 #include "passes/int8_fidelity.h"
 #include "passes/int8_rewrite.h"
@@ -20,6 +21,7 @@ struct Int8Found {
   std::unique_ptr<FidelityJudge> judge;
   Int8Rewrite best;
   Nearness best_near;
+  std::unique_ptr<AccuracyJudge> accuracy;  // null: accuracy has no bound
 };
 
 Int8Found SearchInt8(std::unique_ptr<Int8Candidate> candidate, const Int8Request& request,

@@ -1,7 +1,6 @@
 #include "passes/loop_states.h"
 
 #include <algorithm>
-#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,7 +16,8 @@ constexpr size_t kLoopInputs = 2;  // trip count and condition, before the state
 // What `value` of the graph is, across Identity nodes.
 std::string Source(const GraphIndex& index, std::string value) {
   const Node* node = index.producer(value);
-  while (node != nullptr && node->domain.empty() && node->op_type == "Identity") {
+  while (node != nullptr && node->domain.empty() && node->op_type == "Identity" &&
+         !node->inputs.empty()) {
     value = node->inputs[0];
     node = index.producer(value);
   }

@@ -230,14 +230,6 @@ std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, Pass
   return quantized;
 }
 
-bool HasAnyOf(const Model& model, const std::vector<std::string>& op_types) {
-  bool has_any = false;
-  ForEachNode(model.graph, [&](const Node& node) {
-    has_any = has_any || std::ranges::find(op_types, node.op_type) != op_types.end();
-  });
-  return has_any;
-}
-
 Model Quantize(Model model, const Int8Options& given, PassContext& context) {
   Int8Options options = given;
   if (options.target == Int8Options::Target::kPared) {
@@ -250,7 +242,9 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
   const HalfStorage halves(model, SpillFolder(model, context.scratch));
   CheckFiniteWeights(model);
   Prepare(model, exclusions, context.report);
-  const bool has_any = HasAnyOf(model, options.op_types);
+  const bool has_any = HasNode(model.graph, [&](const Node& node) {
+    return std::ranges::count(options.op_types, node.op_type) > 0;
+  });
   std::optional<Model> quantized =
       QuantizeGraph(std::move(model), {&options, &exclusions}, context);
   if (!quantized) {

@@ -377,13 +377,8 @@ bool Quantizer::IsProduct(const StoredWeight& stored) {
   });
 }
 
-bool HasBlocks(const Model& model) {
-  bool has_blocks = false;
-  ForEachNode(model.graph, [&](const Node& node) {
-    const bool dequantizes = node.op_type == "DequantizeLinear";
-    has_blocks = has_blocks || (dequantizes && node.attributes.contains("block_size"));
-  });
-  return has_blocks;
+bool HasBlocks(const Node& node) {
+  return node.op_type == "DequantizeLinear" && node.attributes.contains("block_size");
 }
 
 Model Run(Model model, const Options& options, PassContext& context) {
@@ -396,7 +391,7 @@ Model Run(Model model, const Options& options, PassContext& context) {
     if (!untied.empty()) context.report["untied"] = untied;
   }
   Model out = Quantizer(model, options, context).Run();
-  if (HasBlocks(out))
+  if (HasNode(out.graph, HasBlocks))
     std::ranges::move(RaiseOpset(out, kOpsetOfBlocks), std::back_inserter(raised));
   context.report["raised"] = std::move(raised);
   WarnOfLogPower(model, context.report);

@@ -45,13 +45,6 @@ bool ReadsWeights(const PassInfo& pass) {
   return std::ranges::count(kReaders, &pass) > 0;
 }
 
-bool HasLoops(const Model& model) {
-  bool has_loops = false;
-  ForEachNode(model.graph,
-              [&](const Node& node) { has_loops = has_loops || node.op_type == "Loop"; });
-  return has_loops;
-}
-
 }  // namespace
 
 std::span<const PassInfo* const> Passes() { return kPasses; }
@@ -74,7 +67,8 @@ Step BindPass(const PassInfo& pass, const Json& options, const std::string& poin
       history->Advance(model, "writing out functions");
     }
     Json freed = Json::array();
-    if (ReadsWeights(pass) && HasLoops(model)) {
+    const auto is_loop = [](const Node& node) { return node.op_type == "Loop"; };
+    if (ReadsWeights(pass) && HasNode(model.graph, is_loop)) {
       if (!history) history.emplace(model);
       freed = FreeLoopConstants(model);
       history->Advance(model, "freeing constants of loops");

@@ -84,6 +84,14 @@ void ForEachNode(const Graph& graph, const std::function<void(const Node&)>& vis
   }
 }
 
+bool HasNode(const Graph& graph, const std::function<bool(const Node&)>& is_wanted) {
+  return std::ranges::any_of(graph.nodes, [&](const Node& node) {
+    return is_wanted(node) || std::ranges::any_of(SubgraphsOf(node), [&](const GraphPtr& subgraph) {
+             return HasNode(*subgraph, is_wanted);
+           });
+  });
+}
+
 void EditGraphs(Graph& graph, const std::function<void(Graph&)>& visit) {
   visit(graph);
   for (Node& node : graph.nodes) {

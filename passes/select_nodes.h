@@ -22,8 +22,11 @@ void KeepName(Node& node, const std::vector<Node>& nodes);
 // Calls `visit` for every node of the graph and, after their node, of its subgraphs.
 void ForEachNode(const Graph& graph, const std::function<void(const Node&)>& visit);
 
-// The same, to edit: subgraphs are copied before their nodes are visited. `visit` gets each graph
-// once, the outer before the inner.
+// Whether `is_wanted` holds for one of these nodes.
+bool HasNode(const Graph& graph, const std::function<bool(const Node&)>& is_wanted);
+
+// As ForEachNode, to edit: subgraphs are copied before their nodes are visited. `visit` gets each
+// graph once, the outer before the inner.
 void EditGraphs(Graph& graph, const std::function<void(Graph&)>& visit);
 
 // The addresses of the nodes of `model` that one of `references` selects; they hold as long as

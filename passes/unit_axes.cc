@@ -33,6 +33,7 @@ struct UnitAxis {
 std::optional<UnitAxis> FindUnitAxis(const Graph& graph, const GraphIndex& index,
                                      int64_t ir_version, size_t at) {
   const Node& conv = graph.nodes[at];
+  if (conv.inputs.size() < 2) return std::nullopt;
   const Node* unsqueeze = index.producer(conv.inputs[0]);
   const std::vector<const Node*>& readers = index.consumers(conv.outputs[0]);
   if (!Is(unsqueeze, "Unsqueeze") || readers.size() != 1 || !Is(readers[0], "Squeeze") ||
