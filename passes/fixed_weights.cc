@@ -38,12 +38,12 @@ std::set<std::string> ConeOf(const GraphIndex& index, const std::string& value, 
 
 }  // namespace
 
-Names FixedValues(const Model& model, const GraphIndex& index) {
+Names FixedValues(const Graph& graph, const GraphIndex& index, int64_t ir_version) {
   Names fixed;
-  for (const Node& node : model.graph.nodes) {
+  for (const Node& node : graph.nodes) {
     const bool is_fixed = std::ranges::all_of(node.inputs, [&](const std::string& input) {
       return input.empty() || fixed.contains(input) ||
-             ConstantOf(model.graph, index, input, model.ir_version) != nullptr;
+             ConstantOf(graph, index, input, ir_version) != nullptr;
     });
     if (is_fixed) fixed.insert(node.outputs.begin(), node.outputs.end());
   }
@@ -52,7 +52,7 @@ Names FixedValues(const Model& model, const GraphIndex& index) {
 
 std::set<std::string> FindFixedWeights(const Model& model) {
   const GraphIndex index(model.graph);
-  const Names fixed = FixedValues(model, index);
+  const Names fixed = FixedValues(model.graph, index, model.ir_version);
   std::set<std::string> found;
   for (const Node& node : model.graph.nodes) {
     const bool follows = kFollowing.contains(node.op_type) && !fixed.contains(node.outputs[0]);

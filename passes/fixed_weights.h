@@ -20,8 +20,9 @@
 
 namespace pared {
 
-// Values of the main graph that nodes compute from its constants (ConstantOf) alone.
-std::unordered_set<std::string> FixedValues(const Model& model, const GraphIndex& index);
+// Values of the graph that nodes compute from its constants (ConstantOf) alone.
+std::unordered_set<std::string> FixedValues(const Graph& graph, const GraphIndex& index,
+                                            int64_t ir_version);
 
 // The nodes of the main graph, by their first outputs, that compute inputs of weighted operators,
 // or operands of additions, factors and normalizations, from constants alone.

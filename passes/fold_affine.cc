@@ -1,5 +1,6 @@
 #include "passes/fold_affine.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -165,40 +166,72 @@ bool IsPerChannel(const Shape& shape, int64_t rank, int64_t channels) {
   return true;
 }
 
-std::optional<Folding> FindBias(const Folder& folder, const Graph& graph, size_t at,
-                                std::string& reason) {
+// What `node` does to one element of the other operand, which is its input 1 - `constant`.
+std::optional<Affine> AffineOfArithmetic(const Node& node, size_t constant,
+                                         std::span<const float> numbers) {
+  Affine affine;
+  for (const float number : numbers) {
+    const double value = number;
+    if (node.op_type == "Add") {
+      affine.factors.push_back(1);
+      affine.offsets.push_back(value);
+    } else if (node.op_type == "Sub") {
+      affine.factors.push_back(constant == 1 ? 1 : -1);
+      affine.offsets.push_back(constant == 1 ? -value : value);
+    } else if (node.op_type == "Mul" || constant == 1) {
+      affine.factors.push_back(node.op_type == "Mul" ? value : 1 / value);
+      affine.offsets.push_back(0);
+    } else {
+      return std::nullopt;  // constant / x
+    }
+    // What a constant makes infinite stays where ONNX put it.
+    if (!std::isfinite(affine.factors.back()) || !std::isfinite(affine.offsets.back())) {
+      return std::nullopt;
+    }
+  }
+  return affine;
+}
+
+std::optional<Folding> FindArithmetic(const Folder& folder, const Graph& graph, size_t at,
+                                      std::string& reason) {
   const Node& node = graph.nodes[at];
   const size_t constant = folder.Constant(node, 1) != nullptr ? 1 : 0;
-  const Tensor* bias = folder.Constant(node, constant);
-  if (bias == nullptr || node.inputs.size() != 2) return std::nullopt;
+  const Tensor* numbers = folder.Constant(node, constant);
+  if (numbers == nullptr || node.inputs.size() != 2) return std::nullopt;
   const Node* target = folder.TargetOf(node, node.inputs[1 - constant], reason);
   if (target == nullptr || target->op_type == "Gemm") return std::nullopt;
   const std::optional<int64_t> channels = folder.ChannelCount(*target);
   const int64_t rank = folder.Constant(*target, 1)->rank();
-  if (!channels || !IsPerChannel(bias->shape(), rank, *channels)) return std::nullopt;
-  Affine affine;
-  affine.factors.assign(static_cast<size_t>(*channels), 1);
-  for (size_t i = 0; i < affine.factors.size(); ++i) {
-    affine.offsets.push_back(bias->data<float>()[bias->count() == 1 ? 0 : i]);
-  }
-  return Folding{static_cast<size_t>(target - graph.nodes.data()), at, std::move(affine)};
+  if (!channels || !IsPerChannel(numbers->shape(), rank, *channels)) return std::nullopt;
+  std::optional<Affine> affine = AffineOfArithmetic(node, constant, numbers->data<float>());
+  if (!affine) return std::nullopt;
+  affine->factors.resize(static_cast<size_t>(*channels), affine->factors[0]);
+  affine->offsets.resize(static_cast<size_t>(*channels), affine->offsets[0]);
+  return Folding{static_cast<size_t>(target - graph.nodes.data()), at, std::move(*affine)};
 }
 
-using Find = std::optional<Folding> (*)(const Folder&, const Graph&, size_t, std::string&);
+bool IsArithmetic(const Node& node) {
+  return node.op_type == "Add" || node.op_type == "Sub" || node.op_type == "Mul" ||
+         node.op_type == "Div";
+}
 
-// Folds the first node of `op_type` that `find` accepts at or after `begin`; false: none is left.
-bool FoldNext(Graph& graph, size_t& begin, const std::string& op_type, Find find,
-              int64_t ir_version, FreshNames& names, const std::function<bool(const Node&)>& keep,
-              std::vector<FoldNote>& notes) {
+// Folds the first node at or after `begin` that can be; false: none is left.
+bool FoldNext(Graph& graph, size_t& begin, int64_t ir_version, FreshNames& names,
+              const std::function<bool(const Node&)>& keep, std::vector<FoldNote>& notes) {
   Folder folder(graph, ir_version, names);
   for (; begin < graph.nodes.size(); ++begin) {
     const Node& node = graph.nodes[begin];
-    if (node.op_type != op_type || !node.domain.empty()) continue;
+    const bool is_norm = node.op_type == "BatchNormalization";
+    if (!node.domain.empty() || (!is_norm && !IsArithmetic(node))) continue;
     std::string reason = keep(node) ? "excluded" : "";
-    const std::optional<Folding> folding =
-        reason.empty() ? find(folder, graph, begin, reason) : std::nullopt;
+    std::optional<Folding> folding;
+    if (reason.empty()) {
+      folding = is_norm ? FindBatchNorm(folder, graph, begin, reason)
+                        : FindArithmetic(folder, graph, begin, reason);
+    }
     if (!folding) {
-      notes.push_back({NodeLabel(node), reason.empty() ? "its shape does not fit" : reason});
+      if (reason.empty()) reason = "its shape does not fit";
+      if (is_norm) notes.push_back({NodeLabel(node), reason});
       continue;
     }
     notes.push_back({NodeLabel(node), ""});
@@ -212,27 +245,18 @@ bool FoldNext(Graph& graph, size_t& begin, const std::string& op_type, Find find
   return false;
 }
 
-std::vector<FoldNote> FoldAll(Model& model, const std::string& op_type, Find find,
-                              const std::function<bool(const Node&)>& keep) {
+}  // namespace
+
+std::vector<FoldNote> FoldAffine(Model& model, const std::function<bool(const Node&)>& keep) {
   std::vector<FoldNote> notes;
   FreshNames names(model);
   EditGraphs(model.graph, [&](Graph& graph) {
     size_t begin = 0;
-    while (FoldNext(graph, begin, op_type, find, model.ir_version, names, keep, notes)) {
+    while (FoldNext(graph, begin, model.ir_version, names, keep, notes)) {
     }
     EraseDead(graph);
   });
   return notes;
-}
-
-}  // namespace
-
-std::vector<FoldNote> FoldBatchNorm(Model& model, const std::function<bool(const Node&)>& keep) {
-  return FoldAll(model, "BatchNormalization", FindBatchNorm, keep);
-}
-
-std::vector<FoldNote> FoldBias(Model& model, const std::function<bool(const Node&)>& keep) {
-  return FoldAll(model, "Add", FindBias, keep);
 }
 
 void FoldAlpha(Model& model, const std::function<bool(const Node&)>& keep) {

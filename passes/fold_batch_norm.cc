@@ -1,7 +1,7 @@
-// Folds BatchNormalization into the convolution before it.
-//
-// Before:  c = Conv(x, w, b)  y = BatchNormalization(c, s, t, m, v)     After:  y = Conv(x, w', b')
-// fold_affine.h says where it declines.
+// Folds BatchNormalization into the convolution before it, and arithmetic by channel, which is what
+// exporters decompose it to. fold_affine.h says how, and where it declines.
+
+#include <algorithm>
 
 #include "passes/fold_affine.h"
 #include "passes/pass.h"
@@ -16,10 +16,10 @@ struct Options {
 };
 
 void Fields(FieldVisitor& f, Options& o) {
-  f.TextList(
-      "exclude", o.exclude, TextRule::kNodeRef,
-      "Nodes to keep: BatchNormalization, or what is before it; an entry that matches nothing is "
-      "an error.");
+  f.TextList("exclude", o.exclude, TextRule::kNodeRef,
+             "Nodes that are not folded, or into which nothing is folded; an entry that matches "
+             "nothing is "
+             "an error.");
 }
 
 Model Fold(Model model, const Options& options, PassContext& context) {
@@ -28,12 +28,13 @@ Model Fold(Model model, const Options& options, PassContext& context) {
     kept.insert(node->outputs.begin(), node->outputs.end());
   }
   const auto keep = [&](const Node& node) {
-    return kept.contains(node.inputs[0]) || kept.contains(node.outputs[0]);
+    const auto is_kept = [&](const std::string& value) { return kept.contains(value); };
+    return std::ranges::any_of(node.inputs, is_kept) || std::ranges::any_of(node.outputs, is_kept);
   };
   if (model.ir_version < 4) DropInitializerInputs(model);  // else what was folded would stay
   context.report["changed"] = Json::array();
   context.report["skipped"] = Json::array();
-  for (const FoldNote& note : FoldBatchNorm(model, keep)) {
+  for (const FoldNote& note : FoldAffine(model, keep)) {
     if (note.reason.empty()) {
       context.report["changed"].push_back({{"node", note.node}});
     } else {
@@ -46,7 +47,9 @@ Model Fold(Model model, const Options& options, PassContext& context) {
 }  // namespace
 
 extern const PassInfo kFoldBatchNorm = DefinePass<Options, Fold>(
-    "fold_batch_norm", "Folds BatchNormalization into the convolution before it.",
-    [](const Json&) { return false; }, 3);
+    "fold_batch_norm",
+    "Folds BatchNormalization into the convolution before it, and Add, Sub, Mul and Div by a "
+    "constant for each channel.",
+    [](const Json&) { return false; }, 4);
 
 }  // namespace pared

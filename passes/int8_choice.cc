@@ -38,7 +38,7 @@ class Chooser {
   Int8Choice Run() {
     for (const WeightSite& site : context_.scan->sites) sites_.emplace(site.node, &site);
     choice_.skipped = context_.scan->skipped;
-    before_log_ = NodesBeforeLogPower(*context_.model, index_);
+    before_log_ = NodesBeforeLogPower(*context_.model);
     const auto is_before = [&](const auto& entry) { return before_log_.contains(entry.first); };
     // Where the whole model is one, there would be nothing left.
     if (std::ranges::all_of(sites_, is_before)) before_log_.clear();

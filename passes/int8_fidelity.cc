@@ -20,6 +20,7 @@ namespace {
 
 constexpr int64_t kSensitivitySamples = 4;
 constexpr size_t kJudgedAtOnce = 4;  // samples
+constexpr int64_t kKnownBytesMax = 256 << 20;
 
 std::vector<int64_t> Spread(int64_t count, int64_t most) {
   std::vector<int64_t> samples;
@@ -157,38 +158,51 @@ void FidelityJudge::Hold(const Model& model) {
 
 // With the kernels that a result runs on: integer ones where they are. What follows the judged
 // values is left out: a NonMaxSuppression may take longer than all before it.
-Executor FidelityJudge::Watching(Model model) const {
+FidelityJudge::Watched FidelityJudge::Watching(Model model) const {
   FeedSelections(model, held_);
+  KeepWatched(model.graph);
+  std::vector<std::string> fed;
+  if (known_ != nullptr) fed = known_->Feed(model);
+  return {Executor(model, {.seed = context_.seed}), std::move(fed)};
+}
+
+void FidelityJudge::Remember(Model model) {
+  KeepWatched(model.graph);
+  known_ = std::make_unique<const KnownValues>(model, context_, samples_, kKnownBytesMax);
+}
+
+void FidelityJudge::KeepWatched(Graph& graph) const {
   std::unordered_set<std::string> known;
-  for (const Node& node : model.graph.nodes) known.insert(node.outputs.begin(), node.outputs.end());
-  for (const ValueInfo& output : model.graph.outputs) known.insert(output.name);
+  for (const Node& node : graph.nodes) known.insert(node.outputs.begin(), node.outputs.end());
+  for (const ValueInfo& output : graph.outputs) known.insert(output.name);
   std::vector<std::string> values;
   for (const std::vector<std::string>& watched : {judged_, stood_for_}) {
     std::ranges::copy_if(watched, std::back_inserter(values),
                          [&](const std::string& value) { return known.contains(value); });
   }
-  KeepPart(model.graph, values);
-  return Executor(model, {.seed = context_.seed});
+  KeepPart(graph, values);
 }
 
 // The judged values of each of `count` samples.
-std::vector<FidelityJudge::Values> FidelityJudge::Watch(const Executor& executor, size_t begin,
+std::vector<FidelityJudge::Values> FidelityJudge::Watch(const Watched& watched, size_t begin,
                                                         size_t count) const {
-  std::vector<Values> watched(count);
+  std::vector<Values> seen(count);
+  const Executor& executor = watched.executor;
   std::vector<ValueInfo> inputs = executor.inputs();
-  inputs.resize(inputs.size() - held_.size());  // these are the last
+  inputs.resize(inputs.size() - held_.size() - watched.fed.size());  // these are the last
   tbb::parallel_for(size_t{0}, count, [&](size_t at) {
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while measuring");
     std::vector<Tensor> feeds = context_.calibration->Sample(samples_[begin + at], inputs);
     for (const std::string& places : held_) {
       feeds.push_back((*wanted_)[begin + at].at(places));
     }
+    for (const std::string& value : watched.fed) feeds.push_back(known_->at(begin + at, value));
     const std::vector<Tensor> results = executor.Run(feeds);
     for (size_t i = 0; i < results.size(); ++i) {
-      watched[at][executor.outputs()[i].name] = AsFloat32(results[i]);
+      seen[at][executor.outputs()[i].name] = AsFloat32(results[i]);
     }
   });
-  return watched;
+  return seen;
 }
 
 bool FidelityJudge::has_signal() const {
@@ -221,14 +235,14 @@ bool FidelityJudge::HasTurned(const Values& wanted, const Values& got) const {
 }
 
 Nearness FidelityJudge::Compare(const Model& candidate, double least_db) const {
-  const Executor executor = Watching(candidate);
+  const Watched watched = Watching(candidate);
   // Samples run so far add to the noise; the signal of all is known.
   std::map<std::string, double> noises, energies = energies_;
   size_t turned = 0;
   Nearness worst = {kEqualDb, kEqualDb};
   for (size_t begin = 0; begin < samples_.size(); begin += kJudgedAtOnce) {
     const size_t count = std::min(kJudgedAtOnce, samples_.size() - begin);
-    const std::vector<Values> got = Watch(executor, begin, count);
+    const std::vector<Values> got = Watch(watched, begin, count);
     for (size_t i = 0; i < count; ++i) {
       const Values& all_wanted = (*wanted_)[begin + i];
       const bool is_left_out = 2 * turned < samples_.size() && HasTurned(all_wanted, got[i]);

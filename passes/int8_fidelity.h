@@ -14,6 +14,7 @@
 #include "model/graph.h"
 #include "passes/int8_choice.h"
 #include "passes/judged_values.h"
+#include "passes/known_values.h"
 #include "passes/pass.h"
 
 namespace pared {
@@ -60,6 +61,10 @@ class FidelityJudge {
     return Compare(candidate, least_db).sqnr_db;
   }
 
+  // Runs `model`, which is as the float model, once more and keeps what it makes within, as far as
+  // there is room: candidates that differ from it in a few nodes are then run from these on.
+  void Remember(Model model);
+
   // Whether there is anything to compare: a judged value of floats that are not all zero.
   bool has_signal() const;
 
@@ -71,10 +76,15 @@ class FidelityJudge {
 
  private:
   using Values = std::unordered_map<std::string, Tensor>;
-  Executor Watching(Model model) const;
+  struct Watched {
+    Executor executor;
+    std::vector<std::string> fed;  // known values, its last inputs
+  };
+  Watched Watching(Model model) const;
+  void KeepWatched(Graph& graph) const;
   void Hold(const Model& model);
   bool HasTurned(const Values& wanted, const Values& got) const;
-  std::vector<Values> Watch(const Executor& executor, size_t begin, size_t count) const;
+  std::vector<Values> Watch(const Watched& watched, size_t begin, size_t count) const;
 
   const PassContext& context_;
   std::vector<int64_t> samples_;
@@ -85,6 +95,7 @@ class FidelityJudge {
   std::vector<std::string> held_;        // selections that candidates get; among the judged
   std::shared_ptr<const std::vector<Values>> wanted_;  // per sample
   std::map<std::string, double> energies_;             // of each value, over all samples
+  std::unique_ptr<const KnownValues> known_;           // null: none
 };
 
 // The sensitivity of each compute node: SQNR of its own output where only this node is INT8, its

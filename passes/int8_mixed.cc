@@ -85,6 +85,7 @@ class Mixer {
 
   void ReportSensitivity() {
     order_ = BySensitivity();
+    if (request_.options->sensitivity) found_.judge->Remember(found_.candidate->model);
     node_count_ = order_.size();
     Json& report = context_.report["sensitivity"] = Json::array();
     size_t index = 0;
@@ -119,7 +120,8 @@ class Mixer {
 
   // The nodes whose INT8 form alone costs the outputs most, the worst first.
   std::vector<const Node*> ByOutputSqnr() {
-    const FidelityJudge judge(found_.candidate->model, context_, kRankSamples);
+    FidelityJudge judge(found_.candidate->model, context_, kRankSamples);
+    judge.Remember(found_.candidate->model);
     std::vector<std::pair<double, const Node*>> ranked;
     for (const auto& [sqnr_db, node] : order_) ranked.emplace_back(AloneSqnrDb(*node, judge), node);
     std::ranges::stable_sort(ranked, {}, &std::pair<double, const Node*>::first);

@@ -34,11 +34,14 @@ bool IsSquare(const Node& node) {
 
 class Finder {
  public:
-  Finder(const Model& model, const GraphIndex& index)
-      : model_(model), index_(index), fixed_(FixedValues(model, index)) {}
+  Finder(const Graph& graph, int64_t ir_version)
+      : graph_(graph),
+        index_(graph),
+        ir_version_(ir_version),
+        fixed_(FixedValues(graph, index_, ir_version)) {}
 
   Nodes Run() {
-    const std::vector<Node>& nodes = model_.graph.nodes;
+    const std::vector<Node>& nodes = graph_.nodes;
     for (const Node& node : nodes) {
       if (IsWhole(node) && (IsSquare(node) || IsMadeOfPower(node))) powers_.insert(&node);
     }
@@ -82,7 +85,7 @@ class Finder {
 
   // Of a weight that nodes make of constants it is assumed: a Log reads what is positive.
   bool IsPositive(const std::string& value) const {
-    const Tensor* tensor = ConstantOf(model_.graph, index_, value, model_.ir_version);
+    const Tensor* tensor = ConstantOf(graph_, index_, value, ir_version_);
     if (tensor == nullptr) return fixed_.contains(value);
     if (tensor->dtype() != DType::kFloat32) return false;
     return std::ranges::all_of(tensor->data<float>(), [](float weight) { return weight >= 0; });
@@ -101,8 +104,9 @@ class Finder {
     return is_read;
   }
 
-  const Model& model_;
-  const GraphIndex& index_;
+  const Graph& graph_;
+  const GraphIndex index_;
+  const int64_t ir_version_;
   const Names fixed_;
   Nodes powers_;  // squares, and what is made of them
   Nodes found_;
@@ -110,29 +114,23 @@ class Finder {
 
 }  // namespace
 
-std::unordered_set<const Node*> NodesBeforeLogPower(const Model& model, const GraphIndex& index) {
-  return Finder(model, index).Run();
+std::unordered_set<const Node*> NodesBeforeLogPower(const Model& model) {
+  Nodes found = Finder(model.graph, model.ir_version).Run();
+  ForEachNode(model.graph, [&](const Node& node) {
+    for (const GraphPtr& graph : SubgraphsOf(node)) {
+      found.merge(Finder(*graph, model.ir_version).Run());
+    }
+  });
+  return found;
 }
 
 void WarnOfLogPower(const Model& model, Json& report) {
   Names changed;
   for (const Json& entry : report.at("changed")) changed.insert(entry.at("node"));
   std::vector<std::string> before_log;
-  const auto look = [&](const Model& alone) {
-    for (const Node* node : NodesBeforeLogPower(alone, GraphIndex(alone.graph))) {
-      if (changed.contains(NodeLabel(*node))) before_log.push_back(NodeLabel(*node));
-    }
-  };
-  look(model);
-  ForEachNode(model.graph, [&](const Node& node) {
-    for (const GraphPtr& graph : SubgraphsOf(node)) {
-      Model alone;
-      alone.ir_version = model.ir_version;
-      alone.opsets = model.opsets;
-      alone.graph = *graph;
-      look(alone);
-    }
-  });
+  for (const Node* node : NodesBeforeLogPower(model)) {
+    if (changed.contains(NodeLabel(*node))) before_log.push_back(NodeLabel(*node));
+  }
   if (before_log.empty()) return;
   std::ranges::sort(before_log);
   report["warnings"].push_back(

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "passes/layer_progress.h"
+#include "passes/log_power.h"
 #include "passes/select_nodes.h"
 #include "passes/select_smallest.h"
 #include "passes/stored_weights.h"
@@ -108,8 +109,14 @@ class Chooser {
     std::map<ConstantRef, const Node*> seen;
     std::vector<Layer> layers;
     const auto overrides = SelectOverrides();
+    const auto before_log = UnaskedBeforeLogPower(overrides);
     for (const WeightSite& site : scan_.sites) {
-      const std::string reason = WhyKept(site, excluded, kept);
+      std::string reason = WhyKept(site, excluded, kept);
+      if (reason.empty() && before_log.contains(site.node)) {
+        reason =
+            "what it makes becomes a power whose logarithm is taken, which small errors move by "
+            "decibels; an entry of \"overrides\" prunes it";
+      }
       if (!reason.empty()) {
         Skip(*site.node, reason);
         continue;
@@ -124,6 +131,18 @@ class Chooser {
       layers.push_back(ChooseLayer(site, overrides));
     }
     return layers;
+  }
+
+  // Without the nodes that an override names. Where the whole model is one, nothing would be left.
+  std::unordered_set<const Node*> UnaskedBeforeLogPower(
+      const std::vector<std::unordered_set<const Node*>>& overrides) const {
+    std::unordered_set<const Node*> found = NodesBeforeLogPower(model_);
+    const auto is_found = [&](const WeightSite& site) { return found.contains(site.node); };
+    if (std::ranges::all_of(scan_.sites, is_found)) return {};
+    for (const auto& named : overrides) {
+      for (const Node* node : named) found.erase(node);
+    }
+    return found;
   }
 
   std::vector<std::unordered_set<const Node*>> SelectOverrides() const {

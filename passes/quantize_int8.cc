@@ -161,10 +161,8 @@ void Prepare(Model& model, const Int8Exclusions& exclusions, Json& report) {
   RemoveConstantAliases(model, keep);
   report["unit_axes"] = DropUnitAxes(model, keep);
   report["folded"] = Json::array();
-  for (const auto& notes : {FoldBatchNorm(model, keep), FoldBias(model, keep)}) {
-    for (const FoldNote& note : notes) {
-      if (note.reason.empty()) report["folded"].push_back(note.node);
-    }
+  for (const FoldNote& note : FoldAffine(model, keep)) {
+    if (note.reason.empty()) report["folded"].push_back(note.node);
   }
   FoldAlpha(model, keep);
 }
@@ -269,6 +267,6 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Int8Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 18);
+    [](const Json&) { return true; }, 19);
 
 }  // namespace pared

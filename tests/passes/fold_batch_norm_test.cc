@@ -74,5 +74,66 @@ TEST(FoldBatchNorm, ASharedWeightIsScaledForEachReader) {
   EXPECT_THAT(Elements(out.model, "w"), ElementsAre(1, -2));
 }
 
+struct Arithmetic {
+  std::string nodes;
+  std::vector<float> weights, bias;  // of the convolution afterwards, which had 1 and -2, and none
+};
+
+class FoldArithmetic : public testing::TestWithParam<Arithmetic> {};
+
+TEST_P(FoldArithmetic, MultipliesIntoTheConvolution) {
+  const Model model = ModelFromText(
+      "g (float[1,1,2,2] x) => (float[1,2,2,2] y) <float[2,1,1,1] w = {1,-2},"
+      "float[2,1,1] k = {4,8}, float h = {0.5}, float[2] s = {1,1},"
+      "float[2] t = {1,-1}, float[2] m = {0,0}, float[2] v = {1,1}> {" +
+      GetParam().nodes + "}");
+  const PassResult out = RunPass("fold_batch_norm", {}, model);
+  ASSERT_THAT(OpTypes(out.model.graph), ElementsAre("Conv"));
+  const Node& conv = out.model.graph.nodes[0];
+  EXPECT_THAT(conv.outputs, ElementsAre("y"));
+  EXPECT_THAT(Elements(out.model, conv.inputs[1]),
+              testing::Pointwise(testing::FloatNear(1e-4f), GetParam().weights));
+  EXPECT_THAT(Elements(out.model, conv.inputs[2]),
+              testing::Pointwise(testing::FloatNear(1e-4f), GetParam().bias));
+  const Tensor x = Tensor::Make<float>({1, 1, 2, 2}, {1, -3, 0.5f, 0});
+  EXPECT_THAT(Output(out.model, x),
+              testing::Pointwise(testing::FloatNear(1e-4f), Output(model, x)));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Each, FoldArithmetic,
+    testing::Values(Arithmetic{"c = Conv(x, w) y = Mul(c, k)", {4, -16}, {0, 0}},
+                    Arithmetic{"c = Conv(x, w) y = Div(c, k)", {0.25f, -0.25f}, {0, 0}},
+                    Arithmetic{"c = Conv(x, w) y = Sub(k, c)", {-1, 2}, {4, 8}},
+                    Arithmetic{"c = Conv(x, w) y = Sub(c, h)", {1, -2}, {-0.5f, -0.5f}},
+                    Arithmetic{"c = Conv(x, w) a = Add(h, c) d = Mul(k, a) y = Add(d, h)",
+                               {4, -16},
+                               {2.5f, 4.5f}},
+                    Arithmetic{"c = Conv(x, w) a = Mul(c, h) y = BatchNormalization(a, s, t, m, v)",
+                               {0.5f, -1},
+                               {1, -1}}));
+
+TEST(FoldBatchNorm, LeavesArithmeticThatIsNotByChannel) {
+  for (const std::string node : {"Div(k, c)", "Mul(c, row)", "Div(c, zero)", "Mul(c, c)"}) {
+    const PassResult out = RunPass(
+        "fold_batch_norm", {},
+        ModelFromText("g (float[1,1,2,2] x) => (float[1,2,2,2] y) <float[2,1,1,1] w = {1,-2},"
+                      "float[2,1,1] k = {4,8}, float[2] row = {1,2}, float zero = {0}>"
+                      "{ c = Conv(x, w) y = " +
+                      node + " }"));
+    EXPECT_EQ(out.model.graph.nodes.size(), 2u) << node;
+  }
+}
+
+TEST(FoldBatchNorm, KeepsExcludedArithmeticAndConvolutions) {
+  for (const char* excluded : {"p", "q"}) {
+    const PassResult out = RunPass(
+        "fold_batch_norm", {{"exclude", {excluded}}},
+        ModelFromText("g (float[1,1,2,2] x) => (float[1,2,2,2] y) <float[2,1,1,1] w = {1,-2},"
+                      "float[2,1,1] k = {4,8}> { [p] c = Conv(x, w) [q] y = Mul(k, c) }"));
+    EXPECT_EQ(out.model.graph.nodes.size(), 2u) << excluded;
+  }
+}
+
 }  // namespace
 }  // namespace pared

@@ -107,10 +107,9 @@ TEST(LogPower, TheReportSaysWhyAndTheResultHolds) {
 TEST(LogPower, ShapesDoNotCount) {
   const Model model = ModelFromText(R"(g (float[4,2] x) => (int64[2] z, float[4,2] y)
     <float[2,2] w = {1,-1,0.5,2}> { c = MatMul(x, w) z = Shape(c) p = Mul(c, c) y = Log(p) })");
-  const GraphIndex index(model.graph);
-  EXPECT_EQ(NodesBeforeLogPower(model, index).size(), 3u);
+  EXPECT_EQ(NodesBeforeLogPower(model).size(), 3u);
   const Model none = ModelFromText("g (float[4,2] x) => (float[4,2] y) { y = Log(x) }");
-  EXPECT_THAT(NodesBeforeLogPower(none, GraphIndex(none.graph)), IsEmpty());
+  EXPECT_THAT(NodesBeforeLogPower(none), IsEmpty());
 }
 
 // Without data nobody can tell what the bits cost; they are stored, and the report says so.
@@ -122,6 +121,39 @@ TEST(LogPower, FewBitsOfTheHeadAreAWarning) {
   EXPECT_NE(warnings.find("the logarithm of a power"), std::string::npos) << warnings;
   const PassResult kept = RunStep("quantize_weights", {{"exclude", {"c", "s"}}}, model);
   EXPECT_FALSE(kept.report.contains("warnings")) << kept.report.dump();
+}
+
+// The nodes that the report calls pruned.
+Names PrunedOutputs(const Model& model, const Json& options) {
+  const PassResult out = RunStep("magnitude_prune", options, model);
+  Names outputs;
+  for (const Json& entry : out.report.at("changed")) {
+    const std::string node = entry.at("node");
+    outputs.insert(node.substr(node.rfind(' ') + 1));
+  }
+  return outputs;
+}
+
+TEST(LogPower, PruningLeavesTheHeadUnlessAnOverrideNamesIt) {
+  const Model model =
+      Filled(WithHead("a = Mul(c, c) b = Mul(s, s) p = Add(a, b) q = Add(p, eps) l = Log(q)"));
+  EXPECT_EQ(PrunedOutputs(model, {{"sparsity", 0.5}}), Names({"h", "y"}));
+  const Json overrides = {{{"match", "s"}, {"sparsity", 0.25}}};
+  EXPECT_EQ(PrunedOutputs(model, {{"sparsity", 0.5}, {"overrides", overrides}}),
+            Names({"h", "s", "y"}));
+  const PassResult out = RunStep("magnitude_prune", {{"sparsity", 0.5}}, model);
+  EXPECT_THAT(SkippedReason(out.report, "Conv producing c"), HasSubstr("logarithm"));
+}
+
+TEST(LogPower, PruningLeavesAHeadWithinABranch) {
+  const Model model = ModelFromText(R"(g (bool b, float[4,2] x) => (float[4,2] y)
+    <float[2,2] v = {1,-1,0.5,2}> {
+    z = If(b) <then_branch = t () => (float[4,2] l) <float[2,2] w = {1,-1,0.5,2}>
+                 { c = MatMul(x, w) p = Mul(c, c) l = Log(p) },
+               else_branch = e () => (float[4,2] k) <float[2,2] u = {1,-1,0.5,2}>
+                 { k = MatMul(x, u) }>
+    y = MatMul(z, v) })");
+  EXPECT_EQ(PrunedOutputs(model, {{"sparsity", 0.5}}), Names({"k", "y"}));
 }
 
 }  // namespace
