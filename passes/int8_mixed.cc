@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "passes/int8_half.h"
@@ -230,15 +231,17 @@ class Mixer {
   // worst of them, they are chosen again for those that are left. Whether the bounds hold then.
   bool SearchAgain() {
     if (kept_.empty()) return false;
-    PassContext inner = context_;
-    inner.report = Json::object();
+    // What is found keeps a reference to the context.
+    Json report = std::exchange(context_.report, Json::object());
     Int8Found again =
-        SearchInt8(MakeInt8Candidate(found_.candidate->model, request_, kept_), request_, inner);
+        SearchInt8(MakeInt8Candidate(found_.candidate->model, request_, kept_), request_, context_);
+    std::swap(report, context_.report);
     if (again.best_near.sqnr_db <= found_.best_near.sqnr_db) return false;
     again.accuracy = std::move(found_.accuracy);
     found_ = std::move(again);
     order_.clear();  // of the candidate that is gone
-    for (const auto& [key, value] : inner.report.items()) {
+    context_.report["searched_again"] = true;
+    for (const auto& [key, value] : report.items()) {
       Json& entry = context_.report[key];
       if (value.is_array() && entry.is_array()) {
         entry.insert(entry.end(), value.begin(), value.end());

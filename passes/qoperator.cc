@@ -36,6 +36,7 @@ class Converter {
         out_.push_back(node);
       }
     }
+    for (const Node& node : model_.graph.nodes) KeepBranches(node);
     const bool uses_contributed =
         std::ranges::any_of(out_, [](const Node& node) { return node.domain == kMicrosoft; });
     model_.graph.nodes = std::move(out_);
@@ -81,6 +82,22 @@ class Converter {
     if (scale == nullptr || node->Int("block_size", 0) != 0) return {};
     if (scale->count() != 1 && node->Int("axis", 1) != axis) return {};
     return PartsOf(*node, node->inputs[0]);
+  }
+
+  // Their constants stand outside, where a graph by itself does not find them.
+  void KeepBranches(const Node& node) {
+    for (const GraphPtr& graph : SubgraphsOf(node)) {
+      std::unordered_set<std::string> dequantized;
+      for (const Node& inner : graph->nodes) {
+        const auto is_one = [&](const std::string& input) { return dequantized.contains(input); };
+        if (inner.op_type == "DequantizeLinear") {
+          dequantized.insert(inner.outputs.begin(), inner.outputs.end());
+        } else if (std::ranges::any_of(inner.inputs, is_one)) {
+          Keep(inner, "it is within a branch");
+        }
+        KeepBranches(inner);
+      }
+    }
   }
 
   std::optional<Node> Keep(const Node& node, const std::string& reason) {
@@ -187,9 +204,19 @@ class Converter {
     return std::make_pair(*a, *b);
   }
 
+  std::string WhyNoOperands(const Node& node) const {
+    const Node* weight = DequantizeOf(node.inputs[1]);
+    const Tensor* codes = weight == nullptr ? nullptr : Constant(weight->inputs[0]);
+    if (codes != nullptr && codes->rank() > 2) return "its weight is a stack of matrices";
+    return "its operands are not quantized with constant scales";
+  }
+
   std::optional<Node> Product(const Node& node, const Parts& y) {
     const auto operands = Operands(node);
-    if (!operands) return Keep(node, "its operands are not quantized with constant scales");
+    if (!operands) return Keep(node, WhyNoOperands(node));
+    if (IsSigned(operands->first)) {
+      return Keep(node, "onnxruntime has no QLinearMatMul whose left operand is signed");
+    }
     Node made = Made("QLinearMatMul", node, y.codes);
     Append(made, operands->first);
     Append(made, operands->second);
@@ -224,6 +251,9 @@ class Converter {
     if (node.op_type == "Resize" && node.String("mode", "nearest") != "nearest") {
       return Keep(node, "it makes new values");
     }
+    if (node.op_type == "GlobalMaxPool") return Keep(node, "in ONNX it takes no codes");
+    const bool adds = node.op_type == "Pad" && node.String("mode", "constant") == "constant";
+    if (adds && !PadsZeros(node)) return Keep(node, "it adds another value than zero");
     std::vector<std::string> outputs;
     std::vector<const Node*> readers;
     for (const std::string& output : node.outputs) {
@@ -241,7 +271,23 @@ class Converter {
     made.outputs = std::move(outputs);
     made.inputs = node.inputs;
     made.inputs[0] = x->codes;
+    if (adds) {
+      made.inputs.resize(std::max(made.inputs.size(), size_t{3}));
+      made.inputs[2] = x->zero_point;
+    }
     return made;
+  }
+
+  bool PadsZeros(const Node& node) const {
+    if (node.inputs.size() < 3 || node.inputs[2].empty()) return true;
+    const Tensor* value = Constant(node.inputs[2]);
+    return value != nullptr && value->dtype() == DType::kFloat32 && value->count() == 1 &&
+           value->data<float>()[0] == 0;
+  }
+
+  bool IsSigned(const Parts& parts) const {
+    const Tensor* zero_point = Constant(parts.zero_point);
+    return zero_point != nullptr && zero_point->dtype() == DType::kInt8;
   }
 
   bool SameScale(const Parts& a, const Parts& b) const {
@@ -299,13 +345,14 @@ class Converter {
       return contributed_ ? Gemm(node, nullptr) : Keep(node, "Gemm has no quantized form in ONNX");
     }
     const auto operands = Operands(node);
-    if (!operands) return Keep(node, "its operands are not quantized with constant scales");
+    if (!operands) return Keep(node, WhyNoOperands(node));
     return ScaledSums(node, *operands);
   }
 
   Node ScaledSums(const Node& node, const std::pair<Parts, Parts>& operands) {
     const auto& [a, b] = operands;
-    if (contributed_) {
+    // Of signed and unsigned codes onnxruntime has the operator of ONNX only.
+    if (contributed_ && (!IsSigned(a) || IsSigned(b))) {
       Node made = Made("MatMulIntegerToFloat", node, node.outputs[0]);
       made.domain = kMicrosoft;
       made.inputs = {a.codes, b.codes, a.scale, b.scale, a.zero_point, b.zero_point};

@@ -154,5 +154,62 @@ TEST(QOperators, TheFormatIsRefusedForOpenvino) {
       ThrowsError(ErrorCode::kInvalidArgument, "/format", HasSubstr("openvino")));
 }
 
+// Codes that stand for x in halves about 3, moved by a node that keeps its values.
+std::string Moved(const std::string& node, const std::string& size) {
+  return "g (float[1,2,4] x) => (float[1,2," + size + R"(] y)
+    <float half = {0.5}, uint8 three = {3}, int64[6] wider = {0,0,1, 0,0,1}, float zero = {0},
+     float five = {5}> {
+      xq = QuantizeLinear(x, half, three) xd = DequantizeLinear(xq, half, three) [n] m = )" +
+         node + " q = QuantizeLinear(m, half, three) y = DequantizeLinear(q, half, three) }";
+}
+
+TEST(QOperators, APadAddsTheCodeOfZero) {
+  for (const std::string value : {"", ", zero"}) {
+    const std::string text = Moved("Pad(xd, wider" + value + ")", "6");
+    const Converted out = Convert(text);
+    EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("QuantizeLinear", "Pad", "DequantizeLinear"));
+    EXPECT_EQ(out.model.graph.nodes[1].inputs, std::vector<std::string>({"xq", "wider", "three"}));
+    Keep(out.model);
+    const Tensor x = Tensor::Make<float>({1, 2, 4}, {1, 2, -1, 0.5f, 3, 4, 7, -1.5f});
+    EXPECT_EQ(Output(out.model, x), Output(ModelFromText(text), x));
+  }
+  const Converted out = Convert(Moved("Pad(xd, wider, five)", "6"));
+  EXPECT_THAT(KeptReason(out.report, "Pad n"), HasSubstr("another value"));
+}
+
+TEST(QOperators, AGlobalMaxPoolStaysSinceItTakesNoCodes) {
+  const Converted out = Convert(Moved("GlobalMaxPool(xd)", "1"));
+  EXPECT_THAT(KeptReason(out.report, "GlobalMaxPool n"), HasSubstr("takes no codes"));
+}
+
+// onnxruntime multiplies signed by unsigned codes in MatMulInteger only.
+TEST(QOperators, ASignedLeftOperandIsMultipliedByMatMulInteger) {
+  constexpr const char* kText = R"(g (float[2,3] x) => (float[3] y)
+    <float one = {1}, uint8 none = {0}, int8[2] w = {3,-4}, int8 wz = {0}, float ws = {0.25}> {
+      xq = QuantizeLinear(x, one, none) xd = DequantizeLinear(xq, one, none)
+      wd = DequantizeLinear(w, ws, wz) [product] p = MatMul(wd, xd) )";
+  const std::string as_float = std::string(kText) + "y = Identity(p) }";
+  const Converted out = Convert(as_float);
+  EXPECT_THAT(OpTypes(out.model.graph),
+              ElementsAre("QuantizeLinear", "MatMulInteger", "Cast", "Mul", "Identity"));
+  Keep(out.model);
+  const Tensor x = Tensor::Make<float>({2, 3}, {1, 2, 3, 4, 5, 6});
+  EXPECT_EQ(Output(out.model, x), Output(ModelFromText(as_float), x));
+  const Converted kept = Convert(std::string(kText) +
+                                 "q = QuantizeLinear(p, one, none) "
+                                 "y = DequantizeLinear(q, one, none) }");
+  EXPECT_THAT(KeptReason(kept.report, "MatMul product"), HasSubstr("signed"));
+}
+
+TEST(QOperators, WhatIsWithinABranchIsNamed) {
+  const Converted out = Convert(R"(g (bool b, float[1,2] x) => (float[1,2] y)
+    <float one = {1}, uint8 none = {0}, int8[2,2] w = {3,-4, 1,6}, int8 wz = {0}> {
+      y = If(b) <then_branch = t () => (float[1,2] p) {
+                   xq = QuantizeLinear(x, one, none) xd = DequantizeLinear(xq, one, none)
+                   wd = DequantizeLinear(w, one, wz) [inner] p = MatMul(xd, wd) },
+                 else_branch = e () => (float[1,2] q) { q = Identity(x) }> })");
+  EXPECT_THAT(KeptReason(out.report, "MatMul inner"), HasSubstr("branch"));
+}
+
 }  // namespace
 }  // namespace pared
