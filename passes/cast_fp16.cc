@@ -12,6 +12,8 @@
 #include <algorithm>
 
 #include "passes/decided_lengths.h"
+#include "passes/finite_weights.h"
+#include "passes/growth.h"
 #include "passes/half_rewrite.h"
 #include "passes/int8_fidelity.h"
 #include "passes/pass.h"
@@ -71,44 +73,20 @@ void Report(const Model& model, const HalfChoice& choice, Json& report) {
   }
 }
 
-// What a file needs for the graph: its constants, and of its nodes mostly names.
-int64_t BytesOf(const Graph& graph) {
-  int64_t bytes = 0;
-  const auto add = [&](const Tensor& tensor) {
-    bytes += PackedBytes(tensor.dtype(), tensor.shape());
-  };
-  for (const auto& [name, initializer] : graph.initializers) add(initializer.tensor);
-  for (const Node& node : graph.nodes) {
-    for (const auto* names : {&node.inputs, &node.outputs}) {
-      for (const std::string& name : *names) bytes += std::ssize(name);
-    }
-    bytes += std::ssize(node.name) + std::ssize(node.op_type);
-    for (const GraphPtr& inner : SubgraphsOf(node)) bytes += BytesOf(*inner);
-    const Tensor* value = node.op_type == "Constant" ? node.TensorOf("value") : nullptr;
-    if (value != nullptr) add(*value);
-  }
-  return bytes;
-}
-
 // A constant that nodes of both types read is stored twice; that, or the Casts, may outweigh what
 // halves.
 void WarnOfGrowth(const Graph& before, const Graph& after, Json& report) {
   const int64_t growth = BytesOf(after) - BytesOf(before);
   if (growth <= 0) return;
-  int64_t casts = 0, twice = 0;
-  std::string example;
-  for (const Node& node : after.nodes) casts += node.op_type == "Cast" ? 1 : 0;
-  for (const Node& node : before.nodes) casts -= node.op_type == "Cast" ? 1 : 0;
-  for (const auto& [name, initializer] : before.initializers) {
-    if (!after.initializers.contains(name) || !after.initializers.contains(name + "_fp16"))
-      continue;
-    if (twice++ == 0) example = " (\"" + name + "\")";
-  }
+  int64_t casts = 0;
+  ForEachNode(after, [&](const Node& node) { casts += node.op_type == "Cast" ? 1 : 0; });
+  ForEachNode(before, [&](const Node& node) { casts -= node.op_type == "Cast" ? 1 : 0; });
   std::string why = std::to_string(casts) + " Casts are added";
-  if (twice > 0) {
-    why = std::to_string(twice) +
-          " constants are stored in both types, since nodes that stay float32 read them too" +
-          example + ", and " + why;
+  const StoredTwice twice = FindStoredTwice(before, after, "_fp16");
+  if (twice.count > 0) {
+    why = std::to_string(twice.count) +
+          " constants are stored in both types, since nodes that stay float32 read them too (\"" +
+          twice.example + "\"), and " + why;
   }
   report["warnings"].push_back("the file grows by about " + std::to_string(growth) +
                                " bytes: " + why);
@@ -165,6 +143,7 @@ class Verifier {
 
 Model CastToHalf(Model model, const Options& options, PassContext& context) {
   if (options.freeze_inputs) DropInitializerInputs(model);
+  CheckFiniteWeights(model);
   const auto excluded = SelectNodes(model, options.exclude, "exclude");
   if (options.type == Type::kBFloat16 || options.compute == Compute::kFloat32) {
     const DType dtype = options.type == Type::kBFloat16 ? DType::kBFloat16 : DType::kFloat16;
@@ -190,6 +169,6 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kCastFp16 = DefinePass<Options, CastToHalf>(
     "cast_fp16", "Stores weights in 16-bit floats, and computes in float16 what float16 can hold.",
-    [](const Json&) { return false; }, 10);
+    [](const Json&) { return false; }, 11);
 
 }  // namespace pared

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "evaluator/half_floats.h"
+#include "passes/index_values.h"
 #include "passes/select_nodes.h"
 #include "passes/weights.h"
 
@@ -62,14 +63,6 @@ const Names kBounded = {"Softmax",
                         "Cos",
                         "Hardmax"};
 
-// Through these an integer that is held as float stays one: indices and sizes.
-const Names kIndexArithmetic = {
-    "Add",  "Sub",       "Mul",       "Div",       "Floor",      "Ceil",    "Round",     "Mod",
-    "Neg",  "Concat",    "Slice",     "Gather",    "Reshape",    "Squeeze", "Unsqueeze", "Identity",
-    "Clip", "Min",       "Max",       "Range",     "Expand",     "Tile",    "Transpose", "Where",
-    "Abs",  "ReduceMax", "ReduceMin", "ReduceSum", "ReduceProd", "Sqrt",    "Pow",       "Log",
-    "Exp",  "Split",     "Cast",      "TopK",      "Flatten",    "Sign"};
-
 const Names kSumming = {"ReduceMean", "GlobalAveragePool", "ReduceL2"};
 
 bool IsInteger(DType dtype) {
@@ -105,7 +98,7 @@ class Chooser {
  private:
   void ChooseIn(const Graph& graph, const TypeMap& types) {
     const GraphIndex index(graph);
-    const std::unordered_set<const Node*> indices = IndexNodes(graph, index, types);
+    const auto integers = NodesOfIntegers(graph, index, types, model_.ir_version);
     FindRefused(graph, index, types, refused_);
     FindInt8(graph, index, types, refused_);
     FindPeaks(graph, index, refused_);
@@ -127,9 +120,7 @@ class Chooser {
         NoteOtherFloat(node, types);
         continue;
       }
-      const std::string reason = indices.contains(&node)
-                                     ? "its values end as integers, which float16 would round"
-                                     : WhyKept(node, types);
+      const std::string reason = integers.contains(&node) ? kEndsAsIntegers : WhyKept(node, types);
       if (reason.empty()) {
         choice_.half.insert(&node);
       } else {
@@ -325,28 +316,6 @@ class Chooser {
       grows = grows || (grown_.contains(input) && kCarrying.contains(node.op_type));
     }
     if (grows) grown_.insert(node.outputs.begin(), node.outputs.end());
-  }
-
-  // Nodes of float arithmetic that a Cast to an integer type ends.
-  static std::unordered_set<const Node*> IndexNodes(const Graph& graph, const GraphIndex& index,
-                                                    const TypeMap& types) {
-    std::unordered_set<const Node*> found;
-    std::vector<const Node*> open;
-    for (const Node& node : graph.nodes) {
-      if (node.op_type != "Cast" || TypeIn(types, node.inputs[0]) != DType::kFloat32) continue;
-      if (IsInteger(TypeIn(types, node.outputs[0]))) open.push_back(&node);
-    }
-    while (!open.empty()) {
-      const Node* node = open.back();
-      open.pop_back();
-      if (!found.insert(node).second) continue;
-      for (const std::string& input : node->inputs) {
-        const Node* producer = index.producer(input);
-        if (producer == nullptr || TypeIn(types, input) != DType::kFloat32) continue;
-        if (kIndexArithmetic.contains(producer->op_type)) open.push_back(producer);
-      }
-    }
-    return found;
   }
 
   const Model& model_;

@@ -164,6 +164,9 @@ std::string WhyNoHalfOp(const Node& node, int64_t opset) {
       (node.op_type == "ScatterElements" && sums)) {
     return "onnxruntime has no float16 form of " + node.op_type + " with reduction " + reduction;
   }
+  if (node.op_type == "Softplus" && opset == 18) {
+    return "onnxruntime computes Softplus of opset 18 as Log(1 + Exp(x)), which overflows";
+  }
   if (opset >= op->second) return "";
   return node.op_type + " of opset " + std::to_string(opset) + " may not take float16";
 }

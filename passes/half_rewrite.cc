@@ -6,6 +6,7 @@
 #include "evaluator/half_floats.h"
 #include "model/rewrite.h"
 #include "model/spill.h"
+#include "passes/index_values.h"
 #include "passes/select_nodes.h"
 #include "passes/weights.h"
 #include "passes/widen_halves.h"
@@ -41,7 +42,7 @@ class Rewriter {
  private:
   // How the nodes of a graph and its subgraphs read each value.
   struct Readers {
-    bool half = false, single = false;
+    bool half = false, single = false, integer = false;
   };
   using ReaderMap = std::unordered_map<std::string, Readers>;
 
@@ -51,6 +52,9 @@ class Rewriter {
       for (size_t i = 0; i < node.inputs.size(); ++i) {
         Readers& reader = readers[node.inputs[i]];
         (ReadsHalf(node, i) ? reader.half : reader.single) = true;
+        const auto kept = choice_.kept.find(&node);
+        reader.integer =
+            reader.integer || (kept != choice_.kept.end() && kept->second == kEndsAsIntegers);
       }
     });
     for (const ValueInfo& output : graph.outputs) readers[output.name].single = true;
@@ -73,7 +77,7 @@ class Rewriter {
     for (ValueInfo& input : out.inputs) {
       if (TypeOf(types, input.name) != DType::kFloat32) continue;
       copies[input.name] = {input.name, ""};
-      if (KeepsType(graph) || !readers[input.name].half) continue;
+      if (KeepsType(graph) || !readers[input.name].half || readers[input.name].integer) continue;
       if (graph.initializers.contains(input.name)) continue;  // a default
       copies[input.name] = {"", input.name};
       input.dtype = DType::kFloat16;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "passes/decided_lengths.h"
+#include "passes/index_values.h"
 #include "passes/log_power.h"
 #include "passes/select_nodes.h"
 
@@ -43,6 +44,7 @@ class Chooser {
     // Where the whole model is one, there would be nothing left.
     if (std::ranges::all_of(sites_, is_before)) before_log_.clear();
     lengths_ = NodesThatDecideLengths(*context_.model, index_, context_.types);
+    integers_ = NodesOfIntegers(graph_, index_, context_.types, context_.model->ir_version);
     FindCones();
     for (const Node& node : graph_.nodes) AssignRole(node);
     ReportOthers();
@@ -133,6 +135,7 @@ class Chooser {
       return "it decodes a distribution that a Softmax made";
     }
     if (lengths_.contains(&node)) return kDecidesLength;
+    if (integers_.contains(&node)) return kEndsAsIntegers;
     if (before_log_.contains(&node)) {
       return "it makes a power whose logarithm is taken, which a step of INT8 moves by decibels";
     }
@@ -328,7 +331,7 @@ class Chooser {
   const Graph& graph_;
   const GraphIndex& index_;
   std::unordered_map<const Node*, const WeightSite*> sites_;
-  std::unordered_set<const Node*> before_log_, lengths_;
+  std::unordered_set<const Node*> before_log_, lengths_, integers_;
   std::unordered_map<std::string, std::string> roots_;  // of pointwise results
   std::unordered_map<std::string, bool> wanted_;        // until roles change
   Int8Choice choice_;

@@ -1,4 +1,5 @@
-// What one scale for a whole weight does to its smallest channels.
+// What one scale for a whole weight, or for a column of stacked matrices, does to its smallest
+// channels.
 
 #pragma once
 
@@ -6,7 +7,7 @@
 
 namespace pared {
 
-// Adds to context's report, under "warnings", a line for each weight of one scale in which channels
+// Adds to context's report, under "warnings", a line for each such weight in which channels
 // become zero or keep less than 10 dB.
 void WarnOfLostChannels(const Int8Found& found, Json& report);
 

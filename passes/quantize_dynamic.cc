@@ -23,6 +23,7 @@
 #include "passes/constant_aliases.h"
 #include "passes/decided_lengths.h"
 #include "passes/dynamic_smooth.h"
+#include "passes/finite_weights.h"
 #include "passes/int8_fidelity.h"
 #include "passes/int8_params.h"
 #include "passes/layer_progress.h"
@@ -347,6 +348,7 @@ Model Run(Model model, const Options& given, PassContext& context) {
   Options options = given;
   SelectNodes(model, options.exclude, "exclude");
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
+  CheckFiniteWeights(model);
   NodeHistory history(model);
   const HalfStorage halves(model, SpillFolder(model, context.scratch));
   RemoveConstantAliases(model, [](const Node&) { return false; });
@@ -385,6 +387,6 @@ extern const PassInfo kQuantizeDynamic;
 const PassInfo kQuantizeDynamic = DefinePass<Options, Run>(
     "quantize_dynamic",
     "Computes products in INT8 with scales of activations found at run time; needs no data.",
-    [](const Json&) { return false; }, 8);
+    [](const Json&) { return false; }, 9);
 
 }  // namespace pared

@@ -23,6 +23,7 @@
 #include "passes/constant_aliases.h"
 #include "passes/finite_weights.h"
 #include "passes/fold_affine.h"
+#include "passes/growth.h"
 #include "passes/int8_branches.h"
 #include "passes/int8_lost.h"
 #include "passes/int8_mixed.h"
@@ -193,6 +194,22 @@ Model WithTables(Int8Found& found, const Int8Request& request, PassContext& cont
   return std::move(found.best.model);
 }
 
+// A float copy beside the codes is no surprise where a reader was excluded; it is one in the size.
+void WarnOfCopies(const Graph& before, const Graph& after, Json& report) {
+  const StoredTwice twice = FindStoredTwice(before, after, "_quantized");
+  if (twice.count > 0) {
+    report["warnings"].push_back(
+        std::to_string(twice.count) + " weights (\"" + twice.example +
+        "\") are stored in INT8 and in float, since nodes that stay float read them too: " +
+        std::to_string(twice.bytes) + " bytes");
+  }
+  const int64_t growth = BytesOf(after) - BytesOf(before);
+  if (growth <= 0) return;
+  report["warnings"].push_back("the file grows by about " + std::to_string(growth) +
+                               " bytes: codes, scales and nodes that quantize and dequantize "
+                               "outweigh what the weights lose");
+}
+
 // The model and the branches within it, with the report; nullopt: nothing of it can be INT8.
 std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, PassContext& context) {
   Int8Options within = *request.options;
@@ -243,6 +260,7 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
   const bool has_any = HasNode(model.graph, [&](const Node& node) {
     return std::ranges::count(options.op_types, node.op_type) > 0;
   });
+  const Graph before = model.graph;
   std::optional<Model> quantized =
       QuantizeGraph(std::move(model), {&options, &exclusions}, context);
   if (!quantized) {
@@ -258,7 +276,9 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
     context.report["qoperator"] =
         ToQOperators(*quantized, options.target == Int8Options::Target::kOnnxruntime);
   }
+  MergeNewConstants(before, quantized->graph);
   halves.Restore(*quantized, context.report);
+  WarnOfCopies(before, quantized->graph, context.report);
   context.progress(1);
   return std::move(*quantized);
 }

@@ -25,6 +25,7 @@
 #include "base/error.h"
 #include "model/rewrite.h"
 #include "model/spill.h"
+#include "passes/finite_weights.h"
 #include "passes/int8_params.h"
 #include "passes/layer_progress.h"
 #include "passes/log_power.h"
@@ -189,7 +190,8 @@ class Quantizer {
     const bool is_product = IsMatMulNBits() && IsProduct(stored);
     const bool is_table = stored.sites.empty() && (options_.bits == Bits::k8 || IsMatMulNBits());
     // The few input channels of a first convolution make no block.
-    const bool is_long = shape[static_cast<size_t>(summed)] >= options_.block_size;
+    const bool is_vector = shape.size() < 2;  // as a Reshape shows it: nothing is summed along it
+    const bool is_long = !is_vector && shape[static_cast<size_t>(summed)] >= options_.block_size;
     const bool has_blocks = is_product || (options_.bits == Bits::k4 && !is_table && is_long);
     if (!has_blocks) {
       if (is_table) made.kind = Replacement::Kind::kTable;
@@ -224,7 +226,7 @@ class Quantizer {
 
   static int64_t SummedAxis(const StoredWeight& stored, std::optional<int64_t> channel) {
     const int64_t rank = stored.tensor.rank();
-    if (!channel) return rank - 1;
+    if (!channel || rank < 2) return rank - 1;
     if (stored.sites.empty()) return 1;
     const bool is_matrix = stored.sites[0]->shape.size() < 3 || rank < 3;
     if (is_matrix || stored.sites[0]->node->op_type == "MatMul") {
@@ -383,6 +385,7 @@ bool HasBlocks(const Node& node) {
 
 Model Run(Model model, const Options& options, PassContext& context) {
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
+  CheckFiniteWeights(model);
   std::vector<std::string> raised = RaiseOpset(model, kOpsetOfChannelScales);
   if (options.format == Format::kMatMulNBits) {
     const Json untied =
@@ -404,6 +407,6 @@ extern const PassInfo kQuantizeWeights;
 const PassInfo kQuantizeWeights = DefinePass<Options, Run>(
     "quantize_weights",
     "Stores weights in 8 bits a channel or 4 bits a block and computes in float; needs no data.",
-    [](const Json&) { return false; }, 7);
+    [](const Json&) { return false; }, 8);
 
 }  // namespace pared

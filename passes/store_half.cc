@@ -5,6 +5,7 @@
 #include "model/rewrite.h"
 #include "model/spill.h"
 #include "passes/fp16_nodes.h"
+#include "passes/index_values.h"
 #include "passes/opset_raise.h"
 #include "passes/select_nodes.h"
 #include "passes/stored_weights.h"
@@ -16,12 +17,18 @@ namespace {
 
 constexpr int64_t kOpsetOfBFloat16 = 13;  // Cast
 
+std::unordered_set<std::string> ReadBy(const std::unordered_set<const Node*>& nodes) {
+  std::unordered_set<std::string> values;
+  for (const Node* node : nodes) values.insert(node->inputs.begin(), node->inputs.end());
+  return values;
+}
+
 }  // namespace
 
 Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*>& excluded,
                   PassContext& context) {
-  std::unordered_set<std::string> kept;
-  for (const Node* node : excluded) kept.insert(node->inputs.begin(), node->inputs.end());
+  const std::unordered_set<std::string> kept = ReadBy(excluded);
+  const std::unordered_set<std::string> integers = ReadBy(NodesOfIntegers(model));
   if (model.ir_version < 4) DropInitializerInputs(model);
   Json& report = context.report;
   report["raised"] = RaiseOpset(model, kOpsetOfBFloat16);
@@ -38,6 +45,7 @@ Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*
     }
     std::string reason;
     if (kept.contains(name)) reason = "an excluded node reads it";
+    if (integers.contains(name)) reason = kEndsAsIntegers;
     if (is_input) reason = "it is a default that a caller may override";
     if (dtype == DType::kFloat16 && reason.empty() && !FitsHalf(LossOf(tensor))) {
       reason = "float16 does not hold it";

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "passes/float_elements.h"
+#include "passes/index_values.h"
 #include "passes/select_nodes.h"
 #include "passes/weight_codes.h"
 
@@ -106,6 +107,15 @@ StoredWeights Collect(const Model& model, const WeightScan& scan) {
     stored.sites.push_back(&site);
   }
   FindLookups(model.graph, nullptr, model.ir_version, weights);
+  const auto integers = NodesOfIntegers(model);
+  const auto ends_as_integers = [&](const Node* node) { return integers.contains(node); };
+  for (auto& [root, stored] : weights) {
+    const auto node_of = [](const WeightSite* site) { return site->node; };
+    if (std::ranges::any_of(stored.lookups, ends_as_integers) ||
+        std::ranges::any_of(stored.sites, ends_as_integers, node_of)) {
+      stored.reason = kEndsAsIntegers;
+    }
+  }
   return weights;
 }
 

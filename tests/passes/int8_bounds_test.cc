@@ -152,7 +152,7 @@ TEST(Int8SearchAgain, WhatItFindsMayBeKeptAsFloat16) {
 
 TEST_F(Int8Bounds, ACollapseIsAWarning) {
   const PassResult fine = Quantize({{"min_sqnr_db", 30}, {"target", "pared"}}, unlabelled_);
-  EXPECT_FALSE(fine.report.contains("warnings"));
+  EXPECT_EQ(WarningOf(fine.report, "collapsed"), "");
   // What is left of the second channel is nothing, and the first has no weight.
   const Model model = ModelFromText(R"(g (float[1,2] x) => (float[1,2] y)
     <float[2] gamma = {100000,1}, float[2,2] w = {1e-9,1e-9,1,-2}>

@@ -533,9 +533,10 @@ TEST(Int8Faults, AMachineWithoutVnniIsToldOf) {
                                {{"w", Random(3).Normal({8, 8}, 1)}});
   const Dataset data = Dataset::Random(CallerInputs(in.graph), 8, 3);
   for (const char* pass : {"quantize_int8", "quantize_dynamic"}) {
-    EXPECT_EQ(RunStep(pass, {}, in, &data).report.contains("warnings"), saturates) << pass;
+    const auto is_told = [&](const Json& report) { return !WarningOf(report, "VNNI").empty(); };
+    EXPECT_EQ(is_told(RunStep(pass, Json::object(), in, &data).report), saturates) << pass;
     const Json options = {{"target_isa", "avx2"}};
-    EXPECT_FALSE(RunStep(pass, options, in, &data).report.contains("warnings")) << pass;
+    EXPECT_FALSE(is_told(RunStep(pass, options, in, &data).report)) << pass;
   }
 }
 
@@ -558,12 +559,24 @@ TEST(Int8Faults, OneScaleForAllChannelsWarnsOfThoseItLoses) {
                                                                    {"keep_float", "off"},
                                                                    {"rounding", "nearest"},
                                                                    {"target", "pared"}});
-  ASSERT_EQ(out.report.at("warnings").size(), 1U);
-  const std::string warning = out.report.at("warnings").at(0);
+  const std::string warning = WarningOf(out.report, "with one scale");
   EXPECT_THAT(warning, HasSubstr("Conv deep"));
   EXPECT_THAT(warning, HasSubstr("of 16 channels 6 become zero"));
   const PassResult fine = QuantizeBy32(DepthwiseOverFourDecades(), {{"target", "pared"}});
-  EXPECT_FALSE(fine.report.contains("warnings"));
+  EXPECT_EQ(WarningOf(fine.report, "with one scale"), "");
+}
+
+// Stacked matrices have a scale a column of all of them.
+TEST(Int8Faults, AStackThatLosesAMatrixWarnsOfIt) {
+  std::vector<float> w;
+  for (int i = 0; i < 2 * 8 * 4; ++i) {
+    w.push_back((i < 32 ? 0.001f : 100.0f) * static_cast<float>(i * 7 % 11 - 5));
+  }
+  const Model in =
+      WithWeights("g (float[2,3,8] x) => (float[2,3,4] y) { [stack] y = MatMul(x, w) }",
+                  {{"w", Tensor::Make<float>({2, 8, 4}, w)}});
+  const PassResult out = QuantizeBy32(in, {{"rounding", "nearest"}, {"keep_float", "off"}});
+  EXPECT_THAT(WarningOf(out.report, "MatMul stack"), HasSubstr("of 8 channels 4 become zero"));
 }
 
 TEST(Int8Faults, NoDepthwiseChannelIsLost) {

@@ -39,7 +39,7 @@ Model Layers() {
 TEST(NotFinite, WeightsAreNamedByEveryPassThatChangesThem) {
   const Dataset data = Dataset::Random(Layers().graph.inputs, 4, 1);
   for (const char* pass : {"magnitude_prune", "second_order_prune", "channel_prune",
-                           "quantize_int8", "quantize_weights", "quantize_dynamic"}) {
+                           "quantize_int8", "quantize_weights", "quantize_dynamic", "cast_fp16"}) {
     Json options = Json::object();
     if (std::string(pass) == "quantize_dynamic") options["op_types"] = {"Conv", "Gemm"};
     for (const char* name : {"u", "v", "w"}) {
@@ -53,13 +53,15 @@ TEST(NotFinite, WeightsAreNamedByEveryPassThatChangesThem) {
   }
 }
 
-// As int32 a bias would become a number.
-TEST(NotFinite, BiasesAreNamedWhereTheyWouldBecomeIntegers) {
+TEST(NotFinite, BiasesAreNamedToo) {
   const Dataset data = Dataset::Random(Layers().graph.inputs, 4, 1);
-  for (const char* name : {"b", "g0"}) {
-    EXPECT_THAT([&] { RunStep("quantize_int8", {}, Spoilt(Layers(), name, kNaN), &data); },
-                ThrowsError(ErrorCode::kInvalidArgument, "tensor " + std::string(name),
-                            HasSubstr("index 3")));
+  for (const char* pass : {"quantize_int8", "quantize_weights", "quantize_dynamic", "cast_fp16"}) {
+    for (const char* name : {"b", "g0"}) {
+      EXPECT_THAT([&] { RunStep(pass, {}, Spoilt(Layers(), name, kNaN), &data); },
+                  ThrowsError(ErrorCode::kInvalidArgument, "tensor " + std::string(name),
+                              HasSubstr("index 3")))
+          << pass;
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include "evaluator/executor.h"
 #include "tests/passes/run_pass.h"
+#include "tests/testing/random_tensor.h"
 
 namespace pared {
 namespace {
@@ -109,6 +110,18 @@ TEST(QuantizeWeights, EachRowOfARecurrentLayerHasItsScale) {
   EXPECT_THAT(
       Elements(out.model, "w_scale"),
       ElementsAre(1, testing::FloatEq(0.1f), testing::FloatEq(0.01f), testing::FloatEq(0.001f)));
+}
+
+// A depthwise convolution of one tap, whose weight is stored as a vector, has nothing to gain.
+TEST(QuantizeWeights, AVectorThatIsShownAsAWeightStays) {
+  Model model = ModelFromText(R"(g (float[1,12,5,5] x) => (float[1,64] y)
+    <float[12] w0 = {1,2,3,4,5,6,7,8,9,10,11,12}, int64[4] s = {12,1,1,1}, float[1] v = {0}>
+    { w = Reshape(w0, s) [dw] h = Conv <group = 12> (x, w) p = GlobalAveragePool(h) f = Flatten(p)
+      y = Gemm(f, v) })");
+  model.graph.initializers.set("v", {Random(1).Normal({12, 64}, 1), ""});
+  const PassResult out = RunPass("quantize_weights", {{"bits", "4"}}, model);
+  EXPECT_THAT(SkippedReason(out.report, "Conv dw"), HasSubstr("smaller"));
+  EXPECT_EQ(out.report.at("changed").size(), 1u);
 }
 
 TEST(QuantizeWeights, AModelWithNothingToStoreIsAnError) {

@@ -109,4 +109,13 @@ inline std::string SkippedReason(const Json& report, const std::string& node) {
   return "";
 }
 
+// The first warning of the report with `words` in it; empty: none.
+inline std::string WarningOf(const Json& report, const std::string& words) {
+  for (const Json& warning : report.value("warnings", Json::array())) {
+    const std::string text = warning;
+    if (text.find(words) != std::string::npos) return text;
+  }
+  return "";
+}
+
 }  // namespace pared
