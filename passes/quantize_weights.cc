@@ -195,8 +195,10 @@ class Quantizer {
     const bool has_blocks = is_product || (options_.bits == Bits::k4 && !is_table && is_long);
     if (!has_blocks) {
       if (is_table) made.kind = Replacement::Kind::kTable;
-      made.axis = channel.value_or(-1);
-      made.codes = CodeChannels(stored.tensor, channel);
+      const std::optional<int64_t> axis =
+          channel && IsStack(stored) ? StackAxis(stored.tensor, *channel) : channel;
+      made.axis = axis.value_or(-1);
+      made.codes = CodeChannels(stored.tensor, axis);
       return made;
     }
     const auto rounded = rounded_.find(root);
@@ -212,6 +214,15 @@ class Quantizer {
   std::string WhyNoBlocks(const Replacement& made) const {
     if (made.kind == Replacement::Kind::kTable) return "a lookup reads no blocks of MatMulNBits";
     return "a row of it is shorter than a block of " + std::to_string(options_.block_size);
+  }
+
+  // Whether it is several matrices that stand as they are multiplied.
+  static bool IsStack(const StoredWeight& stored) {
+    return stored.tensor.rank() > 2 &&
+           std::ranges::all_of(stored.sites, [](const WeightSite* site) {
+             return site->node->op_type == "MatMul" && site->input == 1 && site->order.empty() &&
+                    site->shape == site->stored.shape();
+           });
   }
 
   // The axis, as stored, of the output channels; of a table, its rows.

@@ -85,6 +85,40 @@ WeightCodes CodeChannels(const Tensor& weight, std::optional<int64_t> axis, floa
           Tensor::Make<float>(scale_shape, std::move(scales))};
 }
 
+int64_t StackAxis(const Tensor& weight, int64_t channel) {
+  const FloatElements elements(weight);
+  const std::span<const float> x = elements.get();
+  const int64_t rank = weight.rank();
+  const size_t columns = static_cast<size_t>(weight.shape().back());
+  const size_t matrix =
+      columns * static_cast<size_t>(weight.shape()[static_cast<size_t>(rank - 2)]);
+  const auto loss_of = [&](int64_t axis) {
+    const WeightCodes codes = CodeChannels(weight, axis);
+    const std::span<const float> scales = codes.scales.data<float>();
+    const Around around = At(weight.shape(), axis);
+    std::vector<double> energy(x.size() / matrix * columns, 0), noise = energy;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const size_t scale = i / static_cast<size_t>(around.inner) % scales.size();
+      const float error = x[i] - scales[scale] * static_cast<float>(codes.codes.data<int8_t>()[i]);
+      const size_t at = i / matrix * columns + i % columns;
+      energy[at] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+      noise[at] += static_cast<double>(error) * static_cast<double>(error);
+    }
+    double loss = 0;
+    for (size_t i = 0; i < noise.size(); ++i) loss += energy[i] > 0 ? noise[i] / energy[i] : 0;
+    return loss;
+  };
+  int64_t best = channel;
+  double least = loss_of(channel);
+  for (int64_t axis = 0; axis < rank - 2; ++axis) {
+    const double loss = weight.shape()[static_cast<size_t>(axis)] > 1 ? loss_of(axis) : least;
+    if (loss >= least) continue;
+    least = loss;
+    best = axis;
+  }
+  return best;
+}
+
 BlockMatrix RoundAlong(const Tensor& weight, int64_t axis, const BlockForm& form) {
   const FloatElements elements(weight);
   const Around around = At(weight.shape(), axis);

@@ -25,6 +25,10 @@ struct WeightCodes {
 // int8, -code_max to code_max; one scale along `axis`, or one for all where there is none.
 WeightCodes CodeChannels(const Tensor& weight, std::optional<int64_t> axis, float code_max = 127);
 
+// Of stacked matrices: the axis along which scales lose least, of `channel`, the last one, and
+// those of the stack. The loss is that of each column of each matrix, of its energy.
+int64_t StackAxis(const Tensor& weight, int64_t channel);
+
 // int4 in blocks along `axis`. Scales have the weight's shape with `axis` divided.
 WeightCodes CodeBlocks(const Tensor& weight, int64_t axis, const BlockForm& form);
 

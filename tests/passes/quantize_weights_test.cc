@@ -124,6 +124,30 @@ TEST(QuantizeWeights, AVectorThatIsShownAsAWeightStays) {
   EXPECT_EQ(out.report.at("changed").size(), 1u);
 }
 
+// A scale a column for both matrices would make zeros of the first.
+TEST(QuantizeWeights, AStackHasScalesAlongTheAxisThatLosesLeast) {
+  const auto stored = [](float first, float second) {
+    std::vector<float> w;
+    for (int i = 0; i < 2 * 8 * 4; ++i) {
+      w.push_back((i < 32 ? first : second) * static_cast<float>(i * 7 % 11 - 5));
+    }
+    return WithInitializer(
+        ModelFromText(
+            "g (float[2,3,8] x) => (float[2,3,4] y) <float[1] w = {0}> { y = MatMul(x, w) }"),
+        "w", Tensor::Make<float>({2, 8, 4}, w));
+  };
+  const Model uneven = stored(0.001f, 100);
+  const PassResult out = RunPass("quantize_weights", Json::object(), uneven);
+  EXPECT_EQ(out.model.graph.nodes[0].Int("axis", -1), 0);
+  const Tensor x = Random(1).Normal({2, 3, 8}, 1);
+  const std::vector<float> want = Output(uneven, x), got = Output(out.model, x);
+  for (size_t i = 0; i < want.size(); ++i) {
+    EXPECT_NEAR(got[i], want[i], i < 12 ? 2e-4 : 20) << i;
+  }
+  const PassResult even = RunPass("quantize_weights", Json::object(), stored(1, 1));
+  EXPECT_EQ(even.model.graph.nodes[0].Int("axis", -1), 2);
+}
+
 TEST(QuantizeWeights, AModelWithNothingToStoreIsAnError) {
   const Model in = ModelFromText("g (float[2] x) => (float[2] y) { y = Relu(x) }");
   EXPECT_THAT([&] { Store(in); }, ThrowsError(ErrorCode::kInvalidArgument, ""));
