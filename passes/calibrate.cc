@@ -183,16 +183,32 @@ ValueRange RangeOf(const Sketch& sketch, RangeMethod method, double percentile) 
   return sketch.min_max();
 }
 
-// Sum of squared errors when `bins` are rounded to 255 steps from `low` to `high`.
+// Mean squared distance to the nearest multiple of `step` of what lies evenly in the bin.
+static double RoundingError(double center, double step) {
+  if (center == 0) return 0;
+  int exponent = 0;
+  std::frexp(center, &exponent);
+  const double width = std::ldexp(1.0 / HistogramBins::kSubBins, exponent - 1);
+  // Its integral from 0: step^3 / 12 for each whole step, and the part since the last multiple.
+  const auto integral = [&](double x) {
+    const double steps = std::nearbyint(x / step), rest = x - steps * step;
+    return steps * step * step * step / 12 + rest * rest * rest / 3;
+  };
+  return (integral(center + width / 2) - integral(center - width / 2)) / width;
+}
+
+// Sum of squared errors when `bins` are rounded to 255 steps from `low` to `high`, moved so that
+// zero is a code.
 static double SquaredError(const std::vector<std::pair<double, double>>& bins, double low,
                            double high) {
   const double step = (high - low) / kSteps;
+  if (step <= 0) return std::numeric_limits<double>::infinity();
+  low = step * std::nearbyint(low / step);
+  high = low + step * kSteps;
   double error = 0;
   for (const auto& [center, count] : bins) {
     const double excess = center < low ? low - center : center > high ? center - high : 0;
-    // Inside, a bin is wide against a step only far from zero; rounding errs by step^2 / 12 then.
-    const double squared = excess > 0 ? excess * excess : center == 0 ? 0 : step * step / 12;
-    error += count * squared;
+    error += count * (excess > 0 ? excess * excess : RoundingError(center, step));
   }
   return error;
 }
@@ -203,13 +219,15 @@ ValueRange Sketch::LeastSquaredError() const {
   const ValueRange whole = min_max();
   ValueRange best = whole;
   double least = SquaredError(bins, whole.min, whole.max);
-  // Each end shrinks by itself, one after the other, until neither gains.
+  // Both ends shrink together, then each by itself, until nothing gains.
   for (bool gained = true; std::exchange(gained, false);) {
-    for (const bool is_low : {false, true}) {
+    for (const auto& [shrinks_low, shrinks_high] :
+         {std::pair(true, true), {false, true}, {true, false}}) {
       const ValueRange from = best;
       for (int percent = 98; percent >= 20; percent -= 2) {
-        ValueRange tried = from;
-        (is_low ? tried.min : tried.max) *= static_cast<float>(percent) / 100;
+        const float factor = static_cast<float>(percent) / 100;
+        const ValueRange tried = {from.min * (shrinks_low ? factor : 1),
+                                  from.max * (shrinks_high ? factor : 1)};
         const double error = SquaredError(bins, tried.min, tried.max);
         if (error >= least * (1 - 1e-9)) continue;
         least = error;
