@@ -1,6 +1,7 @@
 // MatMul and Gemm on INT8 codes with constant weights [m][k].
 //
-//   up to 16 rows   matrix times vectors, rows as they are
+//   up to 16 rows   matrix times vectors, rows as they are; where weights are so sparse that a tile
+//                   takes less, not from some number of rows on
 //   more            rows of x become columns of planar tiles, and those of the result rows again
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 
 #include "base/error.h"
 #include "evaluator/executor.h"
+#include "evaluator/metrics.h"
 #include "evaluator/ops_int8.h"
 #include "kernels/gemv.h"
 
@@ -18,6 +20,7 @@ namespace pared {
 namespace {
 
 constexpr int64_t kVectorRows = 16;  // kernels/gemv.h
+constexpr double kDensityMax = 0.5;  // above, no sparse kernel makes up for what is left of a tile
 constexpr int64_t kRowsUnknown = 256;
 
 class MatMulInt8 {
@@ -31,8 +34,11 @@ class MatMulInt8 {
         w_(*node.TensorOf("w")),
         epilogue_(EpilogueOf(node)) {
     if (const Tensor* table = node.TensorOf("table")) table_ = TableOf(*table);
+    if (sparse_ && DensityOf(w_.data<int8_t>()) < kDensityMax) {
+      tile_gain_ = PredictGemm(Weights()).GainOf(Tiles().kernel_name());
+    }
     // What is needed for the rows that shape inference foresees; the other on its first use.
-    rows_ >= 0 && rows_ <= kVectorRows ? static_cast<void>(Vectors()) : static_cast<void>(Tiles());
+    rows_ >= 0 && TakesVectors(rows_) ? static_cast<void>(Vectors()) : static_cast<void>(Tiles());
     if (context.stats != nullptr) Describe(*context.stats);
   }
 
@@ -44,6 +50,11 @@ class MatMulInt8 {
   int64_t element_bytes() const { return epilogue_.output == GemmOutput::kFloat32 ? 4 : 1; }
   GemmWeights Weights() const {
     return {.m = m(), .k = k(), .values = w_.data<int8_t>(), .epilogue = epilogue_};
+  }
+  // A sparse kernel works on half a tile at least, so many times faster than on dense columns.
+  bool TakesVectors(int64_t rows) const {
+    return rows <= kVectorRows &&
+           tile_gain_ * static_cast<double>(rows) < static_cast<double>(kTileColumns) / 2;
   }
   const PackedGemm& Tiles() const {
     const std::scoped_lock lock(mutex_);
@@ -71,6 +82,7 @@ class MatMulInt8 {
   Tensor w_;
   GemmEpilogue epilogue_;
   std::optional<ByteTable> table_;
+  double tile_gain_ = 1;  // of the sparse kernel over dense tiles; 1: it has none
   mutable std::mutex mutex_;
   mutable std::unique_ptr<PackedGemm> gemm_;  // guarded by mutex_ until made
   mutable std::unique_ptr<PackedGemv> gemv_;  // likewise
@@ -117,7 +129,7 @@ void MatMulInt8::Run(const Tensor& x, Tensor& y, Scratch& scratch) const {
                                          Layout::kRowMajor);
   scratch.AddMacs(rows * m() * k());
   const uint8_t* codes = RowMajorCodes(x, scratch);
-  if (rows <= kVectorRows) {
+  if (TakesVectors(rows)) {
     const PackedGemv& gemv = Vectors();
     scratch.ParallelFor(gemv.row_blocks(), std::max<int64_t>(1, gemv.row_blocks() / 8),
                         [&](int64_t begin, int64_t end) {
@@ -134,7 +146,8 @@ void MatMulInt8::Run(const Tensor& x, Tensor& y, Scratch& scratch) const {
 }
 
 void MatMulInt8::Describe(LayerStats& stats) const {
-  DescribeKernel(gemv_ != nullptr ? gemv_->kernel_name() : gemm_->kernel_name(), w_, stats);
+  const bool takes_vectors = rows_ >= 0 && TakesVectors(rows_);
+  DescribeKernel(takes_vectors ? gemv_->kernel_name() : gemm_->kernel_name(), w_, stats);
 }
 
 }  // namespace

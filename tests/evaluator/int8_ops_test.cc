@@ -71,6 +71,32 @@ Model Int8Model(const std::string& signature, const std::string& body,
                    kX + body + kY + "}");
 }
 
+// A tile costs less than that many vectors where the weights are nearly all zeros.
+TEST(Int8Ops, FewRowsTakeASparseKernelWhereItIsFaster) {
+  if (!CpuHas(Isa::kAvx2)) GTEST_SKIP() << "its sparse kernels need AVX2";
+  Random random(3);
+  std::vector<int8_t> w(256 * 128);
+  for (size_t i = 0; i < w.size(); ++i) w[i] = i / 128 * 31 % 64 == i % 64 ? 7 : 0;
+  const auto kernel = [&](const std::string& rows, bool sparse, std::vector<int>& codes) {
+    Model model = ParseText("g (float[" + rows + ",256] x) => (uint8[" + rows + ",128] y) <" +
+                            kScales + ", int8[1] w = {0}> {" + kX +
+                            "v = DequantizeLinear(w, ws, wz) f = MatMul(d, v)" + kY + "}");
+    model.graph.initializers.set("w", {Tensor::Make<int8_t>({256, 128}, w), ""});
+    const Executor executor(model, {.sparse = sparse});
+    const Tensor x = Random(4).Normal({std::stoll(rows), 256}, 1);
+    codes = Codes<uint8_t>(executor.Run({x}).at(0));
+    for (const LayerStats& layer : executor.Profile({x}, 1)) {
+      if (layer.op_type.find("MatMul") != std::string::npos) return layer.kernel;
+    }
+    return std::string("none");
+  };
+  std::vector<int> codes, dense;
+  EXPECT_THAT(kernel("12", true, codes), testing::HasSubstr("sparse"));
+  EXPECT_THAT(kernel("12", false, dense), testing::HasSubstr("gemv"));
+  EXPECT_EQ(codes, dense);
+  EXPECT_THAT(kernel("1", true, codes), testing::HasSubstr("gemv"));
+}
+
 TEST(Int8Ops, ConvolutionByHand) {
   // Codes of x: 2 3 / 4 5 with zero point 1, so 1 2 3 4. Weights 1 2 / 3 -4 give 1 + 4 + 9 - 16 =
   // -2; with bias 12: 10. Scale 0.5 * 0.5 / 0.25 = 1, zero point 7: 17.
