@@ -315,7 +315,10 @@ void InferContext::Fail(const std::string& message) const {
 size_t InferContext::Axis(int64_t axis, size_t rank) const {
   const auto signed_rank = static_cast<int64_t>(rank);
   if (axis < -signed_rank || axis >= signed_rank) {
-    Fail("axis " + std::to_string(axis) + " is out of range for rank " + std::to_string(rank));
+    Fail("axis " + std::to_string(axis) + " is out of range for rank " + std::to_string(rank) +
+         (rank == 0 ? "; it has none"
+                    : "; it should be from " + std::to_string(-signed_rank) + " to " +
+                          std::to_string(signed_rank - 1)));
   }
   return static_cast<size_t>(axis < 0 ? axis + signed_rank : axis);
 }

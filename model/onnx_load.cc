@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "model/check_ops.h"
+#include "model/infer_shapes.h"
 #include "model/mapped_file.h"
 #include "model/onnx.h"
 #include "model/onnx_read.h"
@@ -99,6 +100,7 @@ Model Parse(std::span<const std::byte> bytes, TensorSource source, const std::st
     SortNodes(model.graph);
     Verify(model);
     CheckOps(model);
+    InferShapes(model);  // throws where shapes that are known do not fit
     return std::move(model);
   });
 }
