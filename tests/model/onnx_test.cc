@@ -324,6 +324,30 @@ TEST(ParseOnnx, CarriesAttributesItDoesNotKnow) {
   EXPECT_TRUE(SerializeOnnx(Parse(bytes)).find("\x1A\x01\x02") != std::string::npos);
 }
 
+TEST(ParseOnnx, ReadsAConstantThatIsSparseAsASparseInitializer) {
+  Model sparse = ParseText("g () => () {}");
+  sparse.graph.sparse_initializers.set(
+      "w", {Tensor::Make<float>({1}, {7}), Tensor::Make<int64_t>({1}, {2}), {2, 2}});
+  const std::string wire = SerializeOnnx(sparse);
+  const size_t begin = wire.find("\x7A");  // field 15 of the graph
+  ASSERT_NE(begin, std::string::npos);
+  WireWriter attribute;
+  attribute.Bytes(1, "sparse_value");
+  attribute.Bytes(22, wire.substr(begin + 2, static_cast<size_t>(wire[begin + 1])));
+  attribute.Int64(20, 11);
+  WireWriter node;
+  node.Bytes(2, "k");
+  node.Bytes(4, "Constant");
+  node.Message(5, attribute.Finish());
+  WireWriter graph;
+  graph.Message(1, node.Finish());
+  const Model m = Parse(WireModel(graph.Finish().Join()));
+  EXPECT_TRUE(m.graph.nodes.empty());
+  EXPECT_THAT(m.graph.sparse_initializers.at("k").values.data<float>(), ElementsAre(7));
+  EXPECT_THAT(m.graph.sparse_initializers.at("k").indices.data<int64_t>(), ElementsAre(2));
+  EXPECT_THAT(m.graph.sparse_initializers.at("k").dims, ElementsAre(2, 2));
+}
+
 TEST(ParseOnnx, KeepsEmptyListsOfTheirType) {
   const Model m = Parse(SerializeOnnx(ParseText(
       "g (float x) => (float y) { y = Squeeze <axes : ints = [], f : floats = []> (x) }")));
