@@ -222,10 +222,10 @@ void Inference::InferNode(const Node& node, Scope& scope) const {
     InferIf(context, scope);
   } else if (op == "Loop" || (op == "Scan" && opset_ >= 9)) {
     InferBody(context, scope);
-  } else if (op == "Constant") {
+  } else if (op == "Constant" && !context.outputs.empty()) {
     if (const Tensor* value =
             node.attributes.contains("value") ? node.TensorOf("value") : nullptr) {
-      context.outputs.at(0) = KnownOf(*value);
+      context.outputs[0] = KnownOf(*value);
     }
   }
   for (const InferTable* table : {&ElementwiseInference(), &ComputeInference(), &LayoutInference(),
