@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "config/escaped_text.h"
 #include "daemon/commands.h"
 #include "daemon/import_model.h"
 #include "daemon/worker.h"
@@ -66,7 +67,7 @@ int Fail(const Error& error, bool is_worker) {
   if (is_worker) {
     std::cout << DumpJson({{"error", ErrorJson(error)}}) << std::endl;
   } else {
-    std::cerr << "pared: " << error.what() << "\n";
+    std::cerr << "pared: " << Escaped(error.what()) << "\n";
   }
   return 1;
 }

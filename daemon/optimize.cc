@@ -15,6 +15,7 @@
 #include "daemon/arguments.h"
 #include "daemon/commands.h"
 #include "daemon/flow.h"
+#include "daemon/judge.h"
 #include "evaluator/dataset.h"
 #include "evaluator/evaluate.h"
 #include "evaluator/run_samples.h"
@@ -94,6 +95,17 @@ void LogWarnings(const Json& reports) {
   }
 }
 
+// What a run says where somebody asked for more samples than there are.
+Json ShortageOf(const OptimizeOptions& options, const Dataset& calibration) {
+  Json warnings = Json::array();
+  if (options.samples == OptimizeOptions{}.samples) return warnings;
+  if (const auto shortage = FindShortage("--samples", options.samples, calibration)) {
+    warnings.push_back(*shortage);
+    LogEvent(LogLevel::kWarning, "warning", {{"message", *shortage}});
+  }
+  return warnings;
+}
+
 }  // namespace
 
 void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
@@ -102,8 +114,10 @@ void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
   const PlanNode plan = MakePlan(SpecOf(options));
   Model model = LoadOnnx(options.model);
   std::optional<Dataset> calibration;
+  Json warnings = Json::array();
   if (!options.calibration.empty()) {
     calibration = Dataset::Open(options.calibration);
+    warnings = ShortageOf(options, *calibration);
     RecordStates(model, *calibration, [] { return false; });
   }
   FlowContext context;
@@ -130,7 +144,8 @@ void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
                    {"size_bytes", bytes_of(options.out)},
                    {"size_ratio", bytes_of(options.out) / bytes_of(options.model)},
                    {"steps", ChainSteps(plan, kChain)},
-                   {"reports", outcome.reports}})
+                   {"reports", outcome.reports},
+                   {"warnings", warnings}})
       << "\n";
 }
 

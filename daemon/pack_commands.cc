@@ -1,5 +1,5 @@
-// `pared pack` and `pared unpack`: a model file, and the data file beside it, to and from one
-// packed file.
+// `pared pack` and `pared unpack`: a model file, and the files of its external data, to and from
+// one packed file.
 
 #include <filesystem>
 #include <limits>
@@ -23,7 +23,7 @@ struct PackOptions {
 void Fields(FieldVisitor& f, PackOptions& o) {
   f.Required();
   f.Text("model", o.model, TextRule::kAny,
-         "The ONNX file; FILE.data goes with it where it exists.");
+         "The ONNX file; the files that its tensors lie in go with it.");
   f.Required();
   f.Text("out", o.out, TextRule::kAny, "Where the packed file is written.");
 }

@@ -178,9 +178,38 @@ class WeightFinder {
     scopes_.pop_back();
   }
 
+  enum class LookedUp { kValues, kCodes, kScales };
+
+  // Codes and scales that are looked up alike and multiplied are one table: Cast(c) * s.
+  LookedUp WhatIsLookedUp(const Node& gather) const {
+    if (gather.op_type != "Gather" || gather.inputs.size() != 2) return LookedUp::kValues;
+    const GraphIndex& index = scopes_.back().index;
+    const auto reader = [&](const std::string& value, const char* op_type) -> const Node* {
+      const std::vector<const Node*>& all = index.consumers(value);
+      return all.size() == 1 && all[0]->op_type == op_type ? all[0] : nullptr;
+    };
+    const Node* cast = reader(gather.outputs[0], "Cast");
+    const std::string& factor = cast == nullptr ? gather.outputs[0] : cast->outputs[0];
+    const Node* product = reader(factor, "Mul");
+    if (product == nullptr || product->inputs.size() != 2) return LookedUp::kValues;
+    const Node* other = index.producer(product->inputs[product->inputs[0] == factor ? 1 : 0]);
+    if (cast == nullptr && other != nullptr && other->op_type == "Cast") {
+      other = index.producer(other->inputs.at(0));
+    }
+    const bool is_pair = other != nullptr && other->op_type == "Gather" &&
+                         other->inputs.size() == 2 && other->inputs[1] == gather.inputs[1];
+    if (!is_pair) return LookedUp::kValues;
+    const Constant codes = Trace((cast == nullptr ? *other : gather).inputs[0]);
+    if (codes.tensor == nullptr || !IsEightBit(codes.tensor->dtype())) return LookedUp::kValues;
+    return cast == nullptr ? LookedUp::kScales : LookedUp::kCodes;
+  }
+
   void Consider(const Node& node, const WeightInput& rule) {
     Constant constant = Trace(node.inputs[rule.input]);
     if (constant.tensor == nullptr || constant.tensor->rank() < 1) return;
+    const LookedUp looked_up = WhatIsLookedUp(node);
+    if (looked_up == LookedUp::kScales) return;
+    constant.is_dequantized = constant.is_dequantized || looked_up == LookedUp::kCodes;
     if (rule.zero_point > 0 && rule.zero_point < node.inputs.size()) {
       constant.is_dequantized = true;
       constant.zero_point = Trace(node.inputs[rule.zero_point]).tensor;

@@ -385,6 +385,7 @@ void Builder::FindLastUses() {
 }  // namespace
 
 PreparedGraph PrepareModel(const Model& model, const ExecutorOptions& options) {
+  CheckWrittenOut(model);
   Env env{.options = options};
   for (const Function& function : model.functions) {
     env.functions[FunctionKey(function.domain, function.name)] = &function;

@@ -4,6 +4,7 @@
 #include <iterator>
 #include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "base/error.h"
@@ -80,14 +81,69 @@ class Copier {
   FreshNames& names_;
 };
 
-}  // namespace
+constexpr int64_t kNodesMax = 1'000'000;
 
-void CountWrittenOut(int64_t& count) {
-  constexpr int64_t kNodesMax = 1'000'000;
-  if (++count <= kNodesMax) return;
+[[noreturn]] void FailNodes() {
   throw Error(ErrorCode::kUnsupported, "with its functions written out the model has more than " +
                                            std::to_string(kNodesMax) +
                                            " nodes, calls of functions included");
+}
+
+// Counts what each function stands for once, however often it is called.
+class WrittenOut {
+ public:
+  explicit WrittenOut(const Model& model) {
+    for (const Function& function : model.functions) {
+      functions_[{Domain(function.domain), function.name, function.overload}] = &function;
+    }
+  }
+
+  int64_t CountOf(const std::vector<Node>& nodes, int depth) {
+    if (depth > kNestingMax) {
+      throw Error(ErrorCode::kUnsupported,
+                  "functions are nested more than " + std::to_string(kNestingMax) + " deep");
+    }
+    int64_t count = 0;
+    const auto add = [&](int64_t more) {
+      count += more;
+      if (count > kNodesMax) FailNodes();
+    };
+    for (const Node& node : nodes) {
+      add(1);
+      for (const auto& [name, attribute] : node.attributes) {
+        if (const auto* graph = std::get_if<GraphPtr>(&attribute.value)) {
+          add(CountOf((*graph)->nodes, depth));
+        }
+      }
+      const auto callee = functions_.find({Domain(node.domain), node.op_type, node.overload});
+      if (callee != functions_.end()) add(CountOf(*callee->second, depth + 1));
+    }
+    return count;
+  }
+
+ private:
+  using Key = std::tuple<std::string, std::string, std::string>;  // domain, name, overload
+
+  static std::string Domain(const std::string& domain) { return domain == "ai.onnx" ? "" : domain; }
+
+  int64_t CountOf(const Function& function, int depth) {
+    const auto known = counts_.find(&function);
+    if (known != counts_.end()) return known->second;
+    return counts_[&function] = CountOf(function.nodes, depth);
+  }
+
+  std::map<Key, const Function*> functions_;
+  std::map<const Function*, int64_t> counts_;
+};
+
+}  // namespace
+
+void CountWrittenOut(int64_t& count) {
+  if (++count > kNodesMax) FailNodes();
+}
+
+void CheckWrittenOut(const Model& model) {
+  if (!model.functions.empty()) WrittenOut(model).CountOf(model.graph.nodes, 0);
 }
 
 Attributes BoundAttributes(const Function& function, const Node& call) {

@@ -17,6 +17,10 @@ constexpr int kNestingMax = 64;
 // files. Throws kUnsupported beyond 1,000,000.
 void CountWrittenOut(int64_t& count);
 
+// The same of all that the calls of the model's graph stand for, counted without writing it out;
+// also where functions call each other without end, or more than kNestingMax deep.
+void CheckWrittenOut(const Model& model);
+
 // What the function's attributes are in this call: those of the call, else the defaults.
 Attributes BoundAttributes(const Function& function, const Node& call);
 

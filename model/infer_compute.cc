@@ -50,7 +50,8 @@ void Gemm(InferContext& c) {
   const Dim& inner = (*a)[trans_a ? 0 : 1];
   const Dim& other = (*b)[trans_b ? 1 : 0];
   if (IsNumber(inner) && IsNumber(other) && inner.value != other.value) {
-    c.Fail("the inner dimensions of the matrix product differ");
+    c.Fail("the inner dimensions " + std::to_string(inner.value) + " and " +
+           std::to_string(other.value) + " of the matrix product differ");
   }
   c.Set(0, ProductType(c), Dims{(*a)[trans_a ? 1 : 0], (*b)[trans_b ? 0 : 1]});
 }
@@ -69,9 +70,14 @@ Window WindowOf(const InferContext& c, std::vector<int64_t> kernel) {
   w.pads = c.node.Ints("pads", std::vector<int64_t>(2 * rank, 0));
   w.auto_pad = c.node.String("auto_pad", "NOTSET");
   w.ceil_mode = c.node.Int("ceil_mode", 0) != 0;
-  if (w.strides.size() != rank || w.dilations.size() != rank || w.pads.size() != 2 * rank) {
-    c.Fail("strides, dilations and pads do not fit a kernel of rank " + std::to_string(rank));
-  }
+  const auto check = [&](const char* name, size_t given, size_t wanted) {
+    if (given == wanted) return;
+    c.Fail(std::string(name) + " has " + std::to_string(given) + " entries; a kernel of rank " +
+           std::to_string(rank) + " needs " + std::to_string(wanted));
+  };
+  check("strides", w.strides.size(), rank);
+  check("dilations", w.dilations.size(), rank);
+  check("pads", w.pads.size(), 2 * rank);
   for (size_t i = 0; i < rank; ++i) {
     if (w.strides[i] < 1 || w.dilations[i] < 1 || kernel[i] < 1) {
       c.Fail("strides, dilations and the kernel's size are at least 1");
@@ -165,6 +171,12 @@ void ConvTranspose(InferContext& c) {
   const size_t rank = kernel->size();
   if (x->size() != rank + 2 || weight->size() != rank + 2)
     c.Fail("ranks of input and weight differ");
+  const Dim& channels = (*x)[1];
+  const Dim& wanted = (*weight)[0];
+  if (IsNumber(channels) && IsNumber(wanted) && channels.value != wanted.value) {
+    c.Fail("the input has " + std::to_string(channels.value) + " channels; the weight needs " +
+           std::to_string(wanted.value));
+  }
   const std::vector<int64_t> extra = c.node.Ints("output_padding", std::vector<int64_t>(rank, 0));
   const std::vector<int64_t> stated = c.node.Ints("output_shape");
   if (extra.size() != rank || (!stated.empty() && stated.size() != rank)) {

@@ -12,6 +12,13 @@ std::optional<Dims> ShapeOf(const InferContext& c, size_t i) {
 
 void LikeInput(InferContext& c) { c.Set(0, c.dtype(0), ShapeOf(c, 0)); }
 
+// Where no axis is stated, the default of the opset may be one that a runtime corrects.
+void LikeInputAlongAxis(InferContext& c) {
+  LikeInput(c);
+  const Dims* x = c.dims(0);
+  if (x != nullptr && c.node.attributes.contains("axis")) c.Axis(c.node.Int("axis", 0), x->size());
+}
+
 void LikeInputAsBool(InferContext& c) { c.Set(0, DType::kBool, ShapeOf(c, 0)); }
 
 void Identity(InferContext& c) {
@@ -152,6 +159,17 @@ void DynamicQuantizeLinear(InferContext& c) {
 void BatchNormalization(InferContext& c) {
   LikeInput(c);
   for (size_t i = 1; i < c.outputs.size(); ++i) c.Set(i, c.dtype(0), std::nullopt);
+  const Dims* x = c.dims(0);
+  const bool is_by_channel = c.opset >= 9 || c.node.Int("spatial", 1) != 0;
+  if (x == nullptr || x->size() < 2 || !IsNumber((*x)[1]) || !is_by_channel) return;
+  for (size_t i = 1; i < c.input_count(); ++i) {
+    const Dims* parameter = c.dims(i);
+    if (parameter == nullptr) continue;
+    const bool is_list = parameter->size() == 1;
+    if (is_list && (!IsNumber((*parameter)[0]) || (*parameter)[0].value == (*x)[1].value)) continue;
+    c.Fail("input " + std::to_string(i) + " should have one number for each of the " +
+           std::to_string((*x)[1].value) + " channels");
+  }
 }
 
 void LayerNormalization(InferContext& c) {
@@ -207,26 +225,20 @@ const InferTable& ElementwiseInference() {
                            "GroupNormalization",
                            "HardSigmoid",
                            "HardSwish",
-                           "Hardmax",
                            "InstanceNormalization",
                            "LRN",
                            "LeakyRelu",
                            "Log",
-                           "LogSoftmax",
-                           "LpNormalization",
                            "MeanVarianceNormalization",
                            "Mish",
                            "Neg",
                            "Not",
                            "PRelu",
-                           "RMSNormalization",
                            "Reciprocal",
                            "Relu",
                            "ReverseSequence",
                            "RotaryEmbedding",
                            "Round",
-                           "Scatter",
-                           "ScatterElements",
                            "ScatterND",
                            "Selu",
                            "Shrink",
@@ -234,7 +246,6 @@ const InferTable& ElementwiseInference() {
                            "Sign",
                            "Sin",
                            "Sinh",
-                           "Softmax",
                            "Softplus",
                            "Softsign",
                            "Sqrt",
@@ -245,6 +256,10 @@ const InferTable& ElementwiseInference() {
                            "ThresholdedRelu",
                            "Trilu"}) {
       table.emplace(op, LikeInput);
+    }
+    for (const char* op : {"Hardmax", "LogSoftmax", "LpNormalization", "RMSNormalization",
+                           "Scatter", "ScatterElements", "Softmax"}) {
+      table.emplace(op, LikeInputAlongAxis);
     }
     for (const char* op : {"BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Max", "Mean",
                            "Min", "Mod", "Sum"}) {

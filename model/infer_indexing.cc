@@ -88,8 +88,9 @@ void Slice(InferContext& c) {
 void Gather(InferContext& c) {
   const Dims* x = c.dims(0);
   const Dims* indices = c.dims(1);
-  if (x == nullptr || indices == nullptr) return TypeOnly(c);
+  if (x == nullptr) return TypeOnly(c);
   const size_t axis = c.Axis(c.node.Int("axis", 0), x->size());
+  if (indices == nullptr) return TypeOnly(c);
   Dims shape(x->begin(), x->begin() + static_cast<int64_t>(axis));
   shape.insert(shape.end(), indices->begin(), indices->end());
   shape.insert(shape.end(), x->begin() + static_cast<int64_t>(axis) + 1, x->end());
@@ -103,6 +104,7 @@ void Gather(InferContext& c) {
 }
 
 void GatherElements(InferContext& c) {
+  if (const Dims* x = c.dims(0)) c.Axis(c.node.Int("axis", 0), x->size());
   c.Set(0, c.dtype(0), c.dims(1) == nullptr ? std::nullopt : std::optional<Dims>(*c.dims(1)));
 }
 

@@ -182,7 +182,10 @@ void Transpose(InferContext& c) {
   if (perm.empty()) {
     for (size_t i = x->size(); i > 0; --i) perm.push_back(static_cast<int64_t>(i) - 1);
   }
-  if (perm.size() != x->size()) c.Fail("perm has another rank than the input");
+  if (perm.size() != x->size()) {
+    c.Fail("perm has " + std::to_string(perm.size()) + " entries; the input's rank is " +
+           std::to_string(x->size()));
+  }
   Dims shape;
   std::vector<bool> used(x->size(), false);
   for (const int64_t axis : perm) {

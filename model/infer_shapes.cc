@@ -222,10 +222,10 @@ void Inference::InferNode(const Node& node, Scope& scope) const {
     InferIf(context, scope);
   } else if (op == "Loop" || (op == "Scan" && opset_ >= 9)) {
     InferBody(context, scope);
-  } else if (op == "Constant") {
+  } else if (op == "Constant" && !context.outputs.empty()) {
     if (const Tensor* value =
             node.attributes.contains("value") ? node.TensorOf("value") : nullptr) {
-      context.outputs.at(0) = KnownOf(*value);
+      context.outputs[0] = KnownOf(*value);
     }
   }
   for (const InferTable* table : {&ElementwiseInference(), &ComputeInference(), &LayoutInference(),
@@ -315,7 +315,10 @@ void InferContext::Fail(const std::string& message) const {
 size_t InferContext::Axis(int64_t axis, size_t rank) const {
   const auto signed_rank = static_cast<int64_t>(rank);
   if (axis < -signed_rank || axis >= signed_rank) {
-    Fail("axis " + std::to_string(axis) + " is out of range for rank " + std::to_string(rank));
+    Fail("axis " + std::to_string(axis) + " is out of range for rank " + std::to_string(rank) +
+         (rank == 0 ? "; it has none"
+                    : "; it should be from " + std::to_string(-signed_rank) + " to " +
+                          std::to_string(signed_rank - 1)));
   }
   return static_cast<size_t>(axis < 0 ? axis + signed_rank : axis);
 }

@@ -27,6 +27,10 @@ Model LoadOnnx(const std::filesystem::path& path);
 Model ParseOnnx(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
                 const std::filesystem::path& folder = {});
 
+// The file and those that its tensors are stored in, each once, by the names that the model gives
+// them beneath its folder. Throws as LoadOnnx does where one of them is missing or not allowed.
+std::vector<std::filesystem::path> ModelFiles(const std::filesystem::path& path);
+
 struct SaveOptions {
   int64_t message_bytes_max = INT32_MAX;  // protobuf's limit: beyond, tensors go to a second file
   int64_t external_bytes_min = 1024;      // smaller tensors stay: shape inference reads them
@@ -37,9 +41,6 @@ struct SaveOptions {
 // Throws kUnavailable where the disk refuses, with nothing left behind.
 void SaveOnnx(const Model& model, const std::filesystem::path& path,
               const SaveOptions& options = {});
-
-// The file and, where it is there, the one beside it that SaveOnnx writes tensors to.
-std::vector<std::filesystem::path> ModelFiles(const std::filesystem::path& path);
 
 // Hands the bytes of the one message that SaveOnnx writes, whatever their number, to `sink`, part
 // by part.

@@ -1,10 +1,12 @@
 // The entry points for reading: files, the checks around the message, foreign exceptions.
 
 #include <protozero/exception.hpp>
+#include <set>
 #include <string_view>
 
 #include "base/error.h"
 #include "model/check_ops.h"
+#include "model/infer_shapes.h"
 #include "model/mapped_file.h"
 #include "model/onnx.h"
 #include "model/onnx_read.h"
@@ -78,7 +80,9 @@ void CheckVersions(const Model& model, const std::string& where) {
   }
 }
 
-Model Parse(std::span<const std::byte> bytes, TensorSource source, const std::string& where) {
+// The message as it is: CheckVersions and what follows look at the model itself.
+Model ReadMessage(std::span<const std::byte> bytes, TensorSource& source,
+                  const std::string& where) {
   CheckFormat(ViewOf(bytes), where);
   if (bytes.size() > kMessageBytesMax) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -86,29 +90,47 @@ Model Parse(std::span<const std::byte> bytes, TensorSource source, const std::st
                 "data files",
                 where);
   }
+  return ReadAt(where, [&] { return ReadModel(ViewOf(bytes), source); });
+}
+
+Model Parse(std::span<const std::byte> bytes, TensorSource source, const std::string& where) {
+  Model model = ReadMessage(bytes, source, where);
   return ReadAt(where, [&] {
-    Model model = ReadModel(ViewOf(bytes), source);
     CheckVersions(model, where);
     SortNodes(model.graph);
     Verify(model);
     CheckOps(model);
-    return model;
+    InferShapes(model);  // throws where shapes that are known do not fit
+    return std::move(model);
   });
+}
+
+TensorSource SourceOf(std::shared_ptr<const MappedFile> file, const std::filesystem::path& path) {
+  const std::filesystem::path folder = path.parent_path();
+  return {.owner = std::move(file),
+          .kind = TensorSource::Kind::kMappedFile,
+          .folder = folder.empty() ? "." : folder,
+          .external = {}};
 }
 
 }  // namespace
 
 Model LoadOnnx(const std::filesystem::path& path) {
-  std::shared_ptr<const MappedFile> file = MappedFile::Open(path);
-  const std::span<const std::byte> bytes = file->bytes();
-  std::filesystem::path folder = path.parent_path();
-  if (folder.empty()) folder = ".";
-  return Parse(bytes,
-               TensorSource{.owner = std::move(file),
-                            .kind = TensorSource::Kind::kMappedFile,
-                            .folder = std::move(folder),
-                            .external = {}},
-               path.string());
+  const std::shared_ptr<const MappedFile> file = MappedFile::Open(path);
+  return Parse(file->bytes(), SourceOf(file, path), path.string());
+}
+
+std::vector<std::filesystem::path> ModelFiles(const std::filesystem::path& path) {
+  const std::shared_ptr<const MappedFile> file = MappedFile::Open(path);
+  TensorSource source = SourceOf(file, path);
+  ReadMessage(file->bytes(), source, path.string());
+  std::vector<std::filesystem::path> files = {path};
+  std::set<std::filesystem::path> seen = {path.lexically_normal()};
+  for (const auto& [location, unused] : source.external) {
+    std::filesystem::path external = path.parent_path() / location;
+    if (seen.insert(external.lexically_normal()).second) files.push_back(std::move(external));
+  }
+  return files;
 }
 
 Model ParseOnnx(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,

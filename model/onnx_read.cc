@@ -30,7 +30,8 @@ class Reader {
   void ReadData(WireReader& reader, Attribute& attribute, const std::string& where);
   Function ReadFunction(std::string_view message);
   void ReadInitializer(std::string_view message, Graph& graph);
-  void ReadSparse(std::string_view message, Graph& graph);
+  void ReadSparse(std::string_view message, Graph& graph, std::string name = "");
+  void AddNode(std::string_view message, Graph& graph);
   Tensor ReadAttributeTensor(std::string_view message, Attribute& attribute,
                              const std::string& where);
   void ReadOpset(std::string_view message, Model& model);
@@ -38,6 +39,8 @@ class Reader {
   TensorSource& source_;
   int depth_ = 0;
 };
+
+constexpr int32_t kSparseTensor = 11;  // AttributeProto.AttributeType
 
 // AttributeProto.type of the field that holds the data; 0: no data field.
 int32_t TypeOfField(uint32_t field) {
@@ -219,15 +222,15 @@ void Reader::ReadInitializer(std::string_view message, Graph& graph) {
   graph.initializers.set(read.name, {std::move(read.tensor), std::move(read.unknown)});
 }
 
-void Reader::ReadSparse(std::string_view message, Graph& graph) {
+// `name`: empty where the values have it, as those of an initializer do.
+void Reader::ReadSparse(std::string_view message, Graph& graph, std::string name) {
   SparseTensor sparse;
-  std::string name;
   WireReader reader(message, "SparseTensorProto");
   while (reader.Next()) {
     switch (reader.field()) {
       case 1: {
         NamedTensor values = ReadTensor(reader.Bytes(), source_, "values of a sparse initializer");
-        name = std::move(values.name);
+        if (name.empty()) name = std::move(values.name);
         sparse.values = std::move(values.tensor);
         sparse.values_unknown = std::move(values.unknown);
         break;
@@ -254,6 +257,30 @@ void Reader::ReadSparse(std::string_view message, Graph& graph) {
   graph.sparse_initializers.set(name, std::move(sparse));
 }
 
+// The first field of that number; empty: there is none.
+std::string_view FieldOf(std::string_view message, uint32_t field) {
+  WireReader reader(message, "field");
+  while (reader.Next()) {
+    if (reader.field() == field) return reader.Bytes();
+    reader.Skip();
+  }
+  return {};
+}
+
+// A Constant whose value is sparse is a sparse initializer in another spelling, which everything
+// that looks at constants knows.
+void Reader::AddNode(std::string_view message, Graph& graph) {
+  Node node = ReadNode(message);
+  const bool is_constant = node.op_type == "Constant" && node.domain.empty();
+  const Attribute* sparse = is_constant ? node.attributes.find("sparse_value") : nullptr;
+  if (sparse == nullptr || sparse->type != kSparseTensor || node.attributes.size() != 1 ||
+      node.outputs.size() != 1) {
+    graph.nodes.push_back(std::move(node));
+    return;
+  }
+  ReadSparse(FieldOf(FieldOf(message, 5), 22), graph, node.outputs[0]);
+}
+
 Graph Reader::ReadGraph(std::string_view message) {
   if (++depth_ > kGraphDepthMax) {
     Fail("subgraphs nest deeper than " + std::to_string(kGraphDepthMax), "graph");
@@ -263,7 +290,7 @@ Graph Reader::ReadGraph(std::string_view message) {
   while (reader.Next()) {
     switch (reader.field()) {
       case 1:
-        graph.nodes.push_back(ReadNode(reader.Bytes()));
+        AddNode(reader.Bytes(), graph);
         break;
       case 2:
         reader.String(graph.name, graph.unknown);

@@ -173,12 +173,6 @@ void SaveOnnx(const Model& model, const std::filesystem::path& path, const SaveO
   file.Rename();
 }
 
-std::vector<std::filesystem::path> ModelFiles(const std::filesystem::path& path) {
-  std::vector<std::filesystem::path> files = {path};
-  if (std::filesystem::exists(DataPathOf(path))) files.push_back(DataPathOf(path));
-  return files;
-}
-
 void StreamOnnx(const Model& model, const std::function<void(std::span<const std::byte>)>& sink) {
   WriteMessage(sink, WriteModel(model, WithinMessage));
 }

@@ -38,6 +38,16 @@ class Folder {
     return tensor != nullptr && tensor->dtype() == DType::kFloat32 ? tensor : nullptr;
   }
 
+  // What an input is that Constant does not take.
+  std::string WhyNoConstant(const Node& node, size_t input) const {
+    const std::string& name = node.inputs[input];
+    if (graph_.initializers.contains(name) && IsAmong(graph_.inputs, name)) {
+      return " is also a graph input, which a caller may override: \"freeze_inputs\" of "
+             "fold_constants drops such inputs";
+    }
+    return " is no float32 constant";
+  }
+
   // The convolution whose result only `node` reads; `reason` says why there is none.
   const Node* TargetOf(const Node& node, const std::string& value, std::string& reason) const {
     const Node* target = index_.producer(value);
@@ -46,10 +56,10 @@ class Folder {
     } else if (index_.consumers(value).size() != 1 || index_.is_output(value)) {
       reason = "\"" + value + "\" has another reader";
     } else if (index_.consumers(value)[0] != &node || Constant(*target, 1) == nullptr) {
-      reason = "the weight of " + NodeLabel(*target) + " is no float32 constant";
+      reason = "the weight of " + NodeLabel(*target) + WhyNoConstant(*target, 1);
     } else if (target->inputs.size() > 2 && !target->inputs[2].empty() &&
                Constant(*target, 2) == nullptr) {
-      reason = "the bias of " + NodeLabel(*target) + " is no float32 constant";
+      reason = "the bias of " + NodeLabel(*target) + WhyNoConstant(*target, 2);
     } else if (target->op_type == "Gemm" &&
                (target->Float("alpha", 1) != 1 || target->Float("beta", 1) != 1)) {
       reason = NodeLabel(*target) + " has an alpha or beta";
@@ -119,12 +129,14 @@ std::optional<Affine> AffineOfBatchNorm(const Folder& folder, const Node& node, 
                                         std::string& reason) {
   const Tensor *scale = folder.Constant(node, 1), *shift = folder.Constant(node, 2);
   const Tensor *mean = folder.Constant(node, 3), *variance = folder.Constant(node, 4);
+  size_t input = 0;
   for (const Tensor* tensor : {scale, shift, mean, variance}) {
-    if (tensor == nullptr || tensor->count() != channels) {
-      reason = "its scale, shift, mean or variance is no float32 constant of " +
-               std::to_string(channels);
-      return std::nullopt;
-    }
+    ++input;
+    if (tensor != nullptr && tensor->count() == channels) continue;
+    reason = "its scale, shift, mean or variance" +
+             (tensor == nullptr ? folder.WhyNoConstant(node, input)
+                                : " is no constant of " + std::to_string(channels));
+    return std::nullopt;
   }
   Affine affine;
   const double epsilon = node.Float("epsilon", 1e-5f);

@@ -5,6 +5,8 @@
 // Before:  s = Shape(x)  c = Gather(s, 1)  r = Concat(-1, c)  y = Reshape(x, r)
 // After:   y = Reshape(x, r)  with the initializer r, where dimension 1 of x is a number
 //
+// Before:  y = MatMul(x, w)  with the sparse initializer w                After:  w is stored whole
+//
 // Values keep their names. One that is an output of its graph becomes a Constant node. Declines
 // where the results take more room than what they are computed from and than the limit allows;
 // what reads the inputs of such a node is then looked at instead. Random operators stay, and so
@@ -344,20 +346,62 @@ class Folder {
   std::set<size_t> candidates_, folded_;  // indices of nodes
 };
 
+enum class Sparse { kKeep, kExpand };
+
 struct Folding {
   const Model& model;
   const Options& options;
   const std::function<bool(const Node&)> is_excluded;
   PassContext& context;
   FreshNames& names;
+  Sparse sparse;
   int64_t growth_bytes = 0;
 };
+
+// Why a sparse initializer stays so; empty: it is stored whole now.
+std::string WhySparse(Folding& folding, Graph& graph, const std::string& name) {
+  if (IsAmong(graph.inputs, name)) return "it is a default that a caller may override";
+  const SparseTensor& sparse = graph.sparse_initializers.at(name);
+  Model alone = Alone(folding.model, {}, {});
+  alone.graph.nodes.clear();
+  alone.graph.sparse_initializers.set(name, sparse);
+  alone.graph.outputs.emplace_back().name = name;
+  const std::optional<int64_t> bytes = ResultBytes(alone);
+  if (!bytes || *bytes > kEvaluatedBytesMax) return "whole it would be too large to compute with";
+  const int64_t added = *bytes - BytesOf(sparse.values) - BytesOf(sparse.indices);
+  const int64_t left =
+      std::max<int64_t>(folding.options.growth_max_bytes - folding.growth_bytes, 0);
+  if (added > left) {
+    return "whole it would add " + std::to_string(added) + " bytes, and growth_max_bytes leaves " +
+           std::to_string(left);
+  }
+  graph.initializers.set(name, {Executor(alone, {.fuse = false}).Run({})[0], ""});
+  folding.growth_bytes += added;
+  return "";
+}
+
+void ExpandSparse(Folding& folding, Graph& graph) {
+  std::set<std::string> expanded;
+  for (const auto& [name, sparse] : graph.sparse_initializers) {
+    const std::string reason = WhySparse(folding, graph, name);
+    Json entry = {{"weight", name}};
+    if (reason.empty()) {
+      expanded.insert(name);
+    } else {
+      entry["reason"] = reason;
+    }
+    folding.context.report[reason.empty() ? "changed" : "skipped"].push_back(std::move(entry));
+  }
+  graph.sparse_initializers.erase_if(
+      [&](const std::string& name, const SparseTensor&) { return expanded.contains(name); });
+}
 
 void FoldGraph(Folding& folding, Graph& graph, const Values& shape_values, Values known) {
   std::unordered_set<const Node*> excluded;
   for (const Node& node : graph.nodes) {
     if (folding.is_excluded(node)) excluded.insert(&node);
   }
+  if (folding.sparse == Sparse::kExpand) ExpandSparse(folding, graph);
   Folder folder(folding.model, graph, shape_values, folding.context);
   folder.Compute(known, excluded);
   folder.Choose(folding.options.growth_max_bytes, folding.growth_bytes);
@@ -386,7 +430,7 @@ Model Fold(Model model, const Options& options, PassContext& context) {
   FreshNames names(model);
   // Of the model, nodes are computed with its opsets; its graph is what is edited.
   Model out = model;
-  Folding folding{model, options, SelectorOf(options.exclude), context, names};
+  Folding folding{model, options, SelectorOf(options.exclude), context, names, Sparse::kExpand};
   // What was computed may tell more shapes. What is skipped in the end is skipped.
   for (size_t folded = 0, before = 1; folded != before;) {
     before = folded;
@@ -411,7 +455,7 @@ Json FoldFixedWeights(Model& model, const std::set<std::string>& found,
   const auto is_excluded = [&](const Node& node) {
     return node.outputs.empty() || !found.contains(node.outputs[0]);
   };
-  Folding folding{model, options, is_excluded, context, names};
+  Folding folding{model, options, is_excluded, context, names, Sparse::kKeep};
   FoldGraph(folding, out.graph, {}, {});
   model = std::move(out);
   return context.report.at("changed");
@@ -419,6 +463,6 @@ Json FoldFixedWeights(Model& model, const std::set<std::string>& found,
 
 extern const PassInfo kFoldConstants = DefinePass<Options, Fold>(
     "fold_constants", "Computes what does not depend on the inputs, once and for all.",
-    [](const Json&) { return false; }, 2);
+    [](const Json&) { return false; }, 3);
 
 }  // namespace pared

@@ -87,6 +87,7 @@ class Inliner {
 
 std::vector<std::pair<std::string, std::string>> InlineFunctions(Model& model) {
   if (model.functions.empty()) return {};
+  CheckWrittenOut(model);  // before anything is
   return Inliner(model).Run();
 }
 

@@ -9,8 +9,9 @@
 //   attribute dropped        BatchNormalization 9: spatial
 //   attribute named anew     GridSample 20: the modes "bilinear" and "bicubic"
 //   must be said             Split 18: the number of parts, where their sizes are not given
-//   refused                  GroupNormalization 21 (scales by channel), DFT 20,
-//                            BatchNormalization 14 that trains
+//   gone                     the experimental operators of opset 1 (10), refused
+//   refused                  MeanVarianceNormalization 9 (other attributes), GroupNormalization 21
+//   (scales by channel), DFT 20, BatchNormalization 14 that trains
 
 #include "passes/opset_raise.h"
 
@@ -31,6 +32,12 @@ constexpr int64_t kOldest = 7;
 constexpr int64_t kNewest = 23;
 constexpr int64_t kIrOfOpset13 = 7, kIrOfOpset21 = 10, kIrOfOpset23 = 11;
 constexpr int32_t kIntType = 2, kStringType = 3;  // AttributeProto.AttributeType
+
+// What the first opsets had on trial and 10 took away; onnxruntime runs them below 10.
+const std::unordered_set<std::string> kGoneSince10 = {
+    "ATen",    "Affine",       "ConstantFill",      "Crop",
+    "GRUUnit", "DynamicSlice", "ImageScaler",       "GivenTensorFill",
+    "Scale",   "ScaledTanh",   "ParametricSoftplus"};
 
 [[noreturn]] void Refuse(const Node& node, const std::string& reason) {
   throw Error(ErrorCode::kUnsupported, "cannot be raised to a later opset: " + reason,
@@ -115,6 +122,10 @@ class Raiser {
       ++counts_["Scatter became ScatterElements"];
     } else if (op == "Scan" && from_ < 9) {
       Refuse(node, "Scan of opset 8 scans a batch");
+    } else if (op == "MeanVarianceNormalization") {
+      if (Passes(9)) Refuse(node, "its attributes are others since opset 9");
+    } else if (kGoneSince10.contains(op)) {
+      if (Passes(10)) Refuse(node, "there is no " + op + " since opset 10");
     }
   }
 

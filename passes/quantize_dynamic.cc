@@ -176,7 +176,7 @@ class Quantizer {
       TellLayer(context_, root.second, ++done_, stored_.size());
       CheckFinite(stored.tensor, root.second);
       if (stored.sites.empty()) {
-        const TableCodes codes = PutTable(root.second, stored.tensor, graph, names_);
+        const TableCodes codes = PutTable(root.second, stored, graph, names_);
         for (const Node* lookup : stored.lookups) lookups_[lookup] = codes;
       }
       std::map<std::string, TableCodes> views;

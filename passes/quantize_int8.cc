@@ -78,7 +78,8 @@ void Fields(FieldVisitor& f, Int8Options& o) {
          "Report for each node the SQNR of the outputs where it alone is INT8; runs the model "
          "once for each node.");
   f.Flag("tables", o.tables,
-         "Tables that Gather looks up, from 16,384 elements, become INT8 with a scale a row.");
+         "Tables that Gather looks up, from 16,384 elements, become INT8 with a scale for each "
+         "row, or each place of the one axis that is looked up.");
   f.Choice("format", o.format, {"qdq", "qoperator"},
            "Float operators between QuantizeLinear and DequantizeLinear, or quantized operators "
            "(QLinearConv) wherever there is one.");
@@ -136,6 +137,13 @@ void Report(const Int8Candidate& candidate, const Json& branches, Json& report) 
   }
 }
 
+void SetWeights(int64_t all, int64_t quantized, Json& report) {
+  report["weight_count"] = all;
+  report["int8_weight_count"] = quantized;
+  report["int8_weight_share"] =
+      all == 0 ? 0.0 : static_cast<double>(quantized) / static_cast<double>(all);
+}
+
 // How many of the weights are INT8 in the end: those that have `scales`, and the branches'.
 void ReportWeights(const Int8Candidate& candidate,
                    const std::map<std::string, WeightScales>& scales, const Json& branches,
@@ -150,9 +158,18 @@ void ReportWeights(const Int8Candidate& candidate,
     all += weights;  // the others are still among the sites
     quantized += weights;
   }
-  report["int8_weight_count"] = quantized;
-  report["int8_weight_share"] =
-      all == 0 ? 0.0 : static_cast<double>(quantized) / static_cast<double>(all);
+  SetWeights(all, quantized, report);
+}
+
+// Tables are weights too; those that the report names are INT8.
+void CountTables(const std::vector<std::pair<std::string, int64_t>>& tables, Json& report) {
+  int64_t all = report.at("weight_count"), quantized = report.at("int8_weight_count");
+  const Json stored = report.value("tables", Json::array());
+  for (const auto& [name, count] : tables) {
+    all += count;
+    if (std::ranges::count(stored, Json(name)) > 0) quantized += count;
+  }
+  SetWeights(all, quantized, report);
 }
 
 // Everything that leaves the result as it is and lets more of the model be INT8.
@@ -178,6 +195,10 @@ void ReportWorst(const Json& branches, Json& report) {
   }
 }
 
+bool IsStored(const Json& tables, const Node& lookup) {
+  return !lookup.inputs.empty() && std::ranges::count(tables, Json(lookup.inputs[0])) > 0;
+}
+
 // What was found with its tables in INT8, where the bounds hold with them.
 Model WithTables(Int8Found& found, const Int8Request& request, PassContext& context) {
   Model stored = found.best.model;
@@ -188,6 +209,12 @@ Model WithTables(Int8Found& found, const Int8Request& request, PassContext& cont
     found.best_near = nearness;
     return stored;
   }
+  ForEachNode(found.best.model.graph, [&](const Node& node) {
+    if (node.op_type != "Gather" || !IsStored(context.report["tables"], node)) return;
+    context.report["skipped"].push_back(
+        {{"node", NodeLabel(node)},
+         {"reason", "its table in INT8 would leave the bound that is asked for"}});
+  });
   context.report["tables"] = Json::array();
   context.report["warnings"].push_back(
       "tables stay float: in INT8 they would leave the bound that is asked for");
@@ -261,6 +288,7 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
     return std::ranges::count(options.op_types, node.op_type) > 0;
   });
   const Graph before = model.graph;
+  const auto tables = FloatTables(model);
   std::optional<Model> quantized =
       QuantizeGraph(std::move(model), {&options, &exclusions}, context);
   if (!quantized) {
@@ -272,6 +300,7 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
     }
     throw Error(ErrorCode::kUnsupported, "no node of the model can be quantized: " + why);
   }
+  CountTables(tables, context.report);
   if (options.format == Int8Options::Format::kQOperator) {
     context.report["qoperator"] =
         ToQOperators(*quantized, options.target == Int8Options::Target::kOnnxruntime);

@@ -29,9 +29,10 @@ Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*
                   PassContext& context) {
   const std::unordered_set<std::string> kept = ReadBy(excluded);
   const std::unordered_set<std::string> integers = ReadBy(NodesOfIntegers(model));
+  const Model before = model;
   if (model.ir_version < 4) DropInitializerInputs(model);
   Json& report = context.report;
-  report["raised"] = RaiseOpset(model, kOpsetOfBFloat16);
+  report["raised"] = Json::array();
   report["changed"] = Json::array();
   report["skipped"] = Json::array();
   FreshNames names(model);
@@ -92,6 +93,8 @@ Model StoreInHalf(Model model, DType dtype, const std::unordered_set<const Node*
                                  {"reason", "each has fewer than " + std::to_string(kWorthACast) +
                                                 ": a Cast costs more than they would save"}});
   }
+  if (report["changed"].empty()) return before;
+  report["raised"] = RaiseOpset(model, kOpsetOfBFloat16);
   return model;
 }
 

@@ -10,24 +10,54 @@ namespace {
 
 constexpr int64_t kElementsMin = 16384;
 
-StoredWeights TablesOf(const Model& model, const std::unordered_set<std::string>& excluded) {
-  StoredChoice choice{{"Gather"}, {}};
+std::string WhyFloat(const StoredWeight& stored) {
+  if (!stored.sites.empty()) {
+    return "its table is also the weight of " + NodeLabel(*stored.sites[0]->node);
+  }
+  if (!stored.reason.empty()) return stored.reason;
+  const int64_t scales = stored.tensor.shape().at(static_cast<size_t>(*stored.table_axis));
+  const int64_t float_bytes = 4 * stored.tensor.count();
+  if (stored.tensor.count() + 4 * scales < float_bytes) return "";
+  return "its table in INT8 would be no smaller, with a scale for each lookup";
+}
+
+// Those of some size; each with the reason why it stays float.
+StoredWeights TablesOf(const Model& model, const WeightScan& scan,
+                       const std::unordered_set<std::string>& excluded) {
+  StoredChoice choice{{"Gather"}, {}, StoredChoice::Tables::kAnyAxis};
   ForEachNode(model.graph, [&](const Node& node) {
     if (!node.name.empty() && excluded.contains(node.name)) choice.excluded.insert(&node);
   });
-  StoredWeights tables = FindStoredWeights(model, FindWeights(model), choice);
+  StoredWeights tables = FindStoredWeights(model, scan, choice);
   std::erase_if(tables, [](const auto& entry) {
-    const StoredWeight& stored = entry.second;
-    return stored.lookups.empty() || !stored.reason.empty() || stored.tensor.count() < kElementsMin;
+    return entry.second.lookups.empty() || entry.second.tensor.count() < kElementsMin;
   });
+  for (auto& [root, stored] : tables) stored.reason = WhyFloat(stored);
   return tables;
+}
+
+void ReportFloat(const StoredWeights& tables, Json& report) {
+  std::unordered_set<std::string> told;
+  for (const Json& entry : report.value("skipped", Json::array())) {
+    told.insert(entry.at("node").get<std::string>());
+  }
+  for (const auto& [root, stored] : tables) {
+    for (const Node* lookup : stored.lookups) {
+      const std::string label = NodeLabel(*lookup);
+      if (stored.reason.empty() || !told.insert(label).second) continue;
+      report["skipped"].push_back({{"node", label}, {"reason", stored.reason}});
+    }
+  }
 }
 
 }  // namespace
 
 void StoreTables(Model& model, const std::unordered_set<std::string>& excluded, Json& report) {
   report["tables"] = Json::array();
-  const StoredWeights tables = TablesOf(model, excluded);
+  const WeightScan scan = FindWeights(model);
+  StoredWeights tables = TablesOf(model, scan, excluded);
+  ReportFloat(tables, report);
+  std::erase_if(tables, [](const auto& entry) { return !entry.second.reason.empty(); });
   if (tables.empty()) return;
   Model out = model;
   FreshNames names(model);
@@ -37,7 +67,7 @@ void StoreTables(Model& model, const std::unordered_set<std::string>& excluded, 
          it != tables.end() && it->first.first == &original; ++it) {
       const auto& [root, stored] = *it;
       CheckFinite(stored.tensor, root.second);
-      const TableCodes codes = PutTable(root.second, stored.tensor, graph, names);
+      const TableCodes codes = PutTable(root.second, stored, graph, names);
       for (const Node* node : stored.lookups) lookups.emplace(node, codes);
       report["tables"].push_back(root.second);
     }
@@ -54,6 +84,17 @@ void StoreTables(Model& model, const std::unordered_set<std::string>& excluded, 
   });
   EditGraphs(out.graph, EraseDead);
   model = std::move(out);
+}
+
+std::vector<std::pair<std::string, int64_t>> FloatTables(const Model& model) {
+  const WeightScan scan = FindWeights(model);
+  std::vector<std::pair<std::string, int64_t>> tables;
+  for (const auto& [root, stored] : FindStoredWeights(model, scan, {{"Gather"}, {}})) {
+    if (!stored.lookups.empty() && stored.sites.empty()) {
+      tables.emplace_back(root.second, stored.tensor.count());
+    }
+  }
+  return tables;
 }
 
 }  // namespace pared

@@ -60,11 +60,12 @@ void FindLookups(const Graph& graph, const Scope* outer, int64_t ir_version,
     const Tensor* table = ConstantIn(scope, node.inputs[0], ir_version, &owner);
     if (table == nullptr || table->dtype() != DType::kFloat32) continue;
     StoredWeight& stored = weights[{owner, node.inputs[0]}];
+    const int64_t axis = node.Int("axis", 0);
+    const int64_t from_front = axis < 0 ? axis + table->rank() : axis;
+    if (stored.lookups.empty()) stored.table_axis = from_front;
+    if (stored.table_axis != from_front) stored.table_axis.reset();
     stored.tensor = *table;
     stored.lookups.push_back(&node);
-    if (table->rank() != 2 || node.Int("axis", 0) % 2 != 0) {
-      stored.reason = "only rows of a matrix are looked up as codes";
-    }
   }
 }
 
@@ -76,9 +77,19 @@ bool HasInfinite(const Tensor& table) {
   return has_infinite;
 }
 
+std::string WhyNoTable(const StoredWeight& stored, StoredChoice::Tables tables) {
+  const bool has_rows = stored.tensor.rank() == 2 && stored.table_axis == 0;
+  if (tables == StoredChoice::Tables::kRows) {
+    return has_rows ? "" : "only rows of a matrix are looked up as codes";
+  }
+  return stored.table_axis ? "" : "its table is looked up along more than one axis";
+}
+
 std::string WhyFloat(const ConstantRef& root, const StoredWeight& stored,
                      const StoredChoice& choice) {
-  if (!stored.reason.empty()) return stored.reason;
+  if (!stored.lookups.empty()) {
+    if (std::string form = WhyNoTable(stored, choice.tables); !form.empty()) return form;
+  }
   std::unordered_set<const Node*> known(stored.lookups.begin(), stored.lookups.end());
   for (const WeightSite* site : stored.sites) known.insert(site->node);
   for (const Node* node : known) {
@@ -210,12 +221,15 @@ void EditBeside(Model& model, const Graph& original,
   EditGraphs(model.graph, [&](Graph& graph) { visit(*originals.at(at++), graph); });
 }
 
-TableCodes PutTable(const std::string& table, const Tensor& tensor, Graph& graph,
+TableCodes PutTable(const std::string& table, const StoredWeight& stored, Graph& graph,
                     FreshNames& names) {
-  WeightCodes made = CodeChannels(tensor, 0);
+  PARED_CHECK(stored.table_axis.has_value());
+  WeightCodes made = CodeChannels(stored.tensor, stored.table_axis);
+  Shape scale_shape(stored.tensor.shape().size(), 1);
+  scale_shape[static_cast<size_t>(*stored.table_axis)] = made.scales.count();
   const TableCodes codes = {names.Make(table + "_quantized"), names.Make(table + "_scale")};
   graph.initializers.set(codes.codes, {std::move(made.codes), ""});
-  graph.initializers.set(codes.scale, {made.scales.Reshaped({made.scales.count(), 1}), ""});
+  graph.initializers.set(codes.scale, {made.scales.Reshaped(scale_shape), ""});
   return codes;
 }
 

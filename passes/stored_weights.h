@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_set>
@@ -19,8 +20,9 @@ namespace pared {
 struct StoredWeight {
   Tensor tensor;
   std::vector<const WeightSite*> sites;
-  std::vector<const Node*> lookups;  // Gather along axis 0 of a matrix
-  std::string reason;                // why it stays float; empty: it does not
+  std::vector<const Node*> lookups;   // Gather
+  std::optional<int64_t> table_axis;  // along which all lookups go; nullopt: they differ
+  std::string reason;                 // why it stays float; empty: it does not
 };
 using StoredWeights = std::map<ConstantRef, StoredWeight>;
 
@@ -28,6 +30,7 @@ using StoredWeights = std::map<ConstantRef, StoredWeight>;
 struct StoredChoice {
   std::vector<std::string> op_types;  // "Gather" for tables
   std::unordered_set<const Node*> excluded;
+  enum class Tables { kRows, kAnyAxis } tables = Tables::kRows;  // of a matrix; along one axis
 };
 
 // Every weight of the scan and every float table that a Gather reads, subgraphs included. A weight
@@ -57,10 +60,10 @@ void EditBeside(Model& model, const Graph& original,
 
 // Adds nodes that do what the lookup `node` did, by codes and the scales of rows.
 struct TableCodes {
-  std::string codes, scale;  // initializers [rows, columns] and [rows, 1]
+  std::string codes, scale;  // initializers, as of a matrix [rows, columns] and [rows, 1]
 };
 // Puts those of a table into `graph`, called after it.
-TableCodes PutTable(const std::string& table, const Tensor& tensor, Graph& graph,
+TableCodes PutTable(const std::string& table, const StoredWeight& stored, Graph& graph,
                     FreshNames& names);
 void AddLookup(Node node, const TableCodes& table, Graph& graph, FreshNames& names);
 

@@ -346,11 +346,14 @@ class Scanner {
       return "its weight is quantized already";
     }
     if (scope.graph->sparse_initializers.contains(node.inputs[1])) {
-      return "its weight is stored sparse already";
+      return "its weight is stored sparse already; fold_constants expands it where "
+             "growth_max_bytes allows";
     }
     if (producer != nullptr) {
+      const bool is_stored = producer->op_type == "Constant";  // as no pass reads it
       return "it has no constant weight: \"" + node.inputs[1] + "\" is computed by " +
-             NodeLabel(*producer) + (IsFixed(scope, *producer) ? ", see fold_constants" : "");
+             NodeLabel(*producer) +
+             (!is_stored && IsFixed(scope, *producer) ? ", see fold_constants" : "");
     }
     if (scope.graph->initializers.contains(node.inputs[1])) {
       return "its weight \"" + node.inputs[1] +

@@ -12,7 +12,8 @@
 //   block       coding: u8, common byte: u8, content size: u32, {size: u32, zstd frame or bytes} x
 //   1 or 2
 //
-// Numbers are little endian. Each zstd frame carries a checksum.
+// A name may lead through folders, with slashes. Numbers are little endian. Each zstd frame carries
+// a checksum.
 
 #pragma once
 
@@ -22,15 +23,17 @@
 
 namespace pared {
 
-// Writes the files, by their names, into `packed`. Throws kNotFound, kUnavailable where the disk is
-// full, kInternal; nothing is left behind then.
+// Writes the files into `packed`, by their names from the folder of the first, beneath which all
+// must lie. An older `packed` is replaced once the new one is whole. Throws kInvalidArgument (a
+// name that leads elsewhere), kNotFound, kUnavailable where the disk is full, kInternal; nothing is
+// left behind then.
 void PackFiles(const std::vector<std::filesystem::path>& files,
                const std::filesystem::path& packed);
 
-// Writes what `packed` holds into `folder` and returns the paths, in the order of PackFiles.
-// Existing files are not replaced. Throws kInvalidArgument (no packed file, damaged, more than
-// `bytes_max` of content; where = `packed`), kConflict (a file exists), kUnavailable; nothing is
-// left behind then.
+// Writes what `packed` holds into `folder` and returns the paths, in the order of PackFiles. The
+// files appear once all are whole; existing ones are not replaced. Throws kInvalidArgument (no
+// packed file, damaged, more than `bytes_max` of content; where = `packed`), kConflict (a file
+// exists), kUnavailable; nothing is left behind then.
 std::vector<std::filesystem::path> UnpackFiles(const std::filesystem::path& packed,
                                                const std::filesystem::path& folder,
                                                int64_t bytes_max);

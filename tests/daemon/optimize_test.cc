@@ -56,6 +56,15 @@ TEST_F(OptimizeTest, WritesTheModelThatAChainGivesAndWhatItsPassesSaid) {
   EXPECT_EQ(said["size_bytes"], static_cast<double>(std::filesystem::file_size(out_)));
 }
 
+TEST_F(OptimizeTest, SaysThatThereAreFewerSamplesThanAreAskedFor) {
+  const std::string data = "--calibration=" + (dir_ / "data").string();
+  const Json said = Optimize({"--pass=quantize_int8", data, "--out=" + out_, "--samples=1000"});
+  EXPECT_THAT(said.at("warnings"), ElementsAre("--samples asks for 1000 samples, \"data\" has 2"));
+  EXPECT_TRUE(Optimize({"--pass=quantize_int8", data, "--out=" + out_, "--samples=2"})
+                  .at("warnings")
+                  .empty());
+}
+
 TEST_F(OptimizeTest, TakesPassesByNameAndValuesAsArgumentsOfTheirOwn) {
   const Json said =
       Optimize({"--pass", "magnitude_prune", "--pass", "quantize_int8", "--calibration",

@@ -160,23 +160,35 @@ TEST_F(EvaluateTest, EndsWhenCancelled) {
   EXPECT_THAT([&] { RunReference(identity_, context_); }, ThrowsError(ErrorCode::kCancelled, ""));
 }
 
-TEST_F(EvaluateTest, SizeCountsTheFileAndItsData) {
-  WriteFile(dir_ / "m.onnx", std::string(1000, 'a'));
-  EXPECT_THAT(EvaluateSize(dir_ / "m.onnx"),
-              AllOf(Contains(Pair("size_bytes", 1000)),
-                    Contains(Pair("size_compressed_bytes", 17))));  // zlib.compress(b"a" * 1000, 6)
+// Writes `data` beside `model`, which names its first 1000 bytes as a weight.
+void SaveWithData(Model model, const std::filesystem::path& path, const std::string& data) {
+  std::vector<uint8_t> bytes(1000);
+  model.graph.initializers.set("w", {Tensor::Make<uint8_t>({1000}, std::move(bytes)), ""});
+  SaveOnnx(model, path, {.message_bytes_max = 900, .external_bytes_min = 1000});
+  WriteFile(path.string() + ".data", data);
+}
+
+TEST_F(EvaluateTest, SizeCountsTheFileAndTheDataThatItNames) {
+  SaveOnnx(identity_, dir_ / "m.onnx");
+  const uintmax_t alone = FileBytes(dir_ / "m.onnx");
   WriteFile(dir_ / "m.onnx.data", std::string(500, 'b'));
-  EXPECT_EQ(EvaluateSize(dir_ / "m.onnx").at("size_bytes"), 1500);
-  EXPECT_EQ(FileBytes(dir_ / "m.onnx"), 1500u);
+  EXPECT_EQ(FileBytes(dir_ / "m.onnx"), alone);
+  SaveWithData(identity_, dir_ / "m.onnx", std::string(1500, 'b'));
+  const uintmax_t model = std::filesystem::file_size(dir_ / "m.onnx");
+  EXPECT_EQ(FileBytes(dir_ / "m.onnx"), model + 1500);
+  EXPECT_EQ(EvaluateSize(dir_ / "m.onnx").at("size_bytes"), static_cast<double>(model + 1500));
   EXPECT_THAT([&] { EvaluateSize(dir_ / "none.onnx"); },
               ThrowsError(ErrorCode::kNotFound, (dir_ / "none.onnx").string()));
 }
 
 TEST_F(EvaluateTest, PartsOfAFileAreCompressedByThemselves) {
-  const auto compressed = [&](const std::string& bytes) {
-    WriteFile(dir_ / "m.onnx", bytes);
+  const auto compressed_with = [&](const std::string& data) {
+    SaveWithData(identity_, dir_ / "m.onnx", data);
     return EvaluateSize(dir_ / "m.onnx").at("size_compressed_bytes");
   };
+  // len(zlib.compress(b"a" * 1000, 6)) is 17; the rest is the model file.
+  const double model = compressed_with(std::string(1000, 'a')) - 17;
+  const auto compressed = [&](const std::string& data) { return compressed_with(data) - model; };
   std::string text;
   for (int64_t i = 0; i < 300'000; ++i) text += std::to_string(i * i) + ' ';
   ASSERT_EQ(text.size(), 3'453'751u);

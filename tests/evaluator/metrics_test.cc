@@ -63,6 +63,15 @@ TEST(MeasureWeights, ZeroPointsMayDifferByChannel) {
   EXPECT_THAT(MeasureWeights(model), ElementsAre(Weight("q", 4, 3, true)));
 }
 
+TEST(MeasureWeights, CodesThatAreLookedUpAreWeightsAndTheirScalesAreNone) {
+  const Model model = ParseText(R"(g (int64[1] ids) => (float[1,2] y)
+    <int8[3,2] codes = {1,2,0,4,5,6}, float[3,1] scales = {1,2,3}, float[2,2] w = {1,2,3,4}>
+    { c = Gather(codes, ids) s = Gather(scales, ids) f = Cast <to = 1> (c) e = Mul(f, s)
+      y = MatMul(e, w) })");
+  EXPECT_THAT(MeasureWeights(model),
+              ElementsAre(Weight("codes", 6, 1, true), Weight("w", 4, 0, false)));
+}
+
 TEST(MeasureWeights, CountsFourBitsByTheZeroPointOfTheirBlock) {
   // Blocks of two rows: the first pair has zero points 0 and 2, the second 1 and -3.
   const Model model = ModelFromText(

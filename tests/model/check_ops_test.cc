@@ -58,6 +58,51 @@ TEST(CheckOps, RefusesElementTypesThatDoNotExist) {
                 "Cast producing y", "99");
 }
 
+TEST(CheckOps, CountsInputs) {
+  ExpectRefused(ParseText("g (float[2,2] x) => (float[] y) { [n] y = MatMul(x) }"), "MatMul n",
+                "inputs is 1; at least 2 needed");
+  ExpectRefused(ParseText("g (float[2,2] x) => (float[] y) { [n] y = Relu(x, x, x) }"), "Relu n",
+                "inputs is 3; at most 1 allowed");
+  CheckOps(ParseText("g (float[2,2] x) => (float[] y) { y = Clip(x, , ) }"));
+  CheckOps(ParseText("g (float[2,2] x) => (float[] y) { y = Concat <axis = 0> (x, x, x, x) }"));
+}
+
+TEST(CheckOps, CountsInputsByTheOpset) {
+  const char* graph = "g (float[2,2] x, float low) => (float[] y) { [n] y = Clip(x, low) }";
+  CheckOps(ParseText(std::string("<ir_version: 8, opset_import: [\"\" : 11]> ") + graph));
+  ExpectRefused(ParseText(std::string("<ir_version: 8, opset_import: [\"\" : 10]> ") + graph),
+                "Clip n", "inputs is 2; at most 1 allowed in opset 10");
+}
+
+TEST(CheckOps, LeavesOperatorsThatOnnxDoesNotKnowAlone) {
+  CheckOps(ParseText(R"(g (float[2,2] x) => (float[] y) { y = Foo <axis = "x"> (x) })"));
+}
+
+TEST(CheckOps, RefusesAttributesOfAnotherType) {
+  ExpectRefused(
+      ParseText(R"(g (float[2,2] x) => (float[] y) { [n] y = Softmax <axis = "x"> (x) })"),
+      "Softmax n", "axis is of type string; it should be int");
+  ExpectRefused(ParseText("g (float[2,2] x) => (float[] y) { [n] y = Elu <alpha = 1> (x) }"),
+                "Elu n", "alpha is of type int; it should be float");
+  CheckOps(ParseText(R"(<ir_version: 8, opset_import: ["" : 10]> g (float[2] x) => (float[] y)
+      { y = Pad <pads = [1, 1], value = 2.0> (x) })"));
+}
+
+TEST(CheckOps, RefusesWhatIsNoPermutation) {
+  for (const char* perm : {"[0, 0]", "[0, 5]", "[-3, 0]"}) {
+    ExpectRefused(
+        ParseText(std::string("g (float[] x) => (float[] y) { [n] y = Transpose <perm = ") + perm +
+                  "> (x) }"),
+        "Transpose n", "is no permutation");
+  }
+}
+
+TEST(CheckOps, RefusesAnUnknownAutoPad) {
+  ExpectRefused(Conv(R"(auto_pad = "SAME")"), "Conv n", "auto_pad is SAME; it should be");
+  ExpectRefused(Conv("strides = [1, 1, 1]"), "Conv n", "strides has 3 entries");
+  CheckOps(Conv(R"(auto_pad = "SAME_UPPER")"));
+}
+
 TEST(CheckOps, LooksIntoSubgraphsAndFunctions) {
   ExpectRefused(ParseText(R"(g (bool c, float[1,1,4] x) => (float[] y) {
     y = If (c) <then_branch = t () => (float[] a) { [in] a = MaxPool <kernel_shape = [0]> (x) },

@@ -127,6 +127,23 @@ TEST_F(ExternalData, AFileOfMoreThanTwoGigabytesIsReadAndOfMoreThanFourRefused) 
   EXPECT_THAT([&] { LoadOnnx(path); }, ThrowsError(ErrorCode::kInvalidArgument, path.string()));
 }
 
+TEST_F(ExternalData, IsAmongTheFilesOfTheModelUnderAnyName) {
+  const std::filesystem::path model = dir_ / "model/m.onnx";
+  WriteFile(dir_ / "model/m.onnx.data", "left by another model");
+  Load({{"location", "w.bin"}});
+  EXPECT_THAT(ModelFiles(model), ElementsAre(model, dir_ / "model/w.bin"));
+  Load({{"location", "sub/w.bin"}});
+  EXPECT_THAT(ModelFiles(model), ElementsAre(model, dir_ / "model/sub/w.bin"));
+}
+
+TEST_F(ExternalData, ThatIsMissingIsNoFileOfTheModel) {
+  for (const char* location : {"none.bin", "../secret"}) {
+    WriteFile(dir_ / "model/m.onnx", ModelWith({{"location", location}}));
+    EXPECT_THAT([&] { ModelFiles(dir_ / "model/m.onnx"); },
+                ThrowsError(ErrorCode::kInvalidArgument, "w", HasSubstr(location)));
+  }
+}
+
 TEST_F(ExternalData, NeverLeavesTheFolder) {
   ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "../secret"}}, "outside");
   ExpectRefused(ErrorCode::kInvalidArgument, {{"location", "sub/../../secret"}}, "outside");

@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 
 #include "model/text.h"
+#include "tests/testing/matchers.h"
 
 namespace pared {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 std::vector<Node> InlineFirst(const Model& model) {
   FreshNames names(model);
@@ -56,6 +58,33 @@ TEST(FunctionCall, OutputsThatAreInputsAreCopied) {
   EXPECT_EQ(body[1].op_type, "Identity");
   EXPECT_THAT(body[1].inputs, ElementsAre("x"));
   EXPECT_THAT(body[1].outputs, ElementsAre("y"));
+}
+
+// F0 is a node, each later one two calls of the one before, the second within a branch.
+Model Doublings(int count) {
+  std::string text = R"(<ir_version: 8, opset_import: ["" : 17, "l" : 1]>
+    g (bool c, float[1] x) => (float[1] y) { y = l.F)" +
+                     std::to_string(count) + R"((c, x) }
+    <domain: "l", opset_import: ["" : 17]> F0 (c, a) => (b) { b = Neg(a) })";
+  for (int i = 1; i <= count; ++i) {
+    const std::string callee = "l.F" + std::to_string(i - 1);
+    text += "<domain: \"l\", opset_import: [\"\" : 17, \"l\" : 1]> F" + std::to_string(i) +
+            " (c, a) => (b) { d = " + callee +
+            "(c, a) b = If (c) <then_branch = t () => (e) { e = " + callee +
+            "(c, d) }, else_branch = f () => (g) { g = Neg(d) }> }";
+  }
+  return ParseText(text);
+}
+
+// Of n: 5 * 2^n - 3 nodes and calls.
+TEST(FunctionCall, WhatFunctionsStandForIsCountedAtTheLimit) {
+  CheckWrittenOut(Doublings(17));  // 655357
+  EXPECT_THAT([] { CheckWrittenOut(Doublings(18)); },
+              ThrowsError(ErrorCode::kUnsupported, "", HasSubstr("1000000 nodes")));
+  EXPECT_THAT([] { CheckWrittenOut(Doublings(60)); },
+              ThrowsError(ErrorCode::kUnsupported, "", HasSubstr("1000000 nodes")));
+  EXPECT_THAT([] { CheckWrittenOut(Doublings(64)); },
+              ThrowsError(ErrorCode::kUnsupported, "", HasSubstr("64 deep")));
 }
 
 }  // namespace

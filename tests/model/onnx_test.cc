@@ -229,6 +229,46 @@ TEST(ParseOnnx, SortsNodesAndRefusesCycles) {
               ThrowsError(ErrorCode::kInvalidArgument, "Add producing y", HasSubstr("cycle")));
 }
 
+void ExpectGraphRefused(const std::string& graph, const std::string& message) {
+  const std::string bytes = SerializeOnnx(ParseText(graph));
+  EXPECT_THAT([&] { ParseOnnx(BytesOf(bytes), nullptr); },
+              ThrowsError(ErrorCode::kInvalidArgument, HasSubstr(" n"), HasSubstr(message)))
+      << graph;
+}
+
+TEST(ParseOnnx, RefusesAnAxisThatIsNone) {
+  for (const char* node :
+       {"Softmax <axis = 9> (x)", "Concat <axis = 9> (x, x)", "Gather <axis = 9> (x, i)",
+        "LayerNormalization <axis = 9> (x, f)", "ScatterElements <axis = 9> (x, i, x)",
+        "GatherElements <axis = 9> (x, i)", "Split <axis = 9> (x)", "ArgMax <axis = 9> (x)"}) {
+    ExpectGraphRefused(
+        std::string("g (float[2,3] x, int64[2,3] i, float[3] f) => (float[] y) { [n] y = ") + node +
+            " }",
+        "axis 9 is out of range for rank 2; it should be from -2 to 1");
+  }
+}
+
+TEST(ParseOnnx, RefusesShapesThatDoNotFitTheirNode) {
+  ExpectGraphRefused("g (float[2,3] x, float[7,7] w) => (float[] y) { [n] y = Gemm(x, w) }",
+                     "dimensions 3 and 7");
+  ExpectGraphRefused("g (float[2,3] x, float[7,7] w) => (float[] y) { [n] y = MatMul(x, w) }",
+                     "dimensions 3 and 7");
+  ExpectGraphRefused("g (float[2,3] x) => (float[] y) { [n] y = Transpose <perm = [2,0,1]> (x) }",
+                     "perm has 3 entries; the input's rank is 2");
+  ExpectGraphRefused(
+      "g (float[1,4,3] x, float[9] p) => (float[] y) { [n] y = BatchNormalization(x, p, p, p, p) }",
+      "each of the 4 channels");
+  ExpectGraphRefused("g (float[1,4,8,8] x, float[8,5,3,3] w) => (float[] y) { [n] y = Conv(x, w) }",
+                     "has 4 channels; the weight needs 5");
+  ExpectGraphRefused(
+      "g (float[1,4,8,8] x, float[8,5,3,3] w) => (float[] y) { [n] y = ConvTranspose(x, w) }",
+      "has 4 channels; the weight needs 8");
+  ExpectGraphRefused(
+      "g (float[1,4,8,8] x, float[8,4,3,3] w) => (float[] y) { [n] y = Conv <pads = [1,1]> (x, w) "
+      "}",
+      "pads has 2 entries; a kernel of rank 2 needs 4");
+}
+
 TEST(ParseOnnx, RefusesTwoInitializersOfOneName) {
   WireWriter graph;
   for (int i = 0; i < 2; ++i) {
@@ -252,7 +292,7 @@ std::string Nested(int depth) {
     attribute.Bytes(6, graph);
     attribute.Int64(20, 5);
     WireWriter node;
-    node.Bytes(4, "Loop");
+    node.Bytes(4, "Nest");
     node.Message(5, attribute.Finish());
     WireWriter outer;
     outer.Message(1, node.Finish());
@@ -282,6 +322,30 @@ TEST(ParseOnnx, CarriesAttributesItDoesNotKnow) {
   graph.Message(1, node.Finish());
   const std::string bytes = WireModel(graph.Finish().Join());
   EXPECT_TRUE(SerializeOnnx(Parse(bytes)).find("\x1A\x01\x02") != std::string::npos);
+}
+
+TEST(ParseOnnx, ReadsAConstantThatIsSparseAsASparseInitializer) {
+  Model sparse = ParseText("g () => () {}");
+  sparse.graph.sparse_initializers.set(
+      "w", {Tensor::Make<float>({1}, {7}), Tensor::Make<int64_t>({1}, {2}), {2, 2}});
+  const std::string wire = SerializeOnnx(sparse);
+  const size_t begin = wire.find("\x7A");  // field 15 of the graph
+  ASSERT_NE(begin, std::string::npos);
+  WireWriter attribute;
+  attribute.Bytes(1, "sparse_value");
+  attribute.Bytes(22, wire.substr(begin + 2, static_cast<size_t>(wire[begin + 1])));
+  attribute.Int64(20, 11);
+  WireWriter node;
+  node.Bytes(2, "k");
+  node.Bytes(4, "Constant");
+  node.Message(5, attribute.Finish());
+  WireWriter graph;
+  graph.Message(1, node.Finish());
+  const Model m = Parse(WireModel(graph.Finish().Join()));
+  EXPECT_TRUE(m.graph.nodes.empty());
+  EXPECT_THAT(m.graph.sparse_initializers.at("k").values.data<float>(), ElementsAre(7));
+  EXPECT_THAT(m.graph.sparse_initializers.at("k").indices.data<int64_t>(), ElementsAre(2));
+  EXPECT_THAT(m.graph.sparse_initializers.at("k").dims, ElementsAre(2, 2));
 }
 
 TEST(ParseOnnx, KeepsEmptyListsOfTheirType) {

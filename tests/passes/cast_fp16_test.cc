@@ -210,6 +210,27 @@ TEST(CastFp16, ConstantsOfNodesAreStoredSoToo) {
   EXPECT_EQ(out.model.graph.nodes[0].TensorOf("value")->dtype(), DType::kBFloat16);
 }
 
+// Of opset 7, whose Clip and Softmax have another form in the opset of bfloat16.
+Model OldModel(int64_t side) {
+  Model m = ParseText(R"(<ir_version: 3, opset_import: ["" : 7]> g (float[1,S] x, float[S,S] w)
+      => (float[1,S] y) { c = Clip <min = 0.0> (x) m = MatMul(c, w) y = Softmax(m) })");
+  const std::vector<float> ones(static_cast<size_t>(side * side), 1);
+  return WithInitializer(m, "w", Tensor::Make<float>({side, side}, ones));
+}
+
+TEST(CastFp16, StorageOfNothingLeavesTheModelAsItIs) {
+  const PassResult out = RunPass("cast_fp16", {{"type", "bfloat16"}}, OldModel(1));
+  EXPECT_EQ(SerializeOnnx(out.model), SerializeOnnx(OldModel(1)));
+  EXPECT_EQ(out.report.at("raised"), Json::array());
+}
+
+TEST(CastFp16, StorageInBFloat16RaisesAnOldModel) {
+  const PassResult out = RunPass("cast_fp16", {{"type", "bfloat16"}}, OldModel(16));
+  EXPECT_EQ(out.model.Opset(""), 13);
+  EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("Cast", "Clip", "MatMul", "Softmax"));
+  EXPECT_FALSE(out.report.at("raised").empty());
+}
+
 TEST(CastFp16, StorageInFloat16KeepsWhatItDoesNotHold) {
   const Json storage = {{"compute", "float32"}};
   const PassResult out = RunPass("cast_fp16", storage, ModelFromText(LargeWeight("3")));

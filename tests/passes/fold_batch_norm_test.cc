@@ -57,6 +57,18 @@ TEST(FoldBatchNorm, DeclinesWhereTheConvolutionHasAnotherReader) {
   EXPECT_EQ(out.model.graph.nodes.size(), 3u);
 }
 
+TEST(FoldBatchNorm, TellsHowWeightsThatACallerMayOverrideAreFrozen) {
+  for (const char* overridable : {"float[2,2,1,1] w", "float[2] s"}) {
+    const PassResult out = RunPass("fold_batch_norm", {},
+                                   ModelFromText(std::string("g (float[1,2,3,3] x, ") +
+                                                 overridable + R"() => (float[1,2,3,3] y)
+      <float[2,2,1,1] w = {1,0,0,1}, float[2] s = {1,2}, float[2] v = {1,4}>
+      { c = Conv(x, w) [n] y = BatchNormalization(c, s, v, v, v) })"));
+    EXPECT_THAT(SkippedReason(out.report, "BatchNormalization n"),
+                HasSubstr("\"freeze_inputs\" of fold_constants"));
+  }
+}
+
 TEST(FoldBatchNorm, DeclinesWhereItTrains) {
   const PassResult out = RunPass("fold_batch_norm", {},
                                  Normalized("g (float[1,1,2,2] x) => (float[1,2,2,2] y)",

@@ -164,5 +164,36 @@ TEST(FoldConstants, ExcludedNodesStay) {
   EXPECT_EQ(SkippedReason(out.report, "Neg keep"), "excluded");
 }
 
+// A product with the weight [4, 4] of three elements: 64 bytes, or 3 * (4 + 8).
+Model SparseProduct() {
+  Model m = ParseText("g (float[2,4] x) => (float[2,4] y) { [product] y = MatMul(x, s) }");
+  m.graph.sparse_initializers.set(
+      "s",
+      {Tensor::Make<float>({3}, {2, -1, 0.5f}), Tensor::Make<int64_t>({3}, {1, 8, 15}), {4, 4}});
+  return m;
+}
+
+TEST(FoldConstants, StoresSparseConstantsWholeWithinTheLimit) {
+  const PassResult out = RunStep("fold_constants", {{"growth_max_bytes", 28}}, SparseProduct());
+  EXPECT_TRUE(out.model.graph.sparse_initializers.empty());
+  EXPECT_THAT(Elements(out.model, "s"),
+              ElementsAre(0, 2, 0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 0, 0, 0, 0.5f));
+  EXPECT_EQ(out.report.at("changed"), Json::array({{{"weight", "s"}}}));
+  EXPECT_EQ(out.report.at("growth_bytes"), 28);
+}
+
+TEST(FoldConstants, SparseConstantsBeyondTheLimitStayAndAreNamed) {
+  const PassResult out = RunStep("fold_constants", {{"growth_max_bytes", 27}}, SparseProduct());
+  EXPECT_EQ(SerializeOnnx(out.model), SerializeOnnx(SparseProduct()));
+  EXPECT_EQ(out.report.at("skipped")[0].at("weight"), "s");
+  EXPECT_THAT(out.report.at("skipped")[0].at("reason"), HasSubstr("growth_max_bytes leaves 27"));
+}
+
+TEST(FoldConstants, APassTellsThatAWeightIsSparseAndWhoExpandsIt) {
+  const PassResult out = RunStep("magnitude_prune", {}, SparseProduct());
+  EXPECT_THAT(SkippedReason(out.report, "MatMul product"),
+              HasSubstr("stored sparse already; fold_constants"));
+}
+
 }  // namespace
 }  // namespace pared

@@ -106,6 +106,7 @@ TEST(RaiseOpset, RefusesByNameWhatHasNoLaterForm) {
   const std::vector<std::pair<std::string, std::string>> refused = {
       {"7", "[odd] y = BatchNormalization <spatial = 0> (x, s, s, s, s)"},
       {"9", "[odd] y, m, v, a, b = BatchNormalization (x, s, s, s, s)"},
+      {"8", "[odd] y = MeanVarianceNormalization <across_channels = 1> (x)"},
       {"18", "[odd] y = GroupNormalization <num_groups = 1> (x, s, s)"}};
   for (const auto& [opset, node] : refused) {
     Model model = ParseText(
@@ -115,6 +116,24 @@ TEST(RaiseOpset, RefusesByNameWhatHasNoLaterForm) {
                 ThrowsError(ErrorCode::kUnsupported, HasSubstr("odd"), HasSubstr("raised")))
         << node;
   }
+}
+
+// onnxruntime runs these below opset 10 and refuses a model that has them later.
+TEST(RaiseOpset, RefusesByNameTheOperatorsThatOpset10TookAway) {
+  for (const char* op :
+       {"ATen", "Affine", "ConstantFill", "Crop", "DynamicSlice", "GRUUnit", "GivenTensorFill",
+        "ImageScaler", "ParametricSoftplus", "Scale", "ScaledTanh"}) {
+    Model model = ParseText(std::string("<ir_version: 4, opset_import: [\"\" : 9]> ") +
+                            "g (float[2] x) => (float[2] y) { [odd] y = " + op + "(x) }");
+    EXPECT_THAT([&] { RaiseOpset(model, 13); },
+                ThrowsError(ErrorCode::kUnsupported, HasSubstr("odd"), HasSubstr(op)));
+  }
+}
+
+TEST(RaiseOpset, KeepsTheOperatorsThatOpset10TookAwayWhereItGoesLessFar) {
+  Model model = ParseText(R"(<ir_version: 4, opset_import: ["" : 7]>
+      g (float[2] x) => (float[2] y) { y = ScaledTanh(x) })");
+  EXPECT_FALSE(RaiseOpset(model, 9).empty());
 }
 
 }  // namespace

@@ -116,6 +116,45 @@ TEST(QuantizeInt8, TablesAreStoredInInt8WithAScaleARow) {
   EXPECT_THAT(QuantizeNearest(small).report.at("tables"), IsEmpty());
 }
 
+TEST(QuantizeInt8, TablesAreWeightsOfTheShare) {
+  const Model in = WithTable(64);  // 16384 elements, and 32 of the product
+  EXPECT_EQ(QuantizeNearest(in).report.at("int8_weight_share"), 1.0);
+  const PassResult out = QuantizeNearest(in, {{"exclude", {"look"}}});
+  EXPECT_EQ(out.report.at("int8_weight_count"), 32);
+  EXPECT_EQ(out.report.at("int8_weight_share"), 32.0 / (16384 + 32));
+  EXPECT_THAT(SkippedReason(out.report, "Gather look"), HasSubstr("excluded"));
+}
+
+// The table's columns are looked up; what makes f may read it too.
+Model WithColumns(const std::string& f) {
+  const Model in =
+      ModelFromText(R"(g (int64[3] ids) => (float[4,3] y, float[M,N] f) <float[1] table = {0},
+    float[4,16] w = {1,-1,0.5,2, 1,0,0,1, 0.5,1,1,1, -1,0.25,1,0, 0,1,-1,2, 1,1,0,0.5, 2,0,1,1,
+                     -1,1,0.5,0.25, 1,0,2,1, 0,0.5,1,1, 2,1,0,1, 1,-1,0,0.5, 0,1,1,0, 1,1,2,0,
+                     0.5,0,1,-1, 1,2,0,1}>
+    { [look] e = Gather <axis = 1> (table, ids) y = MatMul(w, e) )" +
+                    f + "}");
+  std::vector<float> values;
+  for (int64_t i = 0; i < 16 * 1024; ++i) values.push_back(std::sin(static_cast<float>(i)));
+  return WithInitializer(in, "table", Tensor::Make({16, 1024}, std::move(values)));
+}
+
+TEST(QuantizeInt8, TablesOfWhichColumnsAreLookedUpAreStoredWithAScaleAColumn) {
+  const Model in = WithColumns("f = Neg(y)");
+  const PassResult out = QuantizeNearest(in);
+  EXPECT_THAT(out.report.at("tables"), ElementsAre("table"));
+  EXPECT_THAT(out.model.graph.initializers.at("table_scale").tensor.shape(), ElementsAre(1, 1024));
+  const Dataset data = Dataset::Random(in.graph.inputs, 8, 3);
+  EXPECT_GT(SqnrDbOn(data, in, out.model), 30);
+}
+
+TEST(QuantizeInt8, ATableThatStaysFloatIsNamedWithTheReason) {
+  const PassResult out = QuantizeNearest(WithColumns("f = Gather <axis = 0> (table, ids)"));
+  EXPECT_THAT(out.report.at("tables"), IsEmpty());
+  EXPECT_THAT(SkippedReason(out.report, "Gather look"), HasSubstr("more than one axis"));
+  EXPECT_EQ(out.report.at("int8_weight_share"), 64.0 / (16384 + 64));
+}
+
 // Of eight products the first of a thousandfold channel is the bad one: one in five may return by
 // itself.
 TEST(QuantizeInt8, APoorModelKeepsItsWorstNodeInFloat) {

@@ -2,7 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <fstream>
 #include <random>
 #include <sstream>
@@ -36,6 +38,23 @@ std::string Repeated(const std::string& text, size_t times) {
   for (size_t i = 0; i < times; ++i) bytes += text;
   return bytes;
 }
+
+// Files of this process cannot grow beyond `bytes`, as on a full disk.
+class FileLimit {
+ public:
+  explicit FileLimit(rlim_t bytes) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit = {bytes, before_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileLimit() { setrlimit(RLIMIT_FSIZE, &before_); }
+  FileLimit(const FileLimit&) = delete;
+  FileLimit& operator=(const FileLimit&) = delete;
+
+ private:
+  rlimit before_ = {};
+};
 
 class PackedTest : public ::testing::Test {
  protected:
@@ -100,6 +119,72 @@ TEST_F(PackedTest, KeepsSeveralFilesByTheirNames) {
   EXPECT_EQ(ReadFile(files[1]), "data");
 }
 
+TEST_F(PackedTest, KeepsFoldersBesideTheModel) {
+  fs::create_directories(folder_ / "sub/deep");
+  WriteFile(folder_ / "m.onnx", "model");
+  WriteFile(folder_ / "sub/deep/w.bin", "data");
+  PackFiles({folder_ / "m.onnx", folder_ / "./sub/deep/w.bin"}, folder_ / "m.packed");
+  const auto files = UnpackFiles(folder_ / "m.packed", folder_ / "out", 9);
+  EXPECT_THAT(files, ElementsAre(folder_ / "out/m.onnx", folder_ / "out/sub/deep/w.bin"));
+  EXPECT_EQ(ReadFile(files[1]), "data");
+}
+
+TEST_F(PackedTest, PacksNothingFromOutsideTheModelsFolder) {
+  fs::create_directories(folder_ / "model/sub");
+  WriteFile(folder_ / "model/m.onnx", "model");
+  WriteFile(folder_ / "secret", "data");
+  for (const fs::path& file : {folder_ / "secret", folder_ / "model/../secret"}) {
+    EXPECT_THAT(
+        [&] {
+          PackFiles({folder_ / "model/m.onnx", file}, folder_ / "m.packed");
+        },
+        ThrowsError(ErrorCode::kInvalidArgument, file.string()));
+  }
+  EXPECT_FALSE(fs::exists(folder_ / "m.packed"));
+}
+
+TEST_F(PackedTest, UnpacksThroughNoLink) {
+  fs::create_directories(folder_ / "sub");
+  fs::create_directories(folder_ / "elsewhere");
+  fs::create_directories(folder_ / "out");
+  WriteFile(folder_ / "m.onnx", "model");
+  WriteFile(folder_ / "sub/w.bin", "data");
+  PackFiles({folder_ / "m.onnx", folder_ / "sub/w.bin"}, folder_ / "m.packed");
+  fs::create_directory_symlink(folder_ / "elsewhere", folder_ / "out/sub");
+  EXPECT_THAT([&] { UnpackFiles(folder_ / "m.packed", folder_ / "out", kMuch); },
+              ThrowsError(ErrorCode::kConflict, (folder_ / "out/sub").string()));
+  EXPECT_TRUE(fs::is_empty(folder_ / "elsewhere"));
+  EXPECT_FALSE(fs::exists(folder_ / "out/m.onnx"));
+}
+
+TEST_F(PackedTest, AnOlderFileStaysWhereTheNewOneFails) {
+  WriteFile(folder_ / "m.onnx", "model");
+  PackFiles({folder_ / "m.onnx"}, folder_ / "m.packed");
+  const std::string old = ReadFile(folder_ / "m.packed");
+  EXPECT_THAT(
+      [&] {
+        PackFiles({folder_ / "m.onnx", folder_ / "w.bin"}, folder_ / "m.packed");
+      },
+      ThrowsError(ErrorCode::kNotFound, (folder_ / "w.bin").string()));
+  EXPECT_EQ(ReadFile(folder_ / "m.packed"), old);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), {}), 2);  // nothing aside
+}
+
+TEST_F(PackedTest, FilesThatDoNotFitTheDiskLeaveNothingAndTheOldOne) {
+  WriteFile(folder_ / "m.onnx", "model");
+  PackFiles({folder_ / "m.onnx"}, folder_ / "m.packed");
+  const std::string old = ReadFile(folder_ / "m.packed");
+  WriteFile(folder_ / "m.onnx", Sparse(100'000, 1, 0));
+  PackFiles({folder_ / "m.onnx"}, folder_ / "large.packed");
+  const FileLimit limit(50'000);
+  EXPECT_THAT([&] { PackFiles({folder_ / "m.onnx"}, folder_ / "m.packed"); },
+              ThrowsError(ErrorCode::kUnavailable, (folder_ / "m.packed").string()));
+  EXPECT_EQ(ReadFile(folder_ / "m.packed"), old);
+  EXPECT_THAT([&] { UnpackFiles(folder_ / "large.packed", folder_ / "out", kMuch); },
+              ThrowsError(ErrorCode::kUnavailable, (folder_ / "out/m.onnx").string()));
+  EXPECT_FALSE(fs::exists(folder_ / "out"));
+}
+
 TEST_F(PackedTest, RefusesMoreContentThanAllowedAndLeavesNothing) {
   WriteFile(folder_ / "a", "12345");
   WriteFile(folder_ / "b", "12345");
@@ -142,8 +227,9 @@ TEST_F(PackedTest, NoticesDamageAnywhere) {
 }
 
 TEST_F(PackedTest, WritesNowhereElse) {
-  for (const std::string& name : {std::string("../x"), std::string("/x"), std::string("."),
-                                  std::string(".."), std::string("a\0b", 3)}) {
+  for (const std::string& name :
+       {std::string("../x"), std::string("/x"), std::string("."), std::string(".."),
+        std::string("a\0b", 3), std::string("a/../x"), std::string("./x"), std::string("a/")}) {
     std::string packed = "PAREDPK1";
     AppendNumber(packed, name.size(), 1);
     packed += name;
