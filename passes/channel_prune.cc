@@ -26,6 +26,7 @@
 #include "passes/float_elements.h"
 #include "passes/layer_progress.h"
 #include "passes/layer_stream.h"
+#include "passes/left_out.h"
 #include "passes/prune_layers.h"
 #include "passes/select_nodes.h"
 
@@ -191,12 +192,13 @@ class ChannelPruner {
 
   // Of what the slices of a reader's weight are multiplied by. Its mean does not count: the bias
   // makes up for it.
-  std::vector<double> Variances(const LayerStream& stream, const ChannelCut& cut) const {
+  std::vector<double> Variances(const LayerStream& stream, const ChannelCut& cut) {
     std::vector<double> sums(cut.channels.size()), squares(sums), variances(sums.size(), 1.0);
     const std::string& input = nodes_[cut.node].inputs[0];
     const auto channels = groups_.values.find(input);
     if (channels == groups_.values.end()) return variances;
     double count = 0;
+    int64_t left_out = 0;
     for (int64_t sample = 0; sample < stream.sample_count(); ++sample) {
       const Tensor* x = stream.Original(sample, input);
       if (x == nullptr || x->dtype() != DType::kFloat32) return variances;
@@ -204,6 +206,10 @@ class ChannelPruner {
       const auto after = shape.begin() + static_cast<std::ptrdiff_t>(channels->second.axis) + 1;
       const int64_t inner = ElementCount({after, shape.end()});
       const std::span<const float> values = x->data<float>();
+      if (!std::ranges::all_of(values, [](float value) { return std::isfinite(value); })) {
+        ++left_out;
+        continue;
+      }
       for (size_t i = 0; i < values.size(); ++i) {
         const size_t slice = (i / static_cast<size_t>(inner)) % sums.size();
         sums[slice] += values[i];
@@ -211,6 +217,8 @@ class ChannelPruner {
       }
       count += static_cast<double>(values.size()) / static_cast<double>(sums.size());
     }
+    TellLeftOut(NodeLabel(nodes_[cut.node]), input, {left_out, stream.sample_count(), "samples"},
+                context_);
     for (size_t i = 0; i < sums.size() && count > 0; ++i) {
       variances[i] = std::max(0.0, squares[i] / count - sums[i] / count * (sums[i] / count));
     }
@@ -353,6 +361,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kChannelPrune = DefinePass<Options, Prune>(
-    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 8);
+    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 9);
 
 }  // namespace pared

@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
 
 #include "evaluator/window.h"
+#include "passes/each_row.h"
 
 namespace pared {
 namespace {
@@ -139,6 +142,44 @@ class Gatherer {
   std::vector<int64_t> kernel_;
 };
 
+// Of a row; sums over all rows stay finite in single precision.
+constexpr double kEnergyMax = 1e30;
+
+// One matrix of the columns, `width` wide.
+struct Rows {
+  std::vector<float>* values;
+  int64_t width;
+
+  bool IsUsable(int64_t row) const {
+    const auto from = values->begin() + row * width;
+    const double energy = std::transform_reduce(from, from + width, 0.0, std::plus<>(),
+                                                [](double x) { return x * x; });
+    return energy <= kEnergyMax;  // not of NaN
+  }
+};
+
+void LeaveOut(LayerColumns& columns, int64_t rows) {
+  std::vector<Rows> matrices = {{&columns.original, columns.k}, {&columns.edited, columns.k}};
+  if (!columns.skip_loss.empty()) matrices.push_back({&columns.skip_loss, rows});
+  std::vector<char> is_usable(static_cast<size_t>(columns.count));
+  ForEachRow(columns.count, columns.k, [&](int64_t row) {
+    is_usable[static_cast<size_t>(row)] =
+        std::ranges::all_of(matrices, [&](const Rows& m) { return m.IsUsable(row); });
+  });
+  const int64_t used = std::ranges::count(is_usable, 1);
+  if (used == columns.count) return;
+  for (const Rows& m : matrices) {
+    auto to = m.values->begin();
+    for (int64_t row = 0; row < columns.count; ++row) {
+      const auto from = m.values->begin() + row * m.width;
+      if (is_usable[static_cast<size_t>(row)]) to = std::copy(from, from + m.width, to);
+    }
+    m.values->erase(to, m.values->end());
+  }
+  columns.left_out = columns.count - used;
+  columns.count = used;
+}
+
 }  // namespace
 
 std::optional<LayerColumns> TakeColumns(const LayerStream& stream, const ColumnsRequest& request) {
@@ -178,6 +219,7 @@ std::optional<LayerColumns> TakeColumns(const LayerStream& stream, const Columns
     gatherer.GatherLoss(*p.original, original, edited, p.share,
                         columns.skip_loss.data() + p.begin * site.layout.rows);
   });
+  LeaveOut(columns, site.layout.rows);
   return columns;
 }
 

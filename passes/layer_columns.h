@@ -15,8 +15,11 @@
 
 namespace pared {
 
+// Rows in which a number is not finite, or so large that sums of squares would not be, are left
+// out.
 struct LayerColumns {
   int64_t k = 0, count = 0;
+  int64_t left_out = 0;
   std::vector<float> original, edited;  // [count][k], of the two models
   // [count][rows]: what the original model's skip connection has more than the edited one's.
   std::vector<float> skip_loss;

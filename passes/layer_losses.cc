@@ -69,7 +69,7 @@ class LossMeter {
     std::vector<HalvedGroup> groups;
     std::vector<float> importance(static_cast<size_t>(site.stored.count()));
     for (int64_t group = 0; group < site.layout.groups; ++group) {
-      std::optional<HalvedGroup> halved = Take(site, group, importance);
+      std::optional<HalvedGroup> halved = Take(layer, group, importance);
       if (!halved) {
         layer.why_not = "its input is constant or not float32";
         return;
@@ -90,8 +90,8 @@ class LossMeter {
     executor.Run(context_.calibration->Sample(0, executor.inputs()), &observer);
   }
 
-  std::optional<HalvedGroup> Take(const WeightSite& site, int64_t group,
-                                  std::vector<float>& importance) {
+  std::optional<HalvedGroup> Take(LayerLoss& layer, int64_t group, std::vector<float>& importance) {
+    const WeightSite& site = *layer.site;
     StatisticsRequest even{.site = &site, .group = group, .is_centered = true};
     if (stream_.sample_count() > 1) even.folds = 2;
     StatisticsRequest odd = even;
@@ -99,6 +99,10 @@ class LossMeter {
     std::optional<LayerStatistics> fitted = TakeStatistics(stream_, even);
     std::optional<LayerStatistics> held = TakeStatistics(stream_, odd);
     if (!fitted || !held) return std::nullopt;
+    layer.left_out.count += fitted->left_out + held->left_out;
+    layer.left_out.of += fitted->left_out + fitted->count + held->left_out + held->count;
+    if (fitted->count == 0) fitted = held;
+    if (held->count == 0) held = fitted;
     HalvedGroup halved;
     halved.weight = GroupWeight(site, group);
     AddImportance(site, group, {&*fitted, &*held}, importance);
@@ -293,6 +297,8 @@ void MeasureLosses(const Model& model, const LossRequest& request, PassContext& 
     const WeightSite* site = layers[i].site;
     layers[i] = (*losses)[i];
     layers[i].site = site;
+    if (!layers[i].why_not.empty()) continue;
+    TellLeftOut(NodeLabel(*site->node), site->node->inputs[0], layers[i].left_out, context);
   }
 }
 

@@ -18,6 +18,7 @@ namespace pared {
 // are taken out first: a bias can make up for them.
 struct LayerStatistics {
   int64_t k = 0, rows = 0, count = 0;
+  int64_t left_out = 0;          // columns that are not finite, besides `count`
   std::vector<float> h;          // sum of x x^T, [k][k]
   std::vector<float> g;          // sum of y x^T, [rows][k]
   std::vector<double> y_square;  // sum of y^2 of each row
@@ -79,7 +80,7 @@ std::vector<int64_t> SpreadRows(int64_t rows, int64_t most);
 // Updating formulae and a pairwise algorithm for computing sample variances, 1979).
 LayerStatistics Merge(const LayerStatistics& a, const LayerStatistics& b);
 
-// 200 at most, and where there is no noise or no signal.
+// 200 at most, and where there is no noise or no signal; -200 where the noise is not finite.
 double SqnrDb(double signal, double noise);
 
 }  // namespace pared

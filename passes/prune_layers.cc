@@ -14,6 +14,7 @@
 #include "passes/layer_progress.h"
 #include "passes/layer_statistics.h"
 #include "passes/least_squares.h"
+#include "passes/left_out.h"
 #include "passes/select_nodes.h"
 #include "passes/widen_halves.h"
 
@@ -173,18 +174,16 @@ class Rebuilder {
       }
     }
     context_.report["samples"] = stream.sample_count();
-    const auto is_rebuilt = [&](const WeightSite* site) {
-      const auto note = notes_.find(site);
-      return note != notes_.end() && !note->second.contains("not_reconstructed");
-    };
-    context_.report["reconstructed"] = std::ranges::any_of(sites, is_rebuilt);
+    context_.report["reconstructed"] = is_any_fitted_;
     for (const LayerChoice& choice : choices_) {
       if (choice.site->graph == &original_.graph) continue;
       notes_[choice.site]["not_reconstructed"] = "it is within a branch or the body of a loop";
     }
     if (!choices_.empty() && !context_.report["reconstructed"]) {
       context_.report["warnings"].push_back(
-          "no layer was fitted to the calibration data: not_reconstructed says of each why");
+          "no layer was fitted to the calibration data: not_reconstructed says of each why; where "
+          "it "
+          "is not there, nothing does better on samples that it was not fitted to");
     }
   }
 
@@ -209,6 +208,8 @@ class Rebuilder {
         notes_[&site]["not_reconstructed"] = "its input is constant or not float32";
         return;
       }
+      TellLeftOut(NodeLabel(*site.node), site.node->inputs[0],
+                  {s->left_out, s->left_out + s->count}, context_);
       const std::vector<float> original = GroupWeight(site, group);
       std::vector<bool> mask(original.size());
       ForEachWeight(site, group, [&](size_t at, size_t in) { mask[at] = zero[in]; });
@@ -232,7 +233,9 @@ class Rebuilder {
       for (const double square : s->y_square) signal += square;
       before += SquaredErrorOf(*s, masked);
       after += error;
-      if (bias && trust.shifts_bias) ShiftBias(*s, weight, group, bias->values);
+      const bool shifts_bias = bias && trust.shifts_bias;
+      if (shifts_bias) ShiftBias(*s, weight, group, bias->values);
+      is_any_fitted_ = is_any_fitted_ || shifts_bias || weight != masked;
     }
     notes_[&site]["output_sqnr_db_pruned"] = SqnrDb(signal, before);
     notes_[&site]["output_sqnr_db"] = SqnrDb(signal, after);
@@ -364,6 +367,7 @@ class Rebuilder {
   Model edited_;
   std::map<const WeightSite*, Json> notes_;
   std::set<std::string> old_biases_;
+  bool is_any_fitted_ = false;  // a weight or a bias of any layer
   int64_t elements_ = 0;
   double kept_ = 0;
 };

@@ -8,6 +8,7 @@
 #include "passes/choose_damping.h"
 #include "passes/layer_progress.h"
 #include "passes/layer_statistics.h"
+#include "passes/left_out.h"
 
 namespace pared {
 namespace {
@@ -66,6 +67,8 @@ RoundedLayers RoundLayers(const Model& model, const std::vector<const WeightSite
     const StatisticsRequest request = {site, 0, false};
     const auto [s, halves] = TakeSplit(stream, request);
     if (s) {
+      TellLeftOut(NodeLabel(*site->node), site->node->inputs[0],
+                  {s->left_out, s->left_out + s->count}, context);
       double damping = rounding.damping;
       if (damping == 0) damping = halves ? DampingOf(*halves, weight, rounding.form) : kOneSample;
       const double signal = std::accumulate(s->y_square.begin(), s->y_square.end(), 0.0);
