@@ -57,10 +57,10 @@ std::string WhyNoStatistics(const WeightSite& site) {
   return "";
 }
 
-std::vector<float> GroupWeight(const WeightSite& site, int64_t group) {
+std::vector<float> PartWeight(const WeightSite& site, const InputPart& part) {
   const std::span<const float> stored = site.stored.data<float>();
-  std::vector<float> weight(static_cast<size_t>(site.layout.rows * site.layout.k));
-  ForEachWeight(site, group, [&](size_t at, size_t in) { weight[at] = stored[in]; });
+  std::vector<float> weight(static_cast<size_t>(site.layout.rows * part.size()));
+  ForEachWeight(site, part, [&](size_t at, size_t in) { weight[at] = stored[in]; });
   return weight;
 }
 
@@ -74,14 +74,14 @@ std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
                                               const StatisticsRequest& request) {
   const WeightSite& site = *request.site;
   const ColumnsRequest wanted = {.site = &site,
-                                 .group = request.group,
+                                 .part = request.part,
                                  .columns = ColumnsWanted(site),
                                  .folds = request.folds,
                                  .fold = request.fold,
                                  .skip = request.skip};
   std::optional<LayerColumns> columns = TakeColumns(stream, wanted);
   if (!columns) return std::nullopt;
-  return StatisticsOf(std::move(*columns), GroupWeight(site, request.group), request.is_centered);
+  return StatisticsOf(std::move(*columns), PartWeight(site, request.part), request.is_centered);
 }
 
 LayerStatistics StatisticsOf(LayerColumns columns, const std::vector<float>& weight,

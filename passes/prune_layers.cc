@@ -200,9 +200,13 @@ class Rebuilder {
     const std::string skip = FindSkip(stream, site);
     if (!skip.empty()) notes_[&site]["skip"] = skip;
     double signal = 0, before = 0, after = 0;
-    for (int64_t group = 0; group < site.layout.groups; ++group) {
+    const std::vector<InputPart> parts = PartsOf(site);
+    if (std::ssize(parts) > site.layout.groups) {
+      notes_[&site]["input_parts"] = std::ssize(parts) / site.layout.groups;
+    }
+    for (const InputPart& part : parts) {
       const StatisticsRequest request{
-          .site = &site, .group = group, .is_centered = bias.has_value(), .skip = skip};
+          .site = &site, .part = part, .is_centered = bias.has_value(), .skip = skip};
       const auto [s, halves] = TakeSplit(stream, request);
       if (!s) {
         notes_[&site]["not_reconstructed"] = "its input is constant or not float32";
@@ -210,18 +214,18 @@ class Rebuilder {
       }
       TellLeftOut(NodeLabel(*site.node), site.node->inputs[0],
                   {s->left_out, s->left_out + s->count}, context_);
-      const std::vector<float> original = GroupWeight(site, group);
+      const std::vector<float> original = PartWeight(site, part);
       std::vector<bool> mask(original.size());
-      ForEachWeight(site, group, [&](size_t at, size_t in) { mask[at] = zero[in]; });
+      ForEachWeight(site, part, [&](size_t at, size_t in) { mask[at] = zero[in]; });
       DampingChoice trust;
       if (!ChoosesDamping()) {
         trust.damping = method_.damping;
       } else if (halves) {
         trust = ChooseDamping(halves->fitted, halves->held, original, mask);
       }
-      const auto [weight, error] = SolveGroup({&*s, &original, trust.damping}, site, mask, trust);
+      const auto [weight, error] = SolvePart({&*s, &original, trust.damping}, site, mask, trust);
       std::vector<float> masked = original;
-      ForEachWeight(site, group, [&](size_t at, size_t in) {
+      ForEachWeight(site, part, [&](size_t at, size_t in) {
         if (zero[in]) masked[at] = 0;
         zero[in] = mask[at];
         stored[in] = weight[at];
@@ -234,7 +238,7 @@ class Rebuilder {
       before += SquaredErrorOf(*s, masked);
       after += error;
       const bool shifts_bias = bias && trust.shifts_bias;
-      if (shifts_bias) ShiftBias(*s, weight, group, bias->values);
+      if (shifts_bias) ShiftBias(*s, weight, part.group, bias->values);
       is_any_fitted_ = is_any_fitted_ || shifts_bias || weight != masked;
     }
     notes_[&site]["output_sqnr_db_pruned"] = SqnrDb(signal, before);
@@ -268,9 +272,9 @@ class Rebuilder {
     double error = 0;
   };
 
-  // The weight of one group; a second-order method also chooses the mask anew.
-  Solved SolveGroup(const LeastSquares& problem, const WeightSite& site, std::vector<bool>& mask,
-                    const DampingChoice& trust) {
+  // The weight of one part; a second-order method also chooses the mask anew.
+  Solved SolvePart(const LeastSquares& problem, const WeightSite& site, std::vector<bool>& mask,
+                   const DampingChoice& trust) {
     std::vector<float> start = *problem.original;
     for (size_t i = 0; i < start.size(); ++i) {
       if (mask[i]) start[i] = 0;
@@ -298,7 +302,7 @@ class Rebuilder {
 
   bool ChoosesDamping() const { return method_.damping == 0 && method_.rebuild != Rebuild::kBias; }
 
-  // Of the last group, where a layer has several.
+  // Of the last part, where a layer has several.
   void NoteTrust(const WeightSite& site, const DampingChoice& trust) {
     notes_[&site]["damping"] = trust.damping;
     notes_[&site]["fitted"] = trust.is_fitted;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <tuple>
 
 #include "evaluator/executor.h"
@@ -265,6 +266,26 @@ TEST(PruneFaults, LayersWithinABranchAreNotFittedAndSaySo) {
                 HasSubstr("within a branch"));
     EXPECT_THAT(report.at("warnings").dump(), HasSubstr("no layer was fitted"));
   }
+}
+
+// Of so many inputs the second moments alone would take 144 MB, and their factors minutes.
+TEST(PruneFaults, AWideLayerIsFittedInPartsAndSaysSo) {
+  const Model model =
+      Made("g (float[1,6000] x) => (float[1,2] y) { [wide] y = MatMul(x, w) }", {{"w", {6000, 2}}});
+  const Dataset data = Dataset::Random(model.graph.inputs, 4, 3);
+  for (const char* pass : {"magnitude_prune", "second_order_prune"}) {
+    const PassResult out =
+        RunStep(pass, {{"sparsity", 0.5}, {"damping", 0.01}, {"pattern", "1x4"}}, model, &data);
+    EXPECT_EQ(std::ranges::count(Elements(out.model, "w"), 0.0f), 6000) << pass;
+    const Json& layer = out.report.at("changed").at(0);
+    EXPECT_EQ(layer.at("input_parts"), 6) << pass;
+    EXPECT_GT(layer.at("output_sqnr_db"), layer.at("output_sqnr_db_pruned").get<double>() + 10);
+  }
+  const Json rounded =
+      RunStep("quantize_weights", {{"bits", "4"}, {"block_size", 48}}, model, &data).report;
+  // Parts of 1008, whole blocks.
+  EXPECT_EQ(rounded.at("rounded").at(0).at("input_parts"), 6);
+  EXPECT_GT(SqnrDbOf8(model, RunStep("quantize_int8", {}, model, &data).model), 30);
 }
 
 }  // namespace
