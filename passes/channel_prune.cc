@@ -21,6 +21,7 @@
 #include "model/infer_shapes.h"
 #include "passes/calibrate.h"
 #include "passes/channel_shrink.h"
+#include "passes/channel_strength.h"
 #include "passes/constant_aliases.h"
 #include "passes/finite_weights.h"
 #include "passes/float_elements.h"
@@ -50,8 +51,8 @@ void Fields(FieldVisitor& f, Options& o) {
   f.Number("sparsity", o.sparsity, {0, 0.99}, "Fraction of the channels that is removed.");
   f.Choice("importance", o.importance, {"auto", "activation", "l2", "l1"},
            "Rank channels by what their variance on the calibration data makes of the outputs of "
-           "the layers that read them, or by the norm of their weights. auto: by the first where "
-           "there is calibration data.");
+           "the layers that read them, or by the norm of the weights that make them times the norm "
+           "of those that read them. auto: by the first where there is calibration data.");
   f.Integer("multiple_of", o.multiple_of, {1, 256},
             "The channels that stay are a multiple of this, rounded up: kernels work on whole "
             "registers.");
@@ -63,22 +64,6 @@ void Fields(FieldVisitor& f, Options& o) {
            "on the calibration data: where there is any, or always; or only fit their biases; or "
            "nothing.");
   RebuildFields(f, o.method);
-}
-
-// Of each slice of the cut.
-std::vector<double> Norms(const Tensor& weight, const ChannelCut& cut, bool is_l1) {
-  const Shape& shape = weight.shape();
-  const auto after = shape.begin() + static_cast<std::ptrdiff_t>(cut.axis) + 1;
-  const int64_t inner = ElementCount({after, shape.end()});
-  std::vector<double> norms(cut.channels.size(), 0.0);
-  const FloatElements elements(weight);
-  const std::span<const float> values = elements.get();
-  for (size_t i = 0; i < values.size(); ++i) {
-    const int64_t slice = static_cast<int64_t>(i) / inner % std::ssize(norms);
-    const double value = values[i];
-    norms[static_cast<size_t>(slice)] += is_l1 ? std::abs(value) : value * value;
-  }
-  return norms;
 }
 
 class ChannelPruner {
@@ -158,31 +143,32 @@ class ChannelPruner {
     context_.report["importance"] = by_activation ? "activation" : "norm";
     std::vector<const ChannelCut*> cuts;
     for (const ChannelCut& cut : groups_.cuts) {
-      if (cut.role == CutRole::kReads || (cut.role == CutRole::kMakes && !by_activation)) {
-        cuts.push_back(&cut);
-      }
+      if (cut.role == CutRole::kReads) cuts.push_back(&cut);
     }
     std::ranges::stable_sort(cuts, {}, &ChannelCut::node);
+    const Norm norm = options_.importance == Importance::kL1 ? Norm::kL1 : Norm::kL2;
     std::optional<LayerStream> stream;
+    std::optional<ChannelStrengths> strengths;
     if (by_activation) {
       stream.emplace(model_, context_, LayerStream::Bounds{.samples = kImportanceSamplesMax});
+    } else {
+      strengths.emplace(model_, groups_, norm);
     }
     size_t index = 0;
     for (const ChannelCut* cut : cuts) {
       TellLayer(context_, NodeLabel(nodes_[cut->node]), ++index, cuts.size());
-      std::vector<double> parts =
-          Norms(WeightOf(*cut), *cut, options_.importance == Importance::kL1);
+      std::vector<double> parts = NormsOf(WeightOf(*cut), *cut, norm);
       WeightOf(*cut).DropPages();
-      if (by_activation) {
-        stream->AdvanceTo(cut->node, model_);
-        const std::vector<double> variances = Variances(*stream, *cut);
-        for (size_t i = 0; i < parts.size(); ++i) parts[i] *= variances[i];
-      }
+      if (by_activation) stream->AdvanceTo(cut->node, model_);
+      const std::vector<double> inputs =
+          by_activation ? Variances(*stream, *cut)
+                        : strengths->Of(nodes_[cut->node].inputs[0], cut->channels);
+      for (size_t i = 0; i < parts.size(); ++i) parts[i] *= inputs[i];
       AddShares(*cut, parts);
     }
   }
 
-  // Each layer counts the same: a channel's part of all that it makes or reads.
+  // Each layer counts the same: a channel's part of all that it reads.
   void AddShares(const ChannelCut& cut, const std::vector<double>& parts) {
     double sum = 0;
     for (const double part : parts) sum += part;
