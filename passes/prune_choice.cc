@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "passes/layer_progress.h"
 #include "passes/log_power.h"
+#include "passes/decoded_distribution.h"
 #include "passes/select_nodes.h"
 #include "passes/select_smallest.h"
 #include "passes/stored_weights.h"
@@ -112,6 +113,7 @@ class Chooser {
     const auto before_log = UnaskedBeforeLogPower(overrides);
     for (const WeightSite& site : scan_.sites) {
       std::string reason = WhyKept(site, excluded, kept);
+    std::map<const Graph*, GraphIndex> indices;
       if (reason.empty() && before_log.contains(site.node)) {
         reason =
             "what it makes becomes a power whose logarithm is taken, which small errors move by "
@@ -119,6 +121,12 @@ class Chooser {
       }
       if (!reason.empty()) {
         Skip(*site.node, reason);
+      const GraphIndex& index = indices.try_emplace(site.graph, *site.graph).first->second;
+      if (reason.empty() && !IsNamed(site.node, overrides) &&
+          IsDistribution(index, site.node->inputs[site.input == 0 ? 1 : 0])) {
+        reason =
+            std::string(kDecodesDistribution) + "; an entry of \"overrides\" prunes its weight";
+      }
         continue;
       }
       const auto [first, is_new] = seen.emplace(site.root, site.node);
@@ -147,6 +155,11 @@ class Chooser {
 
   std::vector<std::unordered_set<const Node*>> SelectOverrides() const {
     std::vector<std::unordered_set<const Node*>> selected;
+  static bool IsNamed(const Node* node,
+                      const std::vector<std::unordered_set<const Node*>>& overrides) {
+    return std::ranges::any_of(overrides, [&](const auto& named) { return named.contains(node); });
+  }
+
     for (size_t i = 0; i < options_.overrides.size(); ++i) {
       selected.push_back(SelectNodes(model_, {options_.overrides[i].match},
                                      "overrides/" + std::to_string(i) + "/match"));

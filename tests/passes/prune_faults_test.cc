@@ -288,5 +288,27 @@ TEST(PruneFaults, AWideLayerIsFittedInPartsAndSaysSo) {
   EXPECT_GT(SqnrDbOf8(model, RunStep("quantize_int8", {}, model, &data).model), 30);
 }
 
+// The weight says which distance each class stands for.
+TEST(PruneFaults, WhatDecodesADistributionIsPrunedByAnOverrideOnly) {
+  Model model = ParseText(R"(g (float[1,3,4,4] x) => (float[1,4,16] y)
+    <int64[4] split = {0,4,16,-1}, int64[3] flat = {0,4,-1}, int64[3] rows = {0,64,-1}> {
+      [box] b = Conv(x, u) r = Reshape(b, rows) s = Reshape(r, split)
+      t = Transpose <perm = [0, 2, 1, 3]> (s) p = Softmax <axis = 1> (t) [dfl] d = Conv(p, w)
+      y = Reshape(d, flat) })");
+  model = WithInitializer(model, "u", NormalWeights({64, 3, 1, 1}));
+  std::vector<float> distances(16);
+  std::iota(distances.begin(), distances.end(), 0.0f);
+  model = WithInitializer(model, "w", Tensor::Make<float>({1, 16, 1, 1}, distances));
+  const Dataset data = Dataset::Random(model.graph.inputs, 8, 3);
+  for (const char* pass : {"magnitude_prune", "second_order_prune"}) {
+    const PassResult out = RunStep(pass, {{"sparsity", 0.5}}, model, &data);
+    EXPECT_EQ(Elements(out.model, "w"), distances) << pass;
+    EXPECT_THAT(SkippedReason(out.report, "Conv dfl"), HasSubstr("decodes a distribution"));
+    const PassResult named =
+        RunStep(pass, {{"overrides", {{{"match", "dfl"}, {"sparsity", 0.5}}}}}, model, &data);
+    EXPECT_EQ(std::ranges::count(Elements(named.model, "w"), 0.0f), 8) << pass;
+  }
+}
+
 }  // namespace
 }  // namespace pared
