@@ -24,6 +24,8 @@ namespace {
 constexpr int64_t kSamplesMax = 1024;
 constexpr int64_t kMacsMax = int64_t{1} << 38;  // of all samples in one model
 constexpr int64_t kLiveBytes = int64_t{1} << 29;
+// So damped, second moments tell of each input by itself alone.
+constexpr double kEachAlone = 1e4;
 
 // Where a layer's bias stands, or can be put.
 struct BiasPlace {
@@ -275,25 +277,25 @@ class Rebuilder {
   // The weight of one part; a second-order method also chooses the mask anew.
   Solved SolvePart(const LeastSquares& problem, const WeightSite& site, std::vector<bool>& mask,
                    const DampingChoice& trust) {
+    const LayerStatistics& s = *problem.statistics;
+    if (ChoosesDamping()) NoteTrust(site, trust);
+    const LayerChoice* choice = ChoiceOf(site);
+    std::optional<ZeroedRows> found;
+    if (method_.is_second_order && choice != nullptr) {
+      LeastSquares search = problem;
+      if (!trust.is_fitted) search.damping = kEachAlone;
+      found = FindZeros(search, PatternOf(choice->pattern), mask);
+      if (!found) notes_[&site]["fallback"] = "magnitude: its second moments have no factors";
+    }
+    if (found) mask = found->zero;
     std::vector<float> start = *problem.original;
     for (size_t i = 0; i < start.size(); ++i) {
       if (mask[i]) start[i] = 0;
     }
-    if (ChoosesDamping()) NoteTrust(site, trust);
-    const LayerStatistics& s = *problem.statistics;
     if (method_.rebuild == Rebuild::kBias || !trust.is_fitted) {
       return {start, SquaredErrorOf(s, start)};
     }
-    const LayerChoice* choice = ChoiceOf(site);
-    if (method_.is_second_order && choice != nullptr) {
-      std::optional<ZeroedRows> found = FindZeros(problem, PatternOf(choice->pattern), mask);
-      if (found) {
-        mask = std::move(found->zero);
-        start = std::move(found->weight);
-      } else {
-        notes_[&site]["fallback"] = "magnitude: its inputs are not finite";
-      }
-    }
+    if (found) start = std::move(found->weight);
     Solved solved = {SolveMasked(problem, mask, start), 0};
     solved.error = SquaredErrorOf(s, solved.weight);
     const double start_error = SquaredErrorOf(s, start);

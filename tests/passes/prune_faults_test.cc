@@ -310,5 +310,24 @@ TEST(PruneFaults, WhatDecodesADistributionIsPrunedByAnOverrideOnly) {
   }
 }
 
+// Inputs of which half are `k` times as large and half as small, with weights the other way round.
+TEST(PruneFaults, SecondOrderChoosesNoWorseThanWandaWhateverTheScalesOfTheInputs) {
+  for (const float k : {1.0f, 3.0f, 30.0f}) {
+    std::vector<float> scales(32);
+    for (size_t i = 0; i < 32; ++i) scales[i] = i < 16 ? k : 1 / k;
+    std::vector<float> x = ValuesOf(NormalWeights({64, 16, 32}, 5)),
+                       w = ValuesOf(NormalWeights({32, 24}));
+    for (size_t i = 0; i < x.size(); ++i) x[i] *= scales[i % 32] * (i % 32 < 16 ? 4.0f : 1.0f);
+    for (size_t i = 0; i < w.size(); ++i) w[i] /= scales[i / 24];
+    const Model model = WithInitializer(
+        ParseText("g (float[1,16,32] x) => (float[1,16,24] y) { y = MatMul(x, w) }"), "w",
+        Tensor::Make<float>({32, 24}, w));
+    const Dataset data = Dataset::Of("scaled", {{"x", Tensor::Make<float>({64, 16, 32}, x)}});
+    const Model wanda = RunStep("magnitude_prune", {{"importance", "wanda"}}, model, &data).model;
+    const Model second = RunStep("second_order_prune", Json::object(), model, &data).model;
+    EXPECT_GT(SqnrDbOn(data, model, second), SqnrDbOn(data, model, wanda) - 0.5) << k;
+  }
+}
+
 }  // namespace
 }  // namespace pared
