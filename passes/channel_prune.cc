@@ -87,7 +87,7 @@ class ChannelPruner {
         model_,
         {[&](const Model&, const WeightScan& scan) { return Masks(scan); }, options_.exclude},
         options_.method, context_);
-    const Json fitted = context_.report["changed"];
+    const Json fitted = FittedOf(context_.report["changed"]);
     ShrinkChannels(edited, removed_, SpillFolder(model_, context_.scratch));
     Report(fitted);
     ReportOthers();
@@ -255,6 +255,21 @@ class ChannelPruner {
       zero[static_cast<size_t>(i)] = removed_.contains(cut.channels[static_cast<size_t>(slice)]);
     }
     return zero;
+  }
+
+  // The readers whose weights or biases were fitted; of the others those that could not be are
+  // listed apart.
+  Json FittedOf(const Json& readers) {
+    Json fitted = Json::array();
+    for (const Json& reader : readers) {
+      if (reader.contains("not_reconstructed")) {
+        context_.report["not_fitted"].push_back(
+            {{"node", reader.at("node")}, {"reason", reader.at("not_reconstructed")}});
+      } else if (reader.value("fitted", false) || reader.value("bias_fitted", false)) {
+        fitted.push_back(reader);
+      }
+    }
+    return fitted;
   }
 
   void Report(const Json& fitted) {

@@ -202,6 +202,7 @@ class Rebuilder {
     const std::string skip = FindSkip(stream, site);
     if (!skip.empty()) notes_[&site]["skip"] = skip;
     double signal = 0, before = 0, after = 0;
+    bool is_fitted = false, is_bias_fitted = false;  // of any part
     const std::vector<InputPart> parts = PartsOf(site);
     if (std::ssize(parts) > site.layout.groups) {
       notes_[&site]["input_parts"] = std::ssize(parts) / site.layout.groups;
@@ -231,6 +232,7 @@ class Rebuilder {
         if (zero[in]) masked[at] = 0;
         zero[in] = mask[at];
         stored[in] = weight[at];
+        is_fitted = is_fitted || (!mask[at] && weight[at] != original[at]);
       });
       if (method_.rebuild == Rebuild::kBias && halves) {
         trust.shifts_bias = BiasHelps(*halves, masked);
@@ -241,13 +243,16 @@ class Rebuilder {
       after += error;
       const bool shifts_bias = bias && trust.shifts_bias;
       if (shifts_bias) ShiftBias(*s, weight, part.group, bias->values);
-      is_any_fitted_ = is_any_fitted_ || shifts_bias || weight != masked;
+      is_bias_fitted = is_bias_fitted || shifts_bias;
     }
     notes_[&site]["output_sqnr_db_pruned"] = SqnrDb(signal, before);
     notes_[&site]["output_sqnr_db"] = SqnrDb(signal, after);
     if (choice != nullptr) choice->zero = zero;
     ReplaceConstants(edited_, {{EditedRef(site.root), Tensor::Make(site.stored.shape(), stored)}});
-    if (bias) PutBias(*bias, site);
+    if (is_bias_fitted) PutBias(*bias, site);
+    notes_[&site]["bias_fitted"] = is_bias_fitted;
+    if (method_.rebuild != Rebuild::kBias) notes_[&site]["fitted"] = is_fitted;
+    is_any_fitted_ = is_any_fitted_ || is_fitted || is_bias_fitted;
   }
 
   // The value that the output of a matrix product, its bias added, is added to, where nothing else
@@ -307,7 +312,6 @@ class Rebuilder {
   // Of the last part, where a layer has several.
   void NoteTrust(const WeightSite& site, const DampingChoice& trust) {
     notes_[&site]["damping"] = trust.damping;
-    notes_[&site]["fitted"] = trust.is_fitted;
   }
 
   static void ShiftBias(const LayerStatistics& s, const std::vector<float>& weight, int64_t group,
@@ -328,14 +332,15 @@ class Rebuilder {
     std::vector<std::string>& inputs = edited_.graph.nodes[place.node].inputs;
     inputs.resize(std::max(inputs.size(), place.input + 1));
     inputs[place.input] = name;
-    if (!place.name.empty() && index_.consumers(place.name).size() == 1) {
-      old_biases_.insert(place.name);
-    }
+    if (!place.name.empty()) old_biases_.insert(place.name);
   }
 
   // Before IR version 4 every initializer stands among the inputs, and goes from there with it;
   // since then such an input is a default that a caller may know of.
   void DropOldBiases() {
+    const GraphIndex index(edited_.graph);
+    std::erase_if(old_biases_,
+                  [&](const std::string& name) { return !index.consumers(name).empty(); });
     std::vector<ValueInfo>& inputs = edited_.graph.inputs;
     if (edited_.ir_version < 4) {
       std::erase_if(inputs, [&](const ValueInfo& v) { return old_biases_.contains(v.name); });

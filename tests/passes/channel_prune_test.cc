@@ -346,5 +346,15 @@ TEST(ChannelPrune, AnUnevenSplitLosesTheDeadChannelsOfEachPart) {
   }
 }
 
+TEST(ChannelPrune, ListsNoLayerAsFittedWithoutDataOrWhereNothingIs) {
+  const Model in = WithFills(R"(g (float[1,3,4,4] x) => (float[1,5,4,4] y) {
+      a = Conv(x, w1)  r = Relu(a)  y = Conv(r, w2) })",
+                             {{"w1", {8, 3, 1, 1}}, {"w2", {5, 8, 1, 1}}});
+  const Dataset data = Dataset::Random(in.graph.inputs, 16, 1);
+  EXPECT_EQ(RunPass("channel_prune", {{"multiple_of", 1}}, in).report["fitted"], Json::array());
+  EXPECT_EQ(RunPass("channel_prune", kHalf, in, &data).report["fitted"], Json::array());
+  EXPECT_EQ(RunPass("channel_prune", {{"multiple_of", 1}}, in, &data).report["fitted"].size(), 1U);
+}
+
 }  // namespace
 }  // namespace pared

@@ -329,5 +329,47 @@ TEST(PruneFaults, SecondOrderChoosesNoWorseThanWandaWhateverTheScalesOfTheInputs
   }
 }
 
+TEST(PruneFaults, WhatIsSavedOfTheBudgetIsSaidAndThatItIsLessThanAsked) {
+  const Model model = Made(R"(g (float[1,16] x) => (float[1,16] y)
+    { a = MatMul(x, u) r = Relu(a) y = MatMul(r, w) })",
+                           {{"u", {16, 16}}, {"w", {16, 16}}});
+  const Dataset data = Dataset::Random(model.graph.inputs, 16, 3);
+  const Json half = {{"scope", "sensitivity"}, {"pattern", "2:4"}};
+  const Json met = RunStep("magnitude_prune", half, model, &data).report;
+  EXPECT_EQ(met.at("budget").at("saved"), 0.5);
+  EXPECT_FALSE(met.contains("warnings"));
+  Json more = half;
+  more["sparsity"] = 0.9;
+  const Json report = RunStep("magnitude_prune", more, model, &data).report;
+  EXPECT_EQ(report.at("budget").at("saved"), 0.5);
+  EXPECT_THAT(report.at("warnings").dump(),
+              HasSubstr("sparsity 0.9 was asked for and 0.5 reached"));
+  const Json together =
+      RunStep("magnitude_prune",
+              {{"scope", "model"}, {"ends", true}, {"keep_min", 0.25}, {"sparsity", 0.9}}, model)
+          .report;
+  EXPECT_EQ(together.at("sparsity"), 0.75);
+  EXPECT_THAT(together.at("warnings").dump(), HasSubstr("0.75 reached"));
+}
+
+TEST(PruneFaults, ABiasThatLayersShareIsCopiedOnlyWhereItIsFitted) {
+  const Model model = Made(R"(g (float[1,16] x) => (float[1,16] y)
+    { a = Gemm(x, u, b) r = Relu(a) y = Gemm(r, w, b) })",
+                           {{"u", {16, 16}}, {"w", {16, 16}}, {"b", {16}}});
+  const Dataset few = Dataset::Random(model.graph.inputs, 2, 3);
+  const Dataset many = Dataset::Random(model.graph.inputs, 64, 3);
+  for (const Dataset* data : {&few, &many}) {
+    for (const double damping : {0.0, 0.01}) {
+      const Model out = RunStep("magnitude_prune", {{"damping", damping}}, model, data).model;
+      const GraphIndex index(out.graph);
+      for (const auto& [name, initializer] : out.graph.initializers) {
+        EXPECT_FALSE(index.consumers(name).empty()) << name;
+      }
+    }
+  }
+  const PassResult off = RunStep("magnitude_prune", {{"reconstruct", "off"}}, model, &few);
+  EXPECT_EQ(off.model.graph.initializers.size(), 3U);
+}
+
 }  // namespace
 }  // namespace pared
