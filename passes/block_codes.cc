@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/block_fit.h"
+#include "passes/upper_factor.h"
 
 namespace pared {
 namespace {
@@ -97,13 +98,13 @@ void FillLanes(std::vector<float>& values) {
 // Rounds the columns of each row by itself.
 class ColumnRounder {
  public:
-  ColumnRounder(const LeastSquares& problem, const std::vector<double>& upper,
-                const BlockForm& form)
+  // `upper`: U with (h + lambda)^-1 = U^T U.
+  ColumnRounder(const LeastSquares& problem, const std::vector<float>& upper, const BlockForm& form)
       : k_(problem.statistics->k), original_(*problem.original), upper_(upper), form_(form) {
     // What an error in a column costs after the later ones made up for it.
     for (int64_t k = 0; k < k_; ++k) {
-      const double diagonal = upper[static_cast<size_t>(k * k_ + k)];
-      cost_.push_back(static_cast<float>(1 / (diagonal * diagonal)));
+      const float diagonal = upper[static_cast<size_t>(k * k_ + k)];
+      cost_.push_back(1 / (diagonal * diagonal));
     }
     made_ = {form, problem.statistics->rows, k_, std::vector<uint8_t>(original_.size()), {}};
     made_.scales.resize(static_cast<size_t>(made_.rows * made_.blocks()));
@@ -128,7 +129,7 @@ class ColumnRounder {
       const int32_t code =
           is_pruned ? scale.zero_point : scale.CodeOf(static_cast<float>(w[at]), form_.bits);
       made_.codes[first + at] = static_cast<uint8_t>(code);
-      const double* upper = &upper_[at * static_cast<size_t>(k_)];
+      const float* upper = &upper_[at * static_cast<size_t>(k_)];
       const double error = (w[at] - static_cast<double>(scale.ValueOf(code))) / upper[at];
       for (size_t rest = at; rest < w.size(); ++rest) w[rest] -= error * upper[rest];
     }
@@ -148,7 +149,7 @@ class ColumnRounder {
 
   int64_t k_;
   const std::vector<float>& original_;
-  const std::vector<double>& upper_;
+  const std::vector<float>& upper_;
   const BlockForm& form_;
   std::vector<float> cost_;
   BlockMatrix made_;
@@ -204,8 +205,10 @@ BlockMatrix RoundToNearest(const AxisRows& weight, const BlockForm& form) {
 std::optional<BlockMatrix> RoundSecondOrder(const LeastSquares& problem, const BlockForm& form) {
   double damping = problem.damping;
   for (int tried = 0; tried < kDampingTries; ++tried, damping *= 10) {
-    const std::optional<std::vector<double>> upper = FactorOfInverse(*problem.statistics, damping);
-    if (upper) return ColumnRounder(problem, *upper, form).Run();
+    const std::vector<float> factor = UpperFactor(*problem.statistics, damping);
+    if (factor.empty()) continue;
+    const std::vector<float> upper = InverseOfUpper(factor, problem.statistics->k);
+    return ColumnRounder(problem, upper, form).Run();
   }
   return std::nullopt;
 }

@@ -21,11 +21,13 @@
 #include "model/infer_shapes.h"
 #include "passes/calibrate.h"
 #include "passes/channel_shrink.h"
+#include "passes/channel_strength.h"
 #include "passes/constant_aliases.h"
 #include "passes/finite_weights.h"
 #include "passes/float_elements.h"
 #include "passes/layer_progress.h"
 #include "passes/layer_stream.h"
+#include "passes/left_out.h"
 #include "passes/prune_layers.h"
 #include "passes/select_nodes.h"
 
@@ -49,8 +51,8 @@ void Fields(FieldVisitor& f, Options& o) {
   f.Number("sparsity", o.sparsity, {0, 0.99}, "Fraction of the channels that is removed.");
   f.Choice("importance", o.importance, {"auto", "activation", "l2", "l1"},
            "Rank channels by what their variance on the calibration data makes of the outputs of "
-           "the layers that read them, or by the norm of their weights. auto: by the first where "
-           "there is calibration data.");
+           "the layers that read them, or by the norm of the weights that make them times the norm "
+           "of those that read them. auto: by the first where there is calibration data.");
   f.Integer("multiple_of", o.multiple_of, {1, 256},
             "The channels that stay are a multiple of this, rounded up: kernels work on whole "
             "registers.");
@@ -62,22 +64,6 @@ void Fields(FieldVisitor& f, Options& o) {
            "on the calibration data: where there is any, or always; or only fit their biases; or "
            "nothing.");
   RebuildFields(f, o.method);
-}
-
-// Of each slice of the cut.
-std::vector<double> Norms(const Tensor& weight, const ChannelCut& cut, bool is_l1) {
-  const Shape& shape = weight.shape();
-  const auto after = shape.begin() + static_cast<std::ptrdiff_t>(cut.axis) + 1;
-  const int64_t inner = ElementCount({after, shape.end()});
-  std::vector<double> norms(cut.channels.size(), 0.0);
-  const FloatElements elements(weight);
-  const std::span<const float> values = elements.get();
-  for (size_t i = 0; i < values.size(); ++i) {
-    const int64_t slice = static_cast<int64_t>(i) / inner % std::ssize(norms);
-    const double value = values[i];
-    norms[static_cast<size_t>(slice)] += is_l1 ? std::abs(value) : value * value;
-  }
-  return norms;
 }
 
 class ChannelPruner {
@@ -101,7 +87,7 @@ class ChannelPruner {
         model_,
         {[&](const Model&, const WeightScan& scan) { return Masks(scan); }, options_.exclude},
         options_.method, context_);
-    const Json fitted = context_.report["changed"];
+    const Json fitted = FittedOf(context_.report["changed"]);
     ShrinkChannels(edited, removed_, SpillFolder(model_, context_.scratch));
     Report(fitted);
     ReportOthers();
@@ -157,31 +143,32 @@ class ChannelPruner {
     context_.report["importance"] = by_activation ? "activation" : "norm";
     std::vector<const ChannelCut*> cuts;
     for (const ChannelCut& cut : groups_.cuts) {
-      if (cut.role == CutRole::kReads || (cut.role == CutRole::kMakes && !by_activation)) {
-        cuts.push_back(&cut);
-      }
+      if (cut.role == CutRole::kReads) cuts.push_back(&cut);
     }
     std::ranges::stable_sort(cuts, {}, &ChannelCut::node);
+    const Norm norm = options_.importance == Importance::kL1 ? Norm::kL1 : Norm::kL2;
     std::optional<LayerStream> stream;
+    std::optional<ChannelStrengths> strengths;
     if (by_activation) {
       stream.emplace(model_, context_, LayerStream::Bounds{.samples = kImportanceSamplesMax});
+    } else {
+      strengths.emplace(model_, groups_, norm);
     }
     size_t index = 0;
     for (const ChannelCut* cut : cuts) {
       TellLayer(context_, NodeLabel(nodes_[cut->node]), ++index, cuts.size());
-      std::vector<double> parts =
-          Norms(WeightOf(*cut), *cut, options_.importance == Importance::kL1);
+      std::vector<double> parts = NormsOf(WeightOf(*cut), *cut, norm);
       WeightOf(*cut).DropPages();
-      if (by_activation) {
-        stream->AdvanceTo(cut->node, model_);
-        const std::vector<double> variances = Variances(*stream, *cut);
-        for (size_t i = 0; i < parts.size(); ++i) parts[i] *= variances[i];
-      }
+      if (by_activation) stream->AdvanceTo(cut->node, model_);
+      const std::vector<double> inputs =
+          by_activation ? Variances(*stream, *cut)
+                        : strengths->Of(nodes_[cut->node].inputs[0], cut->channels);
+      for (size_t i = 0; i < parts.size(); ++i) parts[i] *= inputs[i];
       AddShares(*cut, parts);
     }
   }
 
-  // Each layer counts the same: a channel's part of all that it makes or reads.
+  // Each layer counts the same: a channel's part of all that it reads.
   void AddShares(const ChannelCut& cut, const std::vector<double>& parts) {
     double sum = 0;
     for (const double part : parts) sum += part;
@@ -191,12 +178,13 @@ class ChannelPruner {
 
   // Of what the slices of a reader's weight are multiplied by. Its mean does not count: the bias
   // makes up for it.
-  std::vector<double> Variances(const LayerStream& stream, const ChannelCut& cut) const {
+  std::vector<double> Variances(const LayerStream& stream, const ChannelCut& cut) {
     std::vector<double> sums(cut.channels.size()), squares(sums), variances(sums.size(), 1.0);
     const std::string& input = nodes_[cut.node].inputs[0];
     const auto channels = groups_.values.find(input);
     if (channels == groups_.values.end()) return variances;
     double count = 0;
+    int64_t left_out = 0;
     for (int64_t sample = 0; sample < stream.sample_count(); ++sample) {
       const Tensor* x = stream.Original(sample, input);
       if (x == nullptr || x->dtype() != DType::kFloat32) return variances;
@@ -204,6 +192,10 @@ class ChannelPruner {
       const auto after = shape.begin() + static_cast<std::ptrdiff_t>(channels->second.axis) + 1;
       const int64_t inner = ElementCount({after, shape.end()});
       const std::span<const float> values = x->data<float>();
+      if (!std::ranges::all_of(values, [](float value) { return std::isfinite(value); })) {
+        ++left_out;
+        continue;
+      }
       for (size_t i = 0; i < values.size(); ++i) {
         const size_t slice = (i / static_cast<size_t>(inner)) % sums.size();
         sums[slice] += values[i];
@@ -211,6 +203,8 @@ class ChannelPruner {
       }
       count += static_cast<double>(values.size()) / static_cast<double>(sums.size());
     }
+    TellLeftOut(NodeLabel(nodes_[cut.node]), input, {left_out, stream.sample_count(), "samples"},
+                context_);
     for (size_t i = 0; i < sums.size() && count > 0; ++i) {
       variances[i] = std::max(0.0, squares[i] / count - sums[i] / count * (sums[i] / count));
     }
@@ -261,6 +255,21 @@ class ChannelPruner {
       zero[static_cast<size_t>(i)] = removed_.contains(cut.channels[static_cast<size_t>(slice)]);
     }
     return zero;
+  }
+
+  // The readers whose weights or biases were fitted; of the others those that could not be are
+  // listed apart.
+  Json FittedOf(const Json& readers) {
+    Json fitted = Json::array();
+    for (const Json& reader : readers) {
+      if (reader.contains("not_reconstructed")) {
+        context_.report["not_fitted"].push_back(
+            {{"node", reader.at("node")}, {"reason", reader.at("not_reconstructed")}});
+      } else if (reader.value("fitted", false) || reader.value("bias_fitted", false)) {
+        fitted.push_back(reader);
+      }
+    }
+    return fitted;
   }
 
   void Report(const Json& fitted) {
@@ -353,6 +362,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kChannelPrune = DefinePass<Options, Prune>(
-    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 8);
+    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 9);
 
 }  // namespace pared

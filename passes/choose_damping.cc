@@ -29,6 +29,7 @@ SplitStatistics TakeSplit(const LayerStream& stream, const StatisticsRequest& re
   std::optional<LayerStatistics> fitted = statistics_of(even), held = statistics_of(odd);
   if (!fitted || !held) return {statistics_of(request), {}};
   LayerStatistics all = Merge(*fitted, *held);
+  if (fitted->count == 0 || held->count == 0) return {std::move(all), {}};
   return {std::move(all), Halves{std::move(*fitted), std::move(*held)}};
 }
 

@@ -33,7 +33,7 @@ struct Halves {
 };
 struct SplitStatistics {
   std::optional<LayerStatistics> all;  // nullopt: there are none
-  std::optional<Halves> halves;        // of `all`; nullopt: there is one sample only
+  std::optional<Halves> halves;        // of `all`; nullopt: one of them would be empty
 };
 using TakeStatisticsOf =
     std::function<std::optional<LayerStatistics>(const StatisticsRequest& request)>;

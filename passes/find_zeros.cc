@@ -7,6 +7,9 @@
 // zeros, held by rho to the last ones with zeros,  w = (g + rho (d - u)) (a + rho)^-1,  then zeroes
 // the units of t = w + u that are least: d is what is left of t, and the new u what is not. So t
 // says all.
+//
+// Where inputs differ much in scale and samples say little, damping by the mean square of all
+// inputs would make of this the choice by magnitude: there each input is damped by its own square.
 
 #include <tbb/parallel_for.h>
 
@@ -68,18 +71,35 @@ std::vector<float> Inverse(const std::vector<float>& a, int64_t k) {
   return inverse;
 }
 
+// What holds weights to the original ones: as much for each input, or against its own square. The
+// second makes nothing of scales: so damped that a is near the identity, a weight counts by what it
+// adds to the output. But inputs that vary little in the samples may vary in others.
+enum class Pull { kMean, kOwn };
+
+// The second must begin with so much less error.
+constexpr double kClearly = 0.7;
+
 class ZeroSearch {
  public:
-  ZeroSearch(const LeastSquares& problem, Pattern pattern, const std::vector<bool>& chosen)
+  ZeroSearch(const LeastSquares& problem, Pattern pattern, const std::vector<bool>& chosen,
+             Pull pull_by)
       : s_(*problem.statistics), pattern_(pattern), t_(*problem.original), g_(s_.g), a_(s_.h) {
-    const float lambda = static_cast<float>(Lambda(s_, problem.damping));
-    Eigen::ArrayXf diagonal(s_.k);
-    for (int64_t i = 0; i < s_.k; ++i) diagonal[i] = a_[At(i, i, s_.k)] += lambda;
+    const float common = static_cast<float>(Lambda(s_, problem.damping));
+    Eigen::ArrayXf pull(s_.k), diagonal(s_.k);
+    for (int64_t i = 0; i < s_.k; ++i) {
+      const float square = a_[At(i, i, s_.k)];
+      pull[i] = pull_by == Pull::kMean ? common : static_cast<float>(problem.damping) * square;
+      diagonal[i] = a_[At(i, i, s_.k)] += pull[i];
+    }
     scale_ = diagonal.max(std::numeric_limits<float>::min()).rsqrt();  // of inputs near 1e-20, 0
-    for (int64_t row = 0; row < s_.k; ++row) Row(a_, row) *= scale_ * scale_[row];
+    for (int64_t row = 0; row < s_.k; ++row) {
+      Row(a_, row) *= scale_ * scale_[row];
+      float& own = a_[At(row, row, s_.k)];
+      if (own == 0) own = 1;  // of an input that is always 0
+    }
     for (const float weight : t_) fixed_.push_back(weight == 0);
     for (int64_t row = 0; row < s_.rows; ++row) {
-      Row(g_, row) = (Row(g_, row) + lambda * Row(t_, row)) * scale_;
+      Row(g_, row) = (Row(g_, row) + pull * Row(t_, row)) * scale_;
       Row(t_, row) /= scale_;
     }
     if (pattern_.of == 0) CountUnits(chosen);
@@ -88,6 +108,9 @@ class ZeroSearch {
       if (zero_[i]) t_[i] = 0;
     }
   }
+
+  // The units whose loss costs least if each is lost alone.
+  const std::vector<bool>& begun() const { return zero_; }
 
   std::optional<ZeroedRows> Run() {
     double rho = kRho;
@@ -229,7 +252,17 @@ std::optional<ZeroedRows> FindZeros(const LeastSquares& problem, Pattern pattern
   if (!std::ranges::all_of(s.h, is_finite) || !std::ranges::all_of(s.g, is_finite)) {
     return std::nullopt;
   }
-  return ZeroSearch(problem, pattern, chosen).Run();
+  const auto error_of = [&](const std::vector<bool>& zero) {
+    std::vector<float> weight = *problem.original;
+    for (size_t i = 0; i < weight.size(); ++i) {
+      if (zero[i]) weight[i] = 0;
+    }
+    return SquaredErrorOf(s, weight);
+  };
+  ZeroSearch by_mean(problem, pattern, chosen, Pull::kMean);
+  ZeroSearch by_own(problem, pattern, chosen, Pull::kOwn);
+  const bool is_own = error_of(by_own.begun()) < kClearly * error_of(by_mean.begun());
+  return (is_own ? by_own : by_mean).Run();
 }
 
 }  // namespace pared

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "passes/decided_lengths.h"
+#include "passes/decoded_distribution.h"
 #include "passes/index_values.h"
 #include "passes/log_power.h"
 #include "passes/select_nodes.h"
@@ -14,11 +15,7 @@ using Names = std::unordered_set<std::string>;
 
 const Names kCompute = {"Conv", "ConvTranspose", "Gemm", "MatMul"};
 
-// They move elements of their first input and change none. Pad adds zeros.
-const Names kMoving = {"MaxPool",      "Reshape", "Transpose", "Flatten",  "Squeeze",
-                       "Unsqueeze",    "Slice",   "Gather",    "Split",    "DepthToSpace",
-                       "SpaceToDepth", "Expand",  "Tile",      "Identity", "Pad"};
-const Names kParting = {"Slice", "Gather", "Split"};  // of kMoving, those that leave some out
+const Names kParting = {"Slice", "Gather", "Split"};  // of kMovingOps, those that leave some out
 const Names kJoining = {"Add",    "Mul",          "Concat", "AveragePool", "GlobalAveragePool",
                         "Resize", "GlobalMaxPool"};
 
@@ -102,7 +99,7 @@ class Chooser {
       return;
     } else if (roots_.contains(node.outputs[0])) {
       choice_.roles[&node] = Int8Role::kPointwise;
-    } else if ((kMoving.contains(node.op_type) || kJoining.contains(node.op_type)) &&
+    } else if ((kMovingOps.contains(node.op_type) || kJoining.contains(node.op_type)) &&
                !context_.excluded.contains(&node) && CanJoin(node) && !IsPartOfFloat(node)) {
       choice_.roles[&node] = Int8Role::kJoin;
     }
@@ -131,9 +128,7 @@ class Chooser {
     if (type != DType::kFloat32 && type != DType::kUndefined) return "its input is not float32";
     if (site.stored.count() == 0) return "its weight has no elements";
     if (IsConstant(activation)) return "all its inputs are constants";
-    if (DecodesDistribution(activation)) {
-      return "it decodes a distribution that a Softmax made";
-    }
+    if (IsDistribution(index_, activation)) return kDecodesDistribution;
     if (lengths_.contains(&node)) return kDecidesLength;
     if (integers_.contains(&node)) return kEndsAsIntegers;
     if (before_log_.contains(&node)) {
@@ -142,26 +137,11 @@ class Chooser {
     return "";
   }
 
-  // The node whose elements they are, before others moved them; null: an input's.
-  const Node* MakerOf(const std::string& value) const {
-    const Node* producer = index_.producer(value);
-    while (producer != nullptr && kMoving.contains(producer->op_type)) {
-      producer = index_.producer(producer->inputs[0]);
-    }
-    return producer;
-  }
-
-  // A product with what a Softmax made takes an expectation: coordinates, not features.
-  bool DecodesDistribution(const std::string& value) const {
-    const Node* producer = MakerOf(value);
-    return producer != nullptr && producer->op_type == "Softmax";
-  }
-
   // What it takes out of a float value may need a far smaller scale than the whole: where nothing
   // is gained by codes of the whole, its result alone gets them.
   bool IsPartOfFloat(const Node& node) const {
     if (!kParting.contains(node.op_type)) return false;
-    const Node* producer = MakerOf(node.inputs[0]);
+    const Node* producer = MakerOf(index_, node.inputs[0]);
     return producer == nullptr || !choice_.roles.contains(producer);
   }
 
@@ -342,7 +322,7 @@ class Chooser {
 Int8Choice ChooseInt8(const Int8ChoiceContext& context) { return Chooser(context).Run(); }
 
 bool KeepsRange(const Node& node) {
-  return kMoving.contains(node.op_type) || node.op_type == "Resize" ||
+  return kMovingOps.contains(node.op_type) || node.op_type == "Resize" ||
          node.op_type == "GlobalMaxPool";
 }
 
@@ -350,7 +330,7 @@ std::vector<std::string> QuantizedInputs(const Node& node, const Int8Choice& cho
   if (const auto site = choice.weights.find(&node); site != choice.weights.end()) {
     return {node.inputs[1 - site->second->input]};
   }
-  if (kMoving.contains(node.op_type) || node.inputs.size() < 2 || node.op_type == "Resize") {
+  if (kMovingOps.contains(node.op_type) || node.inputs.size() < 2 || node.op_type == "Resize") {
     return {node.inputs[0]};
   }
   return node.inputs;  // Add, Mul, Concat

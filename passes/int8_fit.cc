@@ -68,22 +68,26 @@ class Fitter {
     const WeightScales& scales = nearest_.scales.at(node.outputs[0]);
     FittedWeight fitted{std::vector<int8_t>(static_cast<size_t>(site.stored.count())), {}};
     const bool has_bias = HasBias(node);
-    for (int64_t group = 0; group < site.layout.groups; ++group) {
-      if (!FitGroup(stream, {&site, group, has_bias}, scales, fitted)) return;
+    if (has_bias) {
+      fitted.mean_loss.resize(static_cast<size_t>(site.layout.groups * site.layout.rows));
+    }
+    for (const InputPart& part : PartsOf(site)) {
+      if (!FitPart(stream, {&site, part, has_bias}, scales, fitted)) return;
     }
     Edit(site, scales, fitted.codes);
     if (has_bias) ShiftBias(fitted.mean_loss, at);
     fitted_.emplace(node.outputs[0], std::move(fitted));
   }
 
-  // False: the group's input is constant, or its Hessian has no factors.
-  bool FitGroup(const LayerStream& stream, const StatisticsRequest& request,
-                const WeightScales& weight_scales, FittedWeight& fitted) const {
+  // False: the part's input is constant, or its Hessian has no factors.
+  bool FitPart(const LayerStream& stream, const StatisticsRequest& request,
+               const WeightScales& weight_scales, FittedWeight& fitted) const {
     const WeightSite& site = *request.site;
-    const std::vector<float> original = GroupWeight(site, request.group);
+    const auto [group, begin, end] = request.part;
+    const std::vector<float> original = PartWeight(site, request.part);
     std::vector<float> scales;
     for (int64_t row = 0; row < site.layout.rows; ++row) {
-      scales.push_back(weight_scales.At(site.shape, site.layout.Index(request.group, row, 0)));
+      scales.push_back(weight_scales.At(site.shape, site.layout.Index(group, row, 0)));
     }
     const auto take = [&](const StatisticsRequest& part) {
       return TakeInt8Statistics(stream, part, original);
@@ -93,15 +97,16 @@ class Fitter {
     const auto codes =
         CodesOf(*s, original, scales, halves ? DampingOf(*halves, original, scales) : kDamping);
     if (!codes) return false;
-    const int64_t k = site.layout.k;
+    const int64_t k = request.part.size();
     for (int64_t row = 0; row < site.layout.rows; ++row) {
       double loss = s->y_mean[static_cast<size_t>(row)];
       for (int64_t i = 0; i < k; ++i) {
         const int8_t code = (*codes)[static_cast<size_t>(row * k + i)];
-        fitted.codes[static_cast<size_t>(site.layout.Index(request.group, row, i))] = code;
+        fitted.codes[static_cast<size_t>(site.layout.Index(group, row, begin + i))] = code;
         loss -= s->x_mean[static_cast<size_t>(i)] * code * scales[static_cast<size_t>(row)];
       }
-      if (request.is_centered) fitted.mean_loss.push_back(loss);
+      if (!request.is_centered) continue;
+      fitted.mean_loss[static_cast<size_t>(group * site.layout.rows + row)] += loss;
     }
     return true;
   }
@@ -113,7 +118,7 @@ class Fitter {
     const WeightSite& site = *request.site;
     const int64_t wanted = std::clamp(site.layout.k, kColumnsMin, kColumnsMax);
     std::optional<LayerColumns> columns =
-        TakeColumns(stream, {&site, request.group, wanted, request.folds, request.fold, {}, false});
+        TakeColumns(stream, {&site, request.part, wanted, request.folds, request.fold, {}, false});
     if (!columns) return std::nullopt;
     RoundToCodes(nearest_.params.at(site.node->inputs[0]), columns->edited);
     if (!request.is_centered) WeightRows(site, original, *columns);

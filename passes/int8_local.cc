@@ -132,15 +132,15 @@ class Products {
     const int64_t groups = std::min(site.layout.groups, kGroupsMax);
     for (int64_t i = 0; i < groups; ++i) {
       const int64_t group = i * site.layout.groups / groups;
-      std::optional<LayerColumns> columns =
-          TakeColumns(stream, {&site, group, kColumns, fold.count, fold.first, {}, true});
+      std::optional<LayerColumns> columns = TakeColumns(
+          stream, {&site, WholeGroup(site, group), kColumns, fold.count, fold.first, {}, true});
       if (!columns || columns->count == 0) continue;
       ReadProduct p;
       p.k = columns->k;
       p.rows = site.layout.rows;
       p.count = columns->count;
       p.x = std::move(columns->original);
-      p.w = GroupWeight(site, group);
+      p.w = PartWeight(site, WholeGroup(site, group));
       p.y = Multiply({p.count, p.rows, p.k, false, true}, p.x, p.w);
       p.trust = PositionWeights(site, p.y, p.rows);
       products_.push_back(std::move(p));

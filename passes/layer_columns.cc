@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
 
 #include "evaluator/window.h"
+#include "passes/each_row.h"
 
 namespace pared {
 namespace {
@@ -36,8 +39,8 @@ struct Share {
 // Gathers the inputs of the output positions of one sample.
 class Gatherer {
  public:
-  Gatherer(const WeightSite& site, int64_t group, bool with_largest)
-      : site_(site), group_(group), with_largest_(with_largest) {
+  Gatherer(const WeightSite& site, const InputPart& part, bool with_largest)
+      : site_(site), part_(part), with_largest_(with_largest) {
     if (site.node->op_type != "Conv") return;
     window_ = ReadWindow(*site.node);
     kernel_.assign(site.shape.begin() + 2, site.shape.end());
@@ -49,7 +52,7 @@ class Gatherer {
     return std::min(taken, x.shape()[0] * PlanWindow(window_, x.shape(), kernel_).out_count());
   }
 
-  // `columns`: [CountOf(x, share.taken)][k].
+  // `columns`: [CountOf(x, share.taken)][part.size()].
   void Gather(const Tensor& x, const Share& share, float* columns) const {
     if (site_.node->op_type == "Conv") {
       GatherWindows(x, share, columns);
@@ -59,7 +62,9 @@ class Gatherer {
     const std::span<const float> values = x.data<float>();
     std::vector<int64_t> positions = ChoosePositions(x.count() / k, share.taken, share.sample);
     if (with_largest_ && x.count() > 0) AddLargest(values, k, positions);
-    for (const int64_t at : positions) columns = std::copy_n(values.begin() + at * k, k, columns);
+    for (const int64_t at : positions) {
+      columns = std::copy_n(values.begin() + at * k + part_.begin, part_.size(), columns);
+    }
   }
 
   // Of a matrix product: what `original` has more than `edited`, both of the shape of the output
@@ -70,11 +75,14 @@ class Gatherer {
     Shape shape = x.shape();
     shape.back() = rows;
     const bool is_same = original.shape() == shape && edited.shape() == shape;
+    const float part = static_cast<float>(part_.size()) / static_cast<float>(site_.layout.k);
     for (const int64_t at :
          ChoosePositions(x.count() / site_.layout.k, share.taken, share.sample)) {
       for (int64_t i = at * rows; i < (at + 1) * rows; ++i) {
         const size_t element = static_cast<size_t>(i);
-        *loss++ = is_same ? original.data<float>()[element] - edited.data<float>()[element] : 0;
+        const float lost =
+            is_same ? original.data<float>()[element] - edited.data<float>()[element] : 0;
+        *loss++ = part * lost;
       }
     }
   }
@@ -101,9 +109,12 @@ class Gatherer {
       const Axes3 out = {pixel / (w.out[1] * w.out[2]), pixel / w.out[2] % w.out[1],
                          pixel % w.out[2]};
       for (size_t tap = 0; tap < taps.size(); ++tap) offsets[tap] = OffsetOf(w, out, taps[tap]);
-      for (int64_t c = 0; c < channels; ++c) {
-        const int64_t plane = (image * all + group_ * channels + c) * w.in_count();
-        for (const int64_t offset : offsets) {
+      for (int64_t c = part_.begin / w.taps(); c * w.taps() < part_.end; ++c) {
+        const int64_t plane = (image * all + part_.group * channels + c) * w.in_count();
+        const int64_t first = c * w.taps();
+        const int64_t end = std::min(w.taps(), part_.end - first);
+        for (int64_t tap = std::max<int64_t>(0, part_.begin - first); tap < end; ++tap) {
+          const int64_t offset = offsets[static_cast<size_t>(tap)];
           *next++ = offset < 0 ? 0.0f : values[static_cast<size_t>(plane + offset)];
         }
       }
@@ -133,19 +144,73 @@ class Gatherer {
   }
 
   const WeightSite& site_;
-  int64_t group_;
+  InputPart part_;
   bool with_largest_;
   WindowAttributes window_;
   std::vector<int64_t> kernel_;
 };
 
+// Of a row; sums over all rows stay finite in single precision.
+constexpr double kEnergyMax = 1e30;
+
+// One matrix of the columns, `width` wide.
+struct Rows {
+  std::vector<float>* values;
+  int64_t width;
+
+  bool IsUsable(int64_t row) const {
+    const auto from = values->begin() + row * width;
+    const double energy = std::transform_reduce(from, from + width, 0.0, std::plus<>(),
+                                                [](double x) { return x * x; });
+    return energy <= kEnergyMax;  // not of NaN
+  }
+};
+
+void LeaveOut(LayerColumns& columns, int64_t rows) {
+  std::vector<Rows> matrices = {{&columns.original, columns.k}, {&columns.edited, columns.k}};
+  if (!columns.skip_loss.empty()) matrices.push_back({&columns.skip_loss, rows});
+  std::vector<char> is_usable(static_cast<size_t>(columns.count));
+  ForEachRow(columns.count, columns.k, [&](int64_t row) {
+    is_usable[static_cast<size_t>(row)] =
+        std::ranges::all_of(matrices, [&](const Rows& m) { return m.IsUsable(row); });
+  });
+  const int64_t used = std::ranges::count(is_usable, 1);
+  if (used == columns.count) return;
+  for (const Rows& m : matrices) {
+    auto to = m.values->begin();
+    for (int64_t row = 0; row < columns.count; ++row) {
+      const auto from = m.values->begin() + row * m.width;
+      if (is_usable[static_cast<size_t>(row)]) to = std::copy(from, from + m.width, to);
+    }
+    m.values->erase(to, m.values->end());
+  }
+  columns.left_out = columns.count - used;
+  columns.count = used;
+}
+
+constexpr int64_t kWholeMax = 4608, kPart = 1024;
+
 }  // namespace
+
+InputPart WholeGroup(const WeightSite& site, int64_t group) { return {group, 0, site.layout.k}; }
+
+std::vector<InputPart> PartsOf(const WeightSite& site, int64_t multiple) {
+  const int64_t k = site.layout.k;
+  const int64_t step = k <= kWholeMax ? k : std::max(multiple, kPart / multiple * multiple);
+  std::vector<InputPart> parts;
+  for (int64_t group = 0; group < site.layout.groups; ++group) {
+    for (int64_t begin = 0; begin < k; begin += step) {
+      parts.push_back({group, begin, std::min(begin + step, k)});
+    }
+  }
+  return parts;
+}
 
 std::optional<LayerColumns> TakeColumns(const LayerStream& stream, const ColumnsRequest& request) {
   const WeightSite& site = *request.site;
   const int64_t samples = std::max<int64_t>(1, stream.sample_count());
   const int64_t each = (request.columns + samples - 1) / samples;
-  const Gatherer gatherer(site, request.group, request.with_largest);
+  const Gatherer gatherer(site, request.part, request.with_largest);
   struct Part {
     const Tensor *original, *edited;
     Share share;
@@ -153,7 +218,7 @@ std::optional<LayerColumns> TakeColumns(const LayerStream& stream, const Columns
   };
   std::vector<Part> parts;
   LayerColumns columns;
-  columns.k = site.layout.k;
+  columns.k = request.part.size();
   for (int64_t sample = request.fold; sample < stream.sample_count(); sample += request.folds) {
     const Tensor* original = stream.Original(sample, site.node->inputs[0]);
     const Tensor* edited = stream.Edited(sample, site.node->inputs[0]);
@@ -178,6 +243,7 @@ std::optional<LayerColumns> TakeColumns(const LayerStream& stream, const Columns
     gatherer.GatherLoss(*p.original, original, edited, p.share,
                         columns.skip_loss.data() + p.begin * site.layout.rows);
   });
+  LeaveOut(columns, site.layout.rows);
   return columns;
 }
 

@@ -15,8 +15,23 @@
 
 namespace pared {
 
+// Inputs [begin, end) of one group of a layer, which are fitted together.
+struct InputPart {
+  int64_t group = 0, begin = 0, end = 0;
+  int64_t size() const { return end - begin; }
+};
+InputPart WholeGroup(const WeightSite& site, int64_t group);
+// Each group as a whole; but as work and memory grow with the square of what is fitted together and
+// more, parts of 1024 inputs, or the multiple of `multiple` nearest below, where a group has more
+// than the 4608 of a 3x3 convolution over 512 channels. Second moments across parts are then taken
+// to be 0.
+std::vector<InputPart> PartsOf(const WeightSite& site, int64_t multiple = 1);
+
+// Rows in which a number is not finite, or so large that sums of squares would not be, are left
+// out.
 struct LayerColumns {
   int64_t k = 0, count = 0;
+  int64_t left_out = 0;
   std::vector<float> original, edited;  // [count][k], of the two models
   // [count][rows]: what the original model's skip connection has more than the edited one's.
   std::vector<float> skip_loss;
@@ -24,11 +39,11 @@ struct LayerColumns {
 
 struct ColumnsRequest {
   const WeightSite* site = nullptr;
-  int64_t group = 0;
+  InputPart part;
   int64_t columns = 0;          // wanted of all samples together
   int64_t folds = 1, fold = 0;  // only every folds-th sample, from `fold` on
   // Of a matrix product, the skip connection: the value that its output is added to; empty: none.
-  // It loses nothing where its shape is not that of the output.
+  // It loses nothing where its shape is not that of the output. Each part makes up for its share.
   std::string skip = {};
   // Of a matrix product: also the position of each sample that holds its largest input, which may
   // be the one token of a thousand that a range must not cut.

@@ -39,8 +39,9 @@ double EnergyOf(const LayerStatistics& s) {
   return energy;
 }
 
-// One group of a layer on both halves of the samples.
-struct HalvedGroup {
+// One part of a layer on both halves of the samples.
+struct HalvedPart {
+  InputPart part;
   LayerStatistics fitted, held;  // of `rows` only
   std::vector<int64_t> rows;
   std::vector<float> weight;
@@ -66,18 +67,18 @@ class LossMeter {
     if (!layer.why_not.empty()) return;
     const WeightSite& site = *layer.site;
     stream_.AdvanceTo(static_cast<size_t>(site.node - model_.graph.nodes.data()), model_);
-    std::vector<HalvedGroup> groups;
+    std::vector<HalvedPart> parts;
     std::vector<float> importance(static_cast<size_t>(site.stored.count()));
-    for (int64_t group = 0; group < site.layout.groups; ++group) {
-      std::optional<HalvedGroup> halved = Take(site, group, importance);
+    for (const InputPart& part : PartsOf(site)) {
+      std::optional<HalvedPart> halved = Take(layer, part, importance);
       if (!halved) {
         layer.why_not = "its input is constant or not float32";
         return;
       }
-      groups.push_back(std::move(*halved));
+      parts.push_back(std::move(*halved));
     }
     if (request_.importance == Importance::kWanda) layer.importance = std::move(importance);
-    if (request_.with_points) AddPoints(layer, groups);
+    if (request_.with_points) AddPoints(layer, parts);
   }
 
  private:
@@ -90,18 +91,24 @@ class LossMeter {
     executor.Run(context_.calibration->Sample(0, executor.inputs()), &observer);
   }
 
-  std::optional<HalvedGroup> Take(const WeightSite& site, int64_t group,
-                                  std::vector<float>& importance) {
-    StatisticsRequest even{.site = &site, .group = group, .is_centered = true};
+  std::optional<HalvedPart> Take(LayerLoss& layer, const InputPart& part,
+                                 std::vector<float>& importance) {
+    const WeightSite& site = *layer.site;
+    StatisticsRequest even{.site = &site, .part = part, .is_centered = true};
     if (stream_.sample_count() > 1) even.folds = 2;
     StatisticsRequest odd = even;
     odd.fold = even.folds - 1;
     std::optional<LayerStatistics> fitted = TakeStatistics(stream_, even);
     std::optional<LayerStatistics> held = TakeStatistics(stream_, odd);
     if (!fitted || !held) return std::nullopt;
-    HalvedGroup halved;
-    halved.weight = GroupWeight(site, group);
-    AddImportance(site, group, {&*fitted, &*held}, importance);
+    layer.left_out.count += fitted->left_out + held->left_out;
+    layer.left_out.of += fitted->left_out + fitted->count + held->left_out + held->count;
+    if (fitted->count == 0) fitted = held;
+    if (held->count == 0) held = fitted;
+    HalvedPart halved;
+    halved.part = part;
+    halved.weight = PartWeight(site, part);
+    AddImportance(site, part, {&*fitted, &*held}, importance);
     if (!request_.with_points) return halved;
     halved.rows = SpreadRows(site.layout.rows, kRowsMax);
     halved.fitted = RowsOf(*fitted, halved.rows);
@@ -109,46 +116,46 @@ class LossMeter {
     return halved;
   }
 
-  static void AddImportance(const WeightSite& site, int64_t group,
+  static void AddImportance(const WeightSite& site, const InputPart& part,
                             const std::vector<const LayerStatistics*>& halves,
                             std::vector<float>& importance) {
     const MatrixLayout& layout = site.layout;
     std::vector<double> norms;
-    for (int64_t k = 0; k < layout.k; ++k) {
+    for (int64_t k = 0; k < part.size(); ++k) {
       double square = 0;
       for (const LayerStatistics* s : halves) {
         const double mean = s->x_mean[static_cast<size_t>(k)];
-        square += s->h[static_cast<size_t>(k * layout.k + k)] +
+        square += s->h[static_cast<size_t>(k * part.size() + k)] +
                   static_cast<double>(s->count) * mean * mean;
       }
       norms.push_back(std::sqrt(std::max(square, 0.0)));
     }
     const std::span<const float> stored = site.stored.data<float>();
     for (int64_t row = 0; row < layout.rows; ++row) {
-      for (int64_t k = 0; k < layout.k; ++k) {
-        const int64_t viewed = layout.Index(group, row, k);
+      for (int64_t k = part.begin; k < part.end; ++k) {
+        const int64_t viewed = layout.Index(part.group, row, k);
         const double weight = stored[static_cast<size_t>(site.StoredIndex(viewed))];
         importance[static_cast<size_t>(viewed)] =
-            static_cast<float>(std::fabs(weight) * norms[static_cast<size_t>(k)]);
+            static_cast<float>(std::fabs(weight) * norms[static_cast<size_t>(k - part.begin)]);
       }
     }
   }
 
-  void AddPoints(LayerLoss& layer, std::vector<HalvedGroup>& groups) {
+  void AddPoints(LayerLoss& layer, std::vector<HalvedPart>& parts) {
     const WeightSite& site = *layer.site;
     const double count = static_cast<double>(site.stored.count());
     const double positions = static_cast<double>(elements_.at(site.node->outputs[0])) /
                              static_cast<double>(site.layout.groups * site.layout.rows);
     layer.size = request_.budget == Budget::kWeights ? count : count * positions;
-    Choose(layer, groups);
-    const double gain = GainToOutputs(layer, groups);
+    Choose(layer, parts);
+    const double gain = GainToOutputs(layer, parts);
     SparsityPoint last;
     for (double sparsity : kSparsities) {
       sparsity = std::min(sparsity, request_.sparsity_max);
       if (sparsity <= last.sparsity) break;
       const std::vector<bool> zero = Zeroes(layer, sparsity);
       SparsityPoint point{sparsity, layer.size * SavedShare(layer, zero, sparsity),
-                          gain * RelativeLoss(site, groups, zero, request_.is_fitted)};
+                          gain * RelativeLoss(site, parts, zero, request_.is_fitted)};
       point.loss = std::max(point.loss, last.loss);
       AddBetween(layer.points, last, point);
       last = point;
@@ -168,25 +175,24 @@ class LossMeter {
     points.push_back(to);
   }
 
-  void Choose(const LayerLoss& layer, std::vector<HalvedGroup>& groups) const {
+  void Choose(const LayerLoss& layer, std::vector<HalvedPart>& parts) const {
     if (!request_.is_fitted) return;
     const std::vector<bool> zero =
         Zeroes(layer, std::min(kChoosingSparsity, request_.sparsity_max));
-    for (size_t i = 0; i < groups.size(); ++i) {
-      HalvedGroup& group = groups[i];
-      const std::vector<bool> mask = MaskOf(*layer.site, static_cast<int64_t>(i), group, zero);
+    for (HalvedPart& halved : parts) {
+      const std::vector<bool> mask = MaskOf(*layer.site, halved, zero);
       const DampingChoice choice = ChooseDamping(
-          group.fitted, group.held, RowsOf(group.weight, group.fitted.k, group.rows), mask);
-      if (choice.is_fitted) group.damping = choice.damping;
+          halved.fitted, halved.held, RowsOf(halved.weight, halved.fitted.k, halved.rows), mask);
+      if (choice.is_fitted) halved.damping = choice.damping;
     }
   }
 
-  static std::vector<bool> MaskOf(const WeightSite& site, int64_t group, const HalvedGroup& halved,
+  static std::vector<bool> MaskOf(const WeightSite& site, const HalvedPart& halved,
                                   const std::vector<bool>& zero) {
     std::vector<bool> mask;
     for (const int64_t row : halved.rows) {
-      for (int64_t k = 0; k < site.layout.k; ++k) {
-        const int64_t at = site.StoredIndex(site.layout.Index(group, row, k));
+      for (int64_t k = halved.part.begin; k < halved.part.end; ++k) {
+        const int64_t at = site.StoredIndex(site.layout.Index(halved.part.group, row, k));
         mask.push_back(zero[static_cast<size_t>(at)]);
       }
     }
@@ -194,31 +200,30 @@ class LossMeter {
   }
 
   // Noise by signal of the layer's own outputs on the held-out half.
-  static double RelativeLoss(const WeightSite& site, const std::vector<HalvedGroup>& groups,
+  static double RelativeLoss(const WeightSite& site, const std::vector<HalvedPart>& parts,
                              const std::vector<bool>& zero, bool is_fitted) {
     double noise = 0, signal = 0;
-    for (size_t i = 0; i < groups.size(); ++i) {
-      const HalvedGroup& group = groups[i];
-      const std::vector<bool> mask = MaskOf(site, static_cast<int64_t>(i), group, zero);
-      const std::vector<float> original = RowsOf(group.weight, group.fitted.k, group.rows);
+    for (const HalvedPart& halved : parts) {
+      const std::vector<bool> mask = MaskOf(site, halved, zero);
+      const std::vector<float> original = RowsOf(halved.weight, halved.fitted.k, halved.rows);
       std::vector<float> weight = original;
       for (size_t j = 0; j < mask.size(); ++j) {
         if (mask[j]) weight[j] = 0;
       }
-      double error = HeldOutError(group.held, is_fitted ? &group.fitted : nullptr, weight);
-      if (is_fitted && group.damping) {
-        weight = SolveMasked({&group.fitted, &original, *group.damping}, mask, weight);
-        error = std::min(error, HeldOutError(group.held, &group.fitted, weight));
+      double error = HeldOutError(halved.held, is_fitted ? &halved.fitted : nullptr, weight);
+      if (is_fitted && halved.damping) {
+        weight = SolveMasked({&halved.fitted, &original, *halved.damping}, mask, weight);
+        error = std::min(error, HeldOutError(halved.held, &halved.fitted, weight));
       }
       noise += error;
-      signal += EnergyOf(group.held);
+      signal += EnergyOf(halved.held);
     }
     return signal > 0 ? noise / signal : 0;
   }
 
-  double GainToOutputs(const LayerLoss& layer, const std::vector<HalvedGroup>& groups) const {
+  double GainToOutputs(const LayerLoss& layer, const std::vector<HalvedPart>& parts) const {
     const std::vector<bool> zero = Zeroes(layer, kLightSparsity);
-    const double own = RelativeLoss(*layer.site, groups, zero, false);
+    const double own = RelativeLoss(*layer.site, parts, zero, false);
     if (own == 0) return 0;
     Model light = model_;
     ReplaceConstants(light,
@@ -230,7 +235,8 @@ class LossMeter {
     if (request_.budget != Budget::kLatency) return sparsity;
     const MatrixLayout& layout = layer.site->layout;
     std::vector<int8_t> codes(static_cast<size_t>(layout.rows * layout.k));
-    ForEachWeight(*layer.site, 0, [&](size_t at, size_t in) { codes[at] = zero[in] ? 0 : 1; });
+    ForEachWeight(*layer.site, WholeGroup(*layer.site, 0),
+                  [&](size_t at, size_t in) { codes[at] = zero[in] ? 0 : 1; });
     const GemmPrediction gains =
         PredictGemm({.m = layout.rows, .k = layout.k, .values = codes, .epilogue = {}});
     const double best = std::max({1.0, gains.sparse_1x1, gains.sparse_2x1, gains.sparse_4x1});
@@ -293,6 +299,8 @@ void MeasureLosses(const Model& model, const LossRequest& request, PassContext& 
     const WeightSite* site = layers[i].site;
     layers[i] = (*losses)[i];
     layers[i].site = site;
+    if (!layers[i].why_not.empty()) continue;
+    TellLeftOut(NodeLabel(*site->node), site->node->inputs[0], layers[i].left_out, context);
   }
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "passes/allocate_sparsity.h"
+#include "passes/left_out.h"
 #include "passes/pass.h"
 #include "passes/prune_pattern.h"
 
@@ -34,6 +35,7 @@ struct LayerLoss {
   // samples, times the gain from the layer to the outputs: that of a light pruning of it alone.
   std::vector<SparsityPoint> points;
   double size = 0;      // what all of it costs, in the budget's unit
+  LeftOut left_out;     // of its inputs
   std::string why_not;  // why there are neither points nor importance by inputs
 };
 

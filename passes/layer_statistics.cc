@@ -57,15 +57,16 @@ std::string WhyNoStatistics(const WeightSite& site) {
   return "";
 }
 
-std::vector<float> GroupWeight(const WeightSite& site, int64_t group) {
+std::vector<float> PartWeight(const WeightSite& site, const InputPart& part) {
   const std::span<const float> stored = site.stored.data<float>();
-  std::vector<float> weight(static_cast<size_t>(site.layout.rows * site.layout.k));
-  ForEachWeight(site, group, [&](size_t at, size_t in) { weight[at] = stored[in]; });
+  std::vector<float> weight(static_cast<size_t>(site.layout.rows * part.size()));
+  ForEachWeight(site, part, [&](size_t at, size_t in) { weight[at] = stored[in]; });
   return weight;
 }
 
 double SqnrDb(double signal, double noise) {
   constexpr double kMost = 200;
+  if (!std::isfinite(noise)) return -kMost;
   return noise > 0 && signal > 0 ? std::min(kMost, 10 * std::log10(signal / noise)) : kMost;
 }
 
@@ -73,14 +74,14 @@ std::optional<LayerStatistics> TakeStatistics(const LayerStream& stream,
                                               const StatisticsRequest& request) {
   const WeightSite& site = *request.site;
   const ColumnsRequest wanted = {.site = &site,
-                                 .group = request.group,
+                                 .part = request.part,
                                  .columns = ColumnsWanted(site),
                                  .folds = request.folds,
                                  .fold = request.fold,
                                  .skip = request.skip};
   std::optional<LayerColumns> columns = TakeColumns(stream, wanted);
   if (!columns) return std::nullopt;
-  return StatisticsOf(std::move(*columns), GroupWeight(site, request.group), request.is_centered);
+  return StatisticsOf(std::move(*columns), PartWeight(site, request.part), request.is_centered);
 }
 
 LayerStatistics StatisticsOf(LayerColumns columns, const std::vector<float>& weight,
@@ -89,6 +90,7 @@ LayerStatistics StatisticsOf(LayerColumns columns, const std::vector<float>& wei
   s.k = columns.k;
   s.rows = std::ssize(weight) / s.k;
   s.count = columns.count;
+  s.left_out = columns.left_out;
   std::vector<float>& x = columns.edited;
   std::vector<float> y = Multiply({s.count, s.rows, s.k, false, true}, columns.original, weight);
   for (size_t i = 0; i < columns.skip_loss.size(); ++i) y[i] += columns.skip_loss[i];
@@ -108,6 +110,7 @@ LayerStatistics RowsOf(const LayerStatistics& s, const std::vector<int64_t>& row
   part.k = s.k;
   part.rows = std::ssize(rows);
   part.count = s.count;
+  part.left_out = s.left_out;
   part.h = s.h;
   part.x_mean = s.x_mean;
   part.g = RowsOf(s.g, s.k, rows);
@@ -125,9 +128,10 @@ std::vector<int64_t> SpreadRows(int64_t rows, int64_t most) {
 
 LayerStatistics Merge(const LayerStatistics& a, const LayerStatistics& b) {
   const double n = static_cast<double>(a.count), m = static_cast<double>(b.count);
-  const double share = m / (n + m), factor = n * share;
+  const double share = m > 0 ? m / (n + m) : 0, factor = n * share;
   LayerStatistics sum = a;
   sum.count += b.count;
+  sum.left_out += b.left_out;
   std::vector<double> dx, dy;
   const auto join = [&](std::vector<double>& mean, const std::vector<double>& other) {
     std::vector<double> difference;

@@ -13,11 +13,12 @@
 
 namespace pared {
 
-// Of one group. x: inputs in the edited model; y = w x0: what the original weights make of the
+// Of one part. x: inputs in the edited model; y = w x0: what the original weights make of the
 // original inputs, and what the edited model's skip connection lost. With `is_centered` the means
 // are taken out first: a bias can make up for them.
 struct LayerStatistics {
   int64_t k = 0, rows = 0, count = 0;
+  int64_t left_out = 0;          // columns that are not finite, besides `count`
   std::vector<float> h;          // sum of x x^T, [k][k]
   std::vector<float> g;          // sum of y x^T, [rows][k]
   std::vector<double> y_square;  // sum of y^2 of each row
@@ -27,25 +28,25 @@ struct LayerStatistics {
 // Why no statistics can be taken at this site; empty: they can.
 std::string WhyNoStatistics(const WeightSite& site);
 
-// Calls `visit(at, stored)` for every weight of one group: its place in [rows][k], and in the
-// stored tensor.
+// Calls `visit(at, stored)` for every weight of one part: its place in [rows][part.size()], and in
+// the stored tensor.
 template <class Visit>
-void ForEachWeight(const WeightSite& site, int64_t group, Visit visit) {
+void ForEachWeight(const WeightSite& site, const InputPart& part, Visit visit) {
   const MatrixLayout& layout = site.layout;
   for (int64_t row = 0; row < layout.rows; ++row) {
-    for (int64_t k = 0; k < layout.k; ++k) {
-      visit(static_cast<size_t>(row * layout.k + k),
-            static_cast<size_t>(site.StoredIndex(layout.Index(group, row, k))));
+    for (int64_t k = part.begin; k < part.end; ++k) {
+      visit(static_cast<size_t>(row * part.size() + k - part.begin),
+            static_cast<size_t>(site.StoredIndex(layout.Index(part.group, row, k))));
     }
   }
 }
 
-// The weight of one group as [rows][k].
-std::vector<float> GroupWeight(const WeightSite& site, int64_t group);
+// The weight of one part as [rows][part.size()].
+std::vector<float> PartWeight(const WeightSite& site, const InputPart& part);
 
 struct StatisticsRequest {
   const WeightSite* site = nullptr;
-  int64_t group = 0;
+  InputPart part;
   bool is_centered = false;
   int64_t folds = 1, fold = 0;  // only every folds-th sample, from `fold` on
   std::string skip = {};        // as ColumnsRequest has it
@@ -79,7 +80,7 @@ std::vector<int64_t> SpreadRows(int64_t rows, int64_t most);
 // Updating formulae and a pairwise algorithm for computing sample variances, 1979).
 LayerStatistics Merge(const LayerStatistics& a, const LayerStatistics& b);
 
-// 200 at most, and where there is no noise or no signal.
+// 200 at most, and where there is no noise or no signal; -200 where the noise is not finite.
 double SqnrDb(double signal, double noise);
 
 }  // namespace pared

@@ -38,11 +38,6 @@ std::vector<std::vector<float>> SolveDampings(const LeastSquares& problem,
 // Squared error of `weight` on the calibration columns, over all rows.
 double SquaredErrorOf(const LayerStatistics& statistics, const std::vector<float>& weight);
 
-// U, upper triangular, [k][k], of (h + damping * mean(diag(h)))^-1 = U^T U. nullopt: h so damped
-// has no Cholesky factors.
-std::optional<std::vector<double>> FactorOfInverse(const LayerStatistics& statistics,
-                                                   double damping);
-
 // Chooses the zeros, as many units as `chosen` has (not read for N:M), and the weights that go with
 // them, so that the minimum with zeros is low. nullopt: h is not finite.
 struct ZeroedRows {

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iomanip>
 #include <set>
+#include <sstream>
 
 #include "base/error.h"
+#include "passes/decoded_distribution.h"
 #include "passes/layer_progress.h"
 #include "passes/log_power.h"
 #include "passes/select_nodes.h"
@@ -110,12 +113,19 @@ class Chooser {
     std::vector<Layer> layers;
     const auto overrides = SelectOverrides();
     const auto before_log = UnaskedBeforeLogPower(overrides);
+    std::map<const Graph*, GraphIndex> indices;
     for (const WeightSite& site : scan_.sites) {
       std::string reason = WhyKept(site, excluded, kept);
       if (reason.empty() && before_log.contains(site.node)) {
         reason =
             "what it makes becomes a power whose logarithm is taken, which small errors move by "
             "decibels; an entry of \"overrides\" prunes it";
+      }
+      const GraphIndex& index = indices.try_emplace(site.graph, *site.graph).first->second;
+      if (reason.empty() && !IsNamed(site.node, overrides) &&
+          IsDistribution(index, site.node->inputs[site.input == 0 ? 1 : 0])) {
+        reason =
+            std::string(kDecodesDistribution) + "; an entry of \"overrides\" prunes its weight";
       }
       if (!reason.empty()) {
         Skip(*site.node, reason);
@@ -143,6 +153,11 @@ class Chooser {
       for (const Node* node : named) found.erase(node);
     }
     return found;
+  }
+
+  static bool IsNamed(const Node* node,
+                      const std::vector<std::unordered_set<const Node*>>& overrides) {
+    return std::ranges::any_of(overrides, [&](const auto& named) { return named.contains(node); });
   }
 
   std::vector<std::unordered_set<const Node*>> SelectOverrides() const {
@@ -213,19 +228,39 @@ class Chooser {
 
   void Allocate(const std::vector<LayerLoss>& losses, std::vector<Layer>& layers) {
     std::vector<std::vector<SparsityPoint>> points(layers.size());
-    double size = 0;
+    double size = 0, fixed = 0, saved = 0;  // of N:M, which saves what it says
     for (size_t i = 0; i < layers.size(); ++i) {
-      if (layers[i].is_overridden || losses[i].pattern.of != 0) continue;
+      if (layers[i].is_overridden) continue;
+      const Pattern& pattern = losses[i].pattern;
+      if (pattern.of != 0) {
+        fixed += losses[i].size;
+        saved += losses[i].size * static_cast<double>(pattern.of - pattern.keep) /
+                 static_cast<double>(pattern.of);
+        continue;
+      }
       points[i] = losses[i].points;
       size += losses[i].size;
     }
-    const double wanted = options_.sparsity * size;
-    const Allocation allocation = AllocateSparsity(points, wanted);
+    const Allocation allocation = AllocateSparsity(points, options_.sparsity * size);
+    size += fixed;
+    saved += allocation.saved;
     for (size_t i = 0; i < layers.size(); ++i) {
       if (!points[i].empty()) layers[i].sparsity = allocation.sparsities[i];
     }
-    context_.report["budget"] = {{"wanted", options_.sparsity},
-                                 {"saved", size > 0 ? allocation.saved / size : 0.0}};
+    const double share = size > 0 ? saved / size : 0.0;
+    context_.report["budget"] = {{"wanted", options_.sparsity}, {"saved", share}};
+    if (size > 0) WarnOfLess(share, fixed > 0 ? "the N:M pattern says how much" : kKeepMin);
+  }
+
+  static constexpr const char* kKeepMin = "\"keep_min\" of each layer stays";
+
+  void WarnOfLess(double reached, const std::string& reason) {
+    constexpr double kNoticeable = 0.005;
+    if (reached > options_.sparsity - kNoticeable) return;
+    std::ostringstream text;
+    text << "sparsity " << options_.sparsity << " was asked for and " << std::setprecision(3)
+         << reached << " reached: " << reason;
+    context_.report["warnings"].push_back(text.str());
   }
 
   void PruneAlone(const Layer& layer) {
@@ -241,11 +276,14 @@ class Chooser {
   // itself, and what it could not give is asked of the others.
   void PruneTogether(const std::vector<Layer>& layers) {
     std::vector<PruneUnits> units;
-    double wanted = 0;
+    double all = 0, most = 0;
     for (const Layer& layer : layers) {
       units.emplace_back(*layer.site, PatternOf(layer.pattern), layer.importance);
-      wanted += options_.sparsity * static_cast<double>(units.back().scores().size());
+      all += static_cast<double>(units.back().scores().size());
+      most += static_cast<double>(CountMax(units.back()));
     }
+    const double wanted = options_.sparsity * all;
+    if (all > 0) WarnOfLess(std::min(wanted, most) / all, kKeepMin);
     std::vector<bool> at_floor(layers.size(), false);
     Threshold threshold = FindCommonThreshold(units, std::llround(wanted), at_floor);
     for (size_t i = 0; i < layers.size(); ++i) {

@@ -14,6 +14,7 @@
 #include "passes/layer_progress.h"
 #include "passes/layer_statistics.h"
 #include "passes/least_squares.h"
+#include "passes/left_out.h"
 #include "passes/select_nodes.h"
 #include "passes/widen_halves.h"
 
@@ -23,6 +24,8 @@ namespace {
 constexpr int64_t kSamplesMax = 1024;
 constexpr int64_t kMacsMax = int64_t{1} << 38;  // of all samples in one model
 constexpr int64_t kLiveBytes = int64_t{1} << 29;
+// So damped, second moments tell of each input by itself alone.
+constexpr double kEachAlone = 1e4;
 
 // Where a layer's bias stands, or can be put.
 struct BiasPlace {
@@ -173,18 +176,16 @@ class Rebuilder {
       }
     }
     context_.report["samples"] = stream.sample_count();
-    const auto is_rebuilt = [&](const WeightSite* site) {
-      const auto note = notes_.find(site);
-      return note != notes_.end() && !note->second.contains("not_reconstructed");
-    };
-    context_.report["reconstructed"] = std::ranges::any_of(sites, is_rebuilt);
+    context_.report["reconstructed"] = is_any_fitted_;
     for (const LayerChoice& choice : choices_) {
       if (choice.site->graph == &original_.graph) continue;
       notes_[choice.site]["not_reconstructed"] = "it is within a branch or the body of a loop";
     }
     if (!choices_.empty() && !context_.report["reconstructed"]) {
       context_.report["warnings"].push_back(
-          "no layer was fitted to the calibration data: not_reconstructed says of each why");
+          "no layer was fitted to the calibration data: not_reconstructed says of each why; where "
+          "it "
+          "is not there, nothing does better on samples that it was not fitted to");
     }
   }
 
@@ -201,29 +202,37 @@ class Rebuilder {
     const std::string skip = FindSkip(stream, site);
     if (!skip.empty()) notes_[&site]["skip"] = skip;
     double signal = 0, before = 0, after = 0;
-    for (int64_t group = 0; group < site.layout.groups; ++group) {
+    bool is_fitted = false, is_bias_fitted = false;  // of any part
+    const std::vector<InputPart> parts = PartsOf(site);
+    if (std::ssize(parts) > site.layout.groups) {
+      notes_[&site]["input_parts"] = std::ssize(parts) / site.layout.groups;
+    }
+    for (const InputPart& part : parts) {
       const StatisticsRequest request{
-          .site = &site, .group = group, .is_centered = bias.has_value(), .skip = skip};
+          .site = &site, .part = part, .is_centered = bias.has_value(), .skip = skip};
       const auto [s, halves] = TakeSplit(stream, request);
       if (!s) {
         notes_[&site]["not_reconstructed"] = "its input is constant or not float32";
         return;
       }
-      const std::vector<float> original = GroupWeight(site, group);
+      TellLeftOut(NodeLabel(*site.node), site.node->inputs[0],
+                  {s->left_out, s->left_out + s->count}, context_);
+      const std::vector<float> original = PartWeight(site, part);
       std::vector<bool> mask(original.size());
-      ForEachWeight(site, group, [&](size_t at, size_t in) { mask[at] = zero[in]; });
+      ForEachWeight(site, part, [&](size_t at, size_t in) { mask[at] = zero[in]; });
       DampingChoice trust;
       if (!ChoosesDamping()) {
         trust.damping = method_.damping;
       } else if (halves) {
         trust = ChooseDamping(halves->fitted, halves->held, original, mask);
       }
-      const auto [weight, error] = SolveGroup({&*s, &original, trust.damping}, site, mask, trust);
+      const auto [weight, error] = SolvePart({&*s, &original, trust.damping}, site, mask, trust);
       std::vector<float> masked = original;
-      ForEachWeight(site, group, [&](size_t at, size_t in) {
+      ForEachWeight(site, part, [&](size_t at, size_t in) {
         if (zero[in]) masked[at] = 0;
         zero[in] = mask[at];
         stored[in] = weight[at];
+        is_fitted = is_fitted || (!mask[at] && weight[at] != original[at]);
       });
       if (method_.rebuild == Rebuild::kBias && halves) {
         trust.shifts_bias = BiasHelps(*halves, masked);
@@ -232,13 +241,18 @@ class Rebuilder {
       for (const double square : s->y_square) signal += square;
       before += SquaredErrorOf(*s, masked);
       after += error;
-      if (bias && trust.shifts_bias) ShiftBias(*s, weight, group, bias->values);
+      const bool shifts_bias = bias && trust.shifts_bias;
+      if (shifts_bias) ShiftBias(*s, weight, part.group, bias->values);
+      is_bias_fitted = is_bias_fitted || shifts_bias;
     }
     notes_[&site]["output_sqnr_db_pruned"] = SqnrDb(signal, before);
     notes_[&site]["output_sqnr_db"] = SqnrDb(signal, after);
     if (choice != nullptr) choice->zero = zero;
     ReplaceConstants(edited_, {{EditedRef(site.root), Tensor::Make(site.stored.shape(), stored)}});
-    if (bias) PutBias(*bias, site);
+    if (is_bias_fitted) PutBias(*bias, site);
+    notes_[&site]["bias_fitted"] = is_bias_fitted;
+    if (method_.rebuild != Rebuild::kBias) notes_[&site]["fitted"] = is_fitted;
+    is_any_fitted_ = is_any_fitted_ || is_fitted || is_bias_fitted;
   }
 
   // The value that the output of a matrix product, its bias added, is added to, where nothing else
@@ -265,28 +279,28 @@ class Rebuilder {
     double error = 0;
   };
 
-  // The weight of one group; a second-order method also chooses the mask anew.
-  Solved SolveGroup(const LeastSquares& problem, const WeightSite& site, std::vector<bool>& mask,
-                    const DampingChoice& trust) {
+  // The weight of one part; a second-order method also chooses the mask anew.
+  Solved SolvePart(const LeastSquares& problem, const WeightSite& site, std::vector<bool>& mask,
+                   const DampingChoice& trust) {
+    const LayerStatistics& s = *problem.statistics;
+    if (ChoosesDamping()) NoteTrust(site, trust);
+    const LayerChoice* choice = ChoiceOf(site);
+    std::optional<ZeroedRows> found;
+    if (method_.is_second_order && choice != nullptr) {
+      LeastSquares search = problem;
+      if (!trust.is_fitted) search.damping = kEachAlone;
+      found = FindZeros(search, PatternOf(choice->pattern), mask);
+      if (!found) notes_[&site]["fallback"] = "magnitude: its second moments have no factors";
+    }
+    if (found) mask = found->zero;
     std::vector<float> start = *problem.original;
     for (size_t i = 0; i < start.size(); ++i) {
       if (mask[i]) start[i] = 0;
     }
-    if (ChoosesDamping()) NoteTrust(site, trust);
-    const LayerStatistics& s = *problem.statistics;
     if (method_.rebuild == Rebuild::kBias || !trust.is_fitted) {
       return {start, SquaredErrorOf(s, start)};
     }
-    const LayerChoice* choice = ChoiceOf(site);
-    if (method_.is_second_order && choice != nullptr) {
-      std::optional<ZeroedRows> found = FindZeros(problem, PatternOf(choice->pattern), mask);
-      if (found) {
-        mask = std::move(found->zero);
-        start = std::move(found->weight);
-      } else {
-        notes_[&site]["fallback"] = "magnitude: its inputs are not finite";
-      }
-    }
+    if (found) start = std::move(found->weight);
     Solved solved = {SolveMasked(problem, mask, start), 0};
     solved.error = SquaredErrorOf(s, solved.weight);
     const double start_error = SquaredErrorOf(s, start);
@@ -295,10 +309,9 @@ class Rebuilder {
 
   bool ChoosesDamping() const { return method_.damping == 0 && method_.rebuild != Rebuild::kBias; }
 
-  // Of the last group, where a layer has several.
+  // Of the last part, where a layer has several.
   void NoteTrust(const WeightSite& site, const DampingChoice& trust) {
     notes_[&site]["damping"] = trust.damping;
-    notes_[&site]["fitted"] = trust.is_fitted;
   }
 
   static void ShiftBias(const LayerStatistics& s, const std::vector<float>& weight, int64_t group,
@@ -319,14 +332,15 @@ class Rebuilder {
     std::vector<std::string>& inputs = edited_.graph.nodes[place.node].inputs;
     inputs.resize(std::max(inputs.size(), place.input + 1));
     inputs[place.input] = name;
-    if (!place.name.empty() && index_.consumers(place.name).size() == 1) {
-      old_biases_.insert(place.name);
-    }
+    if (!place.name.empty()) old_biases_.insert(place.name);
   }
 
   // Before IR version 4 every initializer stands among the inputs, and goes from there with it;
   // since then such an input is a default that a caller may know of.
   void DropOldBiases() {
+    const GraphIndex index(edited_.graph);
+    std::erase_if(old_biases_,
+                  [&](const std::string& name) { return !index.consumers(name).empty(); });
     std::vector<ValueInfo>& inputs = edited_.graph.inputs;
     if (edited_.ir_version < 4) {
       std::erase_if(inputs, [&](const ValueInfo& v) { return old_biases_.contains(v.name); });
@@ -364,6 +378,7 @@ class Rebuilder {
   Model edited_;
   std::map<const WeightSite*, Json> notes_;
   std::set<std::string> old_biases_;
+  bool is_any_fitted_ = false;  // a weight or a bias of any layer
   int64_t elements_ = 0;
   double kept_ = 0;
 };

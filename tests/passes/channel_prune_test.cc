@@ -302,5 +302,59 @@ TEST(ChannelPrune, NeedsCalibrationForActivations) {
       ThrowsError(ErrorCode::kInvalidArgument, "calibration"));
 }
 
+// Without data: what its maker leaves at zero, or nobody counts, costs nothing, whatever the norms
+// on the other side are.
+TEST(ChannelPrune, TakesDeadChannelsFirstWithoutData) {
+  const std::vector<std::string> texts = {
+      "a = Conv(x, w1) r = Relu(a) y = Conv(r, w2)",
+      "a = Conv(x, w1) s = Sigmoid(a) m = Mul(a, s) y = Conv(m, w2)",
+      "a = Conv(x, w1) r = Relu(a) d = Conv <group = 8> (r, k) y = Conv(d, w2)",
+      "a = Conv(x, w1) p = GlobalAveragePool(a) e = Conv(p, g) s = Sigmoid(e) m = Mul(a, s) "
+      "y = Conv(m, w2)",
+      "a = Conv(x, w1) c = Conv(x, v1) t = Add(a, c) r = Relu(t) y = Conv(r, w2)"};
+  for (const std::string& text : texts) {
+    // Either side alone says which channels count.
+    for (const bool is_read : {false, true}) {
+      const int maker = is_read ? -1 : 0, reader = is_read ? 1 : -1;
+      const Model in = WithFills("g (float[1,3,5,5] x) => (float[1,5,5,5] y) { " + text + " }",
+                                 {{"w1", {8, 3, 1, 1}, maker, 0},
+                                  {"v1", {8, 3, 1, 1}, maker, 0},
+                                  {"k", {8, 1, 1, 1}},
+                                  {"g", {8, 8, 1, 1}, is_read ? 1 : -1, 0},
+                                  {"w2", {5, 8, 1, 1}, reader, 0}});
+      for (const char* importance : {"l1", "l2", "auto"}) {
+        Json options = kHalf;
+        options["importance"] = importance;
+        const PassResult out = RunPass("channel_prune", options, in);
+        EXPECT_LT(out.report["channels"], out.report["channels_before"]);
+        EXPECT_LT(Difference(in, out.model, {1, 3, 5, 5}), 1e-5f) << text << is_read << importance;
+      }
+    }
+  }
+}
+
+TEST(ChannelPrune, AnUnevenSplitLosesTheDeadChannelsOfEachPart) {
+  const Model in = WithFills(R"(g (float[1,3,5,5] x) => (float[1,2,5,5] y)
+      <int64[2] sizes = {2, 6}> { c = Conv(x, w) a, b = Split <axis = 1> (c, sizes)
+      p = Conv(a, u) q = Conv(b, v) y = Add(p, q) })",
+                             {{"w", {8, 3, 1, 1}, 0, 0}, {"u", {2, 2, 1, 1}}, {"v", {2, 6, 1, 1}}});
+  for (const char* importance : {"l1", "l2"}) {
+    Json options = kHalf;
+    options["importance"] = importance;
+    const PassResult out = RunPass("channel_prune", options, in);
+    EXPECT_LT(Difference(in, out.model, {1, 3, 5, 5}), 1e-5f) << importance;
+  }
+}
+
+TEST(ChannelPrune, ListsNoLayerAsFittedWithoutDataOrWhereNothingIs) {
+  const Model in = WithFills(R"(g (float[1,3,4,4] x) => (float[1,5,4,4] y) {
+      a = Conv(x, w1)  r = Relu(a)  y = Conv(r, w2) })",
+                             {{"w1", {8, 3, 1, 1}}, {"w2", {5, 8, 1, 1}}});
+  const Dataset data = Dataset::Random(in.graph.inputs, 16, 1);
+  EXPECT_EQ(RunPass("channel_prune", {{"multiple_of", 1}}, in).report["fitted"], Json::array());
+  EXPECT_EQ(RunPass("channel_prune", kHalf, in, &data).report["fitted"], Json::array());
+  EXPECT_EQ(RunPass("channel_prune", {{"multiple_of", 1}}, in, &data).report["fitted"].size(), 1U);
+}
+
 }  // namespace
 }  // namespace pared

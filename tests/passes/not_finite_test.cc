@@ -2,8 +2,10 @@
 
 #include <gmock/gmock.h>
 
+#include <cmath>
 #include <limits>
 
+#include "tests/passes/made_model.h"
 #include "tests/passes/run_step.h"
 #include "tests/testing/random_tensor.h"
 
@@ -63,6 +65,74 @@ TEST(NotFinite, BiasesAreNamedToo) {
           << pass;
     }
   }
+}
+
+// Two layers on 16 samples of normal numbers, the first number of the first sample replaced.
+Model TwoProducts() {
+  return Made(R"(g (float[1,16] x) => (float[1,8] y)
+    { [a] h = Gemm(x, w, b) r = Relu(h) [c] y = MatMul(r, v) })",
+              {{"w", {16, 24}}, {"b", {24}}, {"v", {24, 8}}});
+}
+
+Dataset Samples(int64_t spoilt, float value) {
+  const Tensor normal = Random(7).Normal({16, 1, 16}, 1);
+  std::vector<float> values(normal.data<float>().begin(), normal.data<float>().end());
+  for (int64_t sample = 0; sample < spoilt; ++sample) {
+    values.at(static_cast<size_t>(16 * sample)) = value;
+  }
+  return Dataset::Of("calib", {{"x", Tensor::Make<float>({16, 1, 16}, values)}});
+}
+
+const std::vector<std::pair<std::string, Json>> kFitted = {
+    {"second_order_prune", {{"damping", 0.01}}},
+    {"second_order_prune", Json::object()},
+    {"magnitude_prune", {{"reconstruct", "on"}, {"damping", 0.01}}},
+    {"magnitude_prune", {{"reconstruct", "bias"}}},
+    {"magnitude_prune", {{"importance", "wanda"}}},
+    {"magnitude_prune", {{"scope", "sensitivity"}}},
+    {"channel_prune", {{"multiple_of", 1}}},
+    {"channel_prune", {{"multiple_of", 1}, {"damping", 0.01}}},
+    {"quantize_weights", {{"bits", "4"}, {"block_size", 16}}}};
+
+TEST(NotFinite, SamplesOfALayerAreLeftOutAndCounted) {
+  for (const auto& [pass, options] : kFitted) {
+    for (const float value : {kNaN, -kInfinity, 1e25f}) {
+      SCOPED_TRACE(pass + options.dump() + std::to_string(value));
+      const Dataset data = Samples(1, value);
+      const PassResult out = RunStep(pass, options, TwoProducts(), &data);
+      for (const auto& [name, initializer] : out.model.graph.initializers) {
+        if (initializer.tensor.dtype() != DType::kFloat32) continue;
+        for (const float weight : initializer.tensor.data<float>()) {
+          EXPECT_TRUE(std::isfinite(weight)) << name;
+        }
+      }
+      EXPECT_THAT(out.report.at("warnings").dump(), HasSubstr("1 of 16 "));
+      EXPECT_THAT(out.report.at("left_out").dump(), HasSubstr("MatMul c"));
+      EXPECT_THAT(out.report.dump(), testing::Not(HasSubstr("output_sqnr_db\":200.0")));
+      if (pass == "second_order_prune" || options.contains("importance")) {
+        EXPECT_EQ(std::ranges::count(Elements(out.model, "w"), 0.0f), 192);
+        EXPECT_EQ(std::ranges::count(Elements(out.model, "v"), 0.0f), 96);
+      }
+    }
+  }
+}
+
+TEST(NotFinite, CalibrationDataOfWhichNothingIsLeftIsAnError) {
+  const Dataset data = Samples(16, kNaN);
+  for (const auto& [pass, options] : kFitted) {
+    const std::string value = pass == "channel_prune" ? "value r" : "value x";
+    EXPECT_THAT([&] { RunStep(pass, options, TwoProducts(), &data); },
+                ThrowsError(ErrorCode::kInvalidArgument, value, HasSubstr("\"calib\"")))
+        << pass << options;
+  }
+}
+
+TEST(NotFinite, ReconstructedSaysWhetherAnythingWasFitted) {
+  const Model model =
+      Made("g (float[1,64] x) => (float[1,1] y) { y = MatMul(x, w) }", {{"w", {64, 1}}});
+  const Dataset data = Dataset::Random(model.graph.inputs, 4, 1);
+  const Json report = RunStep("magnitude_prune", {{"reconstruct", "on"}}, model, &data).report;
+  EXPECT_EQ(report.at("changed").at(0).at("fitted"), report.at("reconstructed"));
 }
 
 }  // namespace

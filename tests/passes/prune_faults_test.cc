@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <tuple>
 
 #include "evaluator/executor.h"
@@ -265,6 +266,109 @@ TEST(PruneFaults, LayersWithinABranchAreNotFittedAndSaySo) {
                 HasSubstr("within a branch"));
     EXPECT_THAT(report.at("warnings").dump(), HasSubstr("no layer was fitted"));
   }
+}
+
+// Of so many inputs the second moments alone would take 144 MB, and their factors minutes.
+TEST(PruneFaults, AWideLayerIsFittedInPartsAndSaysSo) {
+  const Model model =
+      Made("g (float[1,6000] x) => (float[1,2] y) { [wide] y = MatMul(x, w) }", {{"w", {6000, 2}}});
+  const Dataset data = Dataset::Random(model.graph.inputs, 4, 3);
+  for (const char* pass : {"magnitude_prune", "second_order_prune"}) {
+    const PassResult out =
+        RunStep(pass, {{"sparsity", 0.5}, {"damping", 0.01}, {"pattern", "1x4"}}, model, &data);
+    EXPECT_EQ(std::ranges::count(Elements(out.model, "w"), 0.0f), 6000) << pass;
+    const Json& layer = out.report.at("changed").at(0);
+    EXPECT_EQ(layer.at("input_parts"), 6) << pass;
+    EXPECT_GT(layer.at("output_sqnr_db"), layer.at("output_sqnr_db_pruned").get<double>() + 10);
+  }
+  const Json rounded =
+      RunStep("quantize_weights", {{"bits", "4"}, {"block_size", 48}}, model, &data).report;
+  // Parts of 1008, whole blocks.
+  EXPECT_EQ(rounded.at("rounded").at(0).at("input_parts"), 6);
+  EXPECT_GT(SqnrDbOf8(model, RunStep("quantize_int8", {}, model, &data).model), 30);
+}
+
+// The weight says which distance each class stands for.
+TEST(PruneFaults, WhatDecodesADistributionIsPrunedByAnOverrideOnly) {
+  Model model = ParseText(R"(g (float[1,3,4,4] x) => (float[1,4,16] y)
+    <int64[4] split = {0,4,16,-1}, int64[3] flat = {0,4,-1}, int64[3] rows = {0,64,-1}> {
+      [box] b = Conv(x, u) r = Reshape(b, rows) s = Reshape(r, split)
+      t = Transpose <perm = [0, 2, 1, 3]> (s) p = Softmax <axis = 1> (t) [dfl] d = Conv(p, w)
+      y = Reshape(d, flat) })");
+  model = WithInitializer(model, "u", NormalWeights({64, 3, 1, 1}));
+  std::vector<float> distances(16);
+  std::iota(distances.begin(), distances.end(), 0.0f);
+  model = WithInitializer(model, "w", Tensor::Make<float>({1, 16, 1, 1}, distances));
+  const Dataset data = Dataset::Random(model.graph.inputs, 8, 3);
+  for (const char* pass : {"magnitude_prune", "second_order_prune"}) {
+    const PassResult out = RunStep(pass, {{"sparsity", 0.5}}, model, &data);
+    EXPECT_EQ(Elements(out.model, "w"), distances) << pass;
+    EXPECT_THAT(SkippedReason(out.report, "Conv dfl"), HasSubstr("decodes a distribution"));
+    const PassResult named =
+        RunStep(pass, {{"overrides", {{{"match", "dfl"}, {"sparsity", 0.5}}}}}, model, &data);
+    EXPECT_EQ(std::ranges::count(Elements(named.model, "w"), 0.0f), 8) << pass;
+  }
+}
+
+// Inputs of which half are `k` times as large and half as small, with weights the other way round.
+TEST(PruneFaults, SecondOrderChoosesNoWorseThanWandaWhateverTheScalesOfTheInputs) {
+  for (const float k : {1.0f, 3.0f, 30.0f}) {
+    std::vector<float> scales(32);
+    for (size_t i = 0; i < 32; ++i) scales[i] = i < 16 ? k : 1 / k;
+    std::vector<float> x = ValuesOf(NormalWeights({64, 16, 32}, 5)),
+                       w = ValuesOf(NormalWeights({32, 24}));
+    for (size_t i = 0; i < x.size(); ++i) x[i] *= scales[i % 32] * (i % 32 < 16 ? 4.0f : 1.0f);
+    for (size_t i = 0; i < w.size(); ++i) w[i] /= scales[i / 24];
+    const Model model = WithInitializer(
+        ParseText("g (float[1,16,32] x) => (float[1,16,24] y) { y = MatMul(x, w) }"), "w",
+        Tensor::Make<float>({32, 24}, w));
+    const Dataset data = Dataset::Of("scaled", {{"x", Tensor::Make<float>({64, 16, 32}, x)}});
+    const Model wanda = RunStep("magnitude_prune", {{"importance", "wanda"}}, model, &data).model;
+    const Model second = RunStep("second_order_prune", Json::object(), model, &data).model;
+    EXPECT_GT(SqnrDbOn(data, model, second), SqnrDbOn(data, model, wanda) - 0.5) << k;
+  }
+}
+
+TEST(PruneFaults, WhatIsSavedOfTheBudgetIsSaidAndThatItIsLessThanAsked) {
+  const Model model = Made(R"(g (float[1,16] x) => (float[1,16] y)
+    { a = MatMul(x, u) r = Relu(a) y = MatMul(r, w) })",
+                           {{"u", {16, 16}}, {"w", {16, 16}}});
+  const Dataset data = Dataset::Random(model.graph.inputs, 16, 3);
+  const Json half = {{"scope", "sensitivity"}, {"pattern", "2:4"}};
+  const Json met = RunStep("magnitude_prune", half, model, &data).report;
+  EXPECT_EQ(met.at("budget").at("saved"), 0.5);
+  EXPECT_FALSE(met.contains("warnings"));
+  Json more = half;
+  more["sparsity"] = 0.9;
+  const Json report = RunStep("magnitude_prune", more, model, &data).report;
+  EXPECT_EQ(report.at("budget").at("saved"), 0.5);
+  EXPECT_THAT(report.at("warnings").dump(),
+              HasSubstr("sparsity 0.9 was asked for and 0.5 reached"));
+  const Json together =
+      RunStep("magnitude_prune",
+              {{"scope", "model"}, {"ends", true}, {"keep_min", 0.25}, {"sparsity", 0.9}}, model)
+          .report;
+  EXPECT_EQ(together.at("sparsity"), 0.75);
+  EXPECT_THAT(together.at("warnings").dump(), HasSubstr("0.75 reached"));
+}
+
+TEST(PruneFaults, ABiasThatLayersShareIsCopiedOnlyWhereItIsFitted) {
+  const Model model = Made(R"(g (float[1,16] x) => (float[1,16] y)
+    { a = Gemm(x, u, b) r = Relu(a) y = Gemm(r, w, b) })",
+                           {{"u", {16, 16}}, {"w", {16, 16}}, {"b", {16}}});
+  const Dataset few = Dataset::Random(model.graph.inputs, 2, 3);
+  const Dataset many = Dataset::Random(model.graph.inputs, 64, 3);
+  for (const Dataset* data : {&few, &many}) {
+    for (const double damping : {0.0, 0.01}) {
+      const Model out = RunStep("magnitude_prune", {{"damping", damping}}, model, data).model;
+      const GraphIndex index(out.graph);
+      for (const auto& [name, initializer] : out.graph.initializers) {
+        EXPECT_FALSE(index.consumers(name).empty()) << name;
+      }
+    }
+  }
+  const PassResult off = RunStep("magnitude_prune", {{"reconstruct", "off"}}, model, &few);
+  EXPECT_EQ(off.model.graph.initializers.size(), 3U);
 }
 
 }  // namespace

@@ -210,7 +210,8 @@ TEST(WidenHalves, ABiasThatPruningAddsIsOfTheTypeThatTheNodeComputesIn) {
                            {{"w0", {16, 3, 3, 3}}, {"w1", {8, 16, 1, 1}}});
   const Model half = WhollyHalf(model);
   const Dataset data = SamplesOf(model);
-  const PassResult out = RunStep("magnitude_prune", {{"sparsity", 0.5}}, half, &data);
+  const Json options = {{"sparsity", 0.5}, {"damping", 0.01}};
+  const PassResult out = RunStep("magnitude_prune", options, half, &data);
   int64_t biases = 0;
   for (const Node& node : out.model.graph.nodes) {
     if (node.op_type != "Conv" || node.inputs.size() < 3) continue;
