@@ -87,6 +87,7 @@ std::string WhyNoTable(const StoredWeight& stored, StoredChoice::Tables tables) 
 
 std::string WhyFloat(const ConstantRef& root, const StoredWeight& stored,
                      const StoredChoice& choice) {
+  if (!stored.reason.empty()) return stored.reason;
   if (!stored.lookups.empty()) {
     if (std::string form = WhyNoTable(stored, choice.tables); !form.empty()) return form;
   }

@@ -97,7 +97,8 @@ TEST(IndexValues, ATableOfPlacesIsNotStoredInCodes) {
   model.graph.outputs[0].shape = std::nullopt;
   for (const std::string pass : {"quantize_weights", "quantize_dynamic"}) {
     const PassResult out = RunStep(pass, Json::object(), model);
-    EXPECT_THAT(SkippedReason(out.report, "Gather first"), HasSubstr("integers")) << pass;
+    EXPECT_THAT(SkippedReason(out.report, "Gather first"), HasSubstr("integers"))
+        << pass << out.report.dump();
   }
 }
 
