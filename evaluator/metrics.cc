@@ -182,13 +182,16 @@ class WeightFinder {
 
   // Codes and scales that are looked up alike and multiplied are one table: Cast(c) * s.
   LookedUp WhatIsLookedUp(const Node& gather) const {
-    if (gather.op_type != "Gather" || gather.inputs.size() != 2) return LookedUp::kValues;
+    const bool is_lookup = gather.op_type == "Gather" && gather.domain.empty() &&
+                           gather.inputs.size() == 2 && !gather.outputs.empty();
+    if (!is_lookup) return LookedUp::kValues;
     const GraphIndex& index = scopes_.back().index;
     const auto reader = [&](const std::string& value, const char* op_type) -> const Node* {
       const std::vector<const Node*>& all = index.consumers(value);
       return all.size() == 1 && all[0]->op_type == op_type ? all[0] : nullptr;
     };
     const Node* cast = reader(gather.outputs[0], "Cast");
+    if (cast != nullptr && cast->outputs.empty()) return LookedUp::kValues;
     const std::string& factor = cast == nullptr ? gather.outputs[0] : cast->outputs[0];
     const Node* product = reader(factor, "Mul");
     if (product == nullptr || product->inputs.size() != 2) return LookedUp::kValues;

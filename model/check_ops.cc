@@ -161,7 +161,7 @@ void CheckNode(const Node& node, const Constants& constants, int64_t opset) {
   if (op == "Conv" || op == "ConvTranspose" || op == "ConvInteger" || op == "QLinearConv") {
     CheckConv(node, constants);
   } else if (op == "MaxPool" || op == "AveragePool" || op == "LpPool") {
-    if (!HasValue(node, "kernel_shape")) Fail(node, "kernel_shape is missing");
+    if (node.attributes.find("kernel_shape") == nullptr) Fail(node, "kernel_shape is missing");
     CheckWindow(node, std::nullopt);
   } else if (op == "Transpose") {
     CheckPerm(node);

@@ -190,11 +190,15 @@ void ConvTranspose(InferContext& c) {
     } else if (!IsNumber(input) || input.value > INT32_MAX) {
       shape.push_back(AnyDim());
     } else if (w.auto_pad.starts_with("SAME")) {
-      shape.push_back(Number(input.value * w.strides[i]));
+      shape.push_back(Times(input, Number(w.strides[i])));
     } else {
       const int64_t pads = w.auto_pad == "NOTSET" ? w.pads[i] + w.pads[rank + i] : 0;
       const int64_t extent = ((*kernel)[i] - 1) * w.dilations[i] + 1;
-      const int64_t size = w.strides[i] * (input.value - 1) + extra[i] + extent - pads;
+      int64_t size = 0;
+      if (__builtin_mul_overflow(w.strides[i], input.value - 1, &size) ||
+          __builtin_add_overflow(size, extra[i] + extent - pads, &size)) {
+        c.Fail("strides or pads are larger than any output");
+      }
       if (size < 0) c.Fail("the pads are larger than the output");
       shape.push_back(Number(size));
     }

@@ -28,7 +28,7 @@ void Identity(InferContext& c) {
 
 void Dropout(InferContext& c) {
   LikeInput(c);
-  c.Set(1, DType::kBool, ShapeOf(c, 0));
+  c.Set(1, c.opset < 10 ? c.dtype(0) : DType::kBool, ShapeOf(c, 0));
 }
 
 std::optional<Dims> BroadcastAll(const InferContext& c, size_t first) {

@@ -15,6 +15,7 @@ struct SliceRange {
 
 // Elements of one axis; start and end as ONNX has them: negative from the back, clamped.
 std::vector<int64_t> SliceIndices(const SliceRange& range, int64_t size) {
+  if (size == 0) return {0, 0};
   int64_t start = range.start < 0 ? range.start + size : range.start;
   int64_t end = range.end < 0 ? range.end + size : range.end;
   const bool forward = range.step > 0;

@@ -190,7 +190,9 @@ void Inference::InferBody(InferContext& context, const Scope& scope) const {
   if (body == nullptr) context.Fail("the attribute body is missing");
   const bool is_loop = node.op_type == "Loop";
   const int64_t ahead = is_loop ? 2 : 0;  // the count of iterations and the condition
-  const int64_t carried = std::ssize(node.inputs) - ahead - node.Int("num_scan_inputs", 0);
+  const int64_t given_count = std::ssize(node.inputs);
+  const int64_t scanned = std::clamp<int64_t>(node.Int("num_scan_inputs", 0), 0, given_count);
+  const int64_t carried = given_count - ahead - scanned;
   std::vector<DType> given;
   if (is_loop) given = {DType::kInt64, DType::kBool};
   for (size_t i = given.size(); i < node.inputs.size(); ++i) given.push_back(context.dtype(i));

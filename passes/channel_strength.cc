@@ -12,10 +12,10 @@ namespace pared {
 namespace {
 
 // Of zero they make something else, whatever the input.
-const std::set<std::string_view> kNotZeroAtZero = {"Sigmoid", "HardSigmoid", "Softplus",  "Exp",
-                                                   "Log",     "Cos",         "Reciprocal"};
+const std::set<std::string_view> kNotZeroAtZero = {
+    "Sigmoid", "HardSigmoid", "Softplus", "Exp", "Log", "Cos", "Cosh", "Softmax", "Reciprocal"};
 const std::set<std::string_view> kAdding = {"Add", "Sub", "Sum", "Mean", "Min", "Max"};
-const std::set<std::string_view> kMultiplying = {"Mul", "Div"};
+const std::set<std::string_view> kMultiplying = {"Mul"};  // a small divisor makes a result large
 const std::set<std::string_view> kNormalizing = {"BatchNormalization", "InstanceNormalization"};
 
 // Layers count the same, however large their weights are.

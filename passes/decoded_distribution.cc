@@ -9,7 +9,8 @@ const std::unordered_set<std::string> kMovingOps = {
 
 const Node* MakerOf(const GraphIndex& index, const std::string& value) {
   const Node* producer = index.producer(value);
-  while (producer != nullptr && kMovingOps.contains(producer->op_type)) {
+  while (producer != nullptr && producer->domain.empty() && !producer->inputs.empty() &&
+         kMovingOps.contains(producer->op_type)) {
     producer = index.producer(producer->inputs[0]);
   }
   return producer;
@@ -17,7 +18,7 @@ const Node* MakerOf(const GraphIndex& index, const std::string& value) {
 
 bool IsDistribution(const GraphIndex& index, const std::string& value) {
   const Node* maker = MakerOf(index, value);
-  return maker != nullptr && maker->op_type == "Softmax";
+  return maker != nullptr && maker->domain.empty() && maker->op_type == "Softmax";
 }
 
 }  // namespace pared

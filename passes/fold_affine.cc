@@ -235,6 +235,7 @@ bool FoldNext(Graph& graph, size_t& begin, int64_t ir_version, FreshNames& names
     const Node& node = graph.nodes[begin];
     const bool is_norm = node.op_type == "BatchNormalization";
     if (!node.domain.empty() || (!is_norm && !IsArithmetic(node))) continue;
+    if (node.outputs.empty() || node.outputs[0].empty()) continue;
     std::string reason = keep(node) ? "excluded" : "";
     std::optional<Folding> folding;
     if (reason.empty()) {

@@ -65,12 +65,6 @@ const Names kBounded = {"Softmax",
 
 const Names kSumming = {"ReduceMean", "GlobalAveragePool", "ReduceL2"};
 
-bool IsInteger(DType dtype) {
-  return dtype == DType::kInt8 || dtype == DType::kInt16 || dtype == DType::kInt32 ||
-         dtype == DType::kInt64 || dtype == DType::kUInt8 || dtype == DType::kUInt16 ||
-         dtype == DType::kUInt32 || dtype == DType::kUInt64;
-}
-
 // Of which float16 does not hold all values.
 bool IsWideInteger(DType dtype) {
   return IsInteger(dtype) && dtype != DType::kInt8 && dtype != DType::kUInt8;

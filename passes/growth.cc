@@ -43,7 +43,7 @@ StoredTwice FindStoredTwice(const Graph& before, const Graph& after, const std::
   int64_t largest = -1;
   for (const auto& [name, initializer] : before.initializers) {
     if (!after.initializers.contains(name) || !after.initializers.contains(name + suffix)) continue;
-    const int64_t bytes = std::ssize(initializer.tensor.bytes());
+    const int64_t bytes = std::ssize(after.initializers.at(name).tensor.bytes());
     ++found.count;
     found.bytes += bytes;
     if (bytes <= largest) continue;
@@ -59,8 +59,9 @@ void MergeNewConstants(const Graph& before, Graph& graph) {
   std::map<std::string, std::string> merged;  // name to the one that stays
   for (const auto& [name, initializer] : graph.initializers) {
     const std::span<const std::byte> bytes = initializer.tensor.bytes();
-    // Scales and zero points are not worth their readers' names.
-    if (before.initializers.contains(name) || initializer.tensor.count() < 2) continue;
+    // Scales and zero points stay apart: onnxruntime, told to compute exactly without VNNI, moves
+    // the zero points of int8 weights, and does so for each reader of a shared one.
+    if (before.initializers.contains(name) || initializer.tensor.rank() < 2) continue;
     const Key key{initializer.tensor.dtype(),
                   initializer.tensor.shape(),
                   {reinterpret_cast<const char*>(bytes.data()), bytes.size()}};

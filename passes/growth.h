@@ -21,7 +21,8 @@ struct StoredTwice {
 };
 StoredTwice FindStoredTwice(const Graph& before, const Graph& after, const std::string& suffix);
 
-// Initializers of `graph` that `before` does not have become one where they are equal.
+// Initializers of `graph` that `before` does not have, of two axes or more, become one where they
+// are equal.
 void MergeNewConstants(const Graph& before, Graph& graph);
 
 }  // namespace pared

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <ranges>
+#include <span>
 #include <vector>
 
 #include "passes/float_elements.h"
@@ -65,23 +67,27 @@ const Names kArithmetic = {"Abs",
                            "Where"};
 const Names kProducts = {"MatMul", "Gemm", "Conv", "Einsum"};
 
-bool IsInteger(DType dtype) {
-  return dtype == DType::kInt8 || dtype == DType::kInt16 || dtype == DType::kInt32 ||
-         dtype == DType::kInt64 || dtype == DType::kUInt8 || dtype == DType::kUInt16 ||
-         dtype == DType::kUInt32 || dtype == DType::kUInt64;
-}
-
 bool IsFloat(DType dtype) { return dtype == DType::kFloat32 || dtype == DType::kFloat64; }
 
+// And not all zeros, which a pruned weight may be.
 bool IsAllIntegers(const Tensor& tensor) {
-  if (tensor.dtype() != DType::kFloat32 || tensor.count() == 0) return false;
-  const bool is_so = std::ranges::all_of(
-      tensor.data<float>(), [](float element) { return std::nearbyint(element) == element; });
+  if (tensor.dtype() != DType::kFloat32) return false;
+  const std::span<const float> elements = tensor.data<float>();
+  const bool is_so = std::ranges::any_of(elements, [](float element) { return element != 0; }) &&
+                     std::ranges::all_of(elements, [](float element) {
+                       return std::nearbyint(element) == element;
+                     });
   tensor.DropPages();
   return is_so;
 }
 
 }  // namespace
+
+bool IsInteger(DType dtype) {
+  return dtype == DType::kInt8 || dtype == DType::kInt16 || dtype == DType::kInt32 ||
+         dtype == DType::kInt64 || dtype == DType::kUInt8 || dtype == DType::kUInt16 ||
+         dtype == DType::kUInt32 || dtype == DType::kUInt64;
+}
 
 std::unordered_set<const Node*> NodesOfIntegers(
     const Graph& graph, const GraphIndex& index,
@@ -93,7 +99,9 @@ std::unordered_set<const Node*> NodesOfIntegers(
   const auto is_followed = [&](const Node& node) {
     if (!node.domain.empty()) return false;
     if (!kProducts.contains(node.op_type)) return kArithmetic.contains(node.op_type);
-    return std::ranges::any_of(node.inputs, [&](const std::string& input) {
+    // Not of a bias, which may well be all zeros.
+    const size_t factors = node.op_type == "Einsum" ? node.inputs.size() : 2;
+    return std::ranges::any_of(node.inputs | std::views::take(factors), [&](const auto& input) {
       const Tensor* constant = ConstantOf(graph, index, input, ir_version);
       return constant != nullptr && constant->rank() > 0 && IsAllIntegers(*constant);
     });

@@ -15,6 +15,8 @@ namespace pared {
 inline constexpr const char* kEndsAsIntegers =
     "its values end as integers, which fewer bits would round";
 
+bool IsInteger(DType dtype);  // of 8 to 64 bits
+
 // The nodes of `graph` whose floats are cast to integers, and back from there what computes as
 // numbers are computed: arithmetic, what moves elements, sums, and products with a constant that is
 // all integers, as strides are and learned weights are not. `types`: of the graph's values.

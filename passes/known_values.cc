@@ -10,6 +10,7 @@
 #include "evaluator/executor.h"
 #include "model/infer_shapes.h"
 #include "model/rewrite.h"
+#include "passes/own_copy.h"
 
 namespace pared {
 namespace {
@@ -59,12 +60,13 @@ KnownValues::KnownValues(const Model& model, const PassContext& context,
   };
   std::map<std::string, int64_t> bytes;
   run(samples[0], [&](const std::string& value, const Tensor& tensor) {
-    if (single.contains(value)) bytes[value] = std::ssize(tensor.bytes());
+    const bool can_be = tensor.layout() == Layout::kRowMajor && ElementBits(tensor.dtype()) > 0;
+    if (can_be && single.contains(value)) bytes[value] = std::ssize(tensor.bytes());
   });
   const Names kept = Smallest(bytes, bytes_max / std::ssize(samples));
   tbb::parallel_for(size_t{0}, samples.size(), [&](size_t at) {
     run(samples[at], [&](const std::string& value, const Tensor& tensor) {
-      if (kept.contains(value)) samples_[at].emplace(value, tensor);
+      if (kept.contains(value)) samples_[at].emplace(value, OwnCopy(tensor));
     });
   });
   const auto types = InferShapes(model);
@@ -88,9 +90,10 @@ const Tensor& KnownValues::at(size_t sample, const std::string& value) const {
   return samples_[sample].at(value);
 }
 
-// Whether the model has the node, too. Passes that quantize leave attributes as they are.
+// Whether the model has the node, too. Passes that quantize leave attributes as they are, but for
+// the value of a Constant.
 bool KnownValues::IsSame(const Node& node) const {
-  if (node.outputs.empty()) return false;
+  if (node.outputs.empty() || node.op_type == "Constant") return false;
   const auto maker = makers_.find(node.outputs[0]);
   if (maker == makers_.end()) return false;
   const Node& own = graph_.nodes[maker->second];

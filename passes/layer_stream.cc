@@ -14,6 +14,7 @@
 #include "evaluator/fuse_float.h"
 #include "model/infer_shapes.h"
 #include "passes/calibrate.h"
+#include "passes/own_copy.h"
 #include "passes/weights.h"
 
 namespace pared {
@@ -35,23 +36,6 @@ int64_t BytesOf(const std::map<std::string, Tensor>& values) {
   int64_t bytes = 0;
   for (const auto& [name, tensor] : values) bytes += BytesOf(tensor);
   return bytes;
-}
-
-// The same in memory of its own: what a run makes lies in its arena, which stays as long as any
-// value of any sample does. Blocks of one size from malloc, which the next sample's fit; those of
-// an aligned allocation do not fit where one of the same size was freed (glibc).
-Tensor Owned(const Tensor& tensor) {
-  constexpr size_t kAlignment = 64;
-  if (ElementBits(tensor.dtype()) == 0 || tensor.layout() != Layout::kRowMajor) return tensor;
-  const std::span<const std::byte> bytes = tensor.bytes();
-  // Kernels may read past the end.
-  size_t space = bytes.size() + 2 * kAlignment;
-  const auto block = std::make_shared_for_overwrite<std::byte[]>(space);
-  void* begin = block.get();
-  std::align(kAlignment, bytes.size(), begin, space);
-  auto* const copy = static_cast<std::byte*>(begin);
-  std::ranges::copy(bytes, copy);
-  return Tensor::View(tensor.dtype(), tensor.shape(), {copy, bytes.size()}, block);
 }
 
 // Of the products with stored weights, for one sample.
@@ -233,7 +217,7 @@ void LayerStream::RunSegment(const Model& segment, size_t end, bool is_edited,
       for (const ValueInfo& input : executor->inputs()) inputs.push_back(values.at(input.name));
       const std::vector<Tensor> outputs = executor->Run(inputs);
       for (size_t i = 0; i < outputs.size(); ++i) {
-        values.insert_or_assign(executor->outputs()[i].name, Owned(outputs[i]));
+        values.insert_or_assign(executor->outputs()[i].name, OwnCopy(outputs[i]));
       }
     }
     Forget(values, end);

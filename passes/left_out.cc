@@ -12,15 +12,16 @@ void TellLeftOut(const std::string& node, const std::string& value, LeftOut left
   if (left_out.count == left_out.of) {
     throw Error(ErrorCode::kInvalidArgument,
                 "all " + of + " on the calibration data \"" + context.calibration->name() +
-                    "\" hold NaN or infinite numbers: nothing can be learned from them",
+                    "\" hold NaN, infinite numbers or ones too large to square: nothing can be "
+                    "learned from them",
                 "value " + value);
   }
   Json& listed = context.report["left_out"];
   if (listed.empty()) {
-    context.report["warnings"].push_back(
-        std::to_string(left_out.count) + " of " + of +
-        " on the calibration data hold NaN or infinite numbers and were left out; \"left_out\" "
-        "lists all layers of which that is true");
+    context.report["warnings"].push_back(std::to_string(left_out.count) + " of " + of +
+                                         " on the calibration data hold NaN, infinite numbers or "
+                                         "ones too large to square and were left out; \"left_out\" "
+                                         "lists all layers of which that is true");
   }
   // Passes look at a layer more than once, by different samples: the last look counts.
   for (Json& entry : listed) {

@@ -174,7 +174,7 @@ class Quantizer {
       if (root.first != &original || !stored.reason.empty()) continue;
       if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while quantizing");
       TellLayer(context_, root.second, ++done_, stored_.size());
-      CheckFinite(stored.tensor, root.second);
+      if (stored.sites.empty()) CheckFinite(stored.tensor, root.second);  // a table
       if (stored.sites.empty()) {
         const TableCodes codes = PutTable(root.second, stored, graph, names_);
         for (const Node* lookup : stored.lookups) lookups_[lookup] = codes;

@@ -222,7 +222,7 @@ Model WithTables(Int8Found& found, const Int8Request& request, PassContext& cont
 }
 
 // A float copy beside the codes is no surprise where a reader was excluded; it is one in the size.
-void WarnOfCopies(const Graph& before, const Graph& after, Json& report) {
+void WarnOfCopies(const Graph& before, int64_t bytes_before, const Graph& after, Json& report) {
   const StoredTwice twice = FindStoredTwice(before, after, "_quantized");
   if (twice.count > 0) {
     report["warnings"].push_back(
@@ -230,7 +230,7 @@ void WarnOfCopies(const Graph& before, const Graph& after, Json& report) {
         "\") are stored in INT8 and in float, since nodes that stay float read them too: " +
         std::to_string(twice.bytes) + " bytes");
   }
-  const int64_t growth = BytesOf(after) - BytesOf(before);
+  const int64_t growth = BytesOf(after) - bytes_before;
   if (growth <= 0) return;
   report["warnings"].push_back("the file grows by about " + std::to_string(growth) +
                                " bytes: codes, scales and nodes that quantize and dequantize "
@@ -281,6 +281,7 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
   }
   const Int8Exclusions exclusions(model, options.exclude);
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
+  const int64_t bytes_before = BytesOf(model.graph);
   const HalfStorage halves(model, SpillFolder(model, context.scratch));
   CheckFiniteWeights(model);
   Prepare(model, exclusions, context.report);
@@ -307,7 +308,7 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
   }
   MergeNewConstants(before, quantized->graph);
   halves.Restore(*quantized, context.report);
-  WarnOfCopies(before, quantized->graph, context.report);
+  WarnOfCopies(before, bytes_before, quantized->graph, context.report);
   context.progress(1);
   return std::move(*quantized);
 }

@@ -88,6 +88,7 @@ WeightCodes CodeChannels(const Tensor& weight, std::optional<int64_t> axis, floa
 int64_t StackAxis(const Tensor& weight, int64_t channel) {
   const FloatElements elements(weight);
   const std::span<const float> x = elements.get();
+  if (x.empty()) return channel;
   const int64_t rank = weight.rank();
   const size_t columns = static_cast<size_t>(weight.shape().back());
   const size_t matrix =

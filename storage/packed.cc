@@ -38,8 +38,9 @@ class Begun {
   std::ofstream Create(const fs::path& path) {
     CreateFolders(path.parent_path());
     static std::atomic<int64_t> counter = 0;
-    fs::path aside = path;
-    aside += "." + std::to_string(::getpid()) + "-" + std::to_string(counter++) + ".part";
+    // Not longer than the name that it stands for may be.
+    const fs::path aside = path.parent_path() / ("." + std::to_string(::getpid()) + "-" +
+                                                 std::to_string(counter++) + ".part");
     // O_EXCL: never through a link that somebody left there.
     const int descriptor = ::open(aside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (descriptor < 0) Fail("created", errno, path);
@@ -195,7 +196,8 @@ void CheckPlace(const fs::path& folder, const fs::path& path) {
   if (fs::exists(fs::symlink_status(path, error))) {
     throw Error(ErrorCode::kConflict, "exists already", path.string());
   }
-  for (fs::path p = path.parent_path(); p != folder && p.has_relative_path(); p = p.parent_path()) {
+  const fs::path end = (folder / "x").parent_path();  // without a slash at its end
+  for (fs::path p = path.parent_path(); p != end && p.has_relative_path(); p = p.parent_path()) {
     const fs::file_status status = fs::symlink_status(p, error);
     if (!fs::exists(status) || fs::is_directory(status)) continue;
     throw Error(ErrorCode::kConflict, "exists already, and is no folder", p.string());
