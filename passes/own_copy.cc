@@ -1,0 +1,25 @@
+#include "passes/own_copy.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <span>
+
+namespace pared {
+
+Tensor OwnCopy(const Tensor& tensor) {
+  constexpr size_t kAlignment = 64;
+  if (ElementBits(tensor.dtype()) == 0 || tensor.layout() != Layout::kRowMajor) return tensor;
+  const std::span<const std::byte> bytes = tensor.bytes();
+  // Kernels may read past the end. Blocks of one size from malloc, which the next sample's fit;
+  // those of an aligned allocation do not fit where one of the same size was freed (glibc).
+  size_t space = bytes.size() + 2 * kAlignment;
+  const auto block = std::make_shared_for_overwrite<std::byte[]>(space);
+  void* begin = block.get();
+  std::align(kAlignment, bytes.size(), begin, space);
+  auto* const copy = static_cast<std::byte*>(begin);
+  std::ranges::copy(bytes, copy);
+  return Tensor::View(tensor.dtype(), tensor.shape(), {copy, bytes.size()}, block);
+}
+
+}  // namespace pared
