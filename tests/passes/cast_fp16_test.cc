@@ -212,8 +212,11 @@ TEST(CastFp16, ConstantsOfNodesAreStoredSoToo) {
 
 // Of opset 7, whose Clip and Softmax have another form in the opset of bfloat16.
 Model OldModel(int64_t side) {
-  Model m = ParseText(R"(<ir_version: 3, opset_import: ["" : 7]> g (float[1,S] x, float[S,S] w)
-      => (float[1,S] y) { c = Clip <min = 0.0> (x) m = MatMul(c, w) y = Softmax(m) })");
+  const std::string s = std::to_string(side);
+  const std::string row = "float[1," + s + "] ", square = "float[" + s + "," + s + "] ";
+  Model m =
+      ParseText("<ir_version: 3, opset_import: [\"\" : 7]> g (" + row + "x, " + square + "w) => (" +
+                row + "y) { c = Clip <min = 0.0> (x) m = MatMul(c, w) y = Softmax(m) }");
   const std::vector<float> ones(static_cast<size_t>(side * side), 1);
   return WithInitializer(m, "w", Tensor::Make<float>({side, side}, ones));
 }
