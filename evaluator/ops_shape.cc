@@ -121,9 +121,15 @@ Op PrepareDropout(const Node& node, const OpContext& context) {
       throw Error(ErrorCode::kUnsupported, "training mode is not supported", NodeLabel(node));
     }
   }
-  return [](std::span<const Tensor* const> inputs, std::span<Tensor> outputs, Scratch& scratch) {
+  const bool is_number = context.opset < 10;  // the mask, then of the input's type
+  return [is_number](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
+                     Scratch& scratch) {
     outputs[0] = *inputs[0];
     if (outputs.size() < 2) return;
+    if (is_number && inputs[0]->dtype() == DType::kFloat32) {
+      std::ranges::fill(scratch.Allocate<float>(outputs[1], inputs[0]->shape()), 1.0F);
+      return;
+    }
     std::ranges::fill(scratch.Allocate<bool>(outputs[1], inputs[0]->shape()), true);
   };
 }

@@ -43,6 +43,15 @@ TEST(InferShapes, BroadcastsSymbolsAndNumbers) {
   EXPECT_EQ(Of("float[] a, float[2] b", "y = Add(a, b)"), "float[*]");
 }
 
+TEST(InferShapes, AMaskOfDropoutIsBoolFromOpset10On) {
+  const auto mask = [](const std::string& opset) {
+    return TypeOfY("<ir_version: 8, opset_import: [\"\" : " + opset +
+                   "]> g (float[2,3] x) => (z) { z, y = Dropout(x) }");
+  };
+  EXPECT_EQ(mask("7"), "float[2,3]");
+  EXPECT_EQ(mask("10"), "bool[2,3]");
+}
+
 TEST(InferShapes, RefusesShapesThatDoNotBroadcast) {
   EXPECT_THAT([] { Of("float[2] a, float[3] b", "[n] y = Add(a, b)"); },
               ThrowsError(ErrorCode::kInvalidArgument, "Add n", HasSubstr("broadcast")));

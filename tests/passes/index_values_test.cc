@@ -43,6 +43,14 @@ TEST(IndexValues, LearnedWeightsMakeFeatures) {
             Found({"b", "y"}));
 }
 
+// An image that is made whole numbers at its end: a bias of zeros makes no layer one of numbers.
+TEST(IndexValues, ABiasOfZerosSaysNothingOfItsLayer) {
+  EXPECT_EQ(Integers(R"(g (float[1,1,2,2] x) => (uint8[1,1,2,2] y)
+    <float[1,1,1,1] w = {0.7}, float[1] b = {0}, float m = {255}>
+    { c = Conv(x, w, b) r = Relu(c) d = Conv(r, w, b) s = Mul(d, m) y = Cast <to = 2> (s) })"),
+            Found({"s", "y"}));
+}
+
 TEST(IndexValues, AreFollowedThroughDoublesAndWithinBranches) {
   EXPECT_EQ(Integers("g (float[4] x) => (int64[4] y) { a = Neg(x) b = Cast <to = 11> (a) "
                      "c = Abs(b) y = Cast <to = 7> (c) }"),

@@ -148,6 +148,16 @@ TEST(QuantizeWeights, AStackHasScalesAlongTheAxisThatLosesLeast) {
   EXPECT_EQ(even.model.graph.nodes[0].Int("axis", -1), 2);
 }
 
+TEST(QuantizeWeights, AStackWithoutElementsIsLeftAlone) {
+  Model model = ModelFromText(
+      "g (float[2,5,0] x, float[4,64] z) => (float[2,5,4] y, float[4,64] v) "
+      "<float[1] w = {0}, float[1] u = {0}> { [none] y = MatMul(x, w) v = MatMul(z, u) }");
+  model.graph.initializers.set("w", {Tensor::Make<float>({2, 0, 4}, std::vector<float>()), ""});
+  model.graph.initializers.set("u", {Random(1).Normal({64, 64}, 1), ""});
+  const PassResult out = RunPass("quantize_weights", Json::object(), model);
+  EXPECT_NE(SkippedReason(out.report, "MatMul none"), "");
+}
+
 TEST(QuantizeWeights, AModelWithNothingToStoreIsAnError) {
   const Model in = ModelFromText("g (float[2] x) => (float[2] y) { y = Relu(x) }");
   EXPECT_THAT([&] { Store(in); }, ThrowsError(ErrorCode::kInvalidArgument, ""));

@@ -143,6 +143,18 @@ TEST_F(PackedTest, PacksNothingFromOutsideTheModelsFolder) {
   EXPECT_FALSE(fs::exists(folder_ / "m.packed"));
 }
 
+// The folder itself may be reached through one, also where a slash ends its name.
+TEST_F(PackedTest, UnpacksIntoAFolderBehindALink) {
+  fs::create_directories(folder_ / "disk");
+  fs::create_directory_symlink(folder_ / "disk", folder_ / "link");
+  const std::string longest = std::string(250, 'm') + ".onnx";
+  WriteFile(folder_ / longest, "model");
+  PackFiles({folder_ / longest}, folder_ / "m.packed");
+  const fs::path out = folder_ / "link/out/";
+  EXPECT_THAT(UnpackFiles(folder_ / "m.packed", out, kMuch), ElementsAre(out / longest));
+  EXPECT_EQ(ReadFile(folder_ / "disk/out" / longest), "model");
+}
+
 TEST_F(PackedTest, UnpacksThroughNoLink) {
   fs::create_directories(folder_ / "sub");
   fs::create_directories(folder_ / "elsewhere");
