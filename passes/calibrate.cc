@@ -183,39 +183,52 @@ ValueRange RangeOf(const Sketch& sketch, RangeMethod method, double percentile) 
   return sketch.min_max();
 }
 
-// Mean squared distance to the nearest multiple of `step` of what lies evenly in the bin.
-static double RoundingError(double center, double step) {
-  if (center == 0) return 0;
+// A bin of values that lie evenly in it.
+struct WideBin {
+  double center, count;
+  double width;  // 0: all of them are zero
+};
+
+static double WidthAt(double center) {
   int exponent = 0;
   std::frexp(center, &exponent);
-  const double width = std::ldexp(1.0 / HistogramBins::kSubBins, exponent - 1);
+  return center == 0 ? 0 : std::ldexp(1.0 / HistogramBins::kSubBins, exponent - 1);
+}
+
+// Mean squared distance to the nearest multiple of `step` of what lies in the bin.
+static double RoundingError(const WideBin& bin, double step) {
+  if (bin.width == 0) return 0;
   // Its integral from 0: step^3 / 12 for each whole step, and the part since the last multiple.
   const auto integral = [&](double x) {
-    const double steps = std::nearbyint(x / step), rest = x - steps * step;
+    const double quotient = x / step;
+    const double steps = static_cast<double>(static_cast<int64_t>(quotient + (x < 0 ? -0.5 : 0.5)));
+    const double rest = x - steps * step;
     return steps * step * step * step / 12 + rest * rest * rest / 3;
   };
-  return (integral(center + width / 2) - integral(center - width / 2)) / width;
+  const double half = bin.width / 2;
+  return (integral(bin.center + half) - integral(bin.center - half)) / bin.width;
 }
 
 // Sum of squared errors when `bins` are rounded to 255 steps from `low` to `high`, moved so that
 // zero is a code.
-static double SquaredError(const std::vector<std::pair<double, double>>& bins, double low,
-                           double high) {
+static double SquaredError(const std::vector<WideBin>& bins, double low, double high) {
   const double step = (high - low) / kSteps;
   if (step <= 0) return std::numeric_limits<double>::infinity();
   low = step * std::nearbyint(low / step);
   high = low + step * kSteps;
   double error = 0;
-  for (const auto& [center, count] : bins) {
-    const double excess = center < low ? low - center : center > high ? center - high : 0;
-    error += count * (excess > 0 ? excess * excess : RoundingError(center, step));
+  for (const WideBin& bin : bins) {
+    const double excess = std::max({low - bin.center, bin.center - high, 0.0});
+    error += bin.count * (excess > 0 ? excess * excess : RoundingError(bin, step));
   }
   return error;
 }
 
 ValueRange Sketch::LeastSquaredError() const {
-  std::vector<std::pair<double, double>> bins;
-  for (const Bin& bin : FilledBins()) bins.emplace_back(bin.center, static_cast<double>(bin.count));
+  std::vector<WideBin> bins;
+  for (const Bin& bin : FilledBins()) {
+    bins.push_back({bin.center, static_cast<double>(bin.count), WidthAt(bin.center)});
+  }
   const ValueRange whole = min_max();
   ValueRange best = whole;
   double least = SquaredError(bins, whole.min, whole.max);

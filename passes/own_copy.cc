@@ -1,7 +1,7 @@
 #include "passes/own_copy.h"
 
-#include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <span>
 
@@ -18,7 +18,7 @@ Tensor OwnCopy(const Tensor& tensor) {
   void* begin = block.get();
   std::align(kAlignment, bytes.size(), begin, space);
   auto* const copy = static_cast<std::byte*>(begin);
-  std::ranges::copy(bytes, copy);
+  if (!bytes.empty()) std::memcpy(copy, bytes.data(), bytes.size());
   return Tensor::View(tensor.dtype(), tensor.shape(), {copy, bytes.size()}, block);
 }
 
