@@ -34,9 +34,7 @@ class MatMulInt8 {
         w_(*node.TensorOf("w")),
         epilogue_(EpilogueOf(node)) {
     if (const Tensor* table = node.TensorOf("table")) table_ = TableOf(*table);
-    if (sparse_ && DensityOf(w_.data<int8_t>()) < kDensityMax) {
-      tile_gain_ = PredictGemm(Weights()).GainOf(Tiles().kernel_name());
-    }
+    if (sparse_ && DensityOf(w_.data<int8_t>()) < kDensityMax) FindTileGain();
     // What is needed for the rows that shape inference foresees; the other on its first use.
     rows_ >= 0 && TakesVectors(rows_) ? static_cast<void>(Vectors()) : static_cast<void>(Tiles());
     if (context.stats != nullptr) Describe(*context.stats);
@@ -50,6 +48,13 @@ class MatMulInt8 {
   int64_t element_bytes() const { return epilogue_.output == GemmOutput::kFloat32 ? 4 : 1; }
   GemmWeights Weights() const {
     return {.m = m(), .k = k(), .values = w_.data<int8_t>(), .epilogue = epilogue_};
+  }
+  // Packs tiles only where the rows that are foreseen may take them.
+  void FindTileGain() {
+    const GemmPrediction prediction = PredictGemm(Weights());
+    tile_gain_ = std::max({prediction.sparse_1x1, prediction.sparse_2x1, prediction.sparse_4x1});
+    if (rows_ >= 0 && TakesVectors(rows_)) return;
+    tile_gain_ = prediction.GainOf(Tiles().kernel_name());
   }
   // A sparse kernel works on half a tile at least, so many times faster than on dense columns.
   bool TakesVectors(int64_t rows) const {

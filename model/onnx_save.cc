@@ -1,13 +1,12 @@
 // The entry points for writing: one message, or a file with external data beside it.
 
-#include <fcntl.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <functional>
 
+#include "base/aside_file.h"
 #include "model/onnx.h"
 #include "model/onnx_write.h"
 
@@ -24,23 +23,20 @@ std::span<const std::byte> BytesOf(const std::string& text) {
 // A file that appears under its name when it is whole: written under another, then renamed.
 class NewFile {
  public:
-  explicit NewFile(std::filesystem::path path) : path_(std::move(path)), aside_(path_) {
-    static std::atomic<int64_t> counter = 0;
-    aside_ += "." + std::to_string(::getpid()) + "-" + std::to_string(counter++) + ".part";
-    // O_EXCL: never through a link that somebody left there.
-    descriptor_ = ::open(aside_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (descriptor_ < 0) Fail();
+  explicit NewFile(std::filesystem::path path)
+      : path_(std::move(path)), aside_(CreateAside(path_)) {
+    if (aside_.descriptor < 0) Fail();
   }
   NewFile(const NewFile&) = delete;
   NewFile& operator=(const NewFile&) = delete;
   ~NewFile() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-    if (!renamed_) ::unlink(aside_.c_str());
+    if (aside_.descriptor >= 0) ::close(aside_.descriptor);
+    if (!renamed_) ::unlink(aside_.path.c_str());
   }
 
   void Write(std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
-      const ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
+      const ssize_t count = ::write(aside_.descriptor, bytes.data(), bytes.size());
       if (count < 0) {
         if (errno == EINTR) continue;
         Fail();
@@ -57,10 +53,10 @@ class NewFile {
     }
   }
   void Rename() {
-    const int closed = ::close(descriptor_);
-    descriptor_ = -1;
+    const int closed = ::close(aside_.descriptor);
+    aside_.descriptor = -1;
     if (closed != 0) Fail();
-    if (::rename(aside_.c_str(), path_.c_str()) != 0) Fail();
+    if (::rename(aside_.path.c_str(), path_.c_str()) != 0) Fail();
     renamed_ = true;
   }
 
@@ -70,8 +66,8 @@ class NewFile {
                 std::string("the file cannot be written: ") + std::strerror(errno), path_.string());
   }
 
-  std::filesystem::path path_, aside_;
-  int descriptor_ = -1;
+  std::filesystem::path path_;
+  AsideFile aside_;
   int64_t size_ = 0;
   bool renamed_ = false;
 };

@@ -112,20 +112,14 @@ class Chooser {
     std::map<ConstantRef, const Node*> seen;
     std::vector<Layer> layers;
     const auto overrides = SelectOverrides();
-    const auto before_log = UnaskedBeforeLogPower(overrides);
+    const auto before_log = BeforeLogPower();
     std::map<const Graph*, GraphIndex> indices;
     for (const WeightSite& site : scan_.sites) {
+      Layer layer = ChooseLayer(site, overrides);
       std::string reason = WhyKept(site, excluded, kept);
-      if (reason.empty() && before_log.contains(site.node)) {
-        reason =
-            "what it makes becomes a power whose logarithm is taken, which small errors move by "
-            "decibels; an entry of \"overrides\" prunes it";
-      }
-      const GraphIndex& index = indices.try_emplace(site.graph, *site.graph).first->second;
-      if (reason.empty() && !IsNamed(site.node, overrides) &&
-          IsDistribution(index, site.node->inputs[site.input == 0 ? 1 : 0])) {
-        reason =
-            std::string(kDecodesDistribution) + "; an entry of \"overrides\" prunes its weight";
+      if (reason.empty() && !layer.is_overridden) {
+        const GraphIndex& index = indices.try_emplace(site.graph, *site.graph).first->second;
+        reason = WhyUnasked(site, before_log, index);
       }
       if (!reason.empty()) {
         Skip(*site.node, reason);
@@ -138,26 +132,28 @@ class Chooser {
       }
       CheckFinite(site.stored, site.root.second);
       site.stored.DropPages();
-      layers.push_back(ChooseLayer(site, overrides));
+      layers.push_back(std::move(layer));
     }
     return layers;
   }
 
-  // Without the nodes that an override names. Where the whole model is one, nothing would be left.
-  std::unordered_set<const Node*> UnaskedBeforeLogPower(
-      const std::vector<std::unordered_set<const Node*>>& overrides) const {
+  // Where the whole model is one, nothing would be left.
+  std::unordered_set<const Node*> BeforeLogPower() const {
     std::unordered_set<const Node*> found = NodesBeforeLogPower(model_);
     const auto is_found = [&](const WeightSite& site) { return found.contains(site.node); };
-    if (std::ranges::all_of(scan_.sites, is_found)) return {};
-    for (const auto& named : overrides) {
-      for (const Node* node : named) found.erase(node);
-    }
-    return found;
+    return std::ranges::all_of(scan_.sites, is_found) ? std::unordered_set<const Node*>() : found;
   }
 
-  static bool IsNamed(const Node* node,
-                      const std::vector<std::unordered_set<const Node*>>& overrides) {
-    return std::ranges::any_of(overrides, [&](const auto& named) { return named.contains(node); });
+  // Why the layer keeps its weights where no override names it; empty: it need not.
+  static std::string WhyUnasked(const WeightSite& site,
+                                const std::unordered_set<const Node*>& before_log,
+                                const GraphIndex& index) {
+    if (before_log.contains(site.node)) {
+      return "what it makes becomes a power whose logarithm is taken, which small errors move by "
+             "decibels; an entry of \"overrides\" prunes it";
+    }
+    if (!IsDistribution(index, site.node->inputs[site.input == 0 ? 1 : 0])) return "";
+    return std::string(kDecodesDistribution) + "; an entry of \"overrides\" prunes its weight";
   }
 
   std::vector<std::unordered_set<const Node*>> SelectOverrides() const {
@@ -353,7 +349,7 @@ class Chooser {
 
   const Model& model_;
   const WeightScan& scan_;
-  const std::set<ConstantRef> tables_;
+  const std::map<ConstantRef, Tensor> tables_;
   const PruneOptions& options_;
   PassContext& context_;
   std::vector<LayerChoice> choices_;

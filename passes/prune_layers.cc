@@ -184,8 +184,7 @@ class Rebuilder {
     if (!choices_.empty() && !context_.report["reconstructed"]) {
       context_.report["warnings"].push_back(
           "no layer was fitted to the calibration data: not_reconstructed says of each why; where "
-          "it "
-          "is not there, nothing does better on samples that it was not fitted to");
+          "it is not there, nothing does better on samples that it was not fitted to");
     }
   }
 

@@ -87,13 +87,10 @@ void StoreTables(Model& model, const std::unordered_set<std::string>& excluded, 
 }
 
 std::vector<std::pair<std::string, int64_t>> FloatTables(const Model& model) {
-  const WeightScan scan = FindWeights(model);
+  std::map<ConstantRef, Tensor> found = FindTables(model);
+  for (const WeightSite& site : FindWeights(model).sites) found.erase(site.root);
   std::vector<std::pair<std::string, int64_t>> tables;
-  for (const auto& [root, stored] : FindStoredWeights(model, scan, {{"Gather"}, {}})) {
-    if (!stored.lookups.empty() && stored.sites.empty()) {
-      tables.emplace_back(root.second, stored.tensor.count());
-    }
-  }
+  for (const auto& [root, tensor] : found) tables.emplace_back(root.second, tensor.count());
   return tables;
 }
 

@@ -140,11 +140,11 @@ StoredWeights FindStoredWeights(const Model& model, const WeightScan& scan,
   return weights;
 }
 
-std::set<ConstantRef> FindTables(const Model& model) {
+std::map<ConstantRef, Tensor> FindTables(const Model& model) {
   StoredWeights weights;
   FindLookups(model.graph, nullptr, model.ir_version, weights);
-  std::set<ConstantRef> tables;
-  for (const auto& [root, stored] : weights) tables.insert(root);
+  std::map<ConstantRef, Tensor> tables;
+  for (const auto& [root, stored] : weights) tables.emplace(root, stored.tensor);
   return tables;
 }
 

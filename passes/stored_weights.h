@@ -39,7 +39,7 @@ StoredWeights FindStoredWeights(const Model& model, const WeightScan& scan,
                                 const StoredChoice& choice);
 
 // The float tables that a Gather reads, subgraphs included.
-std::set<ConstantRef> FindTables(const Model& model);
+std::map<ConstantRef, Tensor> FindTables(const Model& model);
 
 // Gives products of the main graph whose weight Gather looks up too a constant of their own, so
 // that each is stored as it is read. Only where `choice` stores the weight and `is_wanted` says so

@@ -1,10 +1,8 @@
 #include "storage/packed.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -12,6 +10,7 @@
 #include <string>
 #include <system_error>
 
+#include "base/aside_file.h"
 #include "base/error.h"
 #include "storage/block_coding.h"
 
@@ -37,16 +36,11 @@ class Begun {
 
   std::ofstream Create(const fs::path& path) {
     CreateFolders(path.parent_path());
-    static std::atomic<int64_t> counter = 0;
-    // Not longer than the name that it stands for may be.
-    const fs::path aside = path.parent_path() / ("." + std::to_string(::getpid()) + "-" +
-                                                 std::to_string(counter++) + ".part");
-    // O_EXCL: never through a link that somebody left there.
-    const int descriptor = ::open(aside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (descriptor < 0) Fail("created", errno, path);
-    ::close(descriptor);
-    files_.push_back({path, aside});
-    std::ofstream out(aside, std::ios::binary);
+    const AsideFile aside = CreateAside(path);
+    if (aside.descriptor < 0) Fail("created", errno, path);
+    ::close(aside.descriptor);
+    files_.push_back({path, aside.path});
+    std::ofstream out(aside.path, std::ios::binary);
     if (!out) Fail("created", errno, path);
     return out;
   }
