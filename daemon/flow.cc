@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "daemon/provenance.h"
 #include "model/graph.h"
 #include "passes/layer_progress.h"
 
@@ -178,6 +179,9 @@ struct Flow::GraphState {
     };
     try {
       Model model = place.step.run(*in.model, pass);
+      if (!pass.report.value("changed", Json::array()).empty()) {
+        RecordProvenance(place.step, model);
+      }
       Verify(model);
       tell();
       return model;

@@ -10,6 +10,9 @@ namespace {
 constexpr float kCodeMax = 255;
 // Ranges that differ by less may share a scale: a tenth costs less than a second rounding.
 constexpr float kNearlyEqual = 0.9f;
+// Of scales that models may hold: with these the range is finite and the scale has all its bits.
+constexpr float kScaleMin = std::numeric_limits<float>::min();
+constexpr float kScaleMax = 1e30f;
 constexpr double kBiasCodeMax = 1 << 30;  // half of int32 stays for the products
 
 // Values joined into groups of one range.
@@ -35,17 +38,38 @@ class Groups {
 
 }  // namespace
 
-bool HasFixedRange(const Node* producer, ValueRange& range) {
-  if (producer == nullptr) return false;
-  const std::string& op = producer->op_type;
-  if (op == "Sigmoid" || op == "HardSigmoid" || op == "Softmax") {
-    range = {0, 1};
-  } else if (op == "Tanh" || op == "Softsign") {
-    range = {-1, 1};
-  } else {
-    return false;
+std::optional<ActivationParams> StoredParams(const std::string& value, const Model& model,
+                                             const GraphIndex& index) {
+  const Node* producer = index.producer(value);
+  if (producer == nullptr || producer->op_type != "DequantizeLinear" ||
+      producer->inputs.size() < 3) {
+    return std::nullopt;
   }
-  return true;
+  const auto constant = [&](size_t input) {
+    return ConstantOf(model.graph, index, producer->inputs[input], model.ir_version);
+  };
+  if (constant(0) != nullptr) return std::nullopt;  // a weight
+  const std::optional<float> scale =
+      ConstantNumber(model.graph, index, producer->inputs[1], model.ir_version);
+  const Tensor* zero = constant(2);
+  if (!scale || !(*scale >= kScaleMin && *scale <= kScaleMax) || zero == nullptr ||
+      zero->count() != 1) {
+    return std::nullopt;
+  }
+  if (zero->dtype() == DType::kUInt8) return ActivationParams{*scale, zero->data<uint8_t>()[0]};
+  if (zero->dtype() != DType::kInt8) return std::nullopt;
+  return ActivationParams{*scale, static_cast<uint8_t>(zero->data<int8_t>()[0] + 128)};
+}
+
+std::optional<ValueRange> FixedRange(const std::string& value, const Model& model,
+                                     const GraphIndex& index) {
+  const Node* producer = index.producer(value);
+  if (producer == nullptr) return std::nullopt;
+  const std::string& op = producer->op_type;
+  if (op == "Sigmoid" || op == "HardSigmoid" || op == "Softmax") return ValueRange{0, 1};
+  if (op == "Tanh" || op == "Softsign") return ValueRange{-1, 1};
+  const std::optional<ActivationParams> stored = StoredParams(value, model, index);
+  return stored ? std::optional(RangeOf(*stored)) : std::nullopt;
 }
 
 namespace {
@@ -56,12 +80,12 @@ ValueRange Union(ValueRange a, ValueRange b) {
 
 class RangeChooser {
  public:
-  RangeChooser(const Int8Choice& choice, const Graph& graph, const GraphIndex& index)
-      : choice_(choice), graph_(graph), index_(index), groups_(choice.values) {}
+  RangeChooser(const Int8Choice& choice, const Model& model, const GraphIndex& index)
+      : choice_(choice), model_(model), index_(index), groups_(choice.values) {}
 
   std::unordered_map<std::string, ValueRange> Run(const Calibration& calibration,
                                                   const RangeOptions& options) {
-    for (const Node& node : graph_.nodes) {
+    for (const Node& node : model_.graph.nodes) {
       if (choice_.RoleOf(node) == Int8Role::kJoin && KeepsRange(node)) JoinMoved(node);
     }
     for (const std::string& value : choice_.values) {
@@ -69,20 +93,19 @@ class RangeChooser {
       if (known != options.known.end()) known_.emplace(groups_.Find(value), known->second);
     }
     for (const std::string& value : choice_.values) {
-      const Node* producer = index_.producer(value);
       // What moves elements has no range of its own.
       if (groups_.Find(value) != value) continue;
-      ValueRange range;
-      if (const auto known = known_.find(value); HasFixedRange(producer, range)) {
+      if (const std::optional<ValueRange> fixed = FixedRange(value, model_, index_)) {
         known_.erase(value);
-      } else if (known != known_.end()) {
-        range = known->second;
+        ranges_[value] = *fixed;
+      } else if (const auto known = known_.find(value); known != known_.end()) {
+        ranges_[value] = known->second;
       } else {
-        range = RangeOf(calibration.sketches.at(value), options.method, options.percentile);
+        ranges_[value] =
+            RangeOf(calibration.sketches.at(value), options.method, options.percentile);
       }
-      ranges_[value] = range;
     }
-    for (const Node& node : graph_.nodes) {
+    for (const Node& node : model_.graph.nodes) {
       if (choice_.RoleOf(node) == Int8Role::kJoin && node.op_type == "Concat") JoinParts(node);
     }
     std::unordered_map<std::string, ValueRange> all;
@@ -138,7 +161,7 @@ class RangeChooser {
   }
 
   const Int8Choice& choice_;
-  const Graph& graph_;
+  const Model& model_;
   const GraphIndex& index_;
   Groups groups_;
   std::unordered_map<std::string, ValueRange> ranges_;
@@ -199,6 +222,11 @@ ActivationParams ParamsOf(ValueRange range) {
   return params;
 }
 
+ValueRange RangeOf(const ActivationParams& params) {
+  const float zero = static_cast<float>(params.zero_point);
+  return {-zero * params.scale, (kCodeMax - zero) * params.scale};
+}
+
 void RoundToCodes(const ActivationParams& params, std::vector<float>& elements) {
   const float zero = static_cast<float>(params.zero_point);
   for (float& element : elements) {
@@ -208,11 +236,11 @@ void RoundToCodes(const ActivationParams& params, std::vector<float>& elements) 
 }
 
 std::unordered_map<std::string, ValueRange> ActivationRanges(const Int8Choice& choice,
-                                                             const Graph& graph,
+                                                             const Model& model,
                                                              const GraphIndex& index,
                                                              const Calibration& calibration,
                                                              const RangeOptions& options) {
-  return RangeChooser(choice, graph, index).Run(calibration, options);
+  return RangeChooser(choice, model, index).Run(calibration, options);
 }
 
 std::optional<int64_t> ChannelAxis(const WeightSite& site) {

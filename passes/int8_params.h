@@ -21,6 +21,8 @@ struct ActivationParams {
   uint8_t zero_point = 0;
 };
 ActivationParams ParamsOf(ValueRange range);
+// The range that `params` cover; ParamsOf() of it gives them back but for rounding.
+ValueRange RangeOf(const ActivationParams& params);
 // Each element as its code gives it.
 void RoundToCodes(const ActivationParams& params, std::vector<float>& elements);
 
@@ -31,13 +33,20 @@ struct RangeOptions {
   std::unordered_map<std::string, ValueRange> known;
 };
 
-// Whether the function that makes a value gives it its range, as Sigmoid does; then `range` is set.
-bool HasFixedRange(const Node* producer, ValueRange& range);
+// The scale and zero point of a value that is stored in codes: what a DequantizeLinear with one
+// scale makes of 8 bits. nullopt: it is not.
+std::optional<ActivationParams> StoredParams(const std::string& value, const Model& model,
+                                             const GraphIndex& index);
+
+// The range that what makes a value gives it: a function as Sigmoid, or its codes (StoredParams).
+// nullopt: none.
+std::optional<ValueRange> FixedRange(const std::string& value, const Model& model,
+                                     const GraphIndex& index);
 
 // The range of every value of choice.values. Values that operators only move share one; so do the
-// parts of a Concat that nothing else reads. Sigmoid and its like have the range of the function.
+// parts of a Concat that nothing else reads. Fixed ranges (FixedRange) hold.
 std::unordered_map<std::string, ValueRange> ActivationRanges(const Int8Choice& choice,
-                                                             const Graph& graph,
+                                                             const Model& model,
                                                              const GraphIndex& index,
                                                              const Calibration& calibration,
                                                              const RangeOptions& options);

@@ -22,12 +22,8 @@ class Rewriter {
         names_(model_) {}
 
   Model Run(const Calibration& calibration) {
-    ranges_ =
-        ActivationRanges(choice_, model_.graph, *context_.index, calibration, settings_.range);
-    for (const std::string& value : choice_.values) {
-      params_[value] = ParamsOf(ranges_.at(value));
-      dequantized_[value] = names_.Make(value + "_dequantized");
-    }
+    ranges_ = ActivationRanges(choice_, model_, *context_.index, calibration, settings_.range);
+    ChooseParams();
     QuantizeWeights();
     Model out = model_;
     out.graph.nodes.clear();
@@ -84,6 +80,24 @@ class Rewriter {
 
   WeightKey KeyOf(const WeightSite& site) const {
     return {site.root, {site.node->inputs[site.input], ChannelAxis(site).value_or(-1)}};
+  }
+
+  // What is stored in codes keeps them, and what only moves it shares its scale to the last bit.
+  void ChooseParams() {
+    std::map<std::pair<float, float>, ActivationParams> by_range;
+    for (const std::string& value : choice_.values) {
+      const auto stored = StoredParams(value, model_, *context_.index);
+      dequantized_[value] = stored ? value : names_.Make(value + "_dequantized");
+      if (!stored) continue;
+      params_[value] = *stored;
+      const ValueRange range = RangeOf(*stored);
+      by_range[{range.min, range.max}] = *stored;
+    }
+    for (const std::string& value : choice_.values) {
+      const ValueRange range = ranges_.at(value);
+      const auto stored = by_range.find({range.min, range.max});
+      params_.try_emplace(value, stored == by_range.end() ? ParamsOf(range) : stored->second);
+    }
   }
 
   void QuantizeWeights() {
@@ -159,7 +173,7 @@ class Rewriter {
 
   void QuantizeValue(const std::string& value, Graph& graph) {
     const auto params = params_.find(value);
-    if (params == params_.end()) return;
+    if (params == params_.end() || dequantized_.at(value) == value) return;
     const std::string scale = names_.Make(value + "_scale");
     const std::string zero_point = names_.Make(value + "_zero_point");
     const std::string codes = names_.Make(value + "_quantized");

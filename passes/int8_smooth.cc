@@ -78,9 +78,8 @@ std::vector<const WeightSite*> SmoothableProducts(const Int8ChoiceContext& conte
                                                   const Int8Choice& choice,
                                                   const std::string& value) {
   std::vector<const WeightSite*> products;
-  ValueRange fixed;
   if (choice.only_quantized.contains(value)) return {};
-  if (HasFixedRange(context.index->producer(value), fixed)) return {};  // no channel stands out
+  if (FixedRange(value, *context.model, *context.index)) return {};  // no channel stands out
   for (const Node* reader : context.index->consumers(value)) {
     if (!IsProduct(choice, *reader) || reader->inputs[0] != value) continue;
     const WeightSite* site = choice.weights.at(reader);

@@ -24,7 +24,7 @@ using SmoothingFactors = std::map<std::string, std::vector<float>>;
 
 // All the products that read `value`: MatMul and Gemm with the weight on the right. Empty where one
 // of their weights is read by another node too, where an INT8 node writes the value, and where its
-// range is fixed (HasFixedRange).
+// range is fixed (FixedRange).
 std::vector<const WeightSite*> SmoothableProducts(const Int8ChoiceContext& context,
                                                   const Int8Choice& choice,
                                                   const std::string& value);

@@ -4,7 +4,8 @@
 // Before:  x = Relu(a)  y = Dropout(x)  with y an output                 After:  y = Relu(a)
 //
 // Such are Identity; Dropout that does not train; Cast to the type it reads; Reshape to the shape
-// it reads; Transpose that keeps the order; Pad by nothing; Slice of everything; Concat of one.
+// it reads; Transpose that keeps the order; Pad by nothing; Slice of everything; Concat of one; and
+// QuantizeLinear of what a DequantizeLinear with the same scale and zero point made of such codes.
 // Declines where a Dropout's mask is read, and where the node gives an input, a constant, another
 // output or a value of an outer graph the name of an output.
 
@@ -40,26 +41,28 @@ class Finder {
         opset_(model.Opset("")),
         types_(types) {}
 
-  // Whether the node's first output always equals its first input.
-  bool IsNoOp(const Node& node) const {
-    if (!(node.domain.empty() || node.domain == "ai.onnx") || node.inputs.empty()) return false;
-    if (node.inputs[0].empty() || node.outputs[0].empty()) return false;
+  // The value that the node's first output always equals; empty: there is none.
+  std::string EqualTo(const Node& node) const {
+    if (!IsStandard(node) || node.inputs.empty()) return "";
+    if (node.inputs[0].empty() || node.outputs[0].empty()) return "";
     const std::string& op = node.op_type;
-    return op == "Identity" || (op == "Concat" && node.inputs.size() == 1) ||
-           (op == "Dropout" && !Trains(node)) || (op == "Cast" && KeepsType(node)) ||
-           (op == "Reshape" && KeepsShape(node)) || (op == "Transpose" && KeepsOrder(node)) ||
-           (op == "Pad" && PadsNothing(node)) || (op == "Slice" && TakesAll(node));
+    if (op == "QuantizeLinear") return CodesOf(node);
+    const bool is_no_op = op == "Identity" || (op == "Concat" && node.inputs.size() == 1) ||
+                          (op == "Dropout" && !Trains(node)) || (op == "Cast" && KeepsType(node)) ||
+                          (op == "Reshape" && KeepsShape(node)) ||
+                          (op == "Transpose" && KeepsOrder(node)) ||
+                          (op == "Pad" && PadsNothing(node)) || (op == "Slice" && TakesAll(node));
+    return is_no_op ? node.inputs[0] : "";
   }
 
-  // Why the node must stay though it does nothing; empty: it need not.
-  std::string WhyKept(const Node& node) const {
+  // Why the node must stay though its output equals `input`; empty: it need not.
+  std::string WhyKept(const Node& node, const std::string& input) const {
     for (size_t i = 1; i < node.outputs.size(); ++i) {
       const std::string& mask = node.outputs[i];
       if (mask.empty()) continue;
       if (!index_.consumers(mask).empty() || index_.is_output(mask)) return "its mask is read";
     }
     if (!index_.is_output(node.outputs[0])) return "";
-    const std::string& input = node.inputs[0];
     if (index_.producer(input) == nullptr) {
       return "it gives an input, a constant or an outer value the name of an output";
     }
@@ -68,6 +71,64 @@ class Finder {
   }
 
  private:
+  static bool IsStandard(const Node& node) {
+    return node.domain.empty() || node.domain == "ai.onnx";
+  }
+
+  // The codes that the node makes once more, from what they stand for; empty: others, or unknown.
+  std::string CodesOf(const Node& quantize) const {
+    const Node* dequantize = index_.producer(quantize.inputs[0]);
+    if (dequantize == nullptr || dequantize->op_type != "DequantizeLinear" ||
+        !IsStandard(*dequantize) || dequantize->inputs[0].empty()) {
+      return "";
+    }
+    const ValueType* codes = TypeOf(dequantize->inputs[0]);
+    const ValueType* made = TypeOf(quantize.outputs[0]);
+    const bool is_same_type =
+        codes != nullptr && made != nullptr && IsCode(codes->dtype) && codes->dtype == made->dtype;
+    const bool has_same_axes = quantize.Int("axis", 1) == dequantize->Int("axis", 1) &&
+                               quantize.Int("block_size", 0) == dequantize->Int("block_size", 0);
+    return is_same_type && has_same_axes && HasSameScale(quantize, *dequantize) &&
+                   HasSameZeroPoint(quantize, *dequantize)
+               ? dequantize->inputs[0]
+               : "";
+  }
+
+  static bool IsCode(DType dtype) {
+    return dtype == DType::kUInt8 || dtype == DType::kInt8 || dtype == DType::kUInt16 ||
+           dtype == DType::kInt16 || dtype == DType::kUInt4 || dtype == DType::kInt4;
+  }
+
+  const Tensor* InputConstant(const Node& node, size_t input) const {
+    if (input >= node.inputs.size() || node.inputs[input].empty()) return nullptr;
+    return ConstantOf(graph_, index_, node.inputs[input], ir_version_);
+  }
+
+  // In float32, where code * scale / scale rounds to the code unless it overflows or loses bits.
+  bool HasSameScale(const Node& a, const Node& b) const {
+    const Tensor* scale = InputConstant(a, 1);
+    const Tensor* other = InputConstant(b, 1);
+    if (scale == nullptr || other == nullptr || scale->dtype() != DType::kFloat32) return false;
+    return IsEqual(*scale, *other) && std::ranges::all_of(scale->data<float>(), [](float value) {
+             return value >= std::numeric_limits<float>::min() && value < 1e30f;
+           });
+  }
+
+  bool HasSameZeroPoint(const Node& a, const Node& b) const {
+    const Tensor* zero = InputConstant(a, 2);
+    const Tensor* other = InputConstant(b, 2);
+    if (zero != nullptr && other != nullptr) return IsEqual(*zero, *other);
+    const auto has_none = [](const Node& node) {
+      return node.inputs.size() < 3 || node.inputs[2].empty();
+    };
+    return has_none(a) && has_none(b);
+  }
+
+  static bool IsEqual(const Tensor& a, const Tensor& b) {
+    return a.dtype() == b.dtype() && a.shape() == b.shape() &&
+           std::ranges::equal(a.bytes(), b.bytes());
+  }
+
   const ValueType* TypeOf(const std::string& value) const {
     const auto found = types_.find(value);
     return found == types_.end() ? nullptr : &found->second;
@@ -171,9 +232,9 @@ class Finder {
   const std::unordered_map<std::string, ValueType>& types_;
 };
 
-// Joins the node's input and output under one name, and takes the node out.
-void Remove(Graph& graph, size_t at) {
-  const std::string input = graph.nodes[at].inputs[0], output = graph.nodes[at].outputs[0];
+// Joins the node's output and the value that it equals under one name, and takes the node out.
+void Remove(Graph& graph, size_t at, const std::string& input) {
+  const std::string output = graph.nodes[at].outputs[0];
   const bool is_output = std::ranges::any_of(
       graph.outputs, [&](const ValueInfo& each) { return each.name == output; });
   graph.nodes.erase(graph.nodes.begin() + static_cast<std::ptrdiff_t>(at));
@@ -207,7 +268,7 @@ class Remover {
       begin = static_cast<size_t>(found - graph.nodes.begin());
       if (found == graph.nodes.end()) break;
       context_.report["changed"].push_back({{"node", NodeLabel(*found)}});
-      Remove(graph, begin);
+      Remove(graph, begin, finder.EqualTo(*found));
     }
     EraseDead(graph);
   }
@@ -215,11 +276,12 @@ class Remover {
  private:
   bool IsToGo(const Finder& finder, const Node& node) {
     std::string reason;
-    if (!finder.IsNoOp(node)) {
+    const std::string equal = finder.EqualTo(node);
+    if (equal.empty()) {
       if (node.op_type != "Dropout") return false;
       reason = "it trains";
     } else {
-      reason = is_excluded_(node) ? "excluded" : finder.WhyKept(node);
+      reason = is_excluded_(node) ? "excluded" : finder.WhyKept(node, equal);
     }
     if (reason.empty()) return true;
     context_.report["skipped"].push_back({{"node", NodeLabel(node)}, {"reason", reason}});
@@ -247,6 +309,7 @@ Model RemoveIdentities(Model model, const Options& options, PassContext& context
 }  // namespace
 
 extern const PassInfo kRemoveIdentities = DefinePass<Options, RemoveIdentities>(
-    "remove_identities", "Takes out nodes that hand on their input as it is.");
+    "remove_identities", "Takes out nodes that hand on their input as it is.",
+    [](const Json&) { return false; }, 2);
 
 }  // namespace pared

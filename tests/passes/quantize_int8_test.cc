@@ -268,6 +268,26 @@ TEST(QuantizeInt8, ReadsAFixedRangeOffTheFunction) {
   EXPECT_FLOAT_EQ(Elements(out.model, "s_scale")[0], 1.0f / 255);
 }
 
+// What is stored in codes already has one owner of its range: no second pair is put behind it.
+TEST(QuantizeInt8, ReadsWhatIsStoredInCodesAsItIs) {
+  for (const char* const zero : {"uint8 z = {3}", "int8 z = {-125}"}) {
+    const Model in = ModelFromText(std::string(R"(g (float[1,1,4,4] x) => (float[1,1,2,2] y)
+      <float s = {0.0123456}, )") + zero +
+                                   R"(, float[1,1,1,1] v = {0.5}, float[1] b = {0.25},
+       float[1,1,1,1] w = {-2}>
+      { q = QuantizeLinear(x, s, z) a = DequantizeLinear(q, s, z) c = Conv(a, v, b)
+        p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a) d = Conv(p, w)
+        r = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (c) y = Add(r, d) })");
+    const PassResult out = QuantizeNearest(in);
+    EXPECT_EQ(std::ranges::count(OpTypes(out.model.graph), "QuantizeLinear"), 2)
+        << zero;  // that of x, and of p
+    EXPECT_EQ(NodeOf(out.model, "Conv")->inputs[0], "a");
+    EXPECT_EQ(Elements(out.model, "p_scale"), Elements(out.model, "s"));
+    EXPECT_FLOAT_EQ(Elements(out.model, "b_scale")[0], 0.0123456f * 0.5f / 127);
+    EXPECT_GT(UnfusedSqnrDb(in, out.model), 40);
+  }
+}
+
 TEST(QuantizeInt8, ResidualSumsAndPoolsJoin) {
   const Model in = ModelFromText(R"(g (float[1,2,4,4] x) => (float[1,2,1,1] y)
     <float[2,2,1,1] u = {1,0.5,-0.5,1}, float[2,2,1,1] v = {0.3,0.2,-0.7,1},

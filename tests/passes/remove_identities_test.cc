@@ -124,5 +124,54 @@ TEST(RemoveIdentities, ExcludedNodesStay) {
   EXPECT_EQ(SkippedReason(out.report, "Identity keep"), "excluded");
 }
 
+// Codes that are made once more of what they stand for.
+struct Pair {
+  const char *name, *type, *dequantize, *quantize;
+  bool goes;
+};
+void PrintTo(const Pair& pair, std::ostream* os) { *os << pair.name; }
+class RemovesRequantization : public ::testing::TestWithParam<Pair> {};
+
+TEST_P(RemovesRequantization, OfEqualScaleAndZeroPointOnly) {
+  const std::string type = GetParam().type;
+  const PassResult out = Removed(
+      R"(<ir_version: 10, opset_import: ["" : 21]> g (float[2,3] x) => (float[2,3] y)
+      <float s = {0.03}, float t = {0.03}, float u = {0.0300001}, float[3] v = {1,2,3},
+       float[3] w = {1,2,3}, )" +
+      type + " z = {7}, " + type + " o = {7}, " + type + " p = {8}, " + type + "[3] q = {1,2,3}, " +
+      type + R"([3] r = {1,2,3}>
+      { a = QuantizeLinear(x, s, z) b = )" +
+      GetParam().dequantize + " c = " + GetParam().quantize + " d = DequantizeLinear(c, s, z) " +
+      "y = Neg(d) }");
+  EXPECT_EQ(OpTypes(out.model.graph).size(), GetParam().goes ? 3U : 5U);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Pairs, RemovesRequantization,
+    ::testing::Values(
+        Pair{"Same", "uint8", "DequantizeLinear(a, s, z)", "QuantizeLinear(b, s, z)", true},
+        Pair{"OtherNames", "int8", "DequantizeLinear(a, s, z)", "QuantizeLinear(b, t, o)", true},
+        Pair{"Int16", "int16", "DequantizeLinear(a, s, z)", "QuantizeLinear(b, t, o)", true},
+        Pair{"Columns", "uint8", "DequantizeLinear(a, v, q)", "QuantizeLinear(b, w, r)", true},
+        Pair{"NoZeroPoints", "uint8", "DequantizeLinear(a, s)", "QuantizeLinear(b, s)", true},
+        Pair{"OtherScale", "uint8", "DequantizeLinear(a, s, z)", "QuantizeLinear(b, u, z)", false},
+        Pair{"OtherZero", "uint8", "DequantizeLinear(a, s, z)", "QuantizeLinear(b, s, p)", false},
+        Pair{"OtherAxis", "uint8", "DequantizeLinear(a, v, q)",
+             "QuantizeLinear <axis = 0> (b, v, q)", false},
+        Pair{"ZeroPointLeftOut", "uint8", "DequantizeLinear(a, s, z)", "QuantizeLinear(b, s)",
+             false}),
+    [](const auto& named) { return std::string(named.param.name); });
+
+TEST(RemoveIdentities, OtherReadersOfTheFloatsKeepThem) {
+  const PassResult out = Removed(R"(<ir_version: 8, opset_import: ["" : 17]>
+      g (float[2,3] x) => (float[2,3] y, uint8[2,3] c)
+      <float s = {0.03}, uint8 z = {7}>
+      { a = QuantizeLinear(x, s, z) b = DequantizeLinear(a, s, z) c = QuantizeLinear(b, s, z)
+        d = DequantizeLinear(c, s, z) y = Add(b, d) })");
+  EXPECT_THAT(OpTypes(out.model.graph),
+              ElementsAre("QuantizeLinear", "DequantizeLinear", "DequantizeLinear", "Add"));
+  EXPECT_EQ(out.model.graph.nodes[0].outputs[0], "c");
+}
+
 }  // namespace
 }  // namespace pared
