@@ -135,7 +135,7 @@ class RemovesRequantization : public ::testing::TestWithParam<Pair> {};
 TEST_P(RemovesRequantization, OfEqualScaleAndZeroPointOnly) {
   const std::string type = GetParam().type;
   const PassResult out = Removed(
-      R"(<ir_version: 10, opset_import: ["" : 21]> g (float[2,3] x) => (float[2,3] y)
+      R"(<ir_version: 10, opset_import: ["" : 21]> g (float[3,3] x) => (float[3,3] y)
       <float s = {0.03}, float t = {0.03}, float u = {0.0300001}, float[3] v = {1,2,3},
        float[3] w = {1,2,3}, )" +
       type + " z = {7}, " + type + " o = {7}, " + type + " p = {8}, " + type + "[3] q = {1,2,3}, " +
