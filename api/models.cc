@@ -11,6 +11,7 @@
 #include "config/sha256.h"
 #include "model/graph.h"
 #include "model/onnx.h"
+#include "model/tflite.h"
 #include "storage/uploads.h"
 
 namespace pared {
@@ -179,18 +180,27 @@ Response Register(const Service& service, const std::string& name, const fs::pat
   return response;
 }
 
+// A file of one of the formats that are read; what is no ONNX is stored as ONNX.
+Response RegisterUpload(const Service& service, const std::string& name, const fs::path& file) {
+  if (!IsTfliteFile(file)) return Register(service, name, file);
+  fs::path converted = file;
+  converted += ".onnx";
+  SaveOnnx(LoadTflite(file), converted);
+  return Register(service, name, converted);
+}
+
 }  // namespace
 
 Response PutModel(const Service& service, const Request& request) {
   const std::string& name = NameOf(request);
   CheckDigest(request);
-  if (!IsJson(request)) return Register(service, name, request.upload);
+  if (!IsJson(request)) return RegisterUpload(service, name, request.upload);
   const Source source = ReadSource(request.upload);
   const fs::path folder = request.upload.parent_path();
   const fs::path whole = folder / "registered.onnx";
   if (!source.path.empty()) {
     // Written anew, not linked: the file stays its owner's, and all its external data comes along.
-    SaveOnnx(LoadOnnx(PathBelowRoots(service, source.path)), whole);
+    SaveOnnx(LoadModel(PathBelowRoots(service, source.path)), whole);
     return Register(service, name, whole);
   }
   fs::create_directory(folder / "uploads");
@@ -201,7 +211,8 @@ Response PutModel(const Service& service, const Request& request) {
   }
   // With data files written anew: an artifact has at most one.
   if (!source.data.empty()) SaveOnnx(LoadOnnx(model), whole);
-  Response response = Register(service, name, source.data.empty() ? model : whole);
+  Response response =
+      source.data.empty() ? RegisterUpload(service, name, model) : Register(service, name, whole);
   gathered.Keep();
   return response;
 }

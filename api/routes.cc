@@ -136,7 +136,7 @@ std::vector<Route> MakeRoutes(const Service& s) {
 
       {Verb::kPut,
        "/v1/models/{name}",
-       "Registers the ONNX file in the body, or what a JSON body names.",
+       "Registers the model in the body, ONNX or TensorFlow Lite, or what a JSON body names.",
        Body::kUpload,
        {},
        On(s, PutModel)},

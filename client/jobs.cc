@@ -108,7 +108,7 @@ int List(const Context& context, const ListOptions& options) {
   const std::map<std::string, Listing> listings = {
       {"models",
        {{"name", "bytes", "created_ms", "sha256"},
-        "no models; `pare push FILE.onnx` registers one"}},
+        "no models; `pare push FILE` registers one, ONNX or TensorFlow Lite"}},
       {"datasets", {{"name"}, "no datasets; each is a folder below the daemon's datasets_dir"}},
       {"experiments", {{"name", "runs", "first_ms", "last_ms"}, "no experiments yet"}}};
   const Listing& listing = listings.at(options.what);

@@ -128,7 +128,7 @@ Json MakeSpec(const SubmitOptions& options, const Json& passes) {
 
 int Submit(const Context& context, const SubmitOptions& options) {
   SubmitOptions resolved = options;
-  const bool is_file = options.model.ends_with(".onnx");
+  const bool is_file = (options.model.ends_with(".onnx") || options.model.ends_with(".tflite"));
   if (is_file && !options.is_dry) {
     const Json record = RegisterFile(context, {options.model, options.as, {}});
     resolved.model = record.at("name").get<std::string>();

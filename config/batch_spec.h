@@ -34,7 +34,7 @@ struct Threshold {
 struct BatchSpec {
   std::string name = "nightly";  // the series: its nights are compared
   std::string root;              // a model root; empty: the only one that there is
-  std::vector<std::string> models = {"*.onnx"};
+  std::vector<std::string> models = {"*.onnx", "*.tflite"};
   std::vector<std::string> exclude;
   std::vector<BatchRule> rules;  // the first that matches a model holds
   std::vector<Threshold> thresholds = {
@@ -68,8 +68,8 @@ std::optional<size_t> FindRule(const BatchSpec& spec, const std::string& model,
 JobSpec JobOf(const BatchSpec& spec, std::optional<size_t> rule, const std::string& model);
 
 // What the model of a file below the root is called: the parts of its path with '.' between, in
-// lower case, '-' for what no name may hold, without ".onnx"; "a/b/b.onnx" is "a.b". May break
-// the rule of names: a path can be too long.
+// lower case, '-' for what no name may hold, without ".onnx"; "a/b/b.onnx" is "a.b", "b.tflite"
+// stays. May break the rule of names: a path can be too long.
 std::string ModelNameOf(const std::string& path);
 
 }  // namespace pared

@@ -16,6 +16,7 @@
 #include "evaluator/layers.h"
 #include "kernels/cpu.h"
 #include "model/onnx.h"
+#include "model/tflite.h"
 
 namespace pared {
 namespace {
@@ -30,7 +31,7 @@ struct BenchOptions {
 
 void Fields(FieldVisitor& f, BenchOptions& o) {
   f.Required();
-  f.Text("model", o.model, TextRule::kAny, "The ONNX file.");
+  f.Text("model", o.model, TextRule::kAny, "The model's file, ONNX or TensorFlow Lite.");
   f.Text("dataset", o.dataset, TextRule::kAny,
          "A dataset's folder; its first sample is run. Random values where it is not given.");
   f.Text("reference", o.reference, TextRule::kAny,
@@ -129,7 +130,7 @@ void RunBench(const std::vector<std::string>& arguments, std::ostream& out) {
   ExecutorOptions executor_options;
   executor_options.threads = options.threads;
   executor_options.fuse = options.fuse;
-  const Model model = LoadOnnx(options.model);
+  const Model model = LoadModel(options.model);
   const Executor executor(model, executor_options);
   const Dataset dataset = OpenDataset(options.dataset, executor.inputs());
   const std::vector<Tensor> inputs = dataset.Sample(0, executor.inputs());
@@ -145,7 +146,7 @@ void RunBench(const std::vector<std::string>& arguments, std::ostream& out) {
   if (!options.reference.empty()) {
     std::vector<LayerStats> stats;
     for (const Layer& layer : layers) stats.push_back(layer.stats);
-    const auto sqnr_db = LayerSqnr(model, LoadOnnx(options.reference), inputs, stats);
+    const auto sqnr_db = LayerSqnr(model, LoadModel(options.reference), inputs, stats);
     for (Layer& layer : layers) {
       const auto found = sqnr_db.find(layer.stats.node);
       if (found != sqnr_db.end()) layer.sqnr_db = found->second;

@@ -11,6 +11,7 @@
 #include "evaluator/metrics.h"
 #include "evaluator/npy.h"
 #include "model/onnx.h"
+#include "model/tflite.h"
 #include "passes/registry.h"
 
 namespace pared {
@@ -27,11 +28,11 @@ struct EvaluateOptions {
 
 void Fields(FieldVisitor& f, EvaluateOptions& o) {
   f.Required();
-  f.Text("model", o.model, TextRule::kAny, "The ONNX file.");
+  f.Text("model", o.model, TextRule::kAny, "The model's file, ONNX or TensorFlow Lite.");
   f.Text("dataset", o.dataset, TextRule::kAny,
          "A dataset's folder; random values where it is not given.");
   f.Text("reference", o.reference, TextRule::kAny,
-         "The ONNX file to compare with; the model itself where it is not given.");
+         "The model to compare with; the model itself where it is not given.");
   f.Text("outputs", o.outputs, TextRule::kAny,
          "Where the first output of each sample is written, as a .npy file.");
   f.Integer("samples", o.samples, {0, 100'000'000}, "The first so many samples; 0 takes all.");
@@ -85,9 +86,9 @@ Dataset OpenDataset(const std::string& folder, const std::vector<ValueInfo>& inp
 
 void RunEvaluate(const std::vector<std::string>& arguments, std::ostream& out) {
   const auto options = ReadArguments<EvaluateOptions>(arguments);
-  const Model model = LoadOnnx(options.model);
+  const Model model = LoadModel(options.model);
   const bool is_reference = options.reference.empty();
-  const Model reference_model = is_reference ? model : LoadOnnx(options.reference);
+  const Model reference_model = is_reference ? model : LoadModel(options.reference);
   const Dataset dataset = OpenDataset(options.dataset, CallerInputs(reference_model.graph));
   EvaluateContext context;
   context.dataset = &dataset;

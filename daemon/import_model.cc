@@ -10,6 +10,7 @@
 #include "daemon/confine.h"
 #include "daemon/worker.h"
 #include "model/onnx.h"
+#include "model/tflite.h"
 
 namespace pared {
 namespace {
@@ -89,7 +90,7 @@ void RunImport(const std::vector<std::string>& arguments) {
   if (options.confine) {
     Confine({.readable = {fs::path(options.model).parent_path()}, .writable = {options.dir}});
   }
-  SaveOnnx(LoadOnnx(options.model), fs::path(options.dir) / kFileName);
+  SaveOnnx(LoadModel(options.model), fs::path(options.dir) / kFileName);
 }
 
 }  // namespace pared

@@ -20,6 +20,7 @@
 #include "evaluator/evaluate.h"
 #include "evaluator/run_samples.h"
 #include "model/onnx.h"
+#include "model/tflite.h"
 #include "passes/plan.h"
 
 namespace pared {
@@ -38,7 +39,7 @@ struct OptimizeOptions {
 
 void Fields(FieldVisitor& f, OptimizeOptions& o) {
   f.Required();
-  f.Text("model", o.model, TextRule::kAny, "The ONNX file.");
+  f.Text("model", o.model, TextRule::kAny, "The model's file, ONNX or TensorFlow Lite.");
   f.Required();
   f.Text("out", o.out, TextRule::kAny, "Where the optimized model is written.");
   f.Raw("passes", o.passes, "The chain as in a job: [{\"pass\": NAME, options ...}, ...].");
@@ -112,7 +113,7 @@ void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
   SetLogLevel(LogLevel::kWarning);  // steps are told of in the answer
   const auto options = ReadArguments<OptimizeOptions>(arguments);
   const PlanNode plan = MakePlan(SpecOf(options));
-  Model model = LoadOnnx(options.model);
+  Model model = LoadModel(options.model);
   std::optional<Dataset> calibration;
   Json warnings = Json::array();
   if (!options.calibration.empty()) {

@@ -18,6 +18,7 @@
 #include "evaluator/scores.h"
 #include "model/mapped_file.h"
 #include "model/onnx.h"
+#include "model/tflite.h"
 
 namespace pared {
 namespace {
@@ -266,7 +267,7 @@ Metrics EvaluateSize(const std::filesystem::path& path) {
 Metrics EvaluateLatency(const std::filesystem::path& path, const EvaluateContext& context,
                         int64_t runs, int64_t threads) {
   PARED_CHECK(runs > 0);
-  const Model model = LoadOnnx(path);
+  const Model model = LoadModel(path);
   ExecutorOptions options;
   options.threads = threads;
   const Executor executor(model, options);

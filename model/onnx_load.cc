@@ -1,6 +1,5 @@
 // The entry points for reading: files, the checks around the message, foreign exceptions.
 
-#include <protozero/exception.hpp>
 #include <set>
 #include <string_view>
 
@@ -10,6 +9,8 @@
 #include "model/mapped_file.h"
 #include "model/onnx.h"
 #include "model/onnx_read.h"
+#include "model/read_at.h"
+#include "model/tflite_file.h"
 
 namespace pared {
 namespace {
@@ -23,21 +24,6 @@ constexpr size_t kMessageBytesMax = UINT32_MAX;
 
 std::string_view ViewOf(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-// Runs `read`; protozero's exceptions, and errors that do not say where, become Errors at `where`.
-template <class Read>
-auto ReadAt(const std::string& where, Read read) {
-  try {
-    return read();
-  } catch (const protozero::exception& e) {
-    throw Error(ErrorCode::kInvalidArgument,
-                std::string("not an ONNX model, or truncated or damaged (") + e.what() + ")",
-                where);
-  } catch (const Error& e) {
-    if (!e.where().empty()) throw;
-    throw Error(e.code(), e.message(), where);
-  }
 }
 
 // Names the formats that people mistake for ONNX.
@@ -122,6 +108,7 @@ Model LoadOnnx(const std::filesystem::path& path) {
 
 std::vector<std::filesystem::path> ModelFiles(const std::filesystem::path& path) {
   const std::shared_ptr<const MappedFile> file = MappedFile::Open(path);
+  if (IsTflite(file->bytes())) return {path};
   TensorSource source = SourceOf(file, path);
   ReadMessage(file->bytes(), source, path.string());
   std::vector<std::filesystem::path> files = {path};

@@ -23,7 +23,7 @@ Json BatchWith(const std::string& pointer, const Json& value) {
 TEST(BatchSpec, IsAJobSpecWithModelsInPlaceOfAModel) {
   const BatchSpec spec = ReadBatchSpec(BatchWith("/seed", 7));
   EXPECT_EQ(spec.name, "nightly");
-  EXPECT_THAT(spec.models, ElementsAre("*.onnx"));
+  EXPECT_THAT(spec.models, ElementsAre("*.onnx", "*.tflite"));
   EXPECT_FALSE(spec.dry_run);
   const JobSpec job = JobOf(spec, std::nullopt, "yolo");
   EXPECT_EQ(job.model, "yolo");
@@ -82,6 +82,7 @@ TEST(ModelNameOf, MakesANameOfAPath) {
   EXPECT_EQ(ModelNameOf("Vision/ResNet 50 (v2).onnx"), "vision.resnet-50--v2-");
   EXPECT_EQ(ModelNameOf("mnist/mnist.onnx"), "mnist");
   EXPECT_EQ(ModelNameOf("a/b/b.onnx"), "a.b");
+  EXPECT_EQ(ModelNameOf("a/b.tflite"), "a.b.tflite");  // beside a.b of a/b.onnx
   EXPECT_EQ(ModelNameOf("_x/.y.onnx"), "x..y");
   EXPECT_EQ(ModelNameOf(".onnx"), "onnx");
   EXPECT_EQ(ModelNameOf("noext"), "noext");

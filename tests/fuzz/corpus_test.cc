@@ -79,13 +79,12 @@ TEST_P(Corpus, SeedsAndDamagesOfThemAreReadOrRefused) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Corpus,
-                         ::testing::Values(Target{"onnx", FuzzOnnx, 3000},
-                                           Target{"passes", FuzzPasses, 3000},
-                                           Target{"job_spec", FuzzJobSpec, 2000},
-                                           Target{"filter", FuzzFilter, 1000},
-                                           Target{"http", FuzzHttp, 200}),
-                         [](const auto& named) { return std::string(named.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    All, Corpus,
+    ::testing::Values(Target{"onnx", FuzzOnnx, 3000}, Target{"tflite", FuzzTflite, 1000},
+                      Target{"passes", FuzzPasses, 3000}, Target{"job_spec", FuzzJobSpec, 2000},
+                      Target{"filter", FuzzFilter, 1000}, Target{"http", FuzzHttp, 200}),
+    [](const auto& named) { return std::string(named.param.name); });
 
 }  // namespace
 }  // namespace pared

@@ -16,6 +16,9 @@ using FuzzInput = std::span<const uint8_t>;
 // read again and is the same.
 void FuzzOnnx(FuzzInput input);
 
+// The bytes of a TensorFlow Lite file: what is read of it is an ONNX model in order.
+void FuzzTflite(FuzzInput input);
+
 // One byte chooses a pass that needs no data; the rest is a model as text. The result must stand
 // what every chain asks of it.
 void FuzzPasses(FuzzInput input);

@@ -1,0 +1,91 @@
+#include "model/tflite.h"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "base/error.h"
+#include "base/joined.h"
+#include "model/check_ops.h"
+#include "model/infer_shapes.h"
+#include "model/mapped_file.h"
+#include "model/onnx.h"
+#include "model/read_at.h"
+#include "model/tflite_file.h"
+#include "model/tflite_ops.h"
+#include "model/tflite_values.h"
+
+namespace pared {
+namespace {
+
+using Converters = std::unordered_map<std::string, const TfliteOpInfo*>;
+
+const Converters& AllOps() {
+  static const Converters kAll = [] {
+    Converters all;
+    for (const auto ops : {TfliteComputeOps(), TfliteElementwiseOps(), TfliteReduceOps(),
+                           TfliteLayoutOps(), TfliteSelectOps()}) {
+      for (const TfliteOpInfo& op : ops) all.emplace(op.type, &op);
+    }
+    return all;
+  }();
+  return kAll;
+}
+
+// All at once: who must change the model wants to know them together.
+void CheckOperators(const TfliteFile& file) {
+  std::vector<std::string> unknown;
+  for (const TfliteOp& op : file.ops) {
+    const bool is_new = std::ranges::find(unknown, op.type) == unknown.end();
+    if (!AllOps().contains(op.type) && is_new) unknown.push_back(op.type);
+  }
+  if (unknown.empty()) return;
+  throw Error(ErrorCode::kUnsupported,
+              "these TensorFlow Lite operators have no ONNX counterpart here: " + Joined(unknown),
+              file.file->where());
+}
+
+void Convert(TfliteValues& values, const TfliteOp& op) {
+  const TfliteOpInfo& info = *AllOps().at(op.type);
+  values.Begin(op);
+  bool is_whole = op.inputs.size() >= info.inputs && !op.outputs.empty();
+  for (size_t i = 0; i < op.inputs.size(); ++i) {
+    is_whole = is_whole && (op.inputs[i] >= 0 || (info.has_optional && i >= info.inputs));
+  }
+  values.Require(is_whole, "it needs " + std::to_string(info.inputs) + " inputs and an output");
+  info.convert(values, op);
+}
+
+}  // namespace
+
+Model LoadTflite(const std::filesystem::path& path) {
+  const std::shared_ptr<const MappedFile> file = MappedFile::Open(path);
+  return ParseTflite(file->bytes(), file, path.string());
+}
+
+Model ParseTflite(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
+                  const std::string& where) {
+  return ReadAt(where, [&] {
+    const TfliteFile file = ReadTflite(bytes, std::move(owner), where);
+    CheckOperators(file);
+    TfliteValues values(file);
+    for (const TfliteOp& op : file.ops) Convert(values, op);
+    Model model = values.Finish();
+    Verify(model);
+    CheckOps(model);
+    InferShapes(model);  // throws where shapes that are known do not fit
+    return model;
+  });
+}
+
+bool IsTfliteFile(const std::filesystem::path& path) {
+  return IsTflite(MappedFile::Open(path)->bytes());
+}
+
+Model LoadModel(const std::filesystem::path& path) {
+  return IsTfliteFile(path) ? LoadTflite(path) : LoadOnnx(path);
+}
+
+}  // namespace pared

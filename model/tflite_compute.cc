@@ -1,0 +1,208 @@
+// Convolutions, matrix products and pools.
+
+#include <algorithm>
+#include <utility>
+
+#include "model/tflite_ops.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kSame = 0;
+
+// Two spatial axes: height, width.
+struct Window {
+  int64_t padding = kSame;
+  std::vector<int64_t> kernel, strides, dilations = {1, 1};
+};
+
+// SAME as TensorFlow means it: the output has ceil(input / stride), and the end gets the odd one.
+NamedAttributes Attributes(const TfliteValues& values, int64_t input, const Window& window) {
+  NamedAttributes all = IntsAttribute("kernel_shape", window.kernel);
+  const auto add = [&](NamedAttributes one) { all.push_back(std::move(one.front())); };
+  add(IntsAttribute("strides", window.strides));
+  if (window.dilations != std::vector<int64_t>{1, 1}) {
+    add(IntsAttribute("dilations", window.dilations));
+  }
+  if (window.padding != kSame) return all;
+  std::vector<int64_t> pads(4, 0);
+  for (size_t i = 0; i < 2; ++i) {
+    const int64_t size = values.Dim(input, static_cast<int64_t>(i) + 1);
+    if (size < 0) {
+      all.emplace_back("auto_pad", Attribute{3, std::string("SAME_UPPER"), "", ""});
+      return all;
+    }
+    const int64_t covered = (window.kernel[i] - 1) * window.dilations[i] + 1;
+    const int64_t outputs = (size + window.strides[i] - 1) / window.strides[i];
+    const int64_t total = std::max<int64_t>((outputs - 1) * window.strides[i] + covered - size, 0);
+    pads[i] = total / 2;
+    pads[i + 2] = total - total / 2;
+  }
+  add(IntsAttribute("pads", std::move(pads)));
+  return all;
+}
+
+void CheckWindow(const TfliteValues& values, const Window& window) {
+  for (const std::vector<int64_t>* each : {&window.kernel, &window.strides, &window.dilations}) {
+    values.Require(std::ranges::all_of(*each, [](int64_t value) { return value > 0; }),
+                   "kernels, strides and dilations must be 1 or more");
+  }
+}
+
+std::string BiasOf(TfliteValues& values, const TfliteOp& op, size_t input) {
+  return op.HasInput(input) ? values.Plain(op.inputs[input]) : "";
+}
+
+void FinishConvolution(TfliteValues& values, const TfliteOp& op, const std::string& made,
+                       int64_t activation) {
+  const int64_t output = op.outputs[0];
+  values.Define(output, Form::kChannels,
+                Activated(values, activation, made, values.BaseOf(output)));
+}
+
+// Weights [O,H,W,I].
+void Convolve(TfliteValues& values, const TfliteOp& op) {
+  const int64_t input = op.inputs[0], weight = op.inputs[1];
+  values.Require(values.tensor(weight).rank() == 4 && values.tensor(input).rank() == 4,
+                 "input and weight must have 4 axes");
+  const Window window = {op.Option<int8_t>(0),
+                         {values.Dim(weight, 1), values.Dim(weight, 2)},
+                         {op.Option<int32_t>(2), op.Option<int32_t>(1)},
+                         {op.Option<int32_t>(5, 1), op.Option<int32_t>(4, 1)}};
+  CheckWindow(values, window);
+  NamedAttributes attributes = Attributes(values, input, window);
+  const int64_t channels = values.Dim(input, 3), each = values.Dim(weight, 3);
+  values.Require(channels > 0 && each > 0 && channels % each == 0,
+                 "the weight's inputs must divide the input's channels");
+  if (channels != each) attributes.push_back(IntAttribute("group", channels / each).front());
+  const std::string made = values.Emit(
+      "Conv",
+      {values.Channels(input), values.Permuted(weight, {0, 3, 1, 2}), BiasOf(values, op, 2)},
+      values.BaseOf(op.outputs[0]), attributes);
+  FinishConvolution(values, op, made, op.Option<int8_t>(3));
+}
+
+// Weights [1,H,W,channels * multiplier].
+void ConvolveDepthwise(TfliteValues& values, const TfliteOp& op) {
+  const int64_t input = op.inputs[0], weight = op.inputs[1];
+  values.Require(values.tensor(weight).rank() == 4 && values.tensor(input).rank() == 4,
+                 "input and weight must have 4 axes");
+  const Window window = {op.Option<int8_t>(0),
+                         {values.Dim(weight, 1), values.Dim(weight, 2)},
+                         {op.Option<int32_t>(2), op.Option<int32_t>(1)},
+                         {op.Option<int32_t>(6, 1), op.Option<int32_t>(5, 1)}};
+  CheckWindow(values, window);
+  NamedAttributes attributes = Attributes(values, input, window);
+  const int64_t channels = values.Dim(input, 3);
+  values.Require(channels > 0 && values.Dim(weight, 3) % channels == 0,
+                 "the input's channels must divide the outputs");
+  attributes.push_back(IntAttribute("group", channels).front());
+  const std::string made = values.Emit(
+      "Conv",
+      {values.Channels(input), values.Permuted(weight, {3, 0, 1, 2}), BiasOf(values, op, 2)},
+      values.BaseOf(op.outputs[0]), attributes);
+  FinishConvolution(values, op, made, op.Option<int8_t>(4));
+}
+
+// Inputs: the output's shape, weights [O,H,W,I], the input, a bias.
+void ConvolveTransposed(TfliteValues& values, const TfliteOp& op) {
+  const std::vector<int64_t> shape = values.Integers(op.inputs[0], "the output's shape");
+  const int64_t weight = op.inputs[1], input = op.inputs[2];
+  values.Require(
+      shape.size() == 4 && values.tensor(weight).rank() == 4 && values.tensor(input).rank() == 4,
+      "input, weight and output must have 4 axes");
+  const std::vector<int64_t> kernel = {values.Dim(weight, 1), values.Dim(weight, 2)};
+  const std::vector<int64_t> strides = {op.Option<int32_t>(2), op.Option<int32_t>(1)};
+  CheckWindow(values, {kSame, kernel, strides});
+  std::vector<int64_t> pads(4, 0), added(2, 0);
+  for (size_t i = 0; i < 2; ++i) {
+    const int64_t size = values.Dim(input, static_cast<int64_t>(i) + 1);
+    values.Require(size > 0, "the input's height and width must be known");
+    const int64_t full = (size - 1) * strides[i] + kernel[i];
+    const int64_t total = std::max<int64_t>(full - shape[i + 1], 0);
+    pads[i] = total / 2;
+    pads[i + 2] = total - total / 2;
+    added[i] = std::max<int64_t>(shape[i + 1] - full, 0);
+    values.Require(added[i] < strides[i], "the output is larger than its input reaches");
+  }
+  NamedAttributes attributes = IntsAttribute("kernel_shape", kernel);
+  attributes.push_back(IntsAttribute("strides", strides).front());
+  attributes.push_back(IntsAttribute("pads", pads).front());
+  if (added[0] + added[1] > 0) {
+    attributes.push_back(IntsAttribute("output_padding", added).front());
+  }
+  const std::string made = values.Emit(
+      "ConvTranspose",
+      {values.Channels(input), values.Permuted(weight, {3, 0, 1, 2}), BiasOf(values, op, 3)},
+      values.BaseOf(op.outputs[0]), attributes);
+  FinishConvolution(values, op, made, op.Option<int8_t>(3));
+}
+
+// y = x * transpose(w) + b, x as rows of w's columns.
+void FullyConnect(TfliteValues& values, const TfliteOp& op) {
+  values.Require(op.Option<int8_t>(1) == 0, "shuffled weights are not supported");
+  const int64_t input = op.inputs[0], weight = op.inputs[1], output = op.outputs[0];
+  values.Require(values.tensor(weight).rank() == 2, "the weight must have 2 axes");
+  const std::string base = values.BaseOf(output);
+  const std::string bias = BiasOf(values, op, 2);
+  std::string made;
+  if (op.Option<uint8_t>(2) != 0 &&
+      values.tensor(input).rank() != 2) {  // all axes but the last stay
+    made = values.Emit("MatMul", {values.Plain(input), values.Permuted(weight, {1, 0})}, base);
+    if (!bias.empty()) made = values.Emit("Add", {made, bias}, base);
+  } else {
+    std::string rows = values.InPlainOrder(input);
+    if (values.tensor(input).rank() != 2 || values.Dim(input, 1) != values.Dim(weight, 1)) {
+      rows = values.Emit("Reshape", {rows, values.AddInt64({-1, values.Dim(weight, 1)})},
+                         base + "_rows");
+    }
+    made = values.Emit("Gemm", {rows, values.Plain(weight), bias}, base, IntAttribute("transB", 1));
+  }
+  values.Define(output, Form::kPlain, Activated(values, op.Option<int8_t>(0), made, base));
+}
+
+// With the last two axes exchanged where `is_adjoint`.
+std::string Factor(TfliteValues& values, int64_t t, bool is_adjoint) {
+  if (!is_adjoint) return values.Plain(t);
+  std::vector<int64_t> order;
+  for (int64_t i = 0; i < values.tensor(t).rank(); ++i) order.push_back(i);
+  values.Require(order.size() >= 2, "factors must have 2 axes or more");
+  std::swap(order[order.size() - 1], order[order.size() - 2]);
+  return values.Permuted(t, order);
+}
+
+void Multiply(TfliteValues& values, const TfliteOp& op) {
+  const std::string left = Factor(values, op.inputs[0], op.Option<uint8_t>(0) != 0);
+  const std::string right = Factor(values, op.inputs[1], op.Option<uint8_t>(1) != 0);
+  values.Define(op.outputs[0], Form::kPlain,
+                values.Emit("MatMul", {left, right}, values.BaseOf(op.outputs[0])));
+}
+
+void Pool(TfliteValues& values, const TfliteOp& op) {
+  const int64_t input = op.inputs[0];
+  values.Require(values.tensor(input).rank() == 4, "the input must have 4 axes");
+  const Window window = {op.Option<int8_t>(0),
+                         {op.Option<int32_t>(4), op.Option<int32_t>(3)},
+                         {op.Option<int32_t>(2), op.Option<int32_t>(1)}};
+  CheckWindow(values, window);
+  const std::string made =
+      values.Emit(op.type == "MAX_POOL_2D" ? "MaxPool" : "AveragePool", {values.Channels(input)},
+                  values.BaseOf(op.outputs[0]), Attributes(values, input, window));
+  FinishConvolution(values, op, made, op.Option<int8_t>(5));
+}
+
+constexpr TfliteOpInfo kOps[] = {
+    {"CONV_2D", Convolve, 2, true},
+    {"DEPTHWISE_CONV_2D", ConvolveDepthwise, 2, true},
+    {"TRANSPOSE_CONV", ConvolveTransposed, 3, true},
+    {"FULLY_CONNECTED", FullyConnect, 2, true},
+    {"BATCH_MATMUL", Multiply, 2},
+    {"MAX_POOL_2D", Pool},
+    {"AVERAGE_POOL_2D", Pool},
+};
+
+}  // namespace
+
+std::span<const TfliteOpInfo> TfliteComputeOps() { return kOps; }
+
+}  // namespace pared

@@ -1,0 +1,392 @@
+#include "model/tflite_file.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "base/error.h"
+#include "model/tflite_sparse.h"
+
+namespace pared {
+namespace {
+
+// Fields of the tables, in the schema's order.
+constexpr int kVersion = 0, kOperatorCodes = 1, kSubgraphs = 2, kDescription = 3, kBuffers = 4;
+constexpr int kDeprecatedCode = 0, kCustomCode = 1, kBuiltinCode = 3;
+constexpr int kTensors = 0, kInputs = 1, kOutputs = 2, kOperators = 3;
+constexpr int kShape = 0, kType = 1, kBuffer = 2, kName = 3, kQuantization = 4, kSparsity = 6,
+              kSignature = 7;
+constexpr int kScale = 2, kZeroPoint = 3, kDetailsType = 4, kQuantizedAxis = 6;
+constexpr int kOpcodeIndex = 0, kOpInputs = 1, kOpOutputs = 2, kOptions = 4;
+constexpr int kData = 0, kOffset = 1, kSize = 2;
+
+constexpr uint32_t kSchemaVersion = 3;
+constexpr size_t kRankMax = 16;
+constexpr int32_t kCustom = 32;
+
+// BuiltinOperator, from 0.
+constexpr std::array kOperatorNames = {"ADD",
+                                       "AVERAGE_POOL_2D",
+                                       "CONCATENATION",
+                                       "CONV_2D",
+                                       "DEPTHWISE_CONV_2D",
+                                       "DEPTH_TO_SPACE",
+                                       "DEQUANTIZE",
+                                       "EMBEDDING_LOOKUP",
+                                       "FLOOR",
+                                       "FULLY_CONNECTED",
+                                       "HASHTABLE_LOOKUP",
+                                       "L2_NORMALIZATION",
+                                       "L2_POOL_2D",
+                                       "LOCAL_RESPONSE_NORMALIZATION",
+                                       "LOGISTIC",
+                                       "LSH_PROJECTION",
+                                       "LSTM",
+                                       "MAX_POOL_2D",
+                                       "MUL",
+                                       "RELU",
+                                       "RELU_N1_TO_1",
+                                       "RELU6",
+                                       "RESHAPE",
+                                       "RESIZE_BILINEAR",
+                                       "RNN",
+                                       "SOFTMAX",
+                                       "SPACE_TO_DEPTH",
+                                       "SVDF",
+                                       "TANH",
+                                       "CONCAT_EMBEDDINGS",
+                                       "SKIP_GRAM",
+                                       "CALL",
+                                       "CUSTOM",
+                                       "EMBEDDING_LOOKUP_SPARSE",
+                                       "PAD",
+                                       "UNIDIRECTIONAL_SEQUENCE_RNN",
+                                       "GATHER",
+                                       "BATCH_TO_SPACE_ND",
+                                       "SPACE_TO_BATCH_ND",
+                                       "TRANSPOSE",
+                                       "MEAN",
+                                       "SUB",
+                                       "DIV",
+                                       "SQUEEZE",
+                                       "UNIDIRECTIONAL_SEQUENCE_LSTM",
+                                       "STRIDED_SLICE",
+                                       "BIDIRECTIONAL_SEQUENCE_RNN",
+                                       "EXP",
+                                       "TOPK_V2",
+                                       "SPLIT",
+                                       "LOG_SOFTMAX",
+                                       "DELEGATE",
+                                       "BIDIRECTIONAL_SEQUENCE_LSTM",
+                                       "CAST",
+                                       "PRELU",
+                                       "MAXIMUM",
+                                       "ARG_MAX",
+                                       "MINIMUM",
+                                       "LESS",
+                                       "NEG",
+                                       "PADV2",
+                                       "GREATER",
+                                       "GREATER_EQUAL",
+                                       "LESS_EQUAL",
+                                       "SELECT",
+                                       "SLICE",
+                                       "SIN",
+                                       "TRANSPOSE_CONV",
+                                       "SPARSE_TO_DENSE",
+                                       "TILE",
+                                       "EXPAND_DIMS",
+                                       "EQUAL",
+                                       "NOT_EQUAL",
+                                       "LOG",
+                                       "SUM",
+                                       "SQRT",
+                                       "RSQRT",
+                                       "SHAPE",
+                                       "POW",
+                                       "ARG_MIN",
+                                       "FAKE_QUANT",
+                                       "REDUCE_PROD",
+                                       "REDUCE_MAX",
+                                       "PACK",
+                                       "LOGICAL_OR",
+                                       "ONE_HOT",
+                                       "LOGICAL_AND",
+                                       "LOGICAL_NOT",
+                                       "UNPACK",
+                                       "REDUCE_MIN",
+                                       "FLOOR_DIV",
+                                       "REDUCE_ANY",
+                                       "SQUARE",
+                                       "ZEROS_LIKE",
+                                       "FILL",
+                                       "FLOOR_MOD",
+                                       "RANGE",
+                                       "RESIZE_NEAREST_NEIGHBOR",
+                                       "LEAKY_RELU",
+                                       "SQUARED_DIFFERENCE",
+                                       "MIRROR_PAD",
+                                       "ABS",
+                                       "SPLIT_V",
+                                       "UNIQUE",
+                                       "CEIL",
+                                       "REVERSE_V2",
+                                       "ADD_N",
+                                       "GATHER_ND",
+                                       "COS",
+                                       "WHERE",
+                                       "RANK",
+                                       "ELU",
+                                       "REVERSE_SEQUENCE",
+                                       "MATRIX_DIAG",
+                                       "QUANTIZE",
+                                       "MATRIX_SET_DIAG",
+                                       "ROUND",
+                                       "HARD_SWISH",
+                                       "IF",
+                                       "WHILE",
+                                       "NON_MAX_SUPPRESSION_V4",
+                                       "NON_MAX_SUPPRESSION_V5",
+                                       "SCATTER_ND",
+                                       "SELECT_V2",
+                                       "DENSIFY",
+                                       "SEGMENT_SUM",
+                                       "BATCH_MATMUL",
+                                       "PLACEHOLDER_FOR_GREATER_OP_CODES",
+                                       "CUMSUM",
+                                       "CALL_ONCE",
+                                       "BROADCAST_TO",
+                                       "RFFT2D",
+                                       "CONV_3D",
+                                       "IMAG",
+                                       "REAL",
+                                       "COMPLEX_ABS",
+                                       "HASHTABLE",
+                                       "HASHTABLE_FIND",
+                                       "HASHTABLE_IMPORT",
+                                       "HASHTABLE_SIZE",
+                                       "REDUCE_ALL",
+                                       "CONV_3D_TRANSPOSE",
+                                       "VAR_HANDLE",
+                                       "READ_VARIABLE",
+                                       "ASSIGN_VARIABLE",
+                                       "BROADCAST_ARGS",
+                                       "RANDOM_STANDARD_NORMAL",
+                                       "BUCKETIZE",
+                                       "RANDOM_UNIFORM",
+                                       "MULTINOMIAL",
+                                       "GELU",
+                                       "DYNAMIC_UPDATE_SLICE",
+                                       "RELU_0_TO_1",
+                                       "UNSORTED_SEGMENT_PROD",
+                                       "UNSORTED_SEGMENT_MAX",
+                                       "UNSORTED_SEGMENT_SUM",
+                                       "ATAN2",
+                                       "UNSORTED_SEGMENT_MIN",
+                                       "SIGN",
+                                       "BITCAST",
+                                       "BITWISE_XOR",
+                                       "RIGHT_SHIFT"};
+
+// TensorType, from 0; undefined: what no ONNX model here holds.
+constexpr std::array kTypes = {
+    DType::kFloat32, DType::kFloat16,   DType::kInt32,  DType::kUInt8,     DType::kInt64,
+    DType::kString,  DType::kBool,      DType::kInt16,  DType::kComplex64, DType::kInt8,
+    DType::kFloat64, DType::kUndefined, DType::kUInt64, DType::kUndefined, DType::kUndefined,
+    DType::kUInt32,  DType::kUInt16,    DType::kInt4,   DType::kBFloat16};
+
+std::vector<int64_t> Widened(const std::vector<int32_t>& numbers) {
+  return {numbers.begin(), numbers.end()};
+}
+
+// Four bits each, the first in the low ones.
+Tensor WidenInt4(std::span<const std::byte> bytes, const Shape& shape) {
+  std::vector<int8_t> codes(static_cast<size_t>(ElementCount(shape)));
+  for (size_t i = 0; i < codes.size(); ++i) {
+    const auto pair = static_cast<uint8_t>(bytes[i / 2]);
+    const auto nibble = static_cast<uint8_t>(i % 2 == 0 ? pair << 4 : pair & 0xf0);
+    codes[i] = static_cast<int8_t>(static_cast<int8_t>(nibble) >> 4);
+  }
+  return Tensor::Make(shape, std::move(codes));
+}
+
+class Reader {
+ public:
+  Reader(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
+         const std::string& where)
+      : owner_(std::move(owner)),
+        file_(std::make_shared<const FlatFile>(bytes, where)),
+        root_(FlatTable::Root(*file_)),
+        buffers_(root_.Children(kBuffers)) {}
+
+  TfliteFile Run() {
+    const auto version = root_.Number<uint32_t>(kVersion);
+    if (version != kSchemaVersion) {
+      Refuse(ErrorCode::kUnsupported,
+             "version " + std::to_string(version) + " of the TensorFlow Lite schema; it must be 3");
+    }
+    const std::vector<FlatTable> graphs = root_.Children(kSubgraphs);
+    if (graphs.empty()) Refuse(ErrorCode::kInvalidArgument, "the model has no graph");
+    const FlatTable& graph = graphs.front();
+    TfliteFile read;
+    read.file = file_;
+    read.description = root_.Text(kDescription);
+    for (const FlatTable& tensor : graph.Children(kTensors)) {
+      read.tensors.push_back(ReadTensor(tensor, read.tensors.size()));
+    }
+    count_ = std::ssize(read.tensors);
+    read.inputs = ReadPlaces(graph, kInputs, 0);
+    read.outputs = ReadPlaces(graph, kOutputs, 0);
+    const std::vector<std::string> types = ReadTypes();
+    for (const FlatTable& op : graph.Children(kOperators)) {
+      const auto index = op.Number<uint32_t>(kOpcodeIndex);
+      if (index >= types.size()) file_->ThrowDamaged();
+      read.ops.push_back({types[index], ReadPlaces(op, kOpInputs, -1),
+                          ReadPlaces(op, kOpOutputs, 0), op.Child(kOptions)});
+    }
+    FindEmpty(read);
+    return read;
+  }
+
+ private:
+  [[noreturn]] void Refuse(ErrorCode code, const std::string& message) const {
+    throw Error(code, message, file_->where());
+  }
+
+  std::vector<int64_t> ReadPlaces(const FlatTable& table, int field, int64_t least) const {
+    std::vector<int64_t> places = Widened(table.Numbers<int32_t>(field));
+    for (const int64_t place : places) {
+      if (place < least || place >= count_) file_->ThrowDamaged();
+    }
+    return places;
+  }
+
+  std::vector<std::string> ReadTypes() const {
+    std::vector<std::string> types;
+    for (const FlatTable& code : root_.Children(kOperatorCodes)) {
+      // The older field has 8 bits and stays where it suffices.
+      const int32_t number = std::max<int32_t>(code.Number<int8_t>(kDeprecatedCode),
+                                               code.Number<int32_t>(kBuiltinCode));
+      const bool is_known = number >= 0 && number < std::ssize(kOperatorNames);
+      if (number == kCustom) {
+        types.push_back(code.Text(kCustomCode));
+      } else {
+        types.push_back(is_known ? kOperatorNames[static_cast<size_t>(number)]
+                                 : "operator " + std::to_string(number));
+      }
+    }
+    return types;
+  }
+
+  TfliteTensor ReadTensor(const FlatTable& table, size_t place) const {
+    TfliteTensor tensor;
+    tensor.name = table.Text(kName);
+    const std::string where = tensor.name.empty() ? "tensor " + std::to_string(place) : tensor.name;
+    const auto type = table.Number<int8_t>(kType);
+    if (type >= 0 && type < std::ssize(kTypes)) tensor.dtype = kTypes[static_cast<size_t>(type)];
+    tensor.shape = Widened(table.Numbers<int32_t>(kShape));
+    if (tensor.shape.size() > kRankMax) file_->ThrowDamaged();
+    ReadQuantization(table, tensor);
+    const std::span<const std::byte> data = ReadData(table.Number<uint32_t>(kBuffer));
+    if (!data.empty()) {
+      tensor.constant = ReadConstant(table, data, tensor, where);
+      tensor.dtype = tensor.constant.dtype();
+      return tensor;
+    }
+    // The shape says 1 where the signature says that the caller decides.
+    const std::vector<int64_t> signature = Widened(table.Numbers<int32_t>(kSignature));
+    for (size_t i = 0; i < signature.size() && signature.size() == tensor.shape.size(); ++i) {
+      if (signature[i] < 0) tensor.shape[i] = -1;
+    }
+    return tensor;
+  }
+
+  // A constant of no elements has no data: the shape of a scalar, say.
+  static void FindEmpty(TfliteFile& read) {
+    std::vector<bool> is_made(read.tensors.size());
+    for (const int64_t input : read.inputs) is_made[static_cast<size_t>(input)] = true;
+    for (const TfliteOp& op : read.ops) {
+      for (const int64_t output : op.outputs) is_made[static_cast<size_t>(output)] = true;
+    }
+    for (size_t i = 0; i < read.tensors.size(); ++i) {
+      TfliteTensor& tensor = read.tensors[i];
+      if (is_made[i] || tensor.constant.defined() || ElementBits(tensor.dtype) == 0 ||
+          std::ranges::count(tensor.shape, 0) == 0 || std::ranges::count(tensor.shape, -1) > 0) {
+        continue;
+      }
+      tensor.constant = Tensor::View(tensor.dtype, tensor.shape, {}, nullptr);
+    }
+  }
+
+  std::span<const std::byte> ReadData(uint32_t buffer) const {
+    if (buffer >= buffers_.size()) {
+      if (buffer == 0) return {};
+      file_->ThrowDamaged();
+    }
+    const FlatTable& table = buffers_[buffer];
+    // Models beyond 2 GB keep their data behind the tables.
+    const auto offset = table.Number<uint64_t>(kOffset), size = table.Number<uint64_t>(kSize);
+    if (offset <= 1) return table.Bytes(kData);
+    file_->Check(offset, size);
+    return file_->bytes().subspan(offset, size);
+  }
+
+  void ReadQuantization(const FlatTable& table, TfliteTensor& tensor) const {
+    const std::optional<FlatTable> quantization = table.Child(kQuantization);
+    if (!quantization || quantization->Number<uint8_t>(kDetailsType) != 0) return;
+    tensor.scales = quantization->Numbers<float>(kScale);
+    tensor.zero_points = quantization->Numbers<int64_t>(kZeroPoint);
+    tensor.axis = quantization->Number<int32_t>(kQuantizedAxis);
+    if (tensor.zero_points.empty()) tensor.zero_points.assign(tensor.scales.size(), 0);
+    if (tensor.zero_points.size() == 1)
+      tensor.zero_points.resize(tensor.scales.size(), tensor.zero_points[0]);
+    const bool has_axis = tensor.axis >= 0 && tensor.axis < tensor.rank();
+    const bool fits =
+        tensor.scales.size() <= 1 ||
+        (has_axis && tensor.shape[static_cast<size_t>(tensor.axis)] == std::ssize(tensor.scales));
+    if (!fits || tensor.zero_points.size() != tensor.scales.size()) file_->ThrowDamaged();
+  }
+
+  Tensor ReadConstant(const FlatTable& table, std::span<const std::byte> data,
+                      const TfliteTensor& tensor, const std::string& where) const {
+    if (ElementBits(tensor.dtype) == 0) {
+      throw Error(
+          ErrorCode::kUnsupported,
+          std::string("constants of this type are not supported: ") + DTypeName(tensor.dtype),
+          where);
+    }
+    if (const std::optional<FlatTable> sparsity = table.Child(kSparsity)) {
+      return ExpandSparse(*sparsity, data, tensor.dtype, tensor.shape, where);
+    }
+    const int64_t bytes = PackedBytes(tensor.dtype, tensor.shape);
+    if (std::ssize(data) != bytes) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "it has " + std::to_string(data.size()) + " bytes; its shape " +
+                      ShapeText(tensor.shape) + " needs " + std::to_string(bytes),
+                  where);
+    }
+    if (tensor.dtype == DType::kInt4) return WidenInt4(data, tensor.shape);
+    return Tensor::View(tensor.dtype, tensor.shape, data, owner_);
+  }
+
+  const std::shared_ptr<const void> owner_;
+  const std::shared_ptr<const FlatFile> file_;
+  const FlatTable root_;
+  const std::vector<FlatTable> buffers_;
+  int64_t count_ = 0;
+};
+
+}  // namespace
+
+bool IsTflite(std::span<const std::byte> bytes) {
+  return bytes.size() >= 8 && std::memcmp(bytes.data() + 4, "TFL3", 4) == 0;
+}
+
+TfliteFile ReadTflite(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
+                      const std::string& where) {
+  return Reader(bytes, std::move(owner), where).Run();
+}
+
+}  // namespace pared

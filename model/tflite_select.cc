@@ -1,0 +1,242 @@
+// What takes elements out.
+
+#include <limits>
+
+#include "model/tflite_ops.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
+constexpr int64_t kBeforeStart = std::numeric_limits<int64_t>::min();
+
+void DefinePlain(TfliteValues& values, const TfliteOp& op, const std::string& value) {
+  values.Define(op.outputs[0], Form::kPlain, value);
+}
+
+// One entry an axis that is cut.
+struct Cut {
+  std::vector<int64_t> starts, ends, axes, steps;
+  void Add(int64_t start, int64_t end, int64_t axis, int64_t step) {
+    starts.push_back(start);
+    ends.push_back(end);
+    axes.push_back(axis);
+    steps.push_back(step);
+  }
+};
+
+std::string Slice(TfliteValues& values, const std::string& from, const Cut& cut,
+                  const std::string& base) {
+  if (cut.axes.empty()) return from;
+  return values.Emit("Slice",
+                     {from, values.AddInt64(cut.starts), values.AddInt64(cut.ends),
+                      values.AddInt64(cut.axes), values.AddInt64(cut.steps)},
+                     base);
+}
+
+// Inputs: the value, where each axis begins, how many are taken (-1: the rest).
+void TakeSlice(TfliteValues& values, const TfliteOp& op) {
+  const int64_t input = op.inputs[0], output = op.outputs[0];
+  if (!values.IsConstant(op.inputs[1]) || !values.IsConstant(op.inputs[2])) {
+    const std::string begin = values.Int64(op.inputs[1]), size = values.Int64(op.inputs[2]);
+    const std::string base = values.BaseOf(output);
+    const std::string end = values.Emit("Add", {begin, size}, base + "_end");
+    return DefinePlain(values, op, values.Emit("Slice", {values.Plain(input), begin, end}, base));
+  }
+  const std::vector<int64_t> begin = values.Integers(op.inputs[1], "the begin");
+  const std::vector<int64_t> size = values.Integers(op.inputs[2], "the size");
+  values.Require(std::ssize(begin) == values.tensor(input).rank() && size.size() == begin.size(),
+                 "begin and size must have a number for each axis");
+  const Form form = values.CommonForm({input}, output);
+  Cut cut;
+  for (size_t i = 0; i < begin.size(); ++i) {
+    const auto axis = static_cast<int64_t>(i);
+    if (begin[i] == 0 && (size[i] < 0 || size[i] == values.Dim(input, axis))) continue;
+    cut.Add(begin[i], size[i] < 0 ? kEnd : begin[i] + size[i],
+            form == Form::kChannels ? ChannelsAxis(axis) : axis, 1);
+  }
+  values.Define(output, form, Slice(values, values.Get(input, form), cut, values.BaseOf(output)));
+}
+
+// The masks of STRIDED_SLICE: a bit for each entry of begin, end and strides.
+struct Masks {
+  int64_t begin, end, ellipsis, new_axis, shrink;
+};
+
+// Where entries lead: cuts of the input, axes of the result of it that go, axes that come.
+struct Strided {
+  Cut cut;
+  std::vector<int64_t> squeezed, added;
+};
+
+class StridedReader {
+ public:
+  StridedReader(const TfliteValues& values, const TfliteOp& op)
+      : values_(values),
+        rank_(values.tensor(op.inputs[0]).rank()),
+        begin_(values.Integers(op.inputs[1], "the begin")),
+        end_(values.Integers(op.inputs[2], "the end")),
+        strides_(values.Integers(op.inputs[3], "the strides")),
+        masks_{op.Option<int32_t>(0), op.Option<int32_t>(1), op.Option<int32_t>(2),
+               op.Option<int32_t>(3), op.Option<int32_t>(4)} {
+    values.Require(
+        begin_.size() == end_.size() && begin_.size() == strides_.size() && begin_.size() <= 32,
+        "begin, end and strides must be as many");
+    values.Require(op.Option<uint8_t>(5) == 0, "ends as offsets are not supported");
+  }
+
+  Strided Run() {
+    int64_t axis = 0, made = 0;  // of the input, of the output
+    for (size_t i = 0; i < begin_.size(); ++i) {
+      if (Has(masks_.ellipsis, i)) {
+        const int64_t rest = rank_ - axis - EntriesBehind(i);
+        axis += rest;
+        made += rest;
+      } else if (Has(masks_.new_axis, i)) {
+        read_.added.push_back(made++);
+      } else {
+        values_.Require(axis < rank_, "there are more entries than axes");
+        AddEntry(i, axis);
+        if (!Has(masks_.shrink, i)) ++made;
+        ++axis;
+      }
+    }
+    return std::move(read_);
+  }
+
+ private:
+  static bool Has(int64_t mask, size_t i) { return (mask >> i & 1) != 0; }
+
+  int64_t EntriesBehind(size_t at) const {
+    int64_t entries = 0;
+    for (size_t i = at + 1; i < begin_.size(); ++i) entries += Has(masks_.new_axis, i) ? 0 : 1;
+    return entries;
+  }
+
+  void AddEntry(size_t i, int64_t axis) {
+    if (Has(masks_.shrink, i)) {
+      read_.cut.Add(begin_[i], begin_[i] == -1 ? kEnd : begin_[i] + 1, axis, 1);
+      read_.squeezed.push_back(axis);
+      return;
+    }
+    const int64_t step = strides_[i];
+    values_.Require(step != 0, "a stride is 0");
+    const bool is_forward = step > 0;
+    const int64_t begin = !Has(masks_.begin, i) ? begin_[i] : is_forward ? 0 : kEnd;
+    const int64_t end = !Has(masks_.end, i) ? end_[i] : is_forward ? kEnd : kBeforeStart;
+    if (begin == 0 && end == kEnd && step == 1) return;
+    read_.cut.Add(begin, end, axis, step);
+  }
+
+  const TfliteValues& values_;
+  const int64_t rank_;
+  const std::vector<int64_t> begin_, end_, strides_;
+  const Masks masks_;
+  Strided read_;
+};
+
+// Begin and end that are computed: no mask may look at them.
+void TakeComputedSlice(TfliteValues& values, const TfliteOp& op) {
+  for (int field = 0; field <= 5; ++field) {
+    values.Require(op.Option<int32_t>(field) == 0 || field == 4,
+                   "masks of a begin or end that is computed are not supported");
+  }
+  const std::vector<int64_t> strides = values.Integers(op.inputs[3], "the strides");
+  std::vector<int64_t> axes, squeezed;
+  for (size_t i = 0; i < strides.size(); ++i) {
+    axes.push_back(static_cast<int64_t>(i));
+    if ((op.Option<int32_t>(4) >> i & 1) != 0) squeezed.push_back(static_cast<int64_t>(i));
+  }
+  const std::string base = values.BaseOf(op.outputs[0]);
+  std::string made =
+      values.Emit("Slice",
+                  {values.Plain(op.inputs[0]), values.Int64(op.inputs[1]),
+                   values.Int64(op.inputs[2]), values.AddInt64(axes), values.AddInt64(strides)},
+                  base);
+  if (!squeezed.empty()) made = values.Emit("Squeeze", {made, values.AddInt64(squeezed)}, base);
+  DefinePlain(values, op, made);
+}
+
+void TakeStridedSlice(TfliteValues& values, const TfliteOp& op) {
+  if (!values.IsConstant(op.inputs[1]) || !values.IsConstant(op.inputs[2])) {
+    return TakeComputedSlice(values, op);
+  }
+  Strided read = StridedReader(values, op).Run();
+  const int64_t input = op.inputs[0], output = op.outputs[0];
+  const bool keeps_axes = read.squeezed.empty() && read.added.empty();
+  const Form form = keeps_axes ? values.CommonForm({input}, output) : Form::kPlain;
+  if (form == Form::kChannels) {
+    for (int64_t& axis : read.cut.axes) axis = ChannelsAxis(axis);
+  }
+  const std::string base = values.BaseOf(output);
+  std::string made = Slice(values, values.Get(input, form), read.cut, base);
+  if (!read.squeezed.empty()) {
+    made = values.Emit("Squeeze", {made, values.AddInt64(read.squeezed)}, base);
+  }
+  if (!read.added.empty()) {
+    made = values.Emit("Unsqueeze", {made, values.AddInt64(read.added)}, base);
+  }
+  values.Define(output, form, made);
+}
+
+void Gather(TfliteValues& values, const TfliteOp& op) {
+  // EMBEDDING_LOOKUP has its rows first and the table behind.
+  const bool is_lookup = op.type == "EMBEDDING_LOOKUP";
+  const int64_t table = op.inputs[is_lookup ? 1 : 0], places = op.inputs[is_lookup ? 0 : 1];
+  const int64_t axis =
+      is_lookup ? 0 : values.Axis(op.Option<int32_t>(0), values.tensor(table).rank());
+  const std::string base = values.BaseOf(op.outputs[0]);
+  const int64_t batch = is_lookup ? 0 : op.Option<int32_t>(1);
+  if (batch == 0) {
+    return DefinePlain(values, op,
+                       values.Emit("Gather", {values.Plain(table), values.Plain(places)}, base,
+                                   IntAttribute("axis", axis)));
+  }
+  values.Require(batch == axis, "batch_dims must be 0 or the axis");
+  const std::string rows =
+      values.Emit("Unsqueeze", {values.Int64(places), values.AddInt64({-1})}, base + "_rows");
+  DefinePlain(values, op,
+              values.Emit("GatherND", {values.Plain(table), rows}, base,
+                          IntAttribute("batch_dims", batch)));
+}
+
+void GatherByPlace(TfliteValues& values, const TfliteOp& op) {
+  DefinePlain(values, op,
+              values.Emit("GatherND", {values.Plain(op.inputs[0]), values.Int64(op.inputs[1])},
+                          values.BaseOf(op.outputs[0])));
+}
+
+// ONNX has a column a place, TensorFlow a row.
+void FindTrue(TfliteValues& values, const TfliteOp& op) {
+  const std::string base = values.BaseOf(op.outputs[0]);
+  const std::string places =
+      values.Emit("NonZero", {values.Plain(op.inputs[0])}, base + "_columns");
+  DefinePlain(values, op, values.Emit("Transpose", {places}, base, IntsAttribute("perm", {1, 0})));
+}
+
+// Inputs: places, depth, the value at them, the value elsewhere.
+void OneHot(TfliteValues& values, const TfliteOp& op) {
+  const std::string base = values.BaseOf(op.outputs[0]);
+  const std::string one = values.AddInt64({1});
+  const std::string off = values.Emit("Reshape", {values.Plain(op.inputs[3]), one}, base + "_off");
+  const std::string on = values.Emit("Reshape", {values.Plain(op.inputs[2]), one}, base + "_on");
+  const std::string both =
+      values.Emit("Concat", {off, on}, base + "_values", IntAttribute("axis", 0));
+  const std::string depth =
+      values.Emit("Reshape", {values.Int64(op.inputs[1]), one}, base + "_depth");
+  DefinePlain(values, op,
+              values.Emit("OneHot", {values.Int64(op.inputs[0]), depth, both}, base,
+                          IntAttribute("axis", op.Option<int32_t>(0))));
+}
+
+constexpr TfliteOpInfo kOps[] = {
+    {"SLICE", TakeSlice, 3},         {"STRIDED_SLICE", TakeStridedSlice, 4}, {"GATHER", Gather, 2},
+    {"EMBEDDING_LOOKUP", Gather, 2}, {"GATHER_ND", GatherByPlace, 2},        {"WHERE", FindTrue},
+    {"ONE_HOT", OneHot, 4},
+};
+
+}  // namespace
+
+std::span<const TfliteOpInfo> TfliteSelectOps() { return kOps; }
+
+}  // namespace pared

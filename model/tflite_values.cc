@@ -1,0 +1,428 @@
+#include "model/tflite_values.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <numeric>
+#include <unordered_set>
+
+#include "base/error.h"
+
+namespace pared {
+namespace {
+
+constexpr int64_t kIrVersion = 8;
+constexpr int64_t kOpset = 17;
+const std::vector<int64_t> kToChannels = {0, 3, 1, 2};
+const std::vector<int64_t> kToPlain = {0, 2, 3, 1};
+
+bool IsCode(DType dtype) { return dtype == DType::kUInt8 || dtype == DType::kInt8; }
+
+// The axes of `tensor` in another order: axis i of the result is axis order[i].
+Tensor PermuteConstant(const Tensor& tensor, const std::vector<int64_t>& order) {
+  const size_t rank = order.size();
+  const size_t size = static_cast<size_t>(ElementBits(tensor.dtype()) / 8);
+  std::vector<int64_t> strides(rank, 1);
+  for (size_t i = rank; i-- > 1;) strides[i - 1] = strides[i] * tensor.shape()[i];
+  Shape shape(rank);
+  std::vector<int64_t> steps(rank), at(rank, 0);
+  for (size_t i = 0; i < rank; ++i) {
+    shape[i] = tensor.shape()[static_cast<size_t>(order[i])];
+    steps[i] = strides[static_cast<size_t>(order[i])];
+  }
+  auto bytes = std::make_shared<std::vector<std::byte>>(tensor.bytes().size());
+  int64_t from = 0;
+  for (int64_t to = 0; to < tensor.count(); ++to) {
+    std::memcpy(bytes->data() + static_cast<size_t>(to) * size,
+                tensor.bytes().data() + static_cast<size_t>(from) * size, size);
+    for (size_t i = rank; i-- > 0;) {
+      from += steps[i];
+      if (++at[i] < shape[i]) break;
+      from -= steps[i] * shape[i];
+      at[i] = 0;
+    }
+  }
+  return Tensor::View(tensor.dtype(), std::move(shape), *bytes, bytes);
+}
+
+template <class T>
+std::vector<int64_t> Widened(const Tensor& tensor) {
+  const std::span<const T> values = tensor.data<T>();
+  return {values.begin(), values.end()};
+}
+
+// The zero points as codes of the type.
+Tensor ZeroPoints(DType dtype, const Shape& shape, const std::vector<int64_t>& points) {
+  const auto make = [&]<class T>(T) {
+    return Tensor::Make<T>(shape, std::vector<T>(points.begin(), points.end()));
+  };
+  if (dtype == DType::kUInt8) return make(uint8_t{});
+  if (dtype == DType::kInt32) return make(int32_t{});
+  return make(int8_t{});
+}
+
+}  // namespace
+
+int64_t ChannelsAxis(int64_t axis) {
+  constexpr std::array<int64_t, 4> kAxes = {0, 2, 3, 1};
+  return kAxes.at(static_cast<size_t>(axis));
+}
+
+NamedAttributes IntAttribute(const std::string& name, int64_t value) {
+  return {{name, {2, value, "", ""}}};
+}
+
+NamedAttributes IntsAttribute(const std::string& name, std::vector<int64_t> values) {
+  return {{name, {7, std::move(values), "", ""}}};
+}
+
+TfliteValues::TfliteValues(const TfliteFile& file) : file_(file) {
+  model_.ir_version = kIrVersion;
+  model_.opsets = {{"", kOpset}};
+  model_.doc_string = file.description;
+  model_.graph.name = "main";
+  AddInputs();
+}
+
+void TfliteValues::AddInputs() {
+  // Names of inputs and outputs are the file's; those of other values give way.
+  std::unordered_set<std::string> taken;
+  const auto name_of = [&](int64_t t, const std::string& fallback) {
+    std::string name = tensor(t).name.empty() ? fallback : tensor(t).name;
+    while (!taken.insert(name).second) name += "_";
+    return name;
+  };
+  for (const int64_t t : file_.inputs) {
+    const TfliteTensor& input = tensor(t);
+    if (input.dtype == DType::kUndefined || input.dtype == DType::kComplex64 || IsConstant(t)) {
+      Refuse("input " + BaseOf(t) + " is no plain tensor");
+    }
+    ValueInfo info{
+        name_of(t, "input"), input.dtype, std::vector<pared::Dim>(input.shape.size()), "", "", ""};
+    for (size_t i = 0; i < input.shape.size(); ++i) {
+      pared::Dim& dim = (*info.shape)[i];
+      dim.value = input.shape[i];
+      if (dim.value < 0) dim.param = i == 0 ? "batch" : info.name + "_" + std::to_string(i);
+    }
+    model_.graph.inputs.push_back(std::move(info));
+  }
+  for (const int64_t t : file_.outputs) {
+    output_names_.push_back(name_of(t, "output"));
+    model_.graph.outputs.push_back(
+        {output_names_.back(), DType::kUndefined, std::nullopt, "", "", ""});
+  }
+  names_.emplace(model_);
+  for (size_t i = 0; i < file_.inputs.size(); ++i) {
+    const int64_t t = file_.inputs[i];
+    const std::string& name = model_.graph.inputs[i].name;
+    if (HasCodes(t)) {
+      held_[t].plain_codes = name;
+      held_[t].plain = Dequantize(t, name, -1);
+    } else {
+      held_[t].plain = name;
+    }
+  }
+}
+
+bool TfliteValues::HasCodes(int64_t t) const {
+  const TfliteTensor& value = tensor(t);
+  const bool is_integer = value.dtype == DType::kInt16 || value.dtype == DType::kInt32;
+  Require(!value.is_quantized() || !is_integer,
+          BaseOf(t) + " is quantized to " + DTypeName(value.dtype) +
+              "; activations of int8 and uint8 are supported");
+  return value.is_quantized() && IsCode(value.dtype);
+}
+
+void TfliteValues::Begin(const TfliteOp& op) { op_ = &op; }
+
+void TfliteValues::Refuse(const std::string& why) const {
+  std::string where = file_.file->where();
+  if (op_ != nullptr) {
+    where = op_->type;
+    if (!op_->outputs.empty()) where += " " + BaseOf(op_->outputs[0]);
+  }
+  throw Error(ErrorCode::kUnsupported, why, where);
+}
+
+int64_t TfliteValues::Axis(int64_t axis, int64_t rank) const {
+  Require(axis >= -rank && axis < rank,
+          "axis " + std::to_string(axis) + " of a tensor of " + std::to_string(rank) + " axes");
+  return axis < 0 ? axis + rank : axis;
+}
+
+int64_t TfliteValues::Source(int64_t t) const {
+  for (auto found = sources_.find(t); found != sources_.end(); found = sources_.find(t)) {
+    t = found->second;
+  }
+  return t;
+}
+
+const TfliteValues::Held* TfliteValues::Find(int64_t t) const {
+  const auto found = held_.find(Source(t));
+  return found == held_.end() ? nullptr : &found->second;
+}
+
+std::vector<int64_t> TfliteValues::Integers(int64_t t, const std::string& name) const {
+  Require(t >= 0 && IsConstant(t), name + " must be a constant");
+  const Tensor& values = tensor(Source(t)).constant;
+  if (values.dtype() == DType::kInt32) return Widened<int32_t>(values);
+  if (values.dtype() == DType::kInt64) return Widened<int64_t>(values);
+  Refuse(name + " must be integers of 32 or 64 bits");
+}
+
+std::string TfliteValues::BaseOf(int64_t t) const {
+  // Converters join the names of what they fused by semicolons.
+  const std::string& name = tensor(t).name;
+  const std::string first = name.substr(0, name.find(';'));
+  return first.empty() ? "t" + std::to_string(t) : first;
+}
+
+std::string TfliteValues::AddInitializer(const std::string& name, Tensor tensor) {
+  const std::string fresh = names_->Make(name);
+  model_.graph.initializers.set(fresh, {std::move(tensor), ""});
+  return fresh;
+}
+
+std::string TfliteValues::AddInt64(const std::vector<int64_t>& values) {
+  return AddInitializer(BaseOf(op_->outputs[0]) + "_numbers",
+                        Tensor::Make<int64_t>({std::ssize(values)}, values));
+}
+
+std::string TfliteValues::Emit(const std::string& op_type, std::vector<std::string> inputs,
+                               const std::string& base, const NamedAttributes& attributes) {
+  return EmitSeveral(op_type, std::move(inputs), {base}, attributes).front();
+}
+
+std::vector<std::string> TfliteValues::EmitSeveral(const std::string& op_type,
+                                                   std::vector<std::string> inputs,
+                                                   const std::vector<std::string>& bases,
+                                                   const NamedAttributes& attributes) {
+  while (!inputs.empty() && inputs.back().empty()) inputs.pop_back();
+  Node node;
+  node.op_type = op_type;
+  node.inputs = std::move(inputs);
+  for (const std::string& base : bases) node.outputs.push_back(names_->Make(base));
+  node.name = names_->Make(node.outputs[0] + "/" + op_type);
+  for (const auto& [name, attribute] : attributes) node.attributes.set(name, attribute);
+  model_.graph.nodes.push_back(std::move(node));
+  return model_.graph.nodes.back().outputs;
+}
+
+std::string TfliteValues::Cast(const std::string& value, DType to) {
+  return Emit("Cast", {value}, value + "_cast", IntAttribute("to", static_cast<int64_t>(to)));
+}
+
+std::string TfliteValues::Get(int64_t t, Form form) {
+  if (t < 0) return "";
+  t = Source(t);
+  if (std::string held = held_[t].In(form); !held.empty()) return held;
+  std::string made;
+  if (IsConstant(t)) {
+    std::vector<int64_t> order = kToChannels;
+    if (form == Form::kPlain) {
+      order.resize(static_cast<size_t>(tensor(t).rank()));
+      std::iota(order.begin(), order.end(), 0);
+    }
+    made = AddConstant(t, order, std::ssize(order));
+  } else {
+    made = Transposed(t, form);
+  }
+  held_[t].In(form) = made;
+  return made;
+}
+
+// Of a value that is held in the other form, or by its origin.
+std::string TfliteValues::Transposed(int64_t t, Form form) {
+  const Held held = held_[t];
+  const bool is_plain = form == Form::kPlain;
+  Require(is_plain || tensor(t).rank() == 4,
+          "a tensor of 4 axes is needed, " + BaseOf(t) + " has others");
+  std::string from = is_plain ? held.channels : held.plain;
+  std::vector<int64_t> order = is_plain ? kToPlain : kToChannels;
+  if (!held.origin.empty()) {
+    from = held.origin;
+    for (int64_t& axis : order) axis = held.order[static_cast<size_t>(axis)];
+    if (is_plain) order = held.order;
+  }
+  if (from.empty()) Refuse(BaseOf(t) + " is read before anything makes it");
+  if (std::ranges::is_sorted(order)) return from;
+  return Emit("Transpose", {from}, BaseOf(t) + (is_plain ? "_nhwc" : "_nchw"),
+              IntsAttribute("perm", order));
+}
+
+std::string TfliteValues::Permuted(int64_t t, const std::vector<int64_t>& order) {
+  t = Source(t);
+  Require(tensor(t).rank() == std::ssize(order),
+          BaseOf(t) + " must have " + std::to_string(order.size()) + " axes");
+  std::string& made = permuted_[{t, order}];
+  if (made.empty()) {
+    made = IsConstant(t) ? AddConstant(t, order, std::ssize(order))
+                         : Emit("Transpose", {Plain(t)}, BaseOf(t) + "_transposed",
+                                IntsAttribute("perm", order));
+  }
+  return made;
+}
+
+// The constant with axes of length 1 before it up to `rank`, then in the order. Halves stay halves.
+std::string TfliteValues::AddConstant(int64_t t, const std::vector<int64_t>& order, int64_t rank) {
+  const TfliteTensor& source = tensor(t);
+  Tensor constant = source.constant;
+  const int64_t added = rank - constant.rank();
+  Shape shape(static_cast<size_t>(added), 1);
+  shape.insert(shape.end(), constant.shape().begin(), constant.shape().end());
+  constant = constant.Reshaped(std::move(shape));
+  if (!std::ranges::is_sorted(order)) constant = PermuteConstant(constant, order);
+  const DType dtype = constant.dtype();
+  const std::string name = AddInitializer(BaseOf(t), std::move(constant));
+  if (dtype == DType::kFloat16 || dtype == DType::kBFloat16) return Cast(name, DType::kFloat32);
+  if (!source.is_quantized()) return name;
+  const auto at = std::ranges::find(order, source.axis + added);
+  return Dequantize(t, name, at - order.begin());
+}
+
+std::pair<std::string, std::string> TfliteValues::AddScale(int64_t t) {
+  if (const auto found = scales_.find(t); found != scales_.end()) return found->second;
+  const TfliteTensor& quantized = tensor(t);
+  Require(IsCode(quantized.dtype) || quantized.dtype == DType::kInt32,
+          BaseOf(t) + " is quantized to " + DTypeName(quantized.dtype) +
+              "; ONNX of opset 17 has scales for int8, uint8 and int32");
+  const Shape shape = quantized.scales.size() == 1 ? Shape{} : Shape{std::ssize(quantized.scales)};
+  const std::pair<std::string, std::string> names = {
+      AddInitializer(BaseOf(t) + "_scale", Tensor::Make<float>(shape, quantized.scales)),
+      AddInitializer(BaseOf(t) + "_zero_point",
+                     ZeroPoints(quantized.dtype, shape, quantized.zero_points))};
+  scales_[t] = names;
+  return names;
+}
+
+// `axis`: of the scales, where there are several.
+std::string TfliteValues::Dequantize(int64_t t, const std::string& codes, int64_t axis) {
+  const auto [scale, zero_point] = AddScale(t);
+  return Emit("DequantizeLinear", {codes, scale, zero_point}, codes + "_dequantized",
+              tensor(t).scales.size() > 1 ? IntAttribute("axis", axis) : NamedAttributes{});
+}
+
+std::string TfliteValues::Int64(int64_t t) {
+  if (IsConstant(t)) {
+    const std::vector<int64_t> values = Integers(t, BaseOf(t));
+    return AddInitializer(BaseOf(t) + "_int64",
+                          Tensor::Make<int64_t>(tensor(Source(t)).constant.shape(), values));
+  }
+  return tensor(t).dtype == DType::kInt64 ? Plain(t) : Cast(Plain(t), DType::kInt64);
+}
+
+Form TfliteValues::CommonForm(const std::vector<int64_t>& inputs, int64_t output) const {
+  if (tensor(output).rank() != 4) return Form::kPlain;
+  bool is_held = false;
+  for (const int64_t t : inputs) {
+    if (t < 0 || IsConstant(t)) continue;
+    const Held* held = Find(t);
+    if (tensor(t).rank() != 4 || held == nullptr) return Form::kPlain;
+    is_held = is_held || held->plain.empty();
+  }
+  return is_held ? Form::kChannels : Form::kPlain;
+}
+
+bool TfliteValues::Holds(int64_t t, Form form) const {
+  const Held* held = Find(t);
+  if (held == nullptr) return false;
+  return !(form == Form::kPlain ? held->plain : held->channels).empty();
+}
+
+std::string TfliteValues::InPlainOrder(int64_t t) {
+  if (Holds(t, Form::kPlain) || !Holds(t, Form::kChannels)) return Plain(t);
+  const bool is_same = Dim(t, 3) == 1 || (Dim(t, 1) == 1 && Dim(t, 2) == 1);
+  return Get(t, is_same ? Form::kChannels : Form::kPlain);
+}
+
+std::string TfliteValues::Aligned(int64_t t, Form form) {
+  const int64_t source = t < 0 ? t : Source(t);
+  if (t < 0 || form == Form::kPlain || !IsConstant(t)) return Get(t, form);
+  if (tensor(source).rank() == 4 || tensor(source).constant.count() == 1) {
+    return Get(t, tensor(source).rank() == 4 ? form : Form::kPlain);
+  }
+  return AddConstant(source, kToChannels, 4);
+}
+
+void TfliteValues::DefineTransposed(int64_t t, int64_t source, const std::vector<int64_t>& order) {
+  const Held* from = Find(source);
+  std::string origin;
+  std::vector<int64_t> joined = order;
+  if (from != nullptr && !from->origin.empty()) {
+    origin = from->origin;
+    for (int64_t& axis : joined) axis = from->order[static_cast<size_t>(axis)];
+  } else if (from != nullptr && from->plain.empty() && !from->channels.empty()) {
+    origin = from->channels;
+    for (int64_t& axis : joined) axis = ChannelsAxis(axis);
+  } else {
+    origin = Plain(source);
+  }
+  if (HasCodes(t)) {  // they are a node of their own
+    return Define(t, Form::kPlain,
+                  Emit("Transpose", {origin}, BaseOf(t), IntsAttribute("perm", joined)));
+  }
+  held_[t].origin = origin;
+  held_[t].order = std::move(joined);
+}
+
+void TfliteValues::DefineAs(int64_t t, int64_t source) {
+  Require(Source(source) != t, BaseOf(t) + " is made of itself");
+  sources_[t] = source;
+}
+
+void TfliteValues::Define(int64_t t, Form form, const std::string& value) {
+  Held& held = held_[t];
+  if (!HasCodes(t)) {
+    held.In(form) = value;
+    return;
+  }
+  Require(tensor(t).scales.size() == 1, BaseOf(t) + " is computed and has several scales");
+  const auto [scale, zero_point] = AddScale(t);
+  held.CodesIn(form) = Emit("QuantizeLinear", {value, scale, zero_point}, BaseOf(t));
+  held.In(form) = Dequantize(t, held.CodesIn(form), 0);
+}
+
+Model TfliteValues::Finish() {
+  op_ = nullptr;
+  for (size_t i = 0; i < file_.outputs.size(); ++i) AddOutput(file_.outputs[i], output_names_[i]);
+  EraseDead(model_.graph);
+  return std::move(model_);
+}
+
+void TfliteValues::AddOutput(int64_t t, const std::string& name) {
+  const int64_t source = Source(t);
+  std::string value = Plain(t);
+  if (!IsConstant(source) && HasCodes(source)) {
+    Held& held = held_[source];
+    if (held.plain_codes.empty()) {
+      held.plain_codes =
+          Emit("Transpose", {held.channels_codes}, name, IntsAttribute("perm", kToPlain));
+    }
+    if (source == t) value = held.plain_codes;
+  }
+  Graph& graph = model_.graph;
+  ValueInfo& output = *std::ranges::find(graph.outputs, name, &ValueInfo::name);
+  output.dtype = tensor(t).dtype;
+  const auto producer = std::ranges::find_if(graph.nodes, [&](const Node& node) {
+    return std::ranges::find(node.outputs, value) != node.outputs.end();
+  });
+  const bool is_free = producer != graph.nodes.end() && !IsAmong(graph.outputs, value);
+  if (!is_free) {
+    Node node = MakeNode("Identity", {value}, name, *names_);
+    graph.nodes.push_back(std::move(node));
+    return;
+  }
+  std::ranges::replace(producer->outputs, value, name);
+  ReplaceUses(graph, value, name);
+  for (auto& [unused, permuted] : permuted_) {
+    if (permuted == value) permuted = name;
+  }
+  for (auto& [unused, held] : held_) {
+    for (std::string* each :
+         {&held.plain, &held.channels, &held.plain_codes, &held.channels_codes}) {
+      if (*each == value) *each = name;
+    }
+  }
+}
+
+}  // namespace pared

@@ -1,0 +1,131 @@
+// The values of a TensorFlow Lite model as an ONNX graph comes to hold them.
+//
+// TensorFlow Lite lays images out as [N,H,W,C], ONNX's operators as [N,C,H,W]. A value of four
+// axes is held in either form or both; an operator takes the one that it needs, and where it can do
+// with both the one that is there, so that few Transposes are written.
+//
+// A quantized value is held as float: what makes it writes QuantizeLinear and DequantizeLinear.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "model/graph.h"
+#include "model/rewrite.h"
+#include "model/tflite_file.h"
+
+namespace pared {
+
+enum class Form : uint8_t { kPlain, kChannels };  // as the file has it; [N,C,H,W]
+
+// Where axis `axis` of [N,H,W,C] lies in [N,C,H,W].
+int64_t ChannelsAxis(int64_t axis);
+
+using NamedAttributes = std::vector<std::pair<std::string, Attribute>>;
+NamedAttributes IntAttribute(const std::string& name, int64_t value);
+NamedAttributes IntsAttribute(const std::string& name, std::vector<int64_t> values);
+
+class TfliteValues {
+ public:
+  // The graph's inputs are there from the beginning. `file` outlives this.
+  explicit TfliteValues(const TfliteFile& file);
+
+  // Errors are told of this operator from now on.
+  void Begin(const TfliteOp& op);
+  [[noreturn]] void Refuse(const std::string& why) const;
+  void Require(bool holds, const std::string& why) const {
+    if (!holds) Refuse(why);
+  }
+
+  const TfliteTensor& tensor(int64_t t) const { return file_.tensors[static_cast<size_t>(t)]; }
+  // The dimension; -1: the caller decides.
+  int64_t Dim(int64_t t, int64_t axis) const { return tensor(t).shape[static_cast<size_t>(axis)]; }
+  // `axis` of a tensor of `rank` axes, counted from the front. Refuses what is beyond.
+  int64_t Axis(int64_t axis, int64_t rank) const;
+
+  bool IsConstant(int64_t t) const { return tensor(Source(t)).constant.defined(); }
+  // Of a constant of integers. Refuses what is none; `name` says what it is.
+  std::vector<int64_t> Integers(int64_t t, const std::string& name) const;
+
+  // The value's name; "" where it is left out (-1). Adds the initializer or the Transpose that it
+  // takes.
+  std::string Get(int64_t t, Form form);
+  std::string Plain(int64_t t) { return Get(t, Form::kPlain); }
+  std::string Channels(int64_t t) { return Get(t, Form::kChannels); }
+  // With its axes in another order, whatever its rank.
+  std::string Permuted(int64_t t, const std::vector<int64_t>& order);
+  // As an int64 tensor, which ONNX has for shapes.
+  std::string Int64(int64_t t);
+  std::string AddInt64(const std::vector<int64_t>& values);
+  std::string AddInitializer(const std::string& name, Tensor tensor);
+
+  // What an operator that treats all elements alike best reads and writes: kChannels where one of
+  // `inputs` is held so only and all can be.
+  Form CommonForm(const std::vector<int64_t>& inputs, int64_t output) const;
+  bool Holds(int64_t t, Form form) const;
+  // In the form that it is held in where the order of elements is that of the plain one.
+  std::string InPlainOrder(int64_t t);
+  // The same of an input that is broadcast against others of the form.
+  std::string Aligned(int64_t t, Form form);
+
+  // Adds a node called after `base` and returns what it makes.
+  std::string Emit(const std::string& op_type, std::vector<std::string> inputs,
+                   const std::string& base, const NamedAttributes& attributes = {});
+  std::vector<std::string> EmitSeveral(const std::string& op_type, std::vector<std::string> inputs,
+                                       const std::vector<std::string>& bases,
+                                       const NamedAttributes& attributes = {});
+  std::string Cast(const std::string& value, DType to);
+  // What nodes of `t` are called after.
+  std::string BaseOf(int64_t t) const;
+
+  // `value` is tensor `t`, before it is quantized.
+  void Define(int64_t t, Form form, const std::string& value);
+  // Tensor `t` is `source` with its axes in another order. Written where it is read: joined with
+  // the Transpose between the forms, or not at all.
+  void DefineTransposed(int64_t t, int64_t source, const std::vector<int64_t>& order);
+  // Tensor `t` is what `source` is, constant or not.
+  void DefineAs(int64_t t, int64_t source);
+
+  // The whole model, with the file's outputs.
+  Model Finish();
+
+ private:
+  struct Held {
+    std::string plain, channels;              // float where the tensor is quantized
+    std::string plain_codes, channels_codes;  // of quantized ones
+    // What is transposed by `order` to be the plain form; empty: nothing is known of that kind.
+    std::string origin;
+    std::vector<int64_t> order;
+    std::string& In(Form form) { return form == Form::kPlain ? plain : channels; }
+    std::string& CodesIn(Form form) { return form == Form::kPlain ? plain_codes : channels_codes; }
+  };
+
+  int64_t Source(int64_t t) const;
+  // Whether what is computed is stored in codes of 8 bits. Refuses those of other types.
+  bool HasCodes(int64_t t) const;
+  const Held* Find(int64_t t) const;
+  std::string Transposed(int64_t t, Form form);
+  std::string AddConstant(int64_t t, const std::vector<int64_t>& order, int64_t rank);
+  std::string Dequantize(int64_t t, const std::string& codes, int64_t axis);
+  std::pair<std::string, std::string> AddScale(int64_t t);
+  void AddInputs();
+  void AddOutput(int64_t t, const std::string& name);
+
+  const TfliteFile& file_;
+  Model model_;
+  std::vector<std::string> output_names_;
+  std::optional<FreshNames> names_;
+  std::unordered_map<int64_t, Held> held_;
+  std::unordered_map<int64_t, int64_t> sources_;
+  std::map<std::pair<int64_t, std::vector<int64_t>>, std::string> permuted_;
+  std::unordered_map<int64_t, std::pair<std::string, std::string>> scales_;
+  const TfliteOp* op_ = nullptr;
+};
+
+}  // namespace pared

@@ -1,0 +1,115 @@
+// What graphs TensorFlow Lite files become; that they compute the same is compared with LiteRT in
+// tests/parity/tflite_models.py, which also made the files here.
+
+#include "model/tflite.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "model/onnx.h"
+#include "tests/testing/matchers.h"
+#include "tests/testing/temp_dir.h"
+
+namespace pared {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+const std::string kFolder = "tests/fuzz/corpus/tflite/";
+
+Model Read(const std::string& bytes) {
+  auto owner = std::make_shared<const std::string>(bytes);
+  return ParseTflite(std::as_bytes(std::span(*owner)), owner, "file");
+}
+
+std::vector<std::string> Types(const Model& model) {
+  std::vector<std::string> types;
+  for (const Node& node : model.graph.nodes) types.push_back(node.op_type);
+  return types;
+}
+
+TEST(Tflite, KeepsNamesTypesAndLayoutOfInputsAndOutputs) {
+  const Model model = LoadTflite(kFolder + "conv_2d_0_2_1_1");
+  ASSERT_EQ(model.graph.inputs.size(), 1);
+  EXPECT_EQ(model.graph.inputs[0].name, "t0");
+  EXPECT_EQ(model.graph.inputs[0].dtype, DType::kFloat32);
+  const std::vector<Dim>& shape = *model.graph.inputs[0].shape;
+  EXPECT_EQ(shape[1].value, 7);  // [N,H,W,C]
+  EXPECT_EQ(shape[3].value, 6);
+  EXPECT_EQ(model.graph.outputs[0].name, "t3");
+  EXPECT_THAT(Types(model), ElementsAre("Transpose", "Conv", "Relu", "Transpose"));
+  EXPECT_EQ(model.doc_string, "made for a test");
+}
+
+TEST(Tflite, WeightsLieAsOnnxHasThem) {
+  const Model model = LoadTflite(kFolder + "conv_2d_0_2_1_1");
+  const Node& conv = model.graph.nodes[1];
+  EXPECT_EQ(model.graph.initializers.at(conv.inputs[1]).tensor.shape(), (Shape{5, 6, 3, 2}));
+  EXPECT_EQ(conv.Ints("strides"), (std::vector<int64_t>{2, 2}));
+  // SAME: 4 outputs of 7 by steps of 2 with 3 taps, 5 of 9 with 2 taps; the end gets the odd one.
+  EXPECT_EQ(conv.Ints("pads"), (std::vector<int64_t>{1, 0, 1, 1}));
+}
+
+TEST(Tflite, WritesTransposesOnlyWhereALayoutEnds) {
+  // A pool before each, which holds its result by channels.
+  EXPECT_THAT(Types(LoadTflite(kFolder + "prelu")),
+              ElementsAre("Transpose", "MaxPool", "PRelu", "Transpose"));
+  EXPECT_THAT(Types(LoadTflite(kFolder + "mean_1_2_false")),
+              ElementsAre("Transpose", "MaxPool", "ReduceMean"));
+  EXPECT_THAT(Types(LoadTflite(kFolder + "transpose_lead_0_3_1_2")),
+              ElementsAre("Transpose", "MaxPool"));
+  EXPECT_THAT(Types(LoadTflite(kFolder + "concatenation_3")),
+              ElementsAre("Transpose", "MaxPool", "Transpose", "Concat", "Transpose"));
+}
+
+TEST(Tflite, QuantizedOperatorsBecomePairsOfQuantizeAndDequantize) {
+  const Model model = LoadTflite(kFolder + "conv_2d_int8");
+  EXPECT_EQ(model.graph.inputs[0].dtype, DType::kInt8);
+  EXPECT_EQ(model.graph.outputs[0].dtype, DType::kInt8);
+  std::vector<std::string> types = Types(model);
+  EXPECT_EQ(std::ranges::count(types, "DequantizeLinear"), 3);  // input, weight, bias
+  EXPECT_EQ(std::ranges::count(types, "QuantizeLinear"), 1);
+  for (const Node& node : model.graph.nodes) {
+    if (node.op_type != "DequantizeLinear") continue;
+    const Initializer* codes = model.graph.initializers.find(node.inputs[0]);
+    if (codes == nullptr || codes->tensor.rank() != 4) continue;
+    EXPECT_EQ(codes->tensor.shape(), (Shape{5, 6, 3, 3}));
+    EXPECT_EQ(node.Int("axis", 1), 0);
+    EXPECT_EQ(model.graph.initializers.at(node.inputs[1]).tensor.count(), 5);
+  }
+}
+
+TEST(Tflite, FilesAreToldApartByTheirFirstBytes) {
+  const TempDir dir;
+  WriteFile(dir / "named.onnx", ReadFile(kFolder + "prelu"));
+  EXPECT_TRUE(IsTfliteFile(dir / "named.onnx"));
+  EXPECT_EQ(LoadModel(dir / "named.onnx").graph.nodes.size(), 4);
+  SaveOnnx(LoadTflite(kFolder + "prelu"), dir / "written.tflite");
+  EXPECT_FALSE(IsTfliteFile(dir / "written.tflite"));
+  EXPECT_EQ(LoadModel(dir / "written.tflite").graph.nodes.size(), 4);
+  EXPECT_THAT(ModelFiles(dir / "named.onnx"), ElementsAre(dir / "named.onnx"));
+}
+
+TEST(Tflite, RefusesWhatIsCutOffAnywhere) {
+  const std::string whole = ReadFile(kFolder + "conv_2d_int8");
+  for (size_t size = 8; size < whole.size(); ++size) {
+    try {
+      Read(whole.substr(0, size));
+      ADD_FAILURE() << "read " << size << " bytes of " << whole.size();
+    } catch (const Error& error) {
+      EXPECT_NE(error.where(), "");
+    }
+  }
+}
+
+TEST(Tflite, SaysWhichFileAndWhatIsWrong) {
+  EXPECT_THAT([] { Read(std::string(64, '\xff')); },
+              ThrowsError(ErrorCode::kInvalidArgument, "file", HasSubstr("truncated or damaged")));
+}
+
+}  // namespace
+}  // namespace pared

@@ -1,0 +1,505 @@
+#!/usr/bin/env python3
+"""TensorFlow Lite files as pared reads them, against LiteRT itself: tflite_models.py PARED [WORD...]
+
+Models of one operator each, made here, and every .tflite file of the model cache are read by `pared import`, whose ONNX
+file is run by onnxruntime. Outputs must have LiteRT's shapes and types; floats must equal LiteRT's to LIMIT of their
+range (of whole models WHOLE_LIMIT), integers exactly; 8-bit codes may differ by one. With WORDs only models whose name holds one of them.
+
+Exits 77 (skipped) where the packages are missing.
+"""
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+try:
+    import flatbuffers
+    import numpy as np
+    import onnxruntime as ort
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+except ImportError as e:
+    print(f"skipped: {e}")
+    sys.exit(77)
+
+LIMIT = 2e-5
+WHOLE_LIMIT = 1e-4  # of whole models
+TYPES = {np.dtype(t): getattr(schema.TensorType, n) for t, n in (
+    (np.float32, "FLOAT32"), (np.float16, "FLOAT16"), (np.int32, "INT32"), (np.int64, "INT64"), (np.uint8, "UINT8"),
+    (np.int8, "INT8"), (np.int16, "INT16"), (np.bool_, "BOOL"), (np.complex64, "COMPLEX64"))}
+rng = np.random.default_rng(3)
+ort.set_default_logger_severity(4)
+
+
+class Quantized:
+    """An int8 or uint8 tensor (its shape, or constant codes) with its scales."""
+
+    def __init__(self, value, dtype, scale, zero=0, axis=0):
+        self.value, self.dtype = value, np.dtype(dtype)
+        self.scale, self.zero, self.axis = np.atleast_1d(np.float32(scale)), np.atleast_1d(np.int64(zero)), axis
+
+
+class Sparse:
+    """A constant of four axes with zeros, of which the last is stored compressed, by blocks of `block` where that is > 1."""
+
+    def __init__(self, value, block=1):
+        self.value, self.dtype, self.block = value, value.dtype, block
+
+    def store(self):
+        rows = self.value.reshape(-1, self.value.shape[-1] // self.block, self.block)
+        kept = np.any(rows != 0, axis=2)
+        segments = np.concatenate(([0], np.cumsum(kept.sum(1)))).astype(np.int32)
+        sparsity = schema.SparsityParametersT()
+        sparsity.traversalOrder = list(range(5 if self.block > 1 else 4))
+        sparsity.blockMap = [3] if self.block > 1 else []
+        sparsity.dimMetadata = [self.dense(size) for size in self.value.shape[:3]]
+        last = schema.DimensionMetadataT()
+        last.format = schema.DimensionType.SPARSE_CSR
+        last.arraySegmentsType, last.arraySegments = schema.SparseIndexVector.Int32Vector, schema.Int32VectorT()
+        last.arrayIndicesType, last.arrayIndices = schema.SparseIndexVector.Uint8Vector, schema.Uint8VectorT()
+        last.arraySegments.values, last.arrayIndices.values = segments, np.nonzero(kept)[1].astype(np.uint8)
+        sparsity.dimMetadata += [last] + ([self.dense(self.block)] if self.block > 1 else [])
+        return sparsity, rows[kept]
+
+    @staticmethod
+    def dense(size):
+        made = schema.DimensionMetadataT()
+        made.format, made.denseSize = schema.DimensionType.DENSE, size
+        return made
+
+
+def tensor_of(what, name, buffers):
+    """what: a shape (float32), (shape, dtype), an array (constant), or Quantized."""
+    t = schema.TensorT()
+    t.name, t.buffer = name, 0
+    if isinstance(what, Quantized):
+        t.quantization = schema.QuantizationParametersT()
+        t.quantization.scale, t.quantization.quantizedDimension = what.scale, what.axis
+        t.quantization.zeroPoint = np.broadcast_to(what.zero, what.scale.shape).copy()
+        what = what.value if isinstance(what.value, np.ndarray) else (what.value, what.dtype)
+    if isinstance(what, Sparse):
+        t.sparsity, stored = what.store()
+        buffers.append(schema.BufferT())
+        buffers[-1].data = np.frombuffer(stored.tobytes(), np.uint8)
+        t.buffer, t.shape, t.type = len(buffers) - 1, list(what.value.shape), TYPES[what.dtype]
+        return t
+    if isinstance(what, np.ndarray):
+        b = schema.BufferT()
+        b.data = np.frombuffer(what.tobytes(), np.uint8)
+        buffers.append(b)
+        t.buffer, t.shape, t.type = len(buffers) - 1, list(what.shape), TYPES[what.dtype]
+    else:
+        shape, dtype = what if len(what) == 2 and isinstance(what[0], (tuple, list)) else (what, np.float32)
+        t.shape, t.type = list(shape), TYPES[np.dtype(dtype)]
+    return t
+
+
+def build(ops, tensors, inputs, outputs):
+    """ops: [(operator, input places, output places, options or None)]."""
+    model = schema.ModelT()
+    model.version, model.description, model.buffers = 3, "made for a test", [schema.BufferT()]
+    graph = schema.SubGraphT()
+    graph.tensors = [tensor_of(what, f"t{i}", model.buffers) for i, what in enumerate(tensors)]
+    graph.inputs, graph.outputs, graph.operators, model.operatorCodes = inputs, outputs, [], []
+    for name, ins, outs, options in ops:
+        code = schema.OperatorCodeT()
+        code.builtinCode = getattr(schema.BuiltinOperator, name)
+        code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), 2 if name == "BROADCAST_TO" else 1
+        op = schema.OperatorT()
+        op.opcodeIndex, op.inputs, op.outputs = len(model.operatorCodes), ins, outs
+        if options is not None:
+            kind = type(options).__name__[:-1]
+            op.builtinOptionsType, op.builtinOptions = getattr(schema.BuiltinOptions, kind), options
+        model.operatorCodes.append(code)
+        graph.operators.append(op)
+    model.subgraphs = [graph]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def options(kind, **fields):
+    made = getattr(schema, kind + "OptionsT")()
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def f(*shape):
+    return rng.uniform(-2, 2, shape).astype(np.float32)
+
+
+def i32(*values):
+    return np.array(values, np.int32)
+
+
+def one(op, *inputs, out, opts=None, lead=None):
+    """A model of one operator. lead: an operator before it on the first input, so that it is held by channels."""
+    tensors, places = list(inputs), list(range(len(inputs)))
+    callers = [p for p in places if not isinstance(getattr(inputs[p], "value", inputs[p]), np.ndarray)]
+    outs = out if isinstance(out, list) else [out]
+    ops, first = [], places[0]
+    if lead:
+        tensors.append(inputs[0])
+        ops.append(("MAX_POOL_2D", [0], [len(tensors) - 1], options(
+            "Pool2D", padding=0, strideW=1, strideH=1, filterWidth=1, filterHeight=1)))
+        first = len(tensors) - 1
+    at = len(tensors)
+    tensors += outs
+    made = list(range(at, at + len(outs)))
+    ops.append((op, [first] + places[1:], made, opts))
+    return build(ops, tensors, callers, made)
+
+
+def conv(padding, stride, dilation=1, act=0):
+    return options("Conv2D", padding=padding, strideW=stride, strideH=stride, dilationWFactor=dilation,
+                   dilationHFactor=dilation, fusedActivationFunction=act)
+
+
+def pool(padding, stride, size, act=0):
+    return options("Pool2D", padding=padding, strideW=stride, strideH=stride, filterWidth=size, filterHeight=size,
+                   fusedActivationFunction=act)
+
+
+def depthwise(padding, stride, multiplier, dilation=1, act=0):
+    return options("DepthwiseConv2D", padding=padding, strideW=stride, strideH=stride, depthMultiplier=multiplier,
+                   dilationWFactor=dilation, dilationHFactor=dilation, fusedActivationFunction=act)
+
+
+IMAGE = (2, 7, 9, 6)
+
+
+def convolutions():
+    for padding, stride, dilation, act in ((0, 1, 1, 0), (0, 2, 1, 1), (1, 2, 1, 3), (0, 1, 2, 2), (1, 1, 3, 0)):
+        yield (f"CONV_2D {padding} {stride} {dilation} {act}",
+               one("CONV_2D", IMAGE, f(5, 3, 2, 6), f(5), out=(2, 1, 1, 5), opts=conv(padding, stride, dilation, act)))
+        yield (f"DEPTHWISE {padding} {stride} {dilation} {act}",
+               one("DEPTHWISE_CONV_2D", IMAGE, f(1, 3, 2, 12), f(12), out=(2, 1, 1, 12),
+                   opts=depthwise(padding, stride, 2, dilation, act)))
+    yield "CONV_2D groups", one("CONV_2D", IMAGE, f(6, 3, 3, 2), f(6), out=(2, 1, 1, 6), opts=conv(0, 1))
+    for padding, out in ((0, (2, 14, 18, 5)), (0, (2, 13, 17, 5)), (1, (2, 15, 19, 5)), (1, (2, 16, 20, 5))):
+        yield (f"TRANSPOSE_CONV {padding} {out[1]}",
+               one("TRANSPOSE_CONV", i32(*out), f(5, 3, 3, 6), IMAGE, f(5), out=out,
+                   opts=options("TransposeConv", padding=padding, strideW=2, strideH=2)))
+    for op in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
+        for padding, stride, size in ((0, 1, 3), (0, 2, 2), (1, 2, 3)):
+            yield f"{op} {padding} {stride} {size}", one(op, IMAGE, out=(2, 1, 1, 6), opts=pool(padding, stride, size, 1))
+    for align, center in ((False, False), (True, False), (False, True)):
+        for size in ((14, 18), (11, 5)):
+            for op, kind in (("RESIZE_BILINEAR", "ResizeBilinear"), ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighbor")):
+                yield (f"{op} {align} {center} {size}",
+                       one(op, IMAGE, i32(*size), out=(2, *size, 6),
+                           opts=options(kind, alignCorners=align, halfPixelCenters=center)))
+
+
+def products():
+    for shape, keep in (((4, 6), False), ((2, 3, 6), False), ((2, 3, 6), True), ((2, 1, 1, 6), False)):
+        out = (*shape[:-1], 5) if keep else (int(np.prod(shape[:-1])), 5)
+        for act in (0, 1):
+            yield (f"FULLY_CONNECTED {shape} {keep} {act}",
+                   one("FULLY_CONNECTED", shape, f(5, 6), f(5), out=out,
+                       opts=options("FullyConnected", keepNumDims=keep, fusedActivationFunction=act)))
+    yield "FULLY_CONNECTED lead", one("FULLY_CONNECTED", (2, 3, 4, 5), f(7, 60), out=(2, 7), opts=options("FullyConnected"), lead=True)
+    for x, y in ((False, False), (True, False), (False, True), (True, True)):
+        yield (f"BATCH_MATMUL {x} {y}",
+               one("BATCH_MATMUL", (2, 4, 3) if x else (2, 3, 4), (2, 5, 4) if y else (2, 4, 5), out=(2, 3, 5),
+                   opts=options("BatchMatMul", adjX=x, adjY=y)))
+
+
+def elementwise():
+    for op in ("ABS", "CEIL", "COS", "ELU", "EXP", "FLOOR", "HARD_SWISH", "LOGISTIC", "NEG", "RELU", "RELU6",
+               "RELU_N1_TO_1", "ROUND", "SIN", "SQUARE", "TANH", "ZEROS_LIKE", "SIGN", "RELU_0_TO_1"):
+        yield op, one(op, (2, 3, 4), out=(2, 3, 4))
+        yield op + " lead", one(op, IMAGE, out=IMAGE, lead=True)
+    for approximate in (False, True):
+        yield f"GELU {approximate}", one("GELU", (2, 5), out=(2, 5), opts=options("Gelu", approximate=approximate))
+    yield "LEAKY_RELU", one("LEAKY_RELU", IMAGE, out=IMAGE, opts=options("LeakyRelu", alpha=0.2), lead=True)
+    others = (((2, 7, 9, 6), f(6)), ((2, 7, 9, 6), f(1, 1, 1, 6)), ((2, 7, 9, 6), f(9, 6)), ((2, 7, 9, 6), f(9, 1)),
+              ((2, 7, 9, 6), np.array(1.5, np.float32)), ((3, 4), (3, 4)), ((2, 3, 4), (3, 1)))
+    for op in ("ADD", "SUB", "MUL", "DIV"):
+        kind = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul", "DIV": "Div"}[op]
+        for a, b in others:
+            lead = len(a) == 4
+            yield f"{op} {a} {np.shape(b)}", one(op, a, b, out=a, opts=options(kind, fusedActivationFunction=1), lead=lead)
+    for op in ("MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "FLOOR_DIV", "FLOOR_MOD"):
+        yield op, one(op, IMAGE, f(6) + 3, out=IMAGE, lead=True)
+    for op in ("FLOOR_DIV", "FLOOR_MOD"):
+        yield op + " int32", one(op, ((4, 6), np.int32), i32(-3, 2, 5, -7, 1, 4), out=((4, 6), np.int32))
+    for op in ("EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL"):
+        yield op, one(op, ((4, 6), np.int32), i32(-3, 2, 5, -7, 1, 4), out=((4, 6), np.bool_))
+    yield "PRELU", one("PRELU", IMAGE, f(1, 1, 6), out=IMAGE, lead=True)
+    yield "PRELU plain", one("PRELU", IMAGE, f(1, 1, 6), out=IMAGE)
+    yield "SELECT_V2", one("SELECT_V2", ((4, 6), np.bool_), (4, 6), f(6), out=(4, 6))
+    yield "ADD_N", one("ADD_N", (4, 6), (4, 6), (4, 6), out=(4, 6))
+    yield "CAST", one("CAST", (4, 6), out=((4, 6), np.int32), opts=options("Cast", inDataType=0, outDataType=2))
+    yield "DEQUANTIZE half", one("DEQUANTIZE", ((4, 6), np.float16), out=(4, 6))
+
+
+def reductions():
+    for op in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"):
+        for axes in ((1, 2), (3,), (1,), (-1, 0), (0, 1, 2, 3)):
+            for keep in (False, True):
+                out = np.sum(np.zeros(IMAGE), axes, keepdims=keep).shape
+                yield f"{op} {axes} {keep}", one(op, IMAGE, i32(*axes), out=out, opts=options("Reducer", keepDims=keep), lead=True)
+    for op in ("REDUCE_ANY", "REDUCE_ALL"):
+        yield op, one(op, ((4, 6), np.bool_), i32(1), out=((4,), np.bool_), opts=options("Reducer", keepDims=False))
+    for beta in (1, 0.5):
+        yield f"SOFTMAX {beta}", one("SOFTMAX", IMAGE, out=IMAGE, opts=options("Softmax", beta=beta), lead=True)
+    yield "SOFTMAX rows", one("SOFTMAX", (4, 6), out=(4, 6), opts=options("Softmax", beta=1))
+    yield "LOG_SOFTMAX", one("LOG_SOFTMAX", (4, 6), out=(4, 6))
+    yield "L2_NORMALIZATION", one("L2_NORMALIZATION", IMAGE, out=IMAGE, opts=options("L2Norm"), lead=True)
+    yield "ARG_MAX", one("ARG_MAX", IMAGE, i32(-1), out=((2, 7, 9), np.int64), opts=options("ArgMax", outputType=4), lead=True)
+    yield "ARG_MIN", one("ARG_MIN", IMAGE, i32(1), out=((2, 9, 6), np.int32), opts=options("ArgMin", outputType=2))
+    yield "TOPK_V2", one("TOPK_V2", (4, 9), i32(3).reshape(()), out=[(4, 3), ((4, 3), np.int32)])
+    for exclusive, reverse in ((False, False), (True, True)):
+        yield f"CUMSUM {exclusive}", one("CUMSUM", (4, 6), i32(1).reshape(()), out=(4, 6), opts=options("Cumsum", exclusive=exclusive, reverse=reverse))
+
+
+def layout():
+    yield "RESHAPE", one("RESHAPE", IMAGE, i32(2, -1), out=(2, 378), lead=True)
+    yield "RESHAPE pooled", one("RESHAPE", (2, 1, 1, 6), i32(2, 6), out=(2, 6), lead=True)
+    yield "RESHAPE option", one("RESHAPE", (2, 6), out=(3, 4), opts=options("Reshape", newShape=[3, 4]))
+    yield "SQUEEZE", one("SQUEEZE", (2, 1, 1, 6), out=(2, 6), opts=options("Squeeze", squeezeDims=[1, 2]), lead=True)
+    yield "EXPAND_DIMS", one("EXPAND_DIMS", (2, 6), i32(-1).reshape(()), out=(2, 6, 1))
+    for order in ((0, 3, 1, 2), (0, 2, 3, 1), (3, 2, 1, 0), (0, 1, 2, 3)):
+        out = tuple(IMAGE[a] for a in order)
+        yield f"TRANSPOSE {order}", one("TRANSPOSE", IMAGE, i32(*order), out=out)
+        yield f"TRANSPOSE lead {order}", one("TRANSPOSE", IMAGE, i32(*order), out=out, lead=True)
+    for axis in (1, 2, 3, -1):
+        out = list(IMAGE)
+        out[axis] *= 2
+        yield f"CONCATENATION {axis}", one("CONCATENATION", IMAGE, IMAGE, out=tuple(out), opts=options("Concatenation", axis=axis), lead=True)
+    yield "PACK", one("PACK", (2, 3), (2, 3), out=(2, 2, 3), opts=options("Pack", valuesCount=2, axis=1))
+    yield "UNPACK", one("UNPACK", (2, 3), out=[(2,), (2,), (2,)], opts=options("Unpack", num=3, axis=1))
+    yield "SPLIT", one("SPLIT", i32(3).reshape(()), IMAGE, out=[(2, 7, 9, 3)] * 2, opts=options("Split", numSplits=2))
+    yield "SPLIT_V", one("SPLIT_V", IMAGE, i32(1, -1, 2), i32(3).reshape(()), out=[(2, 7, 9, 1), (2, 7, 9, 3), (2, 7, 9, 2)],
+                         opts=options("SplitV", numSplits=3), lead=True)
+    pads = np.array([[0, 0], [1, 2], [0, 3], [2, 0]], np.int32)
+    for lead in (False, True):
+        yield f"PAD {lead}", one("PAD", IMAGE, pads, out=(2, 10, 12, 8), lead=lead)
+        yield f"PADV2 {lead}", one("PADV2", IMAGE, pads, np.array([1.5], np.float32), out=(2, 10, 12, 8), lead=lead)
+        yield f"MIRROR_PAD {lead}", one("MIRROR_PAD", IMAGE, pads, out=(2, 10, 12, 8), opts=options("MirrorPad", mode=0), lead=lead)
+        once = np.array([[0, 0], [1, 1], [0, 1], [0, 0]], np.int32)
+        yield f"MIRROR_PAD symmetric {lead}", one("MIRROR_PAD", IMAGE, once, out=(2, 9, 10, 6), opts=options("MirrorPad", mode=1), lead=lead)
+    yield "DEPTH_TO_SPACE", one("DEPTH_TO_SPACE", (2, 3, 4, 12), out=(2, 6, 8, 3), opts=options("DepthToSpace", blockSize=2))
+    yield "SPACE_TO_DEPTH", one("SPACE_TO_DEPTH", (2, 6, 8, 3), out=(2, 3, 4, 12), opts=options("SpaceToDepth", blockSize=2))
+    yield "TILE", one("TILE", (2, 3), i32(2, 1), out=(4, 3))
+    yield "BROADCAST_TO", one("BROADCAST_TO", (1, 3), i32(4, 3), out=(4, 3))
+    yield "REVERSE_V2", one("REVERSE_V2", (2, 3, 4), i32(1), out=(2, 3, 4))
+    yield "SHAPE", one("SHAPE", IMAGE, out=((4,), np.int32), opts=options("Shape", outType=2), lead=True)
+    yield "FILL", one("FILL", i32(2, 3), ((), np.float32), out=(2, 3))
+    yield "RANGE", one("RANGE", ((), np.float32), np.array(9, np.float32), np.array(2, np.float32), out=(3,))
+
+
+def selections():
+    for begin, size in (((0, 1, 2, 0), (-1, 3, 4, -1)), ((1, 0, 0, 2), (1, -1, 9, 3))):
+        out = tuple(d - b if s < 0 else s for d, b, s in zip(IMAGE, begin, size))
+        yield f"SLICE {begin}", one("SLICE", IMAGE, i32(*begin), i32(*size), out=out, lead=True)
+    cases = (((0, 1, 0, 2), (2, 6, 9, 6), (1, 2, 1, 1), {}), ((0, 1, 0, 2), (0, 0, 0, 5), (1, 1, 3, 1), {"beginMask": 5, "endMask": 7}),
+             ((1, -1, 0, 0), (2, 0, 9, 6), (1, 1, 1, 1), {"shrinkAxisMask": 3}), ((0, 0, -1), (0, 0, 0), (1, 1, -1), {"ellipsisMask": 2, "beginMask": 1, "endMask": 5}),
+             ((0, 0, 3), (2, 0, 7), (1, 1, 2), {"newAxisMask": 2}), ((0, 6, 8, 0), (2, 0, 0, 6), (1, -2, -1, 1), {"endMask": 4}))
+    for i, (begin, end, strides, masks) in enumerate(cases):
+        for lead in (False, True):
+            yield f"STRIDED_SLICE {i} {lead}", one("STRIDED_SLICE", IMAGE, i32(*begin), i32(*end), i32(*strides), out=(1,),
+                                                   opts=options("StridedSlice", **masks), lead=lead)
+    yield "GATHER", one("GATHER", (4, 6), i32(3, 0, 2), out=(4, 3), opts=options("Gather", axis=1))
+    yield "GATHER batched", one("GATHER", (2, 5, 3), np.array([[1, 4], [0, 2]], np.int32), out=(2, 2, 3), opts=options("Gather", axis=1, batchDims=1))
+    yield "GATHER_ND", one("GATHER_ND", (2, 5, 3), np.array([[1, 4], [0, 2]], np.int32), out=(2, 3))
+    yield "EMBEDDING_LOOKUP", one("EMBEDDING_LOOKUP", i32(3, 0, 2), f(5, 4), out=(3, 4))
+    yield "WHERE", one("WHERE", ((4, 6), np.bool_), out=((1, 2), np.int64))
+    yield "ONE_HOT", one("ONE_HOT", ((4,), np.int32), i32(5).reshape(()), np.array(2, np.float32), np.array(-1, np.float32),
+                         out=(4, 5), opts=options("OneHot", axis=-1))
+
+
+def quantized():
+    """Codes of 8 bits: weights by channel, activations of both signs."""
+    for dtype, zero in ((np.int8, -3), (np.uint8, 120)):
+        x = Quantized((2, 7, 9, 6), dtype, 0.02, zero)
+        y = Quantized((2, 1, 1, 5), dtype, 0.05, zero + 5)
+        axis_scales = dtype == np.int8
+        scale = np.float32(0.004) * (1 + np.arange(5, dtype=np.float32)) if axis_scales else np.float32([0.01])
+        codes = rng.integers(-127, 128, (5, 3, 3, 6)).astype(np.int8) if axis_scales else rng.integers(0, 256, (5, 3, 3, 6)).astype(np.uint8)
+        w = Quantized(codes, dtype, scale, 0 if axis_scales else 128)
+        b = Quantized(rng.integers(-3000, 3000, 5).astype(np.int32), np.int32, np.float32(0.02) * scale)
+        yield f"CONV_2D {np.dtype(dtype)}", one("CONV_2D", x, w, b, out=y, opts=conv(0, 2, 1, 1))
+        yield f"ADD {np.dtype(dtype)}", one("ADD", x, x, out=Quantized((2, 7, 9, 6), dtype, 0.04, zero), opts=options("Add"))
+        yield f"MAX_POOL_2D {np.dtype(dtype)}", one("MAX_POOL_2D", x, out=Quantized((2, 3, 4, 6), dtype, 0.02, zero), opts=pool(1, 2, 3))
+        yield f"DEQUANTIZE {np.dtype(dtype)}", one("DEQUANTIZE", x, out=(2, 7, 9, 6))
+        yield f"QUANTIZE {np.dtype(dtype)}", one("QUANTIZE", (2, 7, 9, 6), out=Quantized((2, 7, 9, 6), dtype, 0.03, zero))
+    x, y = Quantized((4, 6), np.int8, 0.02, 4), Quantized((4, 5), np.int8, 0.1, -7)
+    w = Quantized(rng.integers(-127, 128, (5, 6)).astype(np.int8), np.int8, 0.01)
+    b = Quantized(rng.integers(-3000, 3000, 5).astype(np.int32), np.int32, 0.0002)
+    yield "FULLY_CONNECTED int8", one("FULLY_CONNECTED", x, w, b, out=y, opts=options("FullyConnected"))
+    w = Quantized(rng.integers(-127, 128, (1, 3, 3, 6)).astype(np.int8), np.int8, 0.004 * (1 + np.arange(6)), axis=3)
+    b = Quantized(rng.integers(-3000, 3000, 6).astype(np.int32), np.int32, 0.02 * 0.004 * (1 + np.arange(6)))
+    yield "DEPTHWISE int8", one("DEPTHWISE_CONV_2D", Quantized((2, 7, 9, 6), np.int8, 0.02, 3), w, b,
+                                out=Quantized((2, 7, 9, 6), np.int8, 0.05, 0), opts=depthwise(0, 1, 1))
+
+
+def transforms():
+    tensors = [(3, 16), i32(1, 16), ((3, 9), np.complex64), (3, 9)]
+    rows = [(2, 1, 16), i32(1, 16), ((2, 1, 9), np.complex64), (2, 1, 9)]
+    for op in ("REAL", "IMAG", "COMPLEX_ABS"):
+        ops = [("RFFT2D", [0, 1], [2], None), (op, [2], [3], None)]
+        yield f"RFFT2D {op}", build(ops, tensors, [0], [3])
+        yield f"RFFT2D rows {op}", build(ops, rows, [0], [3])
+
+
+def sparse():
+    for dtype, block in ((np.float32, 1), (np.float32, 2), (np.float16, 1), (np.float32, 3)):
+        weight = f(5, 3, 2, 6).reshape(5, 3, 2, 6 // block, block)
+        weight[rng.uniform(0, 1, weight.shape[:-1]) < 0.7] = 0
+        weight = weight.reshape(5, 3, 2, 6).astype(dtype)
+        tensors = [IMAGE, Sparse(weight, block), ((5, 3, 2, 6), dtype), f(5), (2, 1, 1, 5)]
+        ops = [("DENSIFY", [1], [2], None)]
+        if dtype == np.float16:
+            tensors.append((5, 3, 2, 6))
+            ops.append(("DEQUANTIZE", [2], [5], None))
+        ops.append(("CONV_2D", [0, 5 if dtype == np.float16 else 2, 3], [4], conv(0, 1)))
+        yield f"DENSIFY {np.dtype(dtype)} {block}", build(ops, tensors, [0], [4])
+
+
+def refusals():
+    """Files that must be refused, with what the error says."""
+    image, out = (1, 4, 4, 2), (1, 4, 4, 2)
+    two = build([("SVDF", [0], [1], None), ("RELU", [1], [2], None), ("LSTM", [2], [3], None), ("SVDF", [3], [4], None)],
+                [image] * 5, [0], [4])
+    yield "two operators", two, "have no ONNX counterpart here: SVDF, LSTM"
+    pads = np.array([[0, 0], [2, 2], [0, 0], [0, 0]], np.int32)
+    yield "wide symmetric pads", one("MIRROR_PAD", image, pads, out=(1, 8, 4, 2), opts=options("MirrorPad", mode=1)), "SYMMETRIC paddings of more than 1"
+    yield "computed axes", one("MEAN", image, ((1,), np.int32), out=(1, 2), opts=options("Reducer")), "the axes must be a constant"
+    yield "16-bit codes", one("RELU", Quantized(image, np.int16, 0.1), out=Quantized(out, np.int16, 0.1)), "quantized to int16"
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(two, 0))
+    model.subgraphs[0].operators = model.subgraphs[0].operators[1:2]
+    model.subgraphs[0].outputs = [2]
+    builder = flatbuffers.Builder(64)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    yield "nothing makes it", bytes(builder.Output()), "t1 is read before anything makes it"
+    short = one("ADD", image, f(2), out=out, opts=options("Add"))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(short, 0))
+    model.buffers[1].data = model.buffers[1].data[:4]
+    builder = flatbuffers.Builder(64)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    yield "short constant", bytes(builder.Output()), "it has 4 bytes; its shape [2] needs 8"
+    yield "truncated", two[:len(two) // 2], "truncated or damaged"
+
+
+def made_models():
+    for models in (sparse, convolutions, products, elementwise, reductions, layout, selections, quantized, transforms):
+        yield from models()
+
+
+def draw(detail):
+    shape, dtype = detail["shape"], detail["dtype"]
+    if np.issubdtype(dtype, np.floating):
+        return rng.uniform(-2, 2, shape).astype(dtype)
+    if dtype == np.bool_:
+        return rng.uniform(0, 1, shape) > 0.5
+    low, high = (0, 4) if dtype in (np.int32, np.int64) else (np.iinfo(dtype).min, np.iinfo(dtype).max + 1)
+    return rng.integers(low, high, shape).astype(dtype)
+
+
+def with_true_shapes(content):
+    """LiteRT finds the shapes of what is computed; the file then says them, as a converter's does."""
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+    interpreter.allocate_tensors()
+    feeds = [draw(detail) for detail in interpreter.get_input_details()]
+    for detail, value in zip(interpreter.get_input_details(), feeds):
+        interpreter.set_tensor(detail["index"], value)
+    interpreter.invoke()
+    outputs = [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    for place, output in zip(model.subgraphs[0].outputs, outputs):
+        model.subgraphs[0].tensors[place].shape = list(output.shape)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output()), feeds, outputs
+
+
+def difference(expected, got, limit):
+    """What is wrong; empty: nothing."""
+    if expected.shape != got.shape or expected.dtype != got.dtype:
+        return f"{got.dtype}{got.shape}, LiteRT has {expected.dtype}{expected.shape}"
+    if expected.size == 0:
+        return ""
+    if np.issubdtype(expected.dtype, np.floating):
+        span = max(float(np.abs(expected).max()), 1e-6)
+        worst = float(np.abs(expected.astype(np.float64) - got).max()) / span
+        return "" if worst <= limit else f"differs by {worst:.2g} of the range"
+    worst = int(np.abs(expected.astype(np.int64) - got.astype(np.int64)).max())
+    return "" if worst <= (1 if expected.dtype in (np.int8, np.uint8) else 0) else f"differs by {worst}"
+
+
+def check(pared, path, feeds, outputs, limit):
+    with tempfile.TemporaryDirectory() as folder:
+        made = subprocess.run([pared, "import", f"--model={path}", f"--dir={folder}", "--confine=false"],
+                              capture_output=True, text=True)
+        onnx_file = os.path.join(folder, "model.onnx")
+        if made.returncode != 0 or not os.path.exists(onnx_file):
+            return f"is not read: {made.stdout}{made.stderr}"
+        settings = ort.SessionOptions()
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            session = ort.InferenceSession(onnx_file, settings)
+            got = session.run(None, {i.name: value for i, value in zip(session.get_inputs(), feeds)})
+        except Exception as e:  # onnxruntime's own types, which share no base
+            return f"does not run in onnxruntime: {e}"
+        for k, (expected, mine) in enumerate(zip(outputs, got)):
+            wrong = difference(expected, mine, limit)
+            if wrong:
+                return f"output {k} {wrong}"
+    return ""
+
+
+def refuses(pared, content, expected):
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.tflite")
+        pathlib.Path(path).write_bytes(content)
+        made = subprocess.run([pared, "import", f"--model={path}", f"--dir={folder}", "--confine=false"],
+                              capture_output=True, text=True)
+        return "" if expected in made.stdout + made.stderr else f"says {made.stdout}{made.stderr}, not {expected!r}"
+
+
+def main():
+    pared, words = sys.argv[1], sys.argv[2:]
+    count, failed = 0, 0
+    for name, content, expected in refusals():
+        count += 1
+        wrong = refuses(pared, content, expected)
+        if wrong:
+            failed += 1
+            print(f"{name}: {wrong}")
+    for name, content in made_models():
+        if words and not any(word in name for word in words):
+            continue
+        count += 1
+        with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
+            try:
+                content, feeds, outputs = with_true_shapes(content)
+            except (RuntimeError, ValueError) as e:
+                failed += 1
+                print(f"{name}: LiteRT does not run it: {e}")
+                continue
+            file.write(content)
+            file.flush()
+            wrong = check(pared, file.name, feeds, outputs, LIMIT)
+        if wrong:
+            failed += 1
+            print(f"{name}: {wrong}")
+    cache = pathlib.Path(os.environ.get("PARED_MODELS", pathlib.Path.home() / ".cache/pared-models"))
+    for path in sorted(cache.glob("*/*.tflite")):
+        if words and not any(word in path.name for word in words):
+            continue
+        count += 1
+        _, feeds, outputs = with_true_shapes(path.read_bytes())
+        wrong = check(pared, str(path), feeds, outputs, WHOLE_LIMIT)
+        if wrong:
+            failed += 1
+            print(f"{path.name}: {wrong}")
+    print(f"{count} models, {failed} that pared reads otherwise")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
