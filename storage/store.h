@@ -200,6 +200,7 @@ class Store {
   void Recover(int64_t tries_max);
 
   std::optional<Run> GetRun(int64_t id) const;
+  std::vector<Run> RunsWith(const std::vector<int64_t>& ids) const;  // those that are there
   std::vector<Run> Runs(const RunQuery& query) const;
   // The same with chosen fields; at most 64. Throws kInvalidArgument at "?columns".
   RunTable Table(const RunQuery& query, const std::vector<std::string>& columns) const;
