@@ -419,8 +419,24 @@ TEST_F(RunnerTest, AJobWhoseWorkerIsKilledEachTimeIsFailedAndTheNextOneRuns) {
   EXPECT_EQ(job.state, JobState::kFailed);
   EXPECT_EQ(job.tries, 3);
   EXPECT_THAT(job.error["message"].get<std::string>(),
-              AllOf(HasSubstr("signal 9"), HasSubstr("3 tries"), HasSubstr("tries_max")));
+              AllOf(HasSubstr("signal 9"), HasSubstr("3 tries"), HasSubstr("tries_max, 3")));
   EXPECT_EQ(WaitForEnd(next).state, JobState::kSucceeded);
+}
+
+// A worker that ends as many steps as it has been begun, then is killed.
+TEST_F(RunnerTest, AKillAfterAStepMoreThanBeforeIsForgiven) {
+  const JobId id = store_.Submit(kSpec);
+  const std::string seen = (dir_ / "seen").string();
+  RunnerSettings settings =
+      Script("echo x >> " + seen + "; n=$(wc -l < " + seen + "); [ $n -gt 4 ] && n=4\n" +
+             "for i in $(seq $n); do echo '{\"step\": \"'$i'\", \"fraction\": 1}'; done\n" +
+             "sleep 0.2; kill -KILL $$");
+  settings.limits.tries_max = 2;
+  const Runner runner(store_, artifacts_, settings);
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kFailed);  // at the second time that it came to the fourth step
+  EXPECT_EQ(job.requeues, 4);
+  EXPECT_EQ(job.tries, 2);
 }
 
 TEST_F(RunnerTest, WhatTheWorkerLogsIsKeptWithTheJob) {
