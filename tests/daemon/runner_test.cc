@@ -521,6 +521,29 @@ TEST_F(RealWorkerTest, MeasuresTheBaselineAndTheChain) {
   EXPECT_EQ(LoadOnnx(artifacts_.Open(runs[1].record.artifact).model).graph.inputs.size(), 1u);
 }
 
+// Pads make a result of 16 TB of an input of one value.
+TEST_F(RealWorkerTest, AnAllocationBeyondTheLimitNamesTheLimit) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer ends the process itself";
+#endif
+  const std::filesystem::path file = dir_ / "padded.onnx";
+  SaveOnnx(ParseText("g (float[1,1,1,1] x) => (float[1,1,2097153,2097153] y) "
+                     "<float[1,1,1,1] w = {1}> "
+                     "{ y = Conv <pads = [1048576, 1048576, 1048576, 1048576]> (x, w) }"),
+           file);
+  const Artifact padded = artifacts_.Put(file);
+  store_.PutModel("padded", padded.sha256, padded.bytes);
+  Json spec = kSpec;
+  spec["model"] = "padded";
+  const JobId id = store_.Submit(spec);
+  const Runner runner(store_, artifacts_, Real());
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_EQ(job.error["code"], "unavailable");
+  EXPECT_THAT(job.error["message"].get<std::string>(),
+              AllOf(HasSubstr("out of memory"), HasSubstr("limits.memory_mb")));
+}
+
 // The cache is the only folder beside its own that a confined worker may write.
 TEST_F(RealWorkerTest, TheSecondJobUsesWhatTheFirstHasMadeUnlessItIsToldNotTo) {
   Json anew = kSpec;
