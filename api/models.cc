@@ -117,6 +117,20 @@ fs::path PathBelowRoots(const Service& service, const std::string& named) {
               "/path");
 }
 
+// Beyond these, a file system cannot be asked whether the file is there.
+void CheckLength(const fs::path& name, const std::string& pointer) {
+  constexpr size_t kPartBytesMax = 255, kBytesMax = 1'024;
+  bool fits = name.native().size() <= kBytesMax;
+  for (const fs::path& part : name) fits = fits && part.native().size() <= kPartBytesMax;
+  if (fits) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              "must have at most " + std::to_string(kPartBytesMax) +
+                  " bytes from one '/' to the "
+                  "next, and " +
+                  std::to_string(kBytesMax) + " in all",
+              pointer);
+}
+
 // Uploads in the places that the model knows them by. They go back at the end of the scope unless
 // they were kept: a model that is refused, for want of a file perhaps, need not be sent again.
 class Gathered {
@@ -133,6 +147,7 @@ class Gathered {
   Gathered& operator=(const Gathered&) = delete;
 
   fs::path Add(const std::string& sha256, const fs::path& name, const std::string& pointer) {
+    CheckLength(name, pointer + "/name");
     bool is_plain = name.is_relative() && name.has_filename();
     for (const fs::path& part : name) is_plain = is_plain && part != ".." && part != ".";
     const fs::path path = folder_ / name;

@@ -1,6 +1,7 @@
 // Queries over runs: pages as JSON, JSON Lines or CSV; fronts.
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -127,13 +128,17 @@ Objective ObjectiveOf(const std::string& text) {
 }
 
 Json FrontRuns(const Service& service, const Front& front) {
+  std::vector<int64_t> ids;
+  for (const FrontRun& found : front.runs) {
+    if (!found.is_dominated) ids.push_back(found.id);
+  }
+  std::map<int64_t, Json> whole;
+  for (const Run& run : service.store.RunsWith(ids)) whole.emplace(run.id, RunJson(run));
   Json runs = Json::array();
   for (const FrontRun& found : front.runs) {
-    Json json = {{"id", found.id}};
-    if (!found.is_dominated) {
-      // Deleted since: a front is of the moment that it was asked for.
-      if (const std::optional<Run> run = service.store.GetRun(found.id)) json = RunJson(*run);
-    }
+    const auto run = whole.find(found.id);
+    // Deleted since: a front is of the moment that it was asked for.
+    Json json = run == whole.end() ? Json{{"id", found.id}} : std::move(run->second);
     json["values"] = found.values;
     json["dominated"] = found.is_dominated;
     json["knee"] = found.id == front.knee;

@@ -125,8 +125,8 @@ class ProgressWriter {
     // Chains run side by side, each with a fraction of its own: the bar does not go back, unless
     // the job begins anew.
     const Json progress = job.value("progress", Json());
-    const int64_t tries = job.value("tries", int64_t{0});
-    if (std::exchange(tries_, tries) != tries) fraction_ = 0;
+    const int64_t requeues = job.value("requeues", int64_t{0});
+    if (std::exchange(requeues_, requeues) != requeues) fraction_ = 0;
     if (progress.is_object()) fraction_ = std::max(fraction_, FractionOf(progress));
     if (terminal_.is_terminal) {
       const std::string line =
@@ -158,7 +158,7 @@ class ProgressWriter {
   const Terminal& terminal_;
   std::string last_;
   double fraction_ = 0;
-  int64_t tries_ = 0;
+  int64_t requeues_ = 0;
   bool is_open_ = false;
 };
 

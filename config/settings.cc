@@ -181,7 +181,8 @@ void Fields(FieldVisitor& f, Settings& s) {
   f.Integer("threads", s.threads, {0, 1'024},
             "Threads of a job; 0 shares all that there are among jobs_max jobs.");
   f.Integer("tries_max", s.tries_max, {1, 100},
-            "A job that the daemon or a worker has died on so many times is failed.");
+            "A job is failed after so many tries in a row on which the daemon or the worker was "
+            "killed, and which came no further than those before them.");
   f.Integer("jobs_max", s.jobs_max, {1, 64},
             "Jobs that run at once; beyond 1 they share processors, and latencies suffer.");
   f.Flag("confine_workers", s.confine_workers,

@@ -85,7 +85,9 @@ int main(int argc, char** argv) {
   } catch (const pared::Error& error) {
     return pared::Fail(error, is_worker);
   } catch (const std::bad_alloc&) {
-    return pared::Fail({pared::ErrorCode::kUnavailable, "out of memory"}, is_worker);
+    const bool is_job = is_worker && arguments.front() == "work";
+    const std::string hint = is_job ? ": the job's limit, limits.memory_mb, is too low" : "";
+    return pared::Fail({pared::ErrorCode::kUnavailable, "out of memory" + hint}, is_worker);
   } catch (const std::exception& error) {
     return pared::Fail({pared::ErrorCode::kInternal, error.what()}, is_worker);
   }

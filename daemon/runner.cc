@@ -6,10 +6,10 @@
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
-#include <cstring>
 #include <fstream>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -128,10 +128,14 @@ class Listener {
       error_ = json.at("error");
       return false;
     }
+    const bool is_recorded = json.contains("kept");
     if (search_ != nullptr) search_->Take(json);
     AddEstimate(json);
-    store_.SetProgress(job_, json);
-    return json.value("fraction", 0.0) >= 1;
+    const bool has_ended = json.value("fraction", 0.0) >= 1;
+    if (has_ended) ended_.emplace(json.value("step", ""), json.value("chain", ""));
+    if (is_recorded) ended_.clear();  // the candidate is in the store
+    store_.SetProgress(job_, json, static_cast<int64_t>(ended_.size()));
+    return has_ended;
   }
 
   const Json& error() const { return error_; }
@@ -150,27 +154,9 @@ class Listener {
   SearchRecorder* const search_;
   const Clock::time_point begin_ = Clock::now();
   Estimate estimate_;
+  std::set<std::pair<std::string, std::string>> ended_;  // steps, with their chains, of this try
   Json error_;
 };
-
-// A worker that ended by itself and not well.
-Json CrashError(const Child& child, const Json& said) {
-  if (!said.is_null()) return said;
-  const ChildExit& exit = *child.exit();
-  std::string message;
-  if (exit.signal == SIGXCPU) {
-    message = "the worker ran beyond its CPU time";
-  } else if (exit.signal == SIGXFSZ) {
-    message = "the worker wrote a file beyond the limit";
-  } else if (exit.signal != 0) {
-    message = std::string("the worker was killed by signal ") + std::to_string(exit.signal) + " (" +
-              ::strsignal(exit.signal) + ")";
-  } else {
-    message = "the worker ended with exit code " + std::to_string(exit.code);
-  }
-  if (!child.stderr_tail().empty()) message += "; it last said: " + child.stderr_tail();
-  return ErrorJson(Error(ErrorCode::kInternal, message, "worker"));
-}
 
 // From outside, by the system that is short of memory most likely. A worker that a fault of its own
 // ends, by SIGSEGV say, would do so again.
@@ -405,9 +391,10 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
                             spec.limits.time_s == 0 ? now.time_s : spec.limits.time_s};
   const int64_t threads = std::max(settings_.threads, spec.evaluate.threads);
   const Reservation share(budget_, budget_.Take({limits.memory_mb, threads}, stop, [&] {
-    store_.SetProgress(job.id, {{"step", "waits for memory or threads"}, {"fraction", 0}});
+    store_.SetProgress(job.id, {{"step", kWaitsStep}, {"fraction", 0}});
   }));
   if (!share.is_held()) return store_.Requeue(job.id);
+  store_.SetProgress(job.id, nullptr);  // it waits no more: from here on the try counts
   const JobFolder folder(settings_.work_dir / std::to_string(job.id));
   const std::filesystem::path order = folder.path() / "order.json";
   const OpenArtifact opened = artifacts_.Open(model);  // as long as the worker may read it
@@ -446,26 +433,24 @@ void Runner::RunJob(const Job& job, std::stop_token stop) {
     Tell(job.id, LogLevel::kInfo, "job_requeued", {{"why", "the daemon stops"}});
     return store_.Requeue(job.id);
   }
-  if (was_killed && job.tries < now.tries_max) {
+  const int64_t tries = store_.GetJob(job.id)->tries;  // it may have come further than before
+  if (was_killed && tries < now.tries_max) {
     const Json why = CrashError(*child, listener.error());
     Tell(job.id, LogLevel::kWarning, "job_requeued", {{"why", why.at("message")}});
     return store_.Retry(job.id, why);
   }
+  Verdict verdict = JudgeEnd(watch, *child, listener.error());
+  if (was_killed) AddTries(tries, now.tries_max, verdict);
   if (search) {
     search->End(WhyEnded(watch));
     const bool has_ended = is_complete || watch.reason() == EndReason::kTime;
     if (has_ended && search->search().candidate_count() > 0) {
       return EndSearch(job.id, *search, search->search().Judge());
     }
-    return EndSearch(job.id, *search, JudgeEnd(watch, *child, listener.error()));
+    return EndSearch(job.id, *search, verdict);
   }
   const std::vector<RunRecord> runs = RunsOf(result, {spec, model, folder.path()}, artifacts_);
-  Verdict verdict = is_complete ? JudgeRuns(runs) : JudgeEnd(watch, *child, listener.error());
-  if (was_killed) {
-    const std::string message = verdict.error.at("message");
-    verdict.error["message"] = message + "; " + std::to_string(job.tries) +
-                               " tries ended like that (tries_max): is there memory for this job?";
-  }
+  if (is_complete) verdict = JudgeRuns(runs);
   if (is_complete) store_.SetProgress(job.id, FinalProgress(runs));
   End(job.id, verdict, runs);
 }

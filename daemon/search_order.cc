@@ -299,12 +299,12 @@ std::vector<size_t> Eligible(const std::vector<Worth>& worths) {
   return eligible;
 }
 
-std::vector<ParetoPoint> PointsOf(const std::vector<Worth>& worths,
-                                  const std::vector<size_t>& indices) {
-  std::vector<ParetoPoint> points;
+ParetoPoints PointsOf(const std::vector<Worth>& worths, const std::vector<size_t>& indices) {
+  ParetoPoints points(indices.empty() ? 1 : worths[indices.front()].costs.size() + 1);
   for (const size_t i : indices) {
-    ParetoPoint& point = points.emplace_back(ParetoPoint{static_cast<int64_t>(i), worths[i].costs});
-    point.values.push_back(worths[i].violation);  // 0 of all where one meets the bounds
+    std::vector<double> values = worths[i].costs;
+    values.push_back(worths[i].violation);  // 0 of all where one meets the bounds
+    points.Add(static_cast<int64_t>(i), values);
   }
   return points;
 }

@@ -1,9 +1,15 @@
 #include "daemon/verdict.h"
 
-#include <algorithm>
-#include <limits>
+#include <signal.h>
 
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "daemon/child.h"
 #include "daemon/judge.h"
+#include "daemon/worker.h"
 
 namespace pared {
 namespace {
@@ -52,6 +58,30 @@ Verdict JudgeRuns(const std::vector<RunRecord>& runs) {
   const auto degraded = std::ranges::find_if(runs, IsDegraded);
   if (degraded == runs.end()) return {};
   return {JobState::kFailed, JobError(*degraded)};
+}
+
+Json CrashError(const Child& child, const Json& said) {
+  if (!said.is_null()) return said;
+  const ChildExit& exit = *child.exit();
+  std::string message;
+  if (exit.signal == SIGXCPU) {
+    message = "the worker ran beyond its CPU time";
+  } else if (exit.signal == SIGXFSZ) {
+    message = "the worker wrote a file beyond the limit";
+  } else if (exit.signal != 0) {
+    message = std::string("the worker was killed by signal ") + std::to_string(exit.signal) + " (" +
+              ::strsignal(exit.signal) + ")";
+  } else {
+    message = "the worker ended with exit code " + std::to_string(exit.code);
+  }
+  if (!child.stderr_tail().empty()) message += "; it last said: " + child.stderr_tail();
+  return ErrorJson(Error(ErrorCode::kInternal, message, "worker"));
+}
+
+void AddTries(int64_t tries, int64_t tries_max, Verdict& verdict) {
+  const std::string message = verdict.error.at("message");
+  verdict.error["message"] =
+      message + "; " + TriesText(tries, tries_max) + "; is there memory for this job?";
 }
 
 Json EndedProgress(int64_t chains, Json best, Json degraded) {

@@ -1,12 +1,15 @@
-// How a job ends, judged by its runs.
+// How a job ends, judged by its runs, or by its worker where that did not come to the end.
 
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "storage/store.h"
 
 namespace pared {
+
+class Child;
 
 struct Verdict {
   JobState state = JobState::kSucceeded;
@@ -17,6 +20,12 @@ struct Verdict {
 // be used. goal_not_met where no chain holds and one does but for evaluate.max_accuracy_drop.
 // Otherwise succeeded; degraded runs keep their own errors.
 Verdict JudgeRuns(const std::vector<RunRecord>& runs);
+
+// Why a worker ended by itself and not well. `said`: its own last word, or null.
+Json CrashError(const Child& child, const Json& said);
+
+// To the error of a job whose worker was killed from outside, for the last time.
+void AddTries(int64_t tries, int64_t tries_max, Verdict& verdict);
 
 // The last progress of a job: of so many chains, "best" and "degraded" as below.
 Json EndedProgress(int64_t chains, Json best, Json degraded);

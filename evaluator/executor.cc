@@ -103,8 +103,7 @@ std::vector<Tensor> PreparedGraph::Run(std::span<const Tensor* const> given, Buf
       if (hooks.clock) {
         const std::chrono::duration<double, std::milli> time = Clock::now() - begin;
         const Tensor none;
-        hooks.clock(s,
-                    {time.count(), scratch.macs(), step_outputs.empty() ? none : step_outputs[0]});
+        hooks.clock(s, {time.count(), scratch, step_outputs.empty() ? none : step_outputs[0]});
       }
       for (size_t i = 0; i < step.outputs.size(); ++i) {
         if (step.outputs[i] >= 0) {
@@ -196,7 +195,12 @@ std::vector<Tensor> Executor::RunTimed(const std::vector<Tensor>& inputs,
   hooks.clock = [&](size_t step, const PreparedGraph::Hooks::Tick& tick) {
     LayerStats& layer = layers[places[step]];
     layer.time_ms = tick.time_ms;
-    layer.macs = tick.macs;
+    layer.macs = tick.scratch.macs();
+    // What was foreseen stands where it came true.
+    if (const auto& kernel = tick.scratch.kernel(); kernel && kernel->name != layer.kernel) {
+      layer.kernel = kernel->name;
+      layer.predicted_gain = kernel->predicted_gain;
+    }
     if (tick.output.defined()) layer.shape = tick.output.shape();
   };
   return prepared_->Run(inputs, hooks);

@@ -31,13 +31,14 @@ using Observer = std::function<void(const std::string& value, const Tensor& tens
 
 // What one node of the prepared model is and cost.
 struct LayerStats {
-  std::string node, op_type, kernel;  // kernel: "sparse_1x1_avx512vnni"; empty: not an INT8 GEMM
-  std::string reason;                 // what the cost model said of the kernels; empty: no choice
-  Shape shape;                        // of the first output in the last Run
-  double density = 1.0;               // of its weights
-  double predicted_gain = 1.0;        // of `kernel` over the dense one, by the cost model
-  int64_t macs = 0;                   // of the last Run
-  double time_ms = 0;                 // mean over the profiled runs
+  // kernel: "sparse_1x1_avx512vnni", of the last Run; empty: not an INT8 GEMM
+  std::string node, op_type, kernel;
+  std::string reason;           // what the cost model said of the kernels; empty: no choice
+  Shape shape;                  // of the first output in the last Run
+  double density = 1.0;         // of its weights
+  double predicted_gain = 1.0;  // of `kernel` over the dense one, by the cost model
+  int64_t macs = 0;             // of the last Run
+  double time_ms = 0;           // mean over the profiled runs
 };
 
 class Executor {

@@ -286,6 +286,7 @@ void IntegerMatMul::Run(const Tensor& x, const Tensor* x_zero, const IntegerResu
   if (rows <= kVectorRows) {
     auto* sums = reinterpret_cast<int32_t*>(scratch.Temporary(Sz(rows * product.channels * 4)));
     const PackedGemv& gemv = weights_.gemv();
+    scratch.SetKernel({gemv.kernel_name()});
     scratch.ParallelFor(gemv.row_blocks(), std::max<int64_t>(1, gemv.row_blocks() / 8),
                         [&](int64_t begin, int64_t end) {
                           gemv.RunRows(codes, rows, {begin, end}, sums);
@@ -295,6 +296,7 @@ void IntegerMatMul::Run(const Tensor& x, const Tensor* x_zero, const IntegerResu
   }
   auto* planar = reinterpret_cast<uint8_t*>(scratch.Temporary(Sz(in.planar_bytes())));
   const PackedGemm& gemm = weights_.gemm();
+  scratch.SetKernel({gemm.kernel_name()});
   const size_t tile_bytes = Sz(product.channels * kTileColumns * 4);
   const auto run = [&](int64_t begin, int64_t end, std::byte* memory) {
     RowsToPlanar(codes, in, {begin, end}, planar);

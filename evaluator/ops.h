@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -51,10 +52,19 @@ class Scratch {
   void AddMacs(int64_t macs) { macs_ += macs; }
   int64_t macs() const { return macs_; }
 
+  // The kernel of this call, where an op has several and chooses by the inputs' shape.
+  struct KernelUse {
+    const char* name = "";      // of a literal
+    double predicted_gain = 1;  // over the dense one
+  };
+  void SetKernel(KernelUse kernel) { kernel_ = kernel; }
+  const std::optional<KernelUse>& kernel() const { return kernel_; }
+
  private:
   BufferPool& pool_;
   int64_t threads_;
   int64_t macs_ = 0;
+  std::optional<KernelUse> kernel_;
   std::vector<std::shared_ptr<void>> temporaries_;
 };
 

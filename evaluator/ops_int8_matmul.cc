@@ -96,6 +96,7 @@ class MatMulInt8 {
 void MatMulInt8::RunTiles(const uint8_t* codes, int64_t rows, std::byte* y,
                           Scratch& scratch) const {
   const PackedGemm& gemm = Tiles();
+  scratch.SetKernel({gemm.kernel_name(), tile_gain_});
   const int64_t bytes = element_bytes();
   const ImageSize in{k(), rows}, result{m(), rows};
   auto* planar =
@@ -136,6 +137,7 @@ void MatMulInt8::Run(const Tensor& x, Tensor& y, Scratch& scratch) const {
   const uint8_t* codes = RowMajorCodes(x, scratch);
   if (TakesVectors(rows)) {
     const PackedGemv& gemv = Vectors();
+    scratch.SetKernel({gemv.kernel_name()});
     scratch.ParallelFor(gemv.row_blocks(), std::max<int64_t>(1, gemv.row_blocks() / 8),
                         [&](int64_t begin, int64_t end) {
                           gemv.RunRows(codes, rows, {begin, end}, out);

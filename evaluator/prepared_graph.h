@@ -42,8 +42,8 @@ struct PreparedGraph {
     const Observer* observer = nullptr;
     struct Tick {
       double time_ms;
-      int64_t macs;
-      const Tensor& output;  // the first
+      const Scratch& scratch;  // what the step said of itself
+      const Tensor& output;    // the first
     };
     std::function<void(size_t step, const Tick& tick)> clock;
   };

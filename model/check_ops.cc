@@ -1,6 +1,7 @@
 #include "model/check_ops.h"
 
 #include <algorithm>
+#include <limits>
 #include <string_view>
 #include <unordered_map>
 
@@ -82,6 +83,19 @@ void CheckEachAtLeast(const Node& node, const std::string& name, int64_t min) {
   }
 }
 
+// Sums and products of two of them stay within 64 bits.
+void CheckOfWindow(const Node& node, const std::string& name, int64_t min) {
+  constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
+  CheckEachAtLeast(node, name, min);
+  if (!HasValue(node, name)) return;
+  for (const int64_t value : node.Ints(name)) {
+    if (value > kMax) {
+      Fail(node, name + " has " + std::to_string(value) + "; at most " + std::to_string(kMax) +
+                     " makes sense");
+    }
+  }
+}
+
 const Tensor* ConstantInput(const Constants& constants, const Node& node, size_t index) {
   if (index >= node.inputs.size()) return nullptr;
   const auto it = constants.find(node.inputs[index]);
@@ -90,10 +104,10 @@ const Tensor* ConstantInput(const Constants& constants, const Node& node, size_t
 
 // `rank`: of the kernel, where its shape is no attribute; nullopt: not known.
 void CheckWindow(const Node& node, std::optional<size_t> rank) {
-  CheckEachAtLeast(node, "strides", 1);
-  CheckEachAtLeast(node, "dilations", 1);
-  CheckEachAtLeast(node, "kernel_shape", 1);
-  CheckEachAtLeast(node, "pads", 0);
+  CheckOfWindow(node, "strides", 1);
+  CheckOfWindow(node, "dilations", 1);
+  CheckOfWindow(node, "kernel_shape", 1);
+  CheckOfWindow(node, "pads", 0);
   CheckAutoPad(node);
   if (HasValue(node, "kernel_shape")) rank = node.Ints("kernel_shape").size();
   if (!rank.has_value()) return;

@@ -23,13 +23,14 @@ void Read(Database& database, const std::string& key, int64_t after, Column& col
   const bool is_metric = key != kBaselines;
   Statement select(database, is_metric
                                  ? "SELECT run, value FROM metrics WHERE name = ? AND run > ? "
-                                   "AND value IS NOT NULL ORDER BY run"
+                                   "ORDER BY run"
                                  : "SELECT r.id, b.id FROM runs AS r JOIN runs AS b "
                                    "ON b.job = r.job AND b.chain = 'baseline' WHERE r.id > ? "
                                    "ORDER BY r.id");
   if (is_metric) select.Bind(key);
   select.Bind(after);
   while (select.Step()) {
+    if (select.is_null(1)) continue;  // a test in SQL would cost a fifth of the time
     column.runs.push_back(select.integer(0));
     column.values.push_back(select.real(1));
   }

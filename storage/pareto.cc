@@ -1,11 +1,15 @@
 #include "storage/pareto.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <functional>
 #include <iterator>
 #include <limits>
 #include <map>
 #include <numeric>
+
+#include "base/check.h"
 
 namespace pared {
 namespace {
@@ -33,58 +37,93 @@ class Staircase {
 // Beyond three values: what has been kept so far.
 class Kept {
  public:
-  bool Covers(const std::vector<double>& values) const {
-    return std::any_of(points_.begin(), points_.end(), [&](const std::vector<double>* kept) {
-      return std::equal(kept->begin(), kept->end(), values.begin(),
-                        [](double a, double b) { return a <= b; });
+  bool Covers(std::span<const double> values) const {
+    return std::ranges::any_of(points_, [&](std::span<const double> kept) {
+      return std::ranges::equal(kept, values, std::ranges::less_equal());
     });
   }
-  void Add(const std::vector<double>& values) { points_.push_back(&values); }
+  void Add(std::span<const double> values) { points_.push_back(values); }
 
  private:
-  std::vector<const std::vector<double>*> points_;
+  std::vector<std::span<const double>> points_;
 };
 
-double ValueAt(const ParetoPoint& point, size_t i) {
-  return i < point.values.size() ? point.values[i] : 0;
-}
+constexpr size_t kFlatMax = 3;
 
-}  // namespace
+// Up to three values beside their point's index: a sort that stays within them takes a third of
+// the time of one that looks each point up.
+struct FlatPoint {
+  std::array<double, kFlatMax> values = {};
+  size_t index = 0;
+};
 
-std::vector<bool> Dominated(const std::vector<ParetoPoint>& points) {
-  std::vector<size_t> order(points.size());
-  std::iota(order.begin(), order.end(), size_t{0});
+std::vector<bool> DominatedFlat(const ParetoPoints& points) {
+  std::vector<FlatPoint> flat(points.size());
+  for (size_t i = 0; i < flat.size(); ++i) {
+    std::ranges::copy(points.values(i), flat[i].values.begin());
+    flat[i].index = i;
+  }
   // In this order a point can only be dominated by one before it.
-  std::sort(order.begin(), order.end(),
-            [&](size_t a, size_t b) { return points[a].values < points[b].values; });
+  std::ranges::sort(flat, {}, &FlatPoint::values);
   std::vector<bool> dominated(points.size());
   Staircase staircase;
-  Kept kept;
-  for (size_t i = 0; i < order.size(); ++i) {
-    const ParetoPoint& point = points[order[i]];
-    if (i > 0 && point.values == points[order[i - 1]].values) {
-      dominated[order[i]] = dominated[order[i - 1]];
+  for (size_t i = 0; i < flat.size(); ++i) {
+    const auto& [values, index] = flat[i];
+    if (i > 0 && values == flat[i - 1].values) {
+      dominated[index] = dominated[flat[i - 1].index];
       continue;
     }
-    const bool is_flat = point.values.size() <= 3;
-    const double second = ValueAt(point, 1);
-    const double third = ValueAt(point, 2);
-    const bool is_covered = is_flat ? staircase.Covers(second, third) : kept.Covers(point.values);
-    dominated[order[i]] = is_covered;
-    if (is_covered) continue;
-    is_flat ? staircase.Add(second, third) : kept.Add(point.values);
+    dominated[index] = staircase.Covers(values[1], values[2]);
+    if (!dominated[index]) staircase.Add(values[1], values[2]);
   }
   return dominated;
 }
 
-std::optional<size_t> KneeOf(const std::vector<ParetoPoint>& front) {
-  if (front.empty()) return std::nullopt;
-  std::vector<double> low = front[0].values;
+std::vector<bool> DominatedDeep(const ParetoPoints& points) {
+  std::vector<size_t> order(points.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::sort(order, [&](size_t a, size_t b) {
+    return std::ranges::lexicographical_compare(points.values(a), points.values(b));
+  });
+  std::vector<bool> dominated(points.size());
+  Kept kept;
+  for (size_t i = 0; i < order.size(); ++i) {
+    const std::span<const double> values = points.values(order[i]);
+    if (i > 0 && std::ranges::equal(values, points.values(order[i - 1]))) {
+      dominated[order[i]] = dominated[order[i - 1]];
+      continue;
+    }
+    dominated[order[i]] = kept.Covers(values);
+    if (!dominated[order[i]]) kept.Add(values);
+  }
+  return dominated;
+}
+
+}  // namespace
+
+void ParetoPoints::Add(int64_t run, std::span<const double> values) {
+  PARED_CHECK(values.size() == dimensions_);
+  runs_.push_back(run);
+  values_.insert(values_.end(), values.begin(), values.end());
+}
+
+void ParetoPoints::Reserve(size_t count) {
+  runs_.reserve(count);
+  values_.reserve(count * dimensions_);
+}
+
+std::vector<bool> Dominated(const ParetoPoints& points) {
+  return points.dimensions() <= kFlatMax ? DominatedFlat(points) : DominatedDeep(points);
+}
+
+std::optional<size_t> KneeOf(const ParetoPoints& front) {
+  if (front.size() == 0) return std::nullopt;
+  std::vector<double> low(front.values(0).begin(), front.values(0).end());
   std::vector<double> high = low;
-  for (const ParetoPoint& point : front) {
+  for (size_t i = 1; i < front.size(); ++i) {
     for (size_t k = 0; k < low.size(); ++k) {
-      low[k] = std::min(low[k], point.values[k]);
-      high[k] = std::max(high[k], point.values[k]);
+      low[k] = std::min(low[k], front.values(i)[k]);
+      high[k] = std::max(high[k], front.values(i)[k]);
     }
   }
   size_t knee = 0;
@@ -94,7 +133,7 @@ std::optional<size_t> KneeOf(const std::vector<ParetoPoint>& front) {
     for (size_t k = 0; k < low.size(); ++k) {
       const double range = high[k] - low[k];
       if (!(range > 0) || !std::isfinite(range)) continue;
-      const double part = (front[i].values[k] - low[k]) / range;
+      const double part = (front.values(i)[k] - low[k]) / range;
       distance += part * part;
     }
     if (distance < nearest) {

@@ -260,6 +260,10 @@ CREATE VIEW layers_long AS SELECT
 FROM runs, json_each(runs.reports) AS report, json_each(report.value, '$.report.layers') AS layer
 WHERE json_extract(report.value, '$.pass') = 'evaluate';
 )sql",
+    R"sql(
+-- How far a job has come at most, over all its tries (storage/store.h).
+ALTER TABLE jobs ADD COLUMN parts_ended INTEGER NOT NULL DEFAULT 0;
+)sql",
 };
 
 int64_t Pragma(Database& database, const std::string& name) {

@@ -84,6 +84,13 @@ std::optional<Job> TakeNext(Database& writer) {
   return job;
 }
 
+std::vector<Job> RunningJobs(Database& database) {
+  Statement select(database, "SELECT " + kJobColumns + " FROM jobs WHERE state = 'running'");
+  std::vector<Job> jobs;
+  while (select.Step()) jobs.push_back(JobOf(select));
+  return jobs;
+}
+
 int64_t PriorityOf(const Json& spec) {
   const auto priority = spec.find("priority");
   return priority != spec.end() && priority->is_number_integer() ? priority->get<int64_t>() : 0;
@@ -125,6 +132,12 @@ bool MarkCancelled(Database& writer, JobId id) {
 }
 
 const char* JobStateName(JobState state) { return kStateNames[static_cast<size_t>(state)]; }
+
+std::string TriesText(int64_t tries, int64_t tries_max) {
+  return std::to_string(tries) +
+         " tries in a row came no further; more are not made, by the daemon's setting tries_max, " +
+         std::to_string(tries_max) + " (--tries_max, or the file of --config)";
+}
 
 std::optional<JobState> JobStateOf(const std::string& name) {
   for (size_t i = 0; i < std::size(kStateNames); ++i) {
@@ -291,19 +304,22 @@ bool Store::CancelRequested(JobId id) const {
   return select.integer(0) != 0;
 }
 
-void Store::SetProgress(JobId id, const Json& progress) {
+void Store::SetProgress(JobId id, const Json& progress, int64_t parts_ended) {
   std::lock_guard lock(impl_->mutex);
   const QuickCommits quick(impl_->writer);
   Statement update(impl_->writer,
-                   "UPDATE jobs SET progress = ? WHERE id = ? AND state = 'running'");
-  update.Bind(JsonColumn(progress)).Bind(id).Run();
+                   "UPDATE jobs SET progress = ?1, parts_ended = max(parts_ended, ?2), "
+                   "tries = CASE WHEN ?2 > parts_ended THEN 1 ELSE tries END "
+                   "WHERE id = ?3 AND state = 'running'");
+  update.Bind(JsonColumn(progress)).Bind(parts_ended).Bind(id).Run();
   if (impl_->writer.changes() == 0) ThrowUnchanged(impl_->writer, id, "set the progress of");
 }
 
 int64_t Store::RecordRun(JobId id, const RunRecord& run) {
   std::lock_guard lock(impl_->mutex);
   Transaction transaction(impl_->writer, DatabaseAccess::kWrite);
-  Statement update(impl_->writer, "UPDATE jobs SET tries = 1 WHERE id = ? AND state = 'running'");
+  Statement update(impl_->writer,
+                   "UPDATE jobs SET tries = 1, parts_ended = 0 WHERE id = ? AND state = 'running'");
   update.Bind(id).Run();
   if (impl_->writer.changes() == 0) ThrowUnchanged(impl_->writer, id, "record a run of");
   const int64_t recorded = UpsertRun(impl_->writer, id, run);
@@ -365,21 +381,29 @@ void Store::Impl::PutBack(JobId id, const Json& why, int64_t tries_forgiven) {
 void Store::Recover(int64_t tries_max) {
   static_assert(IsLegal(JobState::kRunning, JobState::kFailed));
   {
-    std::lock_guard lock(impl_->mutex);
     const std::string died = "the daemon died while it ran this job";
-    const Json why = {{"code", "internal"}, {"message", died}, {"where", ""}};
-    const Json error = {{"code", "internal"},
-                        {"message", died + ", " + std::to_string(tries_max) + " times"},
-                        {"where", ""}};
+    const auto error = [](const std::string& message) {
+      return DumpJson({{"code", "internal"}, {"message", message}, {"where", ""}});
+    };
+    std::lock_guard lock(impl_->mutex);
+    Transaction transaction(impl_->writer, DatabaseAccess::kWrite);
     Statement update(impl_->writer,
-                     "UPDATE jobs SET "
-                     "error = CASE WHEN cancel = 0 AND tries >= ?1 THEN ?2 END, "
-                     "finished_ms = CASE WHEN cancel = 1 OR tries >= ?1 THEN ?3 END, "
-                     "requeues = requeues + 1, requeue = ?4, requeued_ms = ?3, "
-                     "state = CASE WHEN cancel = 1 THEN 'cancelled' "
-                     "WHEN tries >= ?1 THEN 'failed' ELSE 'queued' END "
-                     "WHERE state = 'running'");
-    update.Bind(tries_max).Bind(DumpJson(error)).Bind(NowMs()).Bind(DumpJson(why)).Run();
+                     "UPDATE jobs SET tries = ?1, error = ?2, requeue = ?3, state = ?4, "
+                     "finished_ms = CASE ?4 WHEN 'queued' THEN NULL ELSE ?5 END, "
+                     "requeues = requeues + 1, requeued_ms = ?5 WHERE id = ?6");
+    for (const Job& job : RunningJobs(impl_->writer)) {
+      const bool has_waited =
+          job.progress.is_object() && job.progress.value("step", "") == kWaitsStep;
+      const int64_t tries = job.tries - (has_waited ? 1 : 0);
+      JobState state = tries >= tries_max ? JobState::kFailed : JobState::kQueued;
+      if (job.cancel_requested) state = JobState::kCancelled;
+      std::optional<std::string> failure;
+      if (state == JobState::kFailed) failure = error(died + "; " + TriesText(tries, tries_max));
+      update.Reset();
+      update.Bind(tries).Bind(failure).Bind(error(died)).Bind(JobStateName(state));
+      update.Bind(NowMs()).Bind(job.id).Run();
+    }
+    transaction.Commit();
   }
   impl_->queued.notify_all();
 }

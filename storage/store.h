@@ -53,7 +53,7 @@ constexpr bool HasEnded(JobState state) {
 struct Job {
   JobId id = 0;
   JobState state = JobState::kQueued;
-  int64_t tries = 0;
+  int64_t tries = 0;  // in a row that came no further than those before them
   bool cancel_requested = false;
   Json spec;
   Json progress;           // the last progress line of its worker; null before the first
@@ -64,6 +64,12 @@ struct Job {
   Json requeue;          // why the last time, as an error; null: never
   Json search;           // how its search stands (daemon/search.h); null: it has none
 };
+
+// The progress step of a job that was claimed and waits until there is room for it.
+inline constexpr const char* kWaitsStep = "waits for memory or threads";
+
+// Why a job that somebody else killed is not tried again.
+std::string TriesText(int64_t tries, int64_t tries_max);
 
 struct RunRecord {
   std::string experiment, model, chain;
@@ -185,9 +191,11 @@ class Store {
   // ended.
   void RequestCancel(JobId id);
   bool CancelRequested(JobId id) const;
-  void SetProgress(JobId id, const Json& progress);
-  // Records one run of a job that goes on, and gives its id. A job that has come so far has not
-  // been tried in vain: its tries are one again. kConflict where it is not running.
+  // `parts_ended`: how many parts of the job have ended in this try. More than in any try before
+  // it, and the job has not been tried in vain: its tries are one again.
+  void SetProgress(JobId id, const Json& progress, int64_t parts_ended = 0);
+  // Records one run of a job that goes on, and gives its id. Its tries are one again, and its parts
+  // are counted anew. kConflict where it is not running.
   int64_t RecordRun(JobId id, const RunRecord& run);
   void SetSearch(JobId id, const Json& search);  // kConflict where it is not running
   // Records the runs and ends the job in one transaction: running -> succeeded,
@@ -196,10 +204,12 @@ class Store {
   void Requeue(JobId id);  // running -> queued: the daemon stops; the try does not count
   // running -> queued: the try was ended by what is no fault of the job's, as `why` says.
   void Retry(JobId id, const Json& why);
-  // At start: running -> queued, or failed where it has been tried `tries_max` times.
+  // At start: running -> queued, or failed where it has been tried `tries_max` times in vain. A try
+  // that waited for its turn (kWaitsStep) does not count.
   void Recover(int64_t tries_max);
 
   std::optional<Run> GetRun(int64_t id) const;
+  std::vector<Run> RunsWith(const std::vector<int64_t>& ids) const;  // those that are there
   std::vector<Run> Runs(const RunQuery& query) const;
   // The same with chosen fields; at most 64. Throws kInvalidArgument at "?columns".
   RunTable Table(const RunQuery& query, const std::vector<std::string>& columns) const;

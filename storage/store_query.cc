@@ -4,7 +4,9 @@
 // of those that it gives.
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
+#include <span>
 #include <utility>
 
 #include "config/fields.h"
@@ -214,54 +216,63 @@ std::vector<double> LookUp(Database& database, const FieldSql& field,
   return values;
 }
 
+// Ascending. Without an order in the question, SQLite may walk an index; in that of ids it would
+// read every row, which holds kilobytes of JSON.
+std::vector<int64_t> SortedIds(Database& database, const SqlText& sql) {
+  std::vector<int64_t> ids = Ids(database, sql);
+  if (!std::ranges::is_sorted(ids)) std::ranges::sort(ids);
+  return ids;
+}
+
 std::vector<int64_t> Candidates(Database& database, const RunQuery& query,
                                 const RunFields& run_fields) {
   SqlText sql = {"SELECT runs.id FROM runs WHERE ", {}};
   sql += Conditions(query, run_fields);
-  sql.sql += " ORDER BY runs.id";
-  std::vector<int64_t> ids = Ids(database, sql);
+  const std::vector<int64_t> ids = SortedIds(database, sql);
   const std::vector<int64_t> failed =
-      Ids(database, {"SELECT id FROM runs WHERE error IS NOT NULL ORDER BY id", {}});
-  std::erase_if(ids,
-                [&](int64_t id) { return std::binary_search(failed.begin(), failed.end(), id); });
-  return ids;
+      SortedIds(database, {"SELECT id FROM runs WHERE error IS NOT NULL", {}});
+  std::vector<int64_t> candidates;
+  candidates.reserve(ids.size());
+  std::ranges::set_difference(ids, failed, std::back_inserter(candidates));
+  return candidates;
 }
 
 // The candidates' objectives, negated where much is better; those that lack one are left out.
-std::vector<ParetoPoint> Points(Database& database, const std::vector<Objective>& objectives,
-                                const RunFields& run_fields, const std::vector<int64_t>& ids) {
+ParetoPoints Points(Database& database, const std::vector<Objective>& objectives,
+                    const RunFields& run_fields, const std::vector<int64_t>& ids) {
   std::vector<std::vector<double>> columns;
   for (const Objective& objective : objectives) {
     const FieldSql field = FieldOf(objective.field, run_fields, "?objectives");
     if (field.type == FieldType::kText) Refuse("?objectives", objective.field + " is no number");
     columns.push_back(LookUp(database, field, ids));
   }
-  std::vector<ParetoPoint> points;
+  ParetoPoints points(columns.size());
+  points.Reserve(ids.size());
+  std::vector<double> values(columns.size());
   for (size_t i = 0; i < ids.size(); ++i) {
-    ParetoPoint point = {ids[i], {}};
+    bool is_missing = false;
     for (size_t k = 0; k < columns.size(); ++k) {
-      point.values.push_back(objectives[k].is_maximum ? -columns[k][i] : columns[k][i]);
+      values[k] = objectives[k].is_maximum ? -columns[k][i] : columns[k][i];
+      is_missing |= values[k] != values[k];
     }
-    const auto is_missing = [](double value) { return value != value; };
-    if (std::none_of(point.values.begin(), point.values.end(), is_missing)) {
-      points.push_back(std::move(point));
-    }
+    if (!is_missing) points.Add(ids[i], values);
   }
   return points;
 }
 
-Front MakeFront(const FrontQuery& query, const std::vector<ParetoPoint>& points) {
+Front MakeFront(const FrontQuery& query, const ParetoPoints& points) {
   Front front;
-  std::vector<ParetoPoint> best;
+  ParetoPoints best(points.dimensions());
   const std::vector<bool> dominated = Dominated(points);
   for (size_t i = 0; i < points.size(); ++i) {
-    if (!dominated[i]) best.push_back(points[i]);
+    const std::span<const double> values = points.values(i);
+    if (!dominated[i]) best.Add(points.run(i), values);
     if (dominated[i] && !query.has_dominated) continue;
-    front.runs.push_back({points[i].run, points[i].values, dominated[i]});
+    front.runs.push_back({points.run(i), {values.begin(), values.end()}, dominated[i]});
   }
   const auto is_before = [](const auto& a, const auto& b) { return a.values < b.values; };
   std::stable_sort(front.runs.begin(), front.runs.end(), is_before);
-  if (const std::optional<size_t> knee = KneeOf(best)) front.knee = best[*knee].run;
+  if (const std::optional<size_t> knee = KneeOf(best)) front.knee = best.run(*knee);
   for (FrontRun& run : front.runs) {
     for (size_t k = 0; k < run.values.size(); ++k) {
       if (query.objectives[k].is_maximum) run.values[k] = 0 - run.values[k];
@@ -341,7 +352,7 @@ Front Store::FrontOf(const FrontQuery& query) const {
   Database& database = reader.database();
   const RunFields run_fields = FieldsOf(database, impl_->columns);
   const std::vector<int64_t> ids = Candidates(database, query.runs, run_fields);
-  const std::vector<ParetoPoint> points = Points(database, query.objectives, run_fields, ids);
+  const ParetoPoints points = Points(database, query.objectives, run_fields, ids);
   Front front = MakeFront(query, points);
   for (const Objective& objective : query.objectives) {
     if (!objective.field.starts_with("latency_ms")) continue;
@@ -364,8 +375,7 @@ std::vector<Run> Store::ParetoFront(const RunQuery& query, const std::string& co
   const Front front = FrontOf({query, {{cost, false}, {quality, true}}, false});
   std::vector<int64_t> ids;
   for (const FrontRun& run : front.runs) ids.push_back(run.id);
-  Reader reader(impl_->readers);
-  return ReadRuns(reader.database(), ids);
+  return RunsWith(ids);
 }
 
 }  // namespace pared

@@ -119,9 +119,13 @@ int64_t UpsertRun(Database& writer, JobId job, const RunRecord& run) {
   return id;
 }
 
-std::optional<Run> Store::GetRun(int64_t id) const {
+std::vector<Run> Store::RunsWith(const std::vector<int64_t>& ids) const {
   Reader reader(impl_->readers);
-  std::vector<Run> runs = ReadRuns(reader.database(), {id});
+  return ReadRuns(reader.database(), ids);
+}
+
+std::optional<Run> Store::GetRun(int64_t id) const {
+  std::vector<Run> runs = RunsWith({id});
   if (runs.empty()) return std::nullopt;
   return std::move(runs.front());
 }

@@ -148,6 +148,14 @@ TEST_F(UploadTest, DataKeepsToItsFolder) {
     const Json json = {{"upload", model}, {"data", {{{"name", name}, {"upload", data}}}}};
     EXPECT_THAT(PutJson("m2", json), StartsWith("HTTP/1.1 400 ")) << name;
   }
+  const std::string part(256, 'a');
+  std::string deep = "x";
+  for (int i = 0; i < 600; ++i) deep += "/x";
+  for (const std::string& name : {part, "sub/" + part, deep}) {
+    const Json json = {{"upload", model}, {"data", {{{"name", name}, {"upload", data}}}}};
+    EXPECT_THAT(PutJson("m2", json), AllOf(StartsWith("HTTP/1.1 400 "), HasSubstr("/data/0/name"),
+                                           HasSubstr("255 bytes")));
+  }
   EXPECT_THAT(PutJson("m2", {{"upload", "../../pared.db"}}), StartsWith("HTTP/1.1 400 "));
   EXPECT_THAT(PutJson("m2", {{"upload", kHello}}), StartsWith("HTTP/1.1 404 "));
   EXPECT_THAT(PutJson("m2", Json::object()), StartsWith("HTTP/1.1 400 "));

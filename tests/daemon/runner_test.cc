@@ -419,8 +419,24 @@ TEST_F(RunnerTest, AJobWhoseWorkerIsKilledEachTimeIsFailedAndTheNextOneRuns) {
   EXPECT_EQ(job.state, JobState::kFailed);
   EXPECT_EQ(job.tries, 3);
   EXPECT_THAT(job.error["message"].get<std::string>(),
-              AllOf(HasSubstr("signal 9"), HasSubstr("3 tries"), HasSubstr("tries_max")));
+              AllOf(HasSubstr("signal 9"), HasSubstr("3 tries"), HasSubstr("tries_max, 3")));
   EXPECT_EQ(WaitForEnd(next).state, JobState::kSucceeded);
+}
+
+// A worker that ends as many steps as it has been begun, then is killed.
+TEST_F(RunnerTest, AKillAfterAStepMoreThanBeforeIsForgiven) {
+  const JobId id = store_.Submit(kSpec);
+  const std::string seen = (dir_ / "seen").string();
+  RunnerSettings settings =
+      Script("echo x >> " + seen + "; n=$(wc -l < " + seen + "); [ $n -gt 4 ] && n=4\n" +
+             "for i in $(seq $n); do echo '{\"step\": \"'$i'\", \"fraction\": 1}'; done\n" +
+             "sleep 0.2; kill -KILL $$");
+  settings.limits.tries_max = 2;
+  const Runner runner(store_, artifacts_, settings);
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kFailed);  // at the second time that it came to the fourth step
+  EXPECT_EQ(job.requeues, 4);
+  EXPECT_EQ(job.tries, 2);
 }
 
 TEST_F(RunnerTest, WhatTheWorkerLogsIsKeptWithTheJob) {
@@ -503,6 +519,29 @@ TEST_F(RealWorkerTest, MeasuresTheBaselineAndTheChain) {
   EXPECT_EQ(report["pass"], "evaluate");
   EXPECT_EQ(report["report"]["random_inputs"], true);
   EXPECT_EQ(LoadOnnx(artifacts_.Open(runs[1].record.artifact).model).graph.inputs.size(), 1u);
+}
+
+// Pads make a result of 16 TB of an input of one value.
+TEST_F(RealWorkerTest, AnAllocationBeyondTheLimitNamesTheLimit) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer ends the process itself";
+#endif
+  const std::filesystem::path file = dir_ / "padded.onnx";
+  SaveOnnx(ParseText("g (float[1,1,1,1] x) => (float[1,1,2097153,2097153] y) "
+                     "<float[1,1,1,1] w = {1}> "
+                     "{ y = Conv <pads = [1048576, 1048576, 1048576, 1048576]> (x, w) }"),
+           file);
+  const Artifact padded = artifacts_.Put(file);
+  store_.PutModel("padded", padded.sha256, padded.bytes);
+  Json spec = kSpec;
+  spec["model"] = "padded";
+  const JobId id = store_.Submit(spec);
+  const Runner runner(store_, artifacts_, Real());
+  const Job job = WaitForEnd(id);
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_EQ(job.error["code"], "unavailable");
+  EXPECT_THAT(job.error["message"].get<std::string>(),
+              AllOf(HasSubstr("out of memory"), HasSubstr("limits.memory_mb")));
 }
 
 // The cache is the only folder beside its own that a confined worker may write.

@@ -286,12 +286,17 @@ class Nights(EndToEnd):
 
 
 class Faults(EndToEnd):
+    def wait_for_latency(self, daemon, job):
+        """Into the long part of LONG: each try that gets there has come as far as the one before."""
+        daemon.wait(job, lambda j: j["state"] == "running" and (j["progress"] or {}).get("step", "").startswith("latency"))
+
     def test_a_worker_killed_again_and_again_fails_its_job_only(self):
-        daemon = self.start_with_model()
+        daemon = self.start_with_model("--tries_max=2")
         job = daemon.submit(LONG)
-        first = daemon.wait_for_worker(job)
-        os.kill(first, signal.SIGKILL)
+        self.wait_for_latency(daemon, job)
+        os.kill(daemon.wait_for_worker(job), signal.SIGKILL)
         daemon.wait(job, lambda j: j["tries"] == 2 and j["requeues"] == 1)
+        self.wait_for_latency(daemon, job)
         os.kill(daemon.wait_for_worker(job), signal.SIGKILL)
         ended = daemon.wait_for_end(job)
         self.assertEqual(ended["state"], "failed")
@@ -369,16 +374,18 @@ class Faults(EndToEnd):
         chains = [run["chain"] for run in daemon.get(f"/v1/runs?job={job}")["runs"]]
         self.assertEqual(sorted(chains), ["baseline", "c0", "c1", "c2", "c3"])
 
-    def test_a_job_that_kills_the_daemon_twice_is_failed(self):
-        daemon = self.start_with_model()
+    def test_a_job_that_kills_the_daemon_at_the_same_place_is_failed(self):
+        daemon = self.start_with_model("--tries_max=3")
         job = daemon.submit(LONG)
-        daemon.wait_for_worker(job)
-        daemon.end(signal.SIGKILL)
-        daemon = self.start()
-        daemon.wait_for_worker(job)
-        daemon.end(signal.SIGKILL)
-        daemon = self.start()
-        self.assertEqual(daemon.wait_for_end(job)["state"], "failed")
+        for tries in (1, 2, 3):
+            self.wait_for_latency(daemon, job)
+            self.assertEqual(daemon.get(f"/v1/jobs/{job}")["tries"], tries)
+            daemon.end(signal.SIGKILL)
+            daemon = self.start("--tries_max=3")
+        ended = daemon.wait_for_end(job)
+        self.assertEqual(ended["state"], "failed")
+        for part in ("the daemon died", "3 tries in a row", "tries_max, 3"):
+            self.assertIn(part, ended["error"]["message"])
 
     def test_sigterm_puts_the_running_job_back(self):
         daemon = self.start_with_model()

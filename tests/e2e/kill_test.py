@@ -23,7 +23,7 @@ import time
 import e2e_test
 from e2e_test import FP16, INT8, MODEL, PRUNE, Daemon
 
-FLAGS = ("--tries_max=100", "--jobs_max=2", "--threads=1")
+FLAGS = ("--tries_max=100", "--jobs_max=2", "--threads=1")  # kills come faster than slow passes end
 KILL_AFTER_MAX_S = 0.25  # a job takes about as long
 CHAINS = {"p-int8": [PRUNE, INT8], "p-fp16": [PRUNE, FP16], "second": [{"pass": "second_order_prune"}, INT8]}
 
@@ -131,7 +131,7 @@ def check(storm, reference):
         assert max(made.values(), default=0) <= 1, f"job {job['id']}: a pass that had ended ran again: {made}"
         lost_here = sum(begun.values())
         # One thread works on one step at a time: a kill costs one at most.
-        assert lost_here <= job["tries"] - 1 or job["tries"] == 1 and lost_here == 0, (job["id"], begun, job["tries"])
+        assert lost_here <= job["requeues"], (job["id"], begun, job["requeues"])
         lost += lost_here
     return lost
 

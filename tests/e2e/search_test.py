@@ -197,7 +197,7 @@ class Search(unittest.TestCase):
         reference = [(run["chain"], run["artifact"]) for run in self.candidates_of(whole["id"])]
         id = self.daemon.submit({**spec, "cache": False})
         begun = 0
-        for kills in range(1, 4):  # more than tries_max: a try that has come on does not count
+        for kills in range(1, 4):  # a try that has come on does not count
             job = self.daemon.wait(id, lambda j: j["search"] and j["search"]["candidates"] > begun)
             if job["state"] != "running":
                 break

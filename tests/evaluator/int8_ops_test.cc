@@ -97,6 +97,32 @@ TEST(Int8Ops, FewRowsTakeASparseKernelWhereItIsFaster) {
   EXPECT_THAT(kernel("1", true, codes), testing::HasSubstr("gemv"));
 }
 
+// What is foreseen for unknown rows is not what few rows take.
+TEST(Int8Ops, TheProfileNamesTheKernelOfTheRowsThatRan) {
+  Random random(5);
+  const auto kernels = [&](const std::string& declared, const std::vector<int64_t>& rows) {
+    Model model = ParseText("g (float[" + declared + ",64] x) => (uint8[" + declared + ",32] y) <" +
+                            kScales + ", int8[1] w = {0}> {" + kX +
+                            "v = DequantizeLinear(w, ws, wz) f = MatMul(d, v)" + kY + "}");
+    model.graph.initializers.set("w", {Random(6).Uniform<int8_t>({64, 32}, -128, 127), ""});
+    const Executor executor(model);
+    std::vector<std::string> names;
+    for (const int64_t count : rows) {
+      for (const LayerStats& layer : executor.Profile({random.Normal({count, 64}, 1)}, 2)) {
+        if (layer.op_type.find("MatMul") != std::string::npos) {
+          names.push_back(layer.kernel.substr(0, layer.kernel.find('_')));
+        }
+      }
+    }
+    return names;
+  };
+  const bool is_reference = SelectedIsa() == Isa::kReference;
+  const std::string tile = is_reference ? "reference" : "dense";
+  EXPECT_THAT(kernels("N", {1, 16, 17, 1, 200}), ElementsAre("gemv", "gemv", tile, "gemv", tile));
+  EXPECT_THAT(kernels("1", {1}), ElementsAre("gemv"));
+  EXPECT_THAT(kernels("40", {40}), ElementsAre(tile));
+}
+
 TEST(Int8Ops, ConvolutionByHand) {
   // Codes of x: 2 3 / 4 5 with zero point 1, so 1 2 3 4. Weights 1 2 / 3 -4 give 1 + 4 + 9 - 16 =
   // -2; with bias 12: 10. Scale 0.5 * 0.5 / 0.25 = 1, zero point 7: 17.

@@ -123,6 +123,19 @@ TEST(IntegerProduct, MatricesOfFewAndOfManyRows) {
 
 constexpr char kQLinear[] = "(x, xs, xz, w, ws, wz, ys, yz";
 
+TEST(IntegerProduct, TheProfileNamesTheKernelOfTheRowsThatRan) {
+  const Model model = WithOperands(
+      "g (uint8[N,16] x) => (int32[N,8] y) <uint8 z = {3}> { y = MatMulInteger(x, w, z) }",
+      {{"w", RandomTensor<int8_t>({16, 8}, 2)}}, true);
+  const Executor executor(model);
+  const auto kernel = [&](int64_t rows) {
+    return executor.Profile({RandomTensor<uint8_t>({rows, 16}, 1)}, 1).at(0).kernel;
+  };
+  EXPECT_THAT(kernel(1), testing::StartsWith("gemv"));
+  EXPECT_THAT(kernel(17), testing::Not(testing::StartsWith("gemv")));
+  EXPECT_THAT(kernel(16), testing::StartsWith("gemv"));
+}
+
 TEST(IntegerProduct, QLinearFormsWithWeightsThatHaveZeroPoints) {
   const std::vector<Operand> common = {{"xs", Tensor::Scalar<float>(0.02F)},
                                        {"xz", Tensor::Scalar<uint8_t>(120)},

@@ -38,6 +38,17 @@ TEST(CheckOps, RefusesWhatWouldDivideByZero) {
       "DepthToSpace producing y", "blocksize is 0");
 }
 
+TEST(CheckOps, RefusesWindowsWhoseSizesWouldOverflow) {
+  CheckOps(Conv("pads = [2147483647, 0, 0, 2147483647], strides = [2147483647, 1]"));
+  ExpectRefused(Conv("pads = [0, 4611686018427387904, 0, 4611686018427387904]"), "Conv n",
+                "pads has 4611686018427387904; at most 2147483647");
+  ExpectRefused(Conv("strides = [1, 2147483648]"), "Conv n", "strides has 2147483648");
+  ExpectRefused(Conv("dilations = [9223372036854775807, 1]"), "Conv n", "dilations has 92");
+  ExpectRefused(ParseText("g (float[1,1,4] x) => (float[] y) "
+                          "{ y = MaxPool <kernel_shape = [4611686018427387904]> (x) }"),
+                "MaxPool producing y", "kernel_shape has 46");
+}
+
 TEST(CheckOps, RefusesNegativePadsAndWrongLengths) {
   ExpectRefused(Conv("pads = [0, 0, -1, 0]"), "Conv n", "pads has -1");
   ExpectRefused(Conv("kernel_shape = [3, 3], strides = [1]"), "Conv n", "strides has 1 entries");

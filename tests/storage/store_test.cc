@@ -181,6 +181,57 @@ TEST_F(StoreTest, RecoverTriesAgainAndThenGivesUp) {
   EXPECT_EQ(store().GetJob(id)->error["code"], "internal");
 }
 
+TEST_F(StoreTest, RecoverNamesTheSettingAndTheTries) {
+  const JobId id = JobIn(JobState::kRunning);
+  store().Recover(1);
+  const Json error = store().GetJob(id)->error;
+  EXPECT_THAT(error["message"].get<std::string>(),
+              AllOf(HasSubstr("the daemon died"), HasSubstr("1 tries in a row came no further"),
+                    HasSubstr("tries_max, 1"), HasSubstr("--tries_max"), HasSubstr("--config")));
+}
+
+// Each try ends one part more than the one before it.
+TEST_F(StoreTest, ATryThatCameFurtherDoesNotCount) {
+  const JobId id = JobIn(JobState::kRunning);
+  for (int64_t parts = 1; parts <= 5; ++parts) {
+    for (int64_t ended = 0; ended <= parts; ++ended) store().SetProgress(id, {{"n", ended}}, ended);
+    EXPECT_EQ(store().GetJob(id)->tries, 1);
+    store().Recover(2);
+    ASSERT_EQ(StateOf(id), JobState::kQueued);
+    EXPECT_EQ(Claim().tries, 2);
+  }
+  // As far as before is no further.
+  for (int64_t ended = 0; ended <= 5; ++ended) store().SetProgress(id, {{"n", ended}}, ended);
+  EXPECT_EQ(store().GetJob(id)->tries, 2);
+  store().Recover(2);
+  EXPECT_EQ(StateOf(id), JobState::kFailed);
+  EXPECT_EQ(store().GetJob(id)->requeues, 6);
+}
+
+TEST_F(StoreTest, PartsCountAnewAfterARunIsRecorded) {
+  const JobId id = JobIn(JobState::kRunning);
+  store().SetProgress(id, {}, 3);
+  RunRecord run;
+  run.chain = "c.1";
+  store().RecordRun(id, run);
+  store().Recover(2);
+  EXPECT_EQ(Claim().tries, 2);
+  store().SetProgress(id, {}, 1);
+  EXPECT_EQ(store().GetJob(id)->tries, 1);
+}
+
+TEST_F(StoreTest, ATryThatWaitedForItsTurnDoesNotCount) {
+  const JobId id = JobIn(JobState::kRunning);
+  for (int i = 0; i < 4; ++i) {
+    store().SetProgress(id, {{"step", kWaitsStep}});
+    store().Recover(1);
+    ASSERT_EQ(StateOf(id), JobState::kQueued);
+    EXPECT_EQ(Claim().tries, 1);
+  }
+  store().Recover(1);
+  EXPECT_EQ(StateOf(id), JobState::kFailed);
+}
+
 TEST_F(StoreTest, KeepsProgressUntilTheNextTry) {
   const JobId id = JobIn(JobState::kRunning);
   EXPECT_TRUE(store().GetJob(id)->progress.is_null());
