@@ -8,10 +8,12 @@
 #include <utility>
 
 #include "passes/fixed_weights.h"
+#include "passes/float_casts.h"
 #include "passes/inline_functions.h"
 #include "passes/loop_states.h"
 #include "passes/node_history.h"
 #include "passes/select_nodes.h"
+#include "passes/weights.h"
 
 namespace pared {
 
@@ -74,10 +76,21 @@ Step BindPass(const PassInfo& pass, const Json& options, const std::string& poin
       history->Advance(model, "freeing constants of loops");
     }
     Json folded = Json::array();
+    if (ReadsWeights(pass) && MayHaveFloatCasts(model)) {
+      Model cast = model;
+      folded = FoldFloatCasts(cast, CastSources::kWide, SpillFolder(model, context.scratch)).folded;
+      if (!folded.empty()) {
+        if (!history) history.emplace(model);
+        model = std::move(cast);
+        history->Advance(model, "storing casts of constants");
+      }
+    }
     if (const auto found = ReadsWeights(pass) ? FindFixedWeights(model) : std::set<std::string>();
         !found.empty()) {
       if (!history) history.emplace(model);
-      folded = FoldFixedWeights(model, found, context.cancelled);
+      for (Json& node : FoldFixedWeights(model, found, context.cancelled)) {
+        folded.push_back(std::move(node));
+      }
       history->Advance(model, "computing weights");
     }
     if (!history) return run(std::move(model), context);
@@ -85,7 +98,7 @@ Step BindPass(const PassInfo& pass, const Json& options, const std::string& poin
     const Step followed = pass.bind(pass, history->Follow(options, notes), "");
     Model out = followed.run(std::move(model), context);
     if (!notes.empty()) context.report["references"] = std::move(notes);
-    if (!folded.empty()) context.report["computed_weights"] = std::move(folded);
+    for (Json& node : folded) context.report["computed_weights"].push_back(std::move(node));
     if (!freed.empty()) context.report["loop_constants"] = std::move(freed);
     for (const auto& [node, reason] : kept) {
       context.report["skipped"].push_back({{"node", node}, {"reason", reason}});
