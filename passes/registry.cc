@@ -75,7 +75,7 @@ Step BindPass(const PassInfo& pass, const Json& options, const std::string& poin
       freed = FreeLoopConstants(model);
       history->Advance(model, "freeing constants of loops");
     }
-    Json folded = Json::array();
+    Json folded = Json::array(), warnings = Json::array();
     if (ReadsWeights(pass) && MayHaveFloatCasts(model)) {
       Model cast = model;
       folded = FoldFloatCasts(cast, CastSources::kWide, SpillFolder(model, context.scratch)).folded;
@@ -88,9 +88,9 @@ Step BindPass(const PassInfo& pass, const Json& options, const std::string& poin
     if (const auto found = ReadsWeights(pass) ? FindFixedWeights(model) : std::set<std::string>();
         !found.empty()) {
       if (!history) history.emplace(model);
-      for (Json& node : FoldFixedWeights(model, found, context.cancelled)) {
-        folded.push_back(std::move(node));
-      }
+      FixedWeightsReport fixed = FoldFixedWeights(model, found, context.cancelled);
+      for (Json& node : fixed.changed) folded.push_back(std::move(node));
+      warnings = std::move(fixed.warnings);
       history->Advance(model, "computing weights");
     }
     if (!history) return run(std::move(model), context);
@@ -98,6 +98,7 @@ Step BindPass(const PassInfo& pass, const Json& options, const std::string& poin
     const Step followed = pass.bind(pass, history->Follow(options, notes), "");
     Model out = followed.run(std::move(model), context);
     if (!notes.empty()) context.report["references"] = std::move(notes);
+    for (Json& warning : warnings) context.report["warnings"].push_back(std::move(warning));
     for (Json& node : folded) context.report["computed_weights"].push_back(std::move(node));
     if (!freed.empty()) context.report["loop_constants"] = std::move(freed);
     for (const auto& [node, reason] : kept) {
