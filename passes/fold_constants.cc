@@ -6,6 +6,8 @@
 // After:   y = Reshape(x, r)  with the initializer r, where dimension 1 of x is a number
 //
 // Before:  y = MatMul(x, w)  with the sparse initializer w                After:  w is stored whole
+// Before:  y = If(c) { p = MatMul(x, w) } else { q = Neg(x) }  with c true   After:  y = MatMul(x,
+// w)
 //
 // Values keep their names. One that is an output of its graph becomes a Constant node. Declines
 // where the results take more room than what they are computed from and than the limit allows;
@@ -23,6 +25,7 @@
 #include "model/infer_shapes.h"
 #include "model/rewrite.h"
 #include "model/shape_values.h"
+#include "passes/branch_inliner.h"
 #include "passes/constant_node.h"
 #include "passes/fixed_weights.h"
 #include "passes/pass.h"
@@ -186,6 +189,7 @@ class Folder {
     }
     if (!is_fixed) return;
     if (is_excluded) return Skip(i, "excluded");
+    if (IsIf(node)) return;  // a branch of it takes its place
     if (from_shape) {
       known[node.outputs[0]] = shape->second;
     } else if (std::string reason = Evaluate(model_, node, known); !reason.empty()) {
@@ -275,14 +279,16 @@ class Folder {
 };
 
 enum class Sparse { kKeep, kExpand };
+enum class Branches { kKeep, kInline };
 
 struct Folding {
   const Model& model;
   const Options& options;
   const std::function<bool(const Node&)> is_excluded;
   PassContext& context;
-  FreshNames& names;
+  BranchInliner& inliner;
   Sparse sparse;
+  Branches branches;
   int64_t growth_bytes = 0;
 };
 
@@ -328,6 +334,46 @@ void ExpandSparse(Folding& folding, Graph& graph) {
       [&](const std::string& name, const SparseTensor&) { return expanded.contains(name); });
 }
 
+// Why the branch that its condition, `known`, decides does not take the place of the If; empty: it
+// can.
+std::string WhyNoBranch(const Folding& folding, const Node& node, const Tensor& known) {
+  if (folding.branches == Branches::kKeep) {
+    return "its branch contradicts the shapes that the model states";
+  }
+  if (known.dtype() != DType::kBool || known.count() != 1) return "its condition is no single bool";
+  for (const bool taken : {true, false}) {
+    const GraphPtr branch = BranchOf(node, taken);
+    if (branch == nullptr || branch->outputs.size() < node.outputs.size()) {
+      return "it has no branch for its condition";
+    }
+    if (taken != known.data<bool>()[0] && HasNode(*branch, folding.is_excluded)) {
+      return "its other branch holds an excluded node";
+    }
+  }
+  return "";
+}
+
+// Puts branches that are known to be taken in the place of their Ifs.
+void InlineBranches(Folding& folding, Graph& graph, const ConstantValues& known) {
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    const Node& node = graph.nodes[i];
+    const auto condition = IsIf(node) ? known.find(node.inputs[0]) : known.end();
+    if (condition == known.end() || folding.is_excluded(node)) continue;
+    Json entry = {{"node", NodeLabel(node)}};
+    const std::string reason = WhyNoBranch(folding, node, condition->second);
+    if (!reason.empty()) {
+      entry["reason"] = reason;
+      folding.context.report["skipped"].push_back(std::move(entry));
+      continue;
+    }
+    const bool taken = condition->second.data<bool>()[0];
+    entry["branch"] = taken ? "then_branch" : "else_branch";
+    folding.context.report["changed"].push_back(std::move(entry));
+    i += folding.inliner.Inline(graph, i, taken);
+    --i;  // what was put there is looked at when its constants are known
+  }
+}
+
 void FoldGraph(Folding& folding, Graph& graph, const ConstantValues& shape_values,
                ConstantValues known) {
   std::unordered_set<const Node*> excluded;
@@ -338,7 +384,8 @@ void FoldGraph(Folding& folding, Graph& graph, const ConstantValues& shape_value
   Folder folder(folding.model, graph, shape_values, folding.context);
   folder.Compute(known, excluded);
   folder.Choose(folding.options.growth_max_bytes, folding.growth_bytes);
-  folder.Apply(folding.names);
+  folder.Apply(folding.inliner.names());
+  InlineBranches(folding, graph, folder.values());
   for (Node& node : graph.nodes) {
     EditSubgraphs(node, [&](Graph& inner) { FoldGraph(folding, inner, {}, folder.values()); });
   }
@@ -355,16 +402,16 @@ ConstantValues FixedShapeValues(const Model& model) {
   return InferShapeValues(fixed);
 }
 
-Model Fold(Model model, const Options& options, PassContext& context) {
-  SelectNodes(model, options.exclude, "exclude");
+// Folds until nothing is left: what was computed may tell more shapes. What is skipped in the end
+// is skipped.
+Model FoldAll(const Model& model, const Options& options, Branches branches, PassContext& context) {
   context.report["changed"] = Json::array();
   context.report["warnings"] = Json::array();
-  if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
-  FreshNames names(model);
+  BranchInliner inliner(model);
   // Of the model, nodes are computed with its opsets; its graph is what is edited.
   Model out = model;
-  Folding folding{model, options, SelectorOf(options.exclude), context, names, Sparse::kExpand};
-  // What was computed may tell more shapes. What is skipped in the end is skipped.
+  Folding folding{model,           options, SelectorOf(options.exclude), context, inliner,
+                  Sparse::kExpand, branches};
   for (size_t folded = 0, before = 1; folded != before;) {
     before = folded;
     context.report["skipped"] = Json::array();
@@ -376,6 +423,30 @@ Model Fold(Model model, const Options& options, PassContext& context) {
   return out;
 }
 
+// Whether what nodes make contradicts what the model says of its values and outputs.
+bool IsContradictory(const Model& model) {
+  Model open = model;
+  for (ValueInfo& output : open.graph.outputs) output.shape = std::nullopt;
+  const auto types = ShapesIfConsistent(open);
+  return types.empty() || std::ranges::any_of(model.graph.outputs, [&](const ValueInfo& output) {
+           const auto made = types.find(output.name);
+           if (!output.shape || made == types.end() || !made->second.shape) return false;
+           return !std::ranges::equal(*output.shape, *made->second.shape,
+                                      [](const Dim& a, const Dim& b) {
+                                        return a.value < 0 || b.value < 0 || a.value == b.value;
+                                      });
+         });
+}
+
+Model Fold(Model model, const Options& options, PassContext& context) {
+  SelectNodes(model, options.exclude, "exclude");
+  if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
+  Model out = FoldAll(model, options, Branches::kInline, context);
+  const bool is_wrong =
+      HasNode(model.graph, IsIf) && IsContradictory(out) && !IsContradictory(model);
+  return is_wrong ? FoldAll(model, options, Branches::kKeep, context) : out;
+}
+
 }  // namespace
 
 FixedWeightsReport FoldFixedWeights(Model& model, const std::set<std::string>& found,
@@ -383,13 +454,13 @@ FixedWeightsReport FoldFixedWeights(Model& model, const std::set<std::string>& f
   PassContext context;
   context.cancelled = cancelled;
   context.report = {{"changed", Json::array()}, {"warnings", Json::array()}};
-  FreshNames names(model);
+  BranchInliner inliner(model);
   const Options options;
   Model out = model;
   const auto is_excluded = [&](const Node& node) {
     return node.outputs.empty() || !found.contains(node.outputs[0]);
   };
-  Folding folding{model, options, is_excluded, context, names, Sparse::kKeep};
+  Folding folding{model, options, is_excluded, context, inliner, Sparse::kKeep, Branches::kKeep};
   FoldGraph(folding, out.graph, {}, {});
   model = std::move(out);
   return {context.report.at("changed"), context.report.at("warnings")};
@@ -397,6 +468,6 @@ FixedWeightsReport FoldFixedWeights(Model& model, const std::set<std::string>& f
 
 extern const PassInfo kFoldConstants = DefinePass<Options, Fold>(
     "fold_constants", "Computes what does not depend on the inputs, once and for all.",
-    [](const Json&) { return false; }, 3);
+    [](const Json&) { return false; }, 4);
 
 }  // namespace pared
