@@ -49,7 +49,7 @@ struct Settings {
   int64_t time_s = 3'600;
   int64_t time_s_max = 604'800;
   int64_t threads = 0;
-  int64_t tries_max = 10;
+  int64_t tries_max = 5;
   int64_t jobs_max = 1;         // at once
   bool confine_workers = true;  // off: for a kernel or a debugger that cannot do with it
   LogLevel log_level = LogLevel::kInfo;

@@ -362,6 +362,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kChannelPrune = DefinePass<Options, Prune>(
-    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 9);
+    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 11);
 
 }  // namespace pared

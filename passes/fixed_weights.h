@@ -28,10 +28,14 @@ std::unordered_set<std::string> FixedValues(const Graph& graph, const GraphIndex
 // or operands of additions, factors and normalizations, from constants alone.
 std::set<std::string> FindFixedWeights(const Model& model);
 
-// Stores what the nodes of FindFixedWeights come to. Returns [{"node"}, ...]: what is no longer
-// computed. A result that would make the constants larger by more than fold_constants allows by
-// default stays. Throws kCancelled.
-Json FoldFixedWeights(Model& model, const std::set<std::string>& found,
-                      const std::function<bool()>& cancelled);
+struct FixedWeightsReport {
+  Json changed;   // [{"node"}, ...]: what is no longer computed
+  Json warnings;  // texts: NaN and infinity made of finite numbers
+};
+
+// Stores what the nodes of FindFixedWeights come to. A result that would make the constants larger
+// by more than fold_constants allows by default stays. Throws kCancelled.
+FixedWeightsReport FoldFixedWeights(Model& model, const std::set<std::string>& found,
+                                    const std::function<bool()>& cancelled);
 
 }  // namespace pared

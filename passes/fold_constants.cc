@@ -6,6 +6,8 @@
 // After:   y = Reshape(x, r)  with the initializer r, where dimension 1 of x is a number
 //
 // Before:  y = MatMul(x, w)  with the sparse initializer w                After:  w is stored whole
+// Before:  y = If(c) { p = MatMul(x, w) } else { q = Neg(x) }  with c true   After:  y = MatMul(x,
+// w)
 //
 // Values keep their names. One that is an output of its graph becomes a Constant node. Declines
 // where the results take more room than what they are computed from and than the limit allows;
@@ -20,11 +22,11 @@
 
 #include "base/error.h"
 #include "evaluator/executor.h"
-#include "evaluator/ops.h"
 #include "model/infer_shapes.h"
-#include "model/random_ops.h"
 #include "model/rewrite.h"
 #include "model/shape_values.h"
+#include "passes/branch_inliner.h"
+#include "passes/constant_node.h"
 #include "passes/fixed_weights.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
@@ -33,8 +35,7 @@
 namespace pared {
 namespace {
 
-constexpr int64_t kEvaluatedBytesMax = int64_t{1} << 28;  // of one node's results
-constexpr int32_t kTensorType = 4;                        // AttributeProto.AttributeType
+constexpr int32_t kTensorType = 4;  // AttributeProto.AttributeType
 
 struct Options {
   int64_t growth_max_bytes = 65536;
@@ -53,74 +54,18 @@ void Fields(FieldVisitor& f, Options& o) {
          "constants, and drop these inputs.");
 }
 
-using Values = std::unordered_map<std::string, Tensor>;
-
 int64_t BytesOf(const Tensor& tensor) {
   return tensor.dtype() == DType::kString ? 0 : static_cast<int64_t>(tensor.bytes().size());
-}
-
-// The node alone, its inputs as initializers and its outputs as the graph's.
-Model Alone(const Model& model, const Node& node, const Values& values) {
-  Model alone;
-  alone.ir_version = std::max<int64_t>(model.ir_version, 4);
-  alone.opsets = model.opsets;
-  alone.graph.name = "constant";
-  alone.graph.nodes = {node};
-  for (const std::string& input : node.inputs) {
-    if (!input.empty()) alone.graph.initializers.set(input, {values.at(input), ""});
-  }
-  for (const std::string& output : node.outputs) {
-    if (output.empty()) continue;
-    ValueInfo info;
-    info.name = output;
-    alone.graph.outputs.push_back(std::move(info));
-  }
-  return alone;
-}
-
-// Bytes of all outputs. nullopt: their shapes do not follow from the node.
-std::optional<int64_t> ResultBytes(const Model& alone) {
-  const auto types = ShapesIfConsistent(alone);
-  int64_t bytes = 0;
-  for (const ValueInfo& output : alone.graph.outputs) {
-    const auto type = types.find(output.name);
-    if (type == types.end() || !type->second.shape) return std::nullopt;
-    const int bits = std::max(ElementBits(type->second.dtype), 8);
-    int64_t size = bits / 8;
-    for (const Dim& dim : *type->second.shape) {
-      if (dim.value < 0) return std::nullopt;
-      if (__builtin_mul_overflow(size, dim.value, &size)) return INT64_MAX;
-    }
-    if (__builtin_add_overflow(bytes, size, &bytes)) return INT64_MAX;
-  }
-  return bytes;
-}
-
-// What rules the operator out whatever its inputs; empty: nothing.
-std::string WhyNever(const Node& node, const Values& values) {
-  if (!node.domain.empty() && node.domain != "ai.onnx") return "it is of another domain than ONNX";
-  if (IsRandomOp(node.op_type)) return "its result may differ from run to run";
-  if (!SubgraphsOf(node).empty()) return "it holds subgraphs";
-  if (node.op_type == "DequantizeLinear") return "it expands stored weights";
-  if (node.op_type == "Cast" || node.op_type == "CastLike") {
-    const DType from = values.at(node.inputs[0]).dtype();
-    const bool is_stored = from == DType::kFloat16 || from == DType::kBFloat16 ||
-                           (ElementBits(from) <= 8 && from != DType::kBool);
-    const auto to = static_cast<DType>(node.Int("to", static_cast<int64_t>(DType::kFloat32)));
-    if (is_stored && ElementBits(to) > ElementBits(from)) return "it expands stored weights";
-  }
-  if (FindOp("", node.op_type) == nullptr) return "pared has no operator " + node.op_type;
-  return "";
 }
 
 // One graph: which of its nodes are constant, and which of them are worth storing.
 class Folder {
  public:
-  Folder(const Model& model, Graph& graph, const Values& shape_values, PassContext& context)
+  Folder(const Model& model, Graph& graph, const ConstantValues& shape_values, PassContext& context)
       : model_(model), graph_(graph), shape_values_(shape_values), context_(context) {}
 
   // `known`: constants of the graphs around; gets those of this one.
-  void Compute(Values& known, const std::unordered_set<const Node*>& excluded) {
+  void Compute(ConstantValues& known, const std::unordered_set<const Node*>& excluded) {
     for (const ValueInfo& input : graph_.inputs) known.erase(input.name);
     for (const auto& [name, initializer] : graph_.initializers) {
       if (!IsAmong(graph_.inputs, name)) {
@@ -168,9 +113,13 @@ class Folder {
     std::set<std::string> outputs;
     for (const ValueInfo& output : graph_.outputs) outputs.insert(output.name);
     std::vector<Node> nodes;
-    std::map<std::string, std::string> labels;  // of the candidates, by output
+    std::map<std::string, Json> entries;  // of the candidates, by output
     for (const size_t i : candidates_) {
-      labels[FirstOutput(graph_.nodes[i])] = NodeLabel(graph_.nodes[i]);
+      const Node& node = graph_.nodes[i];
+      Json& entry = entries[FirstOutput(node)];
+      entry["node"] = NodeLabel(node);
+      const std::string made = MadeNotFinite(node, values_);
+      if (!made.empty()) entry["not_finite"] = made;
     }
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       Node& node = graph_.nodes[i];
@@ -193,14 +142,18 @@ class Folder {
     graph_.nodes = std::move(nodes);
     EraseDead(graph_);
     for (const Node& node : graph_.nodes) {
-      if (node.op_type != "Constant") labels.erase(FirstOutput(node));
+      if (node.op_type != "Constant") entries.erase(FirstOutput(node));
     }
-    for (const auto& [output, label] : labels) {
-      context_.report["changed"].push_back({{"node", label}});
+    for (const auto& [output, entry] : entries) {
+      context_.report["changed"].push_back(entry);
+      if (!entry.contains("not_finite")) continue;
+      context_.report["warnings"].push_back(entry.at("node").get<std::string>() + " makes " +
+                                            entry.at("not_finite").get<std::string>() +
+                                            " of finite numbers, and is stored so");
     }
   }
 
-  const Values& values() const { return values_; }
+  const ConstantValues& values() const { return values_; }
 
  private:
   static std::string FirstOutput(const Node& node) {
@@ -220,7 +173,7 @@ class Folder {
     Skip(i, reason);
   }
 
-  void Visit(size_t i, Values& known, bool is_excluded) {
+  void Visit(size_t i, ConstantValues& known, bool is_excluded) {
     const Node& node = graph_.nodes[i];
     const bool is_constant = node.op_type == "Constant" && node.domain.empty();
     if (is_constant && node.attributes.contains("value")) {
@@ -236,35 +189,14 @@ class Folder {
     }
     if (!is_fixed) return;
     if (is_excluded) return Skip(i, "excluded");
+    if (IsIf(node)) return;  // a branch of it takes its place
     if (from_shape) {
       known[node.outputs[0]] = shape->second;
-    } else if (std::string reason = Evaluate(node, known); !reason.empty()) {
+    } else if (std::string reason = Evaluate(model_, node, known); !reason.empty()) {
       if (!is_constant) Skip(i, reason);
       return;
     }
     if (!is_constant) candidates_.insert(i);
-  }
-
-  // Adds the node's outputs to `known`, or says why they cannot be had.
-  std::string Evaluate(const Node& node, Values& known) const {
-    if (std::string reason = WhyNever(node, known); !reason.empty()) return reason;
-    static const std::set<std::string> kBounded = {"Compress", "Constant", "NonZero", "Unique"};
-    const Model alone = Alone(model_, node, known);
-    const std::optional<int64_t> bytes = ResultBytes(alone);
-    if (!bytes && !kBounded.contains(node.op_type)) return "the size of its result is not known";
-    if (bytes.value_or(0) > kEvaluatedBytesMax) {
-      return "its result would take " + std::to_string(*bytes) + " bytes";
-    }
-    try {
-      const std::vector<Tensor> outputs = Executor(alone, {.fuse = false}).Run({});
-      for (size_t i = 0; i < outputs.size(); ++i) {
-        known[alone.graph.outputs[i].name] = outputs[i];
-      }
-    } catch (const Error& error) {
-      // It may stand where it is never run.
-      return error.message();
-    }
-    return "";
   }
 
   // Whether something that stays reads one of the node's results.
@@ -339,22 +271,24 @@ class Folder {
 
   const Model& model_;
   Graph& graph_;
-  const Values& shape_values_;
+  const ConstantValues& shape_values_;
   PassContext& context_;
   const GraphIndex* index_ = nullptr;
-  Values values_;
+  ConstantValues values_;
   std::set<size_t> candidates_, folded_;  // indices of nodes
 };
 
 enum class Sparse { kKeep, kExpand };
+enum class Branches { kKeep, kInline };
 
 struct Folding {
   const Model& model;
   const Options& options;
   const std::function<bool(const Node&)> is_excluded;
   PassContext& context;
-  FreshNames& names;
+  BranchInliner& inliner;
   Sparse sparse;
+  Branches branches;
   int64_t growth_bytes = 0;
 };
 
@@ -400,7 +334,48 @@ void ExpandSparse(Folding& folding, Graph& graph) {
       [&](const std::string& name, const SparseTensor&) { return expanded.contains(name); });
 }
 
-void FoldGraph(Folding& folding, Graph& graph, const Values& shape_values, Values known) {
+// Why the branch that its condition, `known`, decides does not take the place of the If; empty: it
+// can.
+std::string WhyNoBranch(const Folding& folding, const Node& node, const Tensor& known) {
+  if (folding.branches == Branches::kKeep) {
+    return "its branch contradicts the shapes that the model states";
+  }
+  if (known.dtype() != DType::kBool || known.count() != 1) return "its condition is no single bool";
+  for (const bool taken : {true, false}) {
+    const GraphPtr branch = BranchOf(node, taken);
+    if (branch == nullptr || branch->outputs.size() < node.outputs.size()) {
+      return "it has no branch for its condition";
+    }
+    if (taken != known.data<bool>()[0] && HasNode(*branch, folding.is_excluded)) {
+      return "its other branch holds an excluded node";
+    }
+  }
+  return "";
+}
+
+// Puts branches that are known to be taken in the place of their Ifs.
+void InlineBranches(Folding& folding, Graph& graph, const ConstantValues& known) {
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    const Node& node = graph.nodes[i];
+    const auto condition = IsIf(node) ? known.find(node.inputs[0]) : known.end();
+    if (condition == known.end() || folding.is_excluded(node)) continue;
+    Json entry = {{"node", NodeLabel(node)}};
+    const std::string reason = WhyNoBranch(folding, node, condition->second);
+    if (!reason.empty()) {
+      entry["reason"] = reason;
+      folding.context.report["skipped"].push_back(std::move(entry));
+      continue;
+    }
+    const bool taken = condition->second.data<bool>()[0];
+    entry["branch"] = taken ? "then_branch" : "else_branch";
+    folding.context.report["changed"].push_back(std::move(entry));
+    i += folding.inliner.Inline(graph, i, taken);
+    --i;  // what was put there is looked at when its constants are known
+  }
+}
+
+void FoldGraph(Folding& folding, Graph& graph, const ConstantValues& shape_values,
+               ConstantValues known) {
   std::unordered_set<const Node*> excluded;
   for (const Node& node : graph.nodes) {
     if (folding.is_excluded(node)) excluded.insert(&node);
@@ -409,7 +384,8 @@ void FoldGraph(Folding& folding, Graph& graph, const Values& shape_values, Value
   Folder folder(folding.model, graph, shape_values, folding.context);
   folder.Compute(known, excluded);
   folder.Choose(folding.options.growth_max_bytes, folding.growth_bytes);
-  folder.Apply(folding.names);
+  folder.Apply(folding.inliner.names());
+  InlineBranches(folding, graph, folder.values());
   for (Node& node : graph.nodes) {
     EditSubgraphs(node, [&](Graph& inner) { FoldGraph(folding, inner, {}, folder.values()); });
   }
@@ -417,7 +393,7 @@ void FoldGraph(Folding& folding, Graph& graph, const Values& shape_values, Value
 }
 
 // What shapes tell without the values that a caller may override.
-Values FixedShapeValues(const Model& model) {
+ConstantValues FixedShapeValues(const Model& model) {
   Model fixed = model;
   for (const ValueInfo& input : fixed.graph.inputs) {
     fixed.graph.initializers.erase_if(
@@ -426,16 +402,16 @@ Values FixedShapeValues(const Model& model) {
   return InferShapeValues(fixed);
 }
 
-Model Fold(Model model, const Options& options, PassContext& context) {
-  SelectNodes(model, options.exclude, "exclude");
+// Folds until nothing is left: what was computed may tell more shapes. What is skipped in the end
+// is skipped.
+Model FoldAll(const Model& model, const Options& options, Branches branches, PassContext& context) {
   context.report["changed"] = Json::array();
-  context.report["skipped"] = Json::array();
-  if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
-  FreshNames names(model);
+  context.report["warnings"] = Json::array();
+  BranchInliner inliner(model);
   // Of the model, nodes are computed with its opsets; its graph is what is edited.
   Model out = model;
-  Folding folding{model, options, SelectorOf(options.exclude), context, names, Sparse::kExpand};
-  // What was computed may tell more shapes. What is skipped in the end is skipped.
+  Folding folding{model,           options, SelectorOf(options.exclude), context, inliner,
+                  Sparse::kExpand, branches};
   for (size_t folded = 0, before = 1; folded != before;) {
     before = folded;
     context.report["skipped"] = Json::array();
@@ -443,30 +419,55 @@ Model Fold(Model model, const Options& options, PassContext& context) {
     folded = context.report["changed"].size();
   }
   context.report["growth_bytes"] = folding.growth_bytes;
+  if (context.report["warnings"].empty()) context.report.erase("warnings");
   return out;
+}
+
+// Whether what nodes make contradicts what the model says of its values and outputs.
+bool IsContradictory(const Model& model) {
+  Model open = model;
+  for (ValueInfo& output : open.graph.outputs) output.shape = std::nullopt;
+  const auto types = ShapesIfConsistent(open);
+  return types.empty() || std::ranges::any_of(model.graph.outputs, [&](const ValueInfo& output) {
+           const auto made = types.find(output.name);
+           if (!output.shape || made == types.end() || !made->second.shape) return false;
+           return !std::ranges::equal(*output.shape, *made->second.shape,
+                                      [](const Dim& a, const Dim& b) {
+                                        return a.value < 0 || b.value < 0 || a.value == b.value;
+                                      });
+         });
+}
+
+Model Fold(Model model, const Options& options, PassContext& context) {
+  SelectNodes(model, options.exclude, "exclude");
+  if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
+  Model out = FoldAll(model, options, Branches::kInline, context);
+  const bool is_wrong =
+      HasNode(model.graph, IsIf) && IsContradictory(out) && !IsContradictory(model);
+  return is_wrong ? FoldAll(model, options, Branches::kKeep, context) : out;
 }
 
 }  // namespace
 
-Json FoldFixedWeights(Model& model, const std::set<std::string>& found,
-                      const std::function<bool()>& cancelled) {
+FixedWeightsReport FoldFixedWeights(Model& model, const std::set<std::string>& found,
+                                    const std::function<bool()>& cancelled) {
   PassContext context;
   context.cancelled = cancelled;
-  context.report["changed"] = Json::array();
-  FreshNames names(model);
+  context.report = {{"changed", Json::array()}, {"warnings", Json::array()}};
+  BranchInliner inliner(model);
   const Options options;
   Model out = model;
   const auto is_excluded = [&](const Node& node) {
     return node.outputs.empty() || !found.contains(node.outputs[0]);
   };
-  Folding folding{model, options, is_excluded, context, names, Sparse::kKeep};
+  Folding folding{model, options, is_excluded, context, inliner, Sparse::kKeep, Branches::kKeep};
   FoldGraph(folding, out.graph, {}, {});
   model = std::move(out);
-  return context.report.at("changed");
+  return {context.report.at("changed"), context.report.at("warnings")};
 }
 
 extern const PassInfo kFoldConstants = DefinePass<Options, Fold>(
     "fold_constants", "Computes what does not depend on the inputs, once and for all.",
-    [](const Json&) { return false; }, 3);
+    [](const Json&) { return false; }, 4);
 
 }  // namespace pared

@@ -6,6 +6,7 @@
 #include "evaluator/half_floats.h"
 #include "model/rewrite.h"
 #include "model/spill.h"
+#include "passes/held_casts.h"
 #include "passes/index_values.h"
 #include "passes/select_nodes.h"
 #include "passes/weights.h"
@@ -262,9 +263,11 @@ class Rewriter {
 
 Graph RewriteHalf(const Model& model, const HalfChoice& choice, bool keeps_io,
                   const PassContext& context) {
-  Graph graph = Rewriter(model, choice, keeps_io, SpillFolder(model, context.scratch)).Run();
-  EraseDead(graph);
-  return graph;
+  Model half = model;
+  half.graph = Rewriter(model, choice, keeps_io, SpillFolder(model, context.scratch)).Run();
+  EraseDead(half.graph);
+  HoldCasts(half);
+  return std::move(half.graph);
 }
 
 Model WithHalf(const Model& model, const HalfChoice& choice, const PassContext& context) {

@@ -387,6 +387,6 @@ extern const PassInfo kQuantizeDynamic;
 const PassInfo kQuantizeDynamic = DefinePass<Options, Run>(
     "quantize_dynamic",
     "Computes products in INT8 with scales of activations found at run time; needs no data.",
-    [](const Json&) { return false; }, 9);
+    [](const Json&) { return false; }, 11);
 
 }  // namespace pared

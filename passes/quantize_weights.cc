@@ -418,6 +418,6 @@ extern const PassInfo kQuantizeWeights;
 const PassInfo kQuantizeWeights = DefinePass<Options, Run>(
     "quantize_weights",
     "Stores weights in 8 bits a channel or 4 bits a block and computes in float; needs no data.",
-    [](const Json&) { return false; }, 9);
+    [](const Json&) { return false; }, 11);
 
 }  // namespace pared

@@ -7,11 +7,14 @@
 #include <string>
 #include <utility>
 
+#include "passes/calibration_rows.h"
 #include "passes/fixed_weights.h"
+#include "passes/float_casts.h"
 #include "passes/inline_functions.h"
 #include "passes/loop_states.h"
 #include "passes/node_history.h"
 #include "passes/select_nodes.h"
+#include "passes/weights.h"
 
 namespace pared {
 
@@ -55,41 +58,71 @@ const PassInfo* FindPass(std::string_view name) {
   return found == std::end(kPasses) ? nullptr : *found;
 }
 
+namespace {
+
+// Runs the step with what comes before a pass: functions written out, weights that are computed
+// stored.
+Model RunPrepared(const PassInfo& pass, const Step& step, Model model, PassContext& context) {
+  std::optional<NodeHistory> history;  // where what comes before the pass changes nodes
+  std::vector<std::pair<std::string, std::string>> kept;
+  if (!model.functions.empty()) {
+    history.emplace(model);
+    kept = InlineFunctions(model);
+    history->Advance(model, "writing out functions");
+  }
+  Json freed = Json::array();
+  const auto is_loop = [](const Node& node) { return node.op_type == "Loop"; };
+  if (ReadsWeights(pass) && HasNode(model.graph, is_loop)) {
+    if (!history) history.emplace(model);
+    freed = FreeLoopConstants(model);
+    history->Advance(model, "freeing constants of loops");
+  }
+  Json folded = Json::array(), warnings = Json::array();
+  if (ReadsWeights(pass) && MayHaveFloatCasts(model)) {
+    Model cast = model;
+    folded = FoldFloatCasts(cast, CastSources::kWide, SpillFolder(model, context.scratch)).folded;
+    if (!folded.empty()) {
+      if (!history) history.emplace(model);
+      model = std::move(cast);
+      history->Advance(model, "storing casts of constants");
+    }
+  }
+  if (const auto found = ReadsWeights(pass) ? FindFixedWeights(model) : std::set<std::string>();
+      !found.empty()) {
+    if (!history) history.emplace(model);
+    FixedWeightsReport fixed = FoldFixedWeights(model, found, context.cancelled);
+    for (Json& node : fixed.changed) folded.push_back(std::move(node));
+    warnings = std::move(fixed.warnings);
+    history->Advance(model, "computing weights");
+  }
+  if (!history) return step.run(std::move(model), context);
+  Json notes = Json::array();
+  const Step followed = pass.bind(pass, history->Follow(step.options, notes), "");
+  Model out = followed.run(std::move(model), context);
+  if (!notes.empty()) context.report["references"] = std::move(notes);
+  for (Json& warning : warnings) context.report["warnings"].push_back(std::move(warning));
+  for (Json& node : folded) context.report["computed_weights"].push_back(std::move(node));
+  if (!freed.empty()) context.report["loop_constants"] = std::move(freed);
+  for (const auto& [node, reason] : kept) {
+    context.report["skipped"].push_back({{"node", node}, {"reason", reason}});
+  }
+  return out;
+}
+
+}  // namespace
+
 Step BindPass(const PassInfo& pass, const Json& options, const std::string& pointer) {
   Step step = pass.bind(pass, options, pointer);
-  step.run = [&pass, options = step.options, run = std::move(step.run)](Model model,
-                                                                        PassContext& context) {
-    std::optional<NodeHistory> history;  // where what comes before the pass changes nodes
-    std::vector<std::pair<std::string, std::string>> kept;
-    if (!model.functions.empty()) {
-      history.emplace(model);
-      kept = InlineFunctions(model);
-      history->Advance(model, "writing out functions");
-    }
-    Json freed = Json::array();
-    const auto is_loop = [](const Node& node) { return node.op_type == "Loop"; };
-    if (ReadsWeights(pass) && HasNode(model.graph, is_loop)) {
-      if (!history) history.emplace(model);
-      freed = FreeLoopConstants(model);
-      history->Advance(model, "freeing constants of loops");
-    }
-    Json folded = Json::array();
-    if (const auto found = ReadsWeights(pass) ? FindFixedWeights(model) : std::set<std::string>();
-        !found.empty()) {
-      if (!history) history.emplace(model);
-      folded = FoldFixedWeights(model, found, context.cancelled);
-      history->Advance(model, "computing weights");
-    }
-    if (!history) return run(std::move(model), context);
-    Json notes = Json::array();
-    const Step followed = pass.bind(pass, history->Follow(options, notes), "");
-    Model out = followed.run(std::move(model), context);
-    if (!notes.empty()) context.report["references"] = std::move(notes);
-    if (!folded.empty()) context.report["computed_weights"] = std::move(folded);
-    if (!freed.empty()) context.report["loop_constants"] = std::move(freed);
-    for (const auto& [node, reason] : kept) {
-      context.report["skipped"].push_back({{"node", node}, {"reason", reason}});
-    }
+  step.run = [&pass, bound = step](Model model, PassContext& context) {
+    const std::optional<CalibrationRows> rows =
+        ReadsWeights(pass) ? RowsOfCalibration(model, context) : std::nullopt;
+    if (!rows) return RunPrepared(pass, bound, std::move(model), context);
+    PassContext of_rows = context;
+    of_rows.calibration = &rows->data;
+    of_rows.calibration_samples *= rows->batch;
+    of_rows.report["calibration_batch"] = rows->batch;
+    Model out = RunPrepared(pass, bound, std::move(model), of_rows);
+    context.report = std::move(of_rows.report);
     return out;
   };
   return step;

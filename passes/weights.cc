@@ -288,10 +288,15 @@ class Scanner {
       return;
     }
     bool found_any = false;
+    std::string reason;
     for (size_t input : inputs) {
       if (input >= node.inputs.size() || node.inputs[input].empty()) continue;
       std::optional<Found> found = Follow(scope, node.inputs[input]);
-      if (!found || !IsFloat(found->stored.dtype())) continue;
+      if (!found) continue;
+      if (!IsFloat(found->stored.dtype())) {
+        reason = std::string("its weight is stored as ") + DTypeName(found->stored.dtype());
+        continue;
+      }
       const std::optional<MatrixLayout> layout = LayoutOf(node, input, found->shape);
       if (!layout) continue;
       scan_.sites.push_back({scope.graph, &node, input, std::move(found->root),
@@ -300,7 +305,8 @@ class Scanner {
       found_any = true;
       if (!IsRecurrent(node)) break;  // a product of two constants has one weight
     }
-    if (!found_any) scan_.skipped.push_back({&node, WhyNoWeight(scope, node)});
+    if (found_any) return;
+    scan_.skipped.push_back({&node, reason.empty() ? WhyNoWeight(scope, node) : reason});
   }
 
   // Products of other forms.

@@ -9,6 +9,7 @@
 #include "model/infer_shapes.h"
 #include "model/rewrite.h"
 #include "model/spill.h"
+#include "passes/float_casts.h"
 #include "passes/float_elements.h"
 #include "passes/select_nodes.h"
 
@@ -335,7 +336,15 @@ Model EditWidened(const Model& model, const std::filesystem::path& spill,
 }
 
 HalfStorage::HalfStorage(Model& model, const std::filesystem::path& spill) {
-  if (!HasHalves(model)) return;
+  if (HasHalves(model)) Widen(model, spill);
+  FloatCasts casts = FoldFloatCasts(model, CastSources::kAll, spill);
+  casts_ = std::move(casts.folded);
+  for (const auto& [name, original] : casts.smaller) {
+    stored_[name] = {original, model.graph.initializers.at(name).tensor};
+  }
+}
+
+void HalfStorage::Widen(Model& model, const std::filesystem::path& spill) {
   is_widened_ = true;
   computed_in_half_ = ComputesInHalf(model);
   inputs_ = model.graph.inputs;
@@ -344,7 +353,7 @@ HalfStorage::HalfStorage(Model& model, const std::filesystem::path& spill) {
   AbsorbCasts(model.graph);
   for (const auto& [name, initializer] : model.graph.initializers) {
     if (!IsHalfFloat(initializer.tensor.dtype()) || IsAmong(inputs_, name)) continue;
-    stored_[name].half = initializer.tensor;
+    stored_[name].original = initializer.tensor;
   }
   Widener widener(spill);
   widener.Run(model);
@@ -355,24 +364,25 @@ HalfStorage::HalfStorage(Model& model, const std::filesystem::path& spill) {
 }
 
 void HalfStorage::Restore(Model& model, Json& report) const {
-  if (!is_widened_) return;
   FreshNames names(model);
-  CastInterface(model.graph, inputs_, outputs_, names);
+  if (is_widened_) CastInterface(model.graph, inputs_, outputs_, names);
   std::vector<Node> casts;
   std::set<std::string> restored;
   for (const auto& [name, stored] : stored_) {
     const Initializer* now = model.graph.initializers.find(name);
-    if (now == nullptr || stored.half.count() < kWorthACast) continue;
+    if (now == nullptr || stored.original.count() < kWorthACast) continue;
     if (now->tensor.bytes().data() != stored.widened.bytes().data()) continue;
-    const std::string half = names.Make(name + "_" + DTypeName(stored.half.dtype()));
-    casts.push_back(MakeCast(half, name, DType::kFloat32, names));
-    model.graph.initializers.set(half, {stored.half, ""});
+    const std::string original = names.Make(name + "_" + DTypeName(stored.original.dtype()));
+    casts.push_back(MakeCast(original, name, DType::kFloat32, names));
+    model.graph.initializers.set(original, {stored.original, ""});
     restored.insert(name);
   }
   model.graph.initializers.erase_if(
       [&](const std::string& name, const auto&) { return restored.contains(name); });
   std::ranges::move(model.graph.nodes, std::back_inserter(casts));
   model.graph.nodes = std::move(casts);
+  if (!casts_.empty()) report["computed_weights"] = casts_;
+  if (!is_widened_) return;
   report["widened"] = {{"constants", constant_count_},
                        {"stored_as_before", restored.size()},
                        {"computes_in", computed_in_half_ ? "float32 instead of half" : "float32"}};

@@ -30,7 +30,7 @@ Model EditWidened(const Model& model, const std::filesystem::path& spill,
                   const std::function<Model(Model)>& edit);
 
 // For passes that write other nodes: the model is float32 in between, without the casts that do
-// nothing then.
+// nothing then; and what it stores in other types and casts to float32 is a constant of that.
 class HalfStorage {
  public:
   // Large tensors go to `spill`, as Spilled has it.
@@ -43,11 +43,14 @@ class HalfStorage {
   void Restore(Model& model, Json& report) const;
 
  private:
+  void Widen(Model& model, const std::filesystem::path& spill);
+
   struct Stored {
-    Tensor half, widened;
+    Tensor original, widened;
   };
   std::vector<ValueInfo> inputs_, outputs_;
   std::map<std::string, Stored> stored_;  // initializers of the main graph, by name
+  Json casts_ = Json::array();            // that are folded
   int64_t constant_count_ = 0;
   bool is_widened_ = false, computed_in_half_ = false;
 };

@@ -195,5 +195,42 @@ TEST(FoldConstants, APassTellsThatAWeightIsSparseAndWhoExpandsIt) {
               HasSubstr("stored sparse already; fold_constants"));
 }
 
+// As any runtime computes it when the model runs.
+TEST(FoldConstants, WhatIsNoNumberIsStoredWithAWarning) {
+  const PassResult out = Folded(R"(g (float[3] x) => (float[3] y, float[3] z, float[3] u)
+      <float[3] a = {0, 1, -1}, float[3] o = {0, 0, 0}, float[3] big = {3e38, 1, -3e38}>
+      { [div] d = Div(a, o) y = Add(x, d) [log] l = Log(a) [sigmoid] m = Sigmoid(l) z = Mul(x, m)
+        [twice] t = Add(big, big) u = Mul(x, t) })");
+  EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("Add", "Mul", "Mul"));
+  EXPECT_THAT(WarningOf(out.report, "Div div"),
+              HasSubstr("makes 1 NaN and 2 infinite of 3 elements of finite numbers"));
+  EXPECT_THAT(WarningOf(out.report, "Log log"), HasSubstr("makes 1 NaN and 1 infinite of 3"));
+  EXPECT_THAT(WarningOf(out.report, "Add twice"), HasSubstr("makes 0 NaN and 2 infinite of 3"));
+  EXPECT_EQ(out.report.at("warnings").size(), 3U);  // not of the Sigmoid, which reads what is none
+}
+
+TEST(FoldConstants, WarnsOfOtherTypesAndWithinSubgraphs) {
+  const PassResult out = Folded(R"(g (bool c, float[2] x) => (float[2] y)
+      <double[2] w = {1e300, 1}, float16[2] h = {60000, 1}> {
+       [narrow] v = Cast <to = 1> (w) [square] s = Mul(h, h) k = Cast <to = 1> (s)
+       y = If (c) <then_branch = a () => (float[2] p) { [root] r = Sqrt(n) p = Add(x, r)
+                     n = Constant <value_floats = [-1.0, 4.0]> () },
+                   else_branch = b () => (float[2] q) { t = Add(v, k) q = Add(t, x) }> })");
+  EXPECT_THAT(WarningOf(out.report, "Cast narrow"), HasSubstr("0 NaN and 1 infinite of 2"));
+  EXPECT_THAT(WarningOf(out.report, "Mul square"), HasSubstr("0 NaN and 1 infinite of 2"));
+  EXPECT_THAT(WarningOf(out.report, "Sqrt root"), HasSubstr("1 NaN and 0 infinite of 2"));
+}
+
+// A mask is meant; what is not folded, and what no one reads, is not told.
+TEST(FoldConstants, DoesNotWarnOfInfinitiesThatWereGiven) {
+  const PassResult out = Folded(R"(g (float[2,2] x) => (float[2,2] y)
+      <float low = {-inf}, float zero = {0}, bool[2,2] m = {1,0,1,1}, int64[2] s = {2, 2}>
+      { w = Where(m, zero, low) f = ConstantOfShape <value = float[1] {-inf}> (s) a = Add(x, w)
+        y = Max(a, f) [kept] k = Log(zero) u = Mul(k, x) })",
+                                {{"exclude", {"kept"}}});
+  EXPECT_FALSE(out.report.contains("warnings"));
+  EXPECT_THAT(OpTypes(out.model.graph), ElementsAre("Add", "Max"));
+}
+
 }  // namespace
 }  // namespace pared
