@@ -118,7 +118,7 @@ void CommandLine::AddSubmit() {
 
   CLI::App* push = Add("push", "Register an ONNX file as a model",
                        [this](const Context& c) { return Push(c, push_); });
-  push->add_option("file", push_.file, "The ONNX file")->required();
+  push->add_option("file", push_.file, "The file, ONNX or TensorFlow Lite")->required();
   push->add_option("--as", push_.as, "Its name; else it is made from the file's");
   push->add_option("--data", push_.data,
                    "A file of external data, under the name the model refers to; else FILE.data")

@@ -28,7 +28,7 @@ struct RunnerLimits {
   int64_t memory_mb = 8'192;    // of a job whose spec says nothing
   int64_t time_s = 3'600;       // likewise
   int64_t memory_total_mb = 0;  // of all jobs that run at once; 0: memory_mb * jobs_max
-  int64_t tries_max = 5;       // a job whose worker was killed so many times in vain is failed
+  int64_t tries_max = 5;        // a job whose worker was killed so many times in vain is failed
 };
 
 struct RunnerSettings {

@@ -60,48 +60,48 @@ void FinishConvolution(TfliteValues& values, const TfliteOp& op, const std::stri
                 Activated(values, activation, made, values.BaseOf(output)));
 }
 
-// Weights [O,H,W,I].
-void Convolve(TfliteValues& values, const TfliteOp& op) {
+// Of a convolution whose dilations begin at field `dilations`, after checks of what it reads.
+Window WindowOf(const TfliteValues& values, const TfliteOp& op, int dilations) {
   const int64_t input = op.inputs[0], weight = op.inputs[1];
   values.Require(values.tensor(weight).rank() == 4 && values.tensor(input).rank() == 4,
                  "input and weight must have 4 axes");
-  const Window window = {op.Option<int8_t>(0),
-                         {values.Dim(weight, 1), values.Dim(weight, 2)},
-                         {op.Option<int32_t>(2), op.Option<int32_t>(1)},
-                         {op.Option<int32_t>(5, 1), op.Option<int32_t>(4, 1)}};
+  values.Require(values.Dim(input, 3) > 0 && values.Dim(weight, 3) > 0,
+                 "the channels of input and weight must be known");
+  Window window = {op.Option<int8_t>(0),
+                   {values.Dim(weight, 1), values.Dim(weight, 2)},
+                   {op.Option<int32_t>(2), op.Option<int32_t>(1)},
+                   {op.Option<int32_t>(dilations + 1, 1), op.Option<int32_t>(dilations, 1)}};
   CheckWindow(values, window);
-  NamedAttributes attributes = Attributes(values, input, window);
-  const int64_t channels = values.Dim(input, 3), each = values.Dim(weight, 3);
-  values.Require(channels > 0 && each > 0 && channels % each == 0,
-                 "the weight's inputs must divide the input's channels");
-  if (channels != each) attributes.push_back(IntAttribute("group", channels / each).front());
+  return window;
+}
+
+// `order`: of the weight's axes, to [outputs, inputs of a group, height, width].
+void WriteConvolution(TfliteValues& values, const TfliteOp& op, const Window& window,
+                      const std::vector<int64_t>& order, int64_t groups, int64_t activation) {
+  NamedAttributes attributes = Attributes(values, op.inputs[0], window);
+  if (groups != 1) attributes.push_back(IntAttribute("group", groups).front());
   const std::string made = values.Emit(
       "Conv",
-      {values.Channels(input), values.Permuted(weight, {0, 3, 1, 2}), BiasOf(values, op, 2)},
+      {values.Channels(op.inputs[0]), values.Permuted(op.inputs[1], order), BiasOf(values, op, 2)},
       values.BaseOf(op.outputs[0]), attributes);
-  FinishConvolution(values, op, made, op.Option<int8_t>(3));
+  FinishConvolution(values, op, made, activation);
+}
+
+// Weights [O,H,W,I].
+void Convolve(TfliteValues& values, const TfliteOp& op) {
+  const Window window = WindowOf(values, op, 4);
+  const int64_t channels = values.Dim(op.inputs[0], 3), each = values.Dim(op.inputs[1], 3);
+  values.Require(channels % each == 0, "the weight's inputs must divide the input's channels");
+  WriteConvolution(values, op, window, {0, 3, 1, 2}, channels / each, op.Option<int8_t>(3));
 }
 
 // Weights [1,H,W,channels * multiplier].
 void ConvolveDepthwise(TfliteValues& values, const TfliteOp& op) {
-  const int64_t input = op.inputs[0], weight = op.inputs[1];
-  values.Require(values.tensor(weight).rank() == 4 && values.tensor(input).rank() == 4,
-                 "input and weight must have 4 axes");
-  const Window window = {op.Option<int8_t>(0),
-                         {values.Dim(weight, 1), values.Dim(weight, 2)},
-                         {op.Option<int32_t>(2), op.Option<int32_t>(1)},
-                         {op.Option<int32_t>(6, 1), op.Option<int32_t>(5, 1)}};
-  CheckWindow(values, window);
-  NamedAttributes attributes = Attributes(values, input, window);
-  const int64_t channels = values.Dim(input, 3);
-  values.Require(channels > 0 && values.Dim(weight, 3) % channels == 0,
+  const Window window = WindowOf(values, op, 5);
+  const int64_t channels = values.Dim(op.inputs[0], 3);
+  values.Require(values.Dim(op.inputs[1], 3) % channels == 0,
                  "the input's channels must divide the outputs");
-  attributes.push_back(IntAttribute("group", channels).front());
-  const std::string made = values.Emit(
-      "Conv",
-      {values.Channels(input), values.Permuted(weight, {3, 0, 1, 2}), BiasOf(values, op, 2)},
-      values.BaseOf(op.outputs[0]), attributes);
-  FinishConvolution(values, op, made, op.Option<int8_t>(4));
+  WriteConvolution(values, op, window, {3, 0, 1, 2}, channels, op.Option<int8_t>(4));
 }
 
 // Inputs: the output's shape, weights [O,H,W,I], the input, a bias.

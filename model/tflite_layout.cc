@@ -222,23 +222,25 @@ void MoveDepth(TfliteValues& values, const TfliteOp& op) {
                             IntAttribute("blocksize", block)));
 }
 
+// An operator of a value and a shape, or numbers like one.
+void EmitShaped(TfliteValues& values, const TfliteOp& op, const char* onnx, int64_t value,
+                int64_t shape) {
+  DefinePlain(
+      values, op,
+      values.Emit(onnx, {values.Plain(value), values.Int64(shape)}, values.BaseOf(op.outputs[0])));
+}
+
 void Tile(TfliteValues& values, const TfliteOp& op) {
-  DefinePlain(values, op,
-              values.Emit("Tile", {values.Plain(op.inputs[0]), values.Int64(op.inputs[1])},
-                          values.BaseOf(op.outputs[0])));
+  EmitShaped(values, op, "Tile", op.inputs[0], op.inputs[1]);
 }
 
 void Expand(TfliteValues& values, const TfliteOp& op) {
-  DefinePlain(values, op,
-              values.Emit("Expand", {values.Plain(op.inputs[0]), values.Int64(op.inputs[1])},
-                          values.BaseOf(op.outputs[0])));
+  EmitShaped(values, op, "Expand", op.inputs[0], op.inputs[1]);
 }
 
-// Inputs: the shape, the value.
+// The shape comes first.
 void Fill(TfliteValues& values, const TfliteOp& op) {
-  DefinePlain(values, op,
-              values.Emit("Expand", {values.Plain(op.inputs[1]), values.Int64(op.inputs[0])},
-                          values.BaseOf(op.outputs[0])));
+  EmitShaped(values, op, "Expand", op.inputs[1], op.inputs[0]);
 }
 
 void MakeRange(TfliteValues& values, const TfliteOp& op) {

@@ -220,5 +220,22 @@ TEST_F(UploadTest, ArtifactsHaveStrongTags) {
   EXPECT_THAT(Ask("GET /v1/artifacts/" + std::string(64, 'b')), StartsWith("HTTP/1.1 404 "));
 }
 
+// In the body, as an upload and by its path.
+TEST_F(UploadTest, TensorFlowLiteFilesAreRegisteredAsOnnx) {
+  const std::string bytes = ReadFile("tests/fuzz/corpus/tflite/prelu");
+  EXPECT_THAT(Ask("PUT /v1/models/body", Sized(bytes)), StartsWith("HTTP/1.1 201 "));
+  EXPECT_THAT(PutJson("upload", {{"upload", Upload(bytes)}}), StartsWith("HTTP/1.1 201 "));
+  WriteFile(folder_ / "roots" / "prelu.tflite", bytes);
+  EXPECT_THAT(PutJson("path", {{"path", (folder_ / "roots" / "prelu.tflite").string()}}),
+              StartsWith("HTTP/1.1 201 "));
+  const std::string sha256 = store_.GetModel("body")->sha256;
+  EXPECT_EQ(store_.GetModel("upload")->sha256, sha256);
+  EXPECT_EQ(store_.GetModel("path")->sha256, sha256);
+  const Model model = LoadOnnx(artifacts_.Open(sha256).model);
+  EXPECT_EQ(model.graph.nodes.size(), 4);
+  EXPECT_THAT(Ask("GET /v1/models/body"), HasSubstr("\"shape\":[2,7,9,6]"));
+  EXPECT_THAT(Ask("PUT /v1/models/cut", Sized(bytes.substr(0, 200))), StartsWith("HTTP/1.1 400 "));
+}
+
 }  // namespace
 }  // namespace pared

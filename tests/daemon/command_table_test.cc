@@ -29,7 +29,9 @@ TEST(CommandTable, HasEveryCommandOnceAndTellsItsFlags) {
 TEST(CommandTable, HelpNamesWhatIsRequired) {
   for (const Command& command : Commands()) {
     if (std::string(command.name) != "optimize") continue;
-    EXPECT_THAT(command.flags(), HasSubstr("  MODEL\n      The ONNX file. (required)\n"));
+    EXPECT_THAT(
+        command.flags(),
+        HasSubstr("  MODEL\n      The model's file, ONNX or TensorFlow Lite. (required)\n"));
     EXPECT_THAT(command.flags(), HasSubstr("written. (required)\n"));
     EXPECT_THAT(command.flags(), HasSubstr("(0 to 1024, default 0)"));
   }
