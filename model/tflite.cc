@@ -26,7 +26,7 @@ const Converters& AllOps() {
   static const Converters kAll = [] {
     Converters all;
     for (const auto ops : {TfliteComputeOps(), TfliteElementwiseOps(), TfliteReduceOps(),
-                           TfliteLayoutOps(), TfliteSelectOps()}) {
+                           TfliteLayoutOps(), TfliteSelectOps(), TfliteRecurrentOps()}) {
       for (const TfliteOpInfo& op : ops) all.emplace(op.type, &op);
     }
     return all;

@@ -222,6 +222,75 @@ void MoveDepth(TfliteValues& values, const TfliteOp& op) {
                             IntAttribute("blocksize", block)));
 }
 
+// Of SPACE_TO_BATCH_ND and BATCH_TO_SPACE_ND: blocks of two spatial axes, and what is padded before
+// or cut off behind.
+struct Blocks {
+  std::vector<int64_t> sizes, borders;
+  int64_t channels = 0, height = 0, width = 0;  // of the input
+};
+
+Blocks BlocksOf(const TfliteValues& values, const TfliteOp& op) {
+  const int64_t input = op.inputs[0];
+  values.Require(values.tensor(input).rank() == 4, "the input must have 4 axes");
+  Blocks blocks = {values.Integers(op.inputs[1], "the blocks"),
+                   values.Integers(op.inputs[2], "the borders"), values.Dim(input, 3),
+                   values.Dim(input, 1), values.Dim(input, 2)};
+  values.Require(blocks.sizes.size() == 2 && blocks.borders.size() == 4 && blocks.sizes[0] > 0 &&
+                     blocks.sizes[1] > 0,
+                 "there must be two blocks of 1 or more, with two borders each");
+  values.Require(blocks.channels > 0 && blocks.height > 0 && blocks.width > 0,
+                 "height, width and channels must be known");
+  return blocks;
+}
+
+void SpaceToBatch(TfliteValues& values, const TfliteOp& op) {
+  const auto [sizes, borders, channels, height, width] = BlocksOf(values, op);
+  const int64_t rows = height + borders[0] + borders[1], columns = width + borders[2] + borders[3];
+  values.Require(rows % sizes[0] == 0 && columns % sizes[1] == 0,
+                 "the blocks must divide the padded height and width");
+  const std::string base = values.BaseOf(op.outputs[0]);
+  const std::string padded =
+      values.Emit("Pad",
+                  {values.Channels(op.inputs[0]),
+                   values.AddInt64({0, 0, borders[0], borders[2], 0, 0, borders[1], borders[3]})},
+                  base + "_padded");
+  const std::string parts = values.Emit(
+      "Reshape",
+      {padded,
+       values.AddInt64({-1, channels, rows / sizes[0], sizes[0], columns / sizes[1], sizes[1]})},
+      base + "_parts");
+  const std::string moved =
+      values.Emit("Transpose", {parts}, base + "_moved", IntsAttribute("perm", {3, 5, 0, 1, 2, 4}));
+  values.Define(
+      op.outputs[0], Form::kChannels,
+      values.Emit("Reshape",
+                  {moved, values.AddInt64({-1, channels, rows / sizes[0], columns / sizes[1]})},
+                  base));
+}
+
+void BatchToSpace(TfliteValues& values, const TfliteOp& op) {
+  const auto [sizes, borders, channels, height, width] = BlocksOf(values, op);
+  const int64_t rows = height * sizes[0], columns = width * sizes[1];
+  const std::string base = values.BaseOf(op.outputs[0]);
+  const std::string parts =
+      values.Emit("Reshape",
+                  {values.Channels(op.inputs[0]),
+                   values.AddInt64({sizes[0], sizes[1], -1, channels, height, width})},
+                  base + "_parts");
+  const std::string moved =
+      values.Emit("Transpose", {parts}, base + "_moved", IntsAttribute("perm", {2, 3, 4, 0, 5, 1}));
+  std::string made =
+      values.Emit("Reshape", {moved, values.AddInt64({-1, channels, rows, columns})}, base);
+  if (std::ranges::any_of(borders, [](int64_t border) { return border != 0; })) {
+    made = values.Emit(
+        "Slice",
+        {made, values.AddInt64({borders[0], borders[2]}),
+         values.AddInt64({rows - borders[1], columns - borders[3]}), values.AddInt64({2, 3})},
+        base);
+  }
+  values.Define(op.outputs[0], Form::kChannels, made);
+}
+
 // An operator of a value and a shape, or numbers like one.
 void EmitShaped(TfliteValues& values, const TfliteOp& op, const char* onnx, int64_t value,
                 int64_t shape) {
@@ -292,6 +361,8 @@ constexpr TfliteOpInfo kOps[] = {
     {"BROADCAST_TO", Expand, 2},
     {"FILL", Fill, 2},
     {"RANGE", MakeRange, 3},
+    {"SPACE_TO_BATCH_ND", SpaceToBatch, 3},
+    {"BATCH_TO_SPACE_ND", BatchToSpace, 3},
     {"SHAPE", TakeShape},
     {"REVERSE_V2", Reverse, 2},
 };

@@ -19,12 +19,14 @@ struct TfliteOpInfo {
   bool has_optional = false;  // inputs behind them may be left out
 };
 
-// Convolutions, products and pools; functions of one element; reductions; what moves elements.
+// Convolutions, products and pools; functions of one element; reductions; what moves elements and
+// what takes some; layers of sequences.
 std::span<const TfliteOpInfo> TfliteComputeOps();
 std::span<const TfliteOpInfo> TfliteElementwiseOps();
 std::span<const TfliteOpInfo> TfliteReduceOps();
 std::span<const TfliteOpInfo> TfliteLayoutOps();
 std::span<const TfliteOpInfo> TfliteSelectOps();
+std::span<const TfliteOpInfo> TfliteRecurrentOps();
 
 // The result with the activation function that is part of the operator (ActivationFunctionType).
 std::string Activated(TfliteValues& values, int64_t activation, const std::string& value,

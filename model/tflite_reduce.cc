@@ -92,6 +92,22 @@ void Normalize(TfliteValues& values, const TfliteOp& op) {
                 Activated(values, op.Option<int8_t>(0), values.Emit("Div", {x, norm}, base), base));
 }
 
+// x / (bias + alpha * sum of squares within the radius)^beta across channels; ONNX has the mean.
+void NormalizeLocally(TfliteValues& values, const TfliteOp& op) {
+  values.Require(values.tensor(op.inputs[0]).rank() == 4, "the input must have 4 axes");
+  const int64_t size = 2 * int64_t{op.Option<int32_t>(0)} + 1;
+  NamedAttributes attributes = IntAttribute("size", size);
+  const auto add = [&](const char* name, float value) {
+    attributes.emplace_back(name, Attribute{1, value, "", ""});
+  };
+  add("bias", op.Option<float>(1));
+  add("alpha", op.Option<float>(2) * static_cast<float>(size));
+  add("beta", op.Option<float>(3));
+  values.Define(op.outputs[0], Form::kChannels,
+                values.Emit("LRN", {values.Channels(op.inputs[0])}, values.BaseOf(op.outputs[0]),
+                            attributes));
+}
+
 void FindExtreme(TfliteValues& values, const TfliteOp& op) {
   const int64_t input = op.inputs[0], output = op.outputs[0];
   const std::vector<int64_t> axis = values.Integers(op.inputs[1], "the axis");
@@ -151,13 +167,21 @@ void TransformRows(TfliteValues& values, const TfliteOp& op) {
 }
 
 constexpr TfliteOpInfo kOps[] = {
-    {"MEAN", Reduce, 2},          {"SUM", Reduce, 2},
-    {"REDUCE_MAX", Reduce, 2},    {"REDUCE_MIN", Reduce, 2},
-    {"REDUCE_PROD", Reduce, 2},   {"REDUCE_ANY", Reduce, 2},
-    {"REDUCE_ALL", Reduce, 2},    {"SOFTMAX", Softmax},
-    {"LOG_SOFTMAX", Softmax},     {"L2_NORMALIZATION", Normalize},
-    {"ARG_MAX", FindExtreme, 2},  {"ARG_MIN", FindExtreme, 2},
-    {"TOPK_V2", TakeTop, 2},      {"CUMSUM", SumUp, 2},
+    {"LOCAL_RESPONSE_NORMALIZATION", NormalizeLocally},
+    {"MEAN", Reduce, 2},
+    {"SUM", Reduce, 2},
+    {"REDUCE_MAX", Reduce, 2},
+    {"REDUCE_MIN", Reduce, 2},
+    {"REDUCE_PROD", Reduce, 2},
+    {"REDUCE_ANY", Reduce, 2},
+    {"REDUCE_ALL", Reduce, 2},
+    {"SOFTMAX", Softmax},
+    {"LOG_SOFTMAX", Softmax},
+    {"L2_NORMALIZATION", Normalize},
+    {"ARG_MAX", FindExtreme, 2},
+    {"ARG_MIN", FindExtreme, 2},
+    {"TOPK_V2", TakeTop, 2},
+    {"CUMSUM", SumUp, 2},
     {"RFFT2D", TransformRows, 2},
 };
 

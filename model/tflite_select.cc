@@ -206,6 +206,21 @@ void GatherByPlace(TfliteValues& values, const TfliteOp& op) {
                           values.BaseOf(op.outputs[0])));
 }
 
+// Inputs: places, values, the shape; values for one place are added.
+void ScatterByPlace(TfliteValues& values, const TfliteOp& op) {
+  const std::string base = values.BaseOf(op.outputs[0]);
+  const std::string updates = values.Plain(op.inputs[1]);
+  const std::string zero =
+      values.Cast(values.AddInitializer(base + "_zero", Tensor::Scalar<float>(0)),
+                  values.tensor(op.inputs[1]).dtype);
+  const std::string zeros =
+      values.Emit("Expand", {zero, values.Int64(op.inputs[2])}, base + "_zeros");
+  const NamedAttributes attributes = {{"reduction", Attribute{3, std::string("add"), "", ""}}};
+  DefinePlain(
+      values, op,
+      values.Emit("ScatterND", {zeros, values.Int64(op.inputs[0]), updates}, base, attributes));
+}
+
 // ONNX has a column a place, TensorFlow a row.
 void FindTrue(TfliteValues& values, const TfliteOp& op) {
   const std::string base = values.BaseOf(op.outputs[0]);
@@ -230,8 +245,13 @@ void OneHot(TfliteValues& values, const TfliteOp& op) {
 }
 
 constexpr TfliteOpInfo kOps[] = {
-    {"SLICE", TakeSlice, 3},         {"STRIDED_SLICE", TakeStridedSlice, 4}, {"GATHER", Gather, 2},
-    {"EMBEDDING_LOOKUP", Gather, 2}, {"GATHER_ND", GatherByPlace, 2},        {"WHERE", FindTrue},
+    {"SLICE", TakeSlice, 3},
+    {"STRIDED_SLICE", TakeStridedSlice, 4},
+    {"GATHER", Gather, 2},
+    {"EMBEDDING_LOOKUP", Gather, 2},
+    {"GATHER_ND", GatherByPlace, 2},
+    {"SCATTER_ND", ScatterByPlace, 3},
+    {"WHERE", FindTrue},
     {"ONE_HOT", OneHot, 4},
 };
 

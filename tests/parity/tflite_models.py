@@ -69,6 +69,13 @@ class Sparse:
         return made
 
 
+class Variable:
+    """A state, of zeros at first."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+
 def tensor_of(what, name, buffers):
     """what: a shape (float32), (shape, dtype), an array (constant), or Quantized."""
     t = schema.TensorT()
@@ -78,6 +85,9 @@ def tensor_of(what, name, buffers):
         t.quantization.scale, t.quantization.quantizedDimension = what.scale, what.axis
         t.quantization.zeroPoint = np.broadcast_to(what.zero, what.scale.shape).copy()
         what = what.value if isinstance(what.value, np.ndarray) else (what.value, what.dtype)
+    if isinstance(what, Variable):
+        t.shape, t.type, t.isVariable = list(what.shape), TYPES[np.dtype(np.float32)], True
+        return t
     if isinstance(what, Sparse):
         t.sparsity, stored = what.store()
         buffers.append(schema.BufferT())
@@ -248,6 +258,9 @@ def reductions():
         yield f"SOFTMAX {beta}", one("SOFTMAX", IMAGE, out=IMAGE, opts=options("Softmax", beta=beta), lead=True)
     yield "SOFTMAX rows", one("SOFTMAX", (4, 6), out=(4, 6), opts=options("Softmax", beta=1))
     yield "LOG_SOFTMAX", one("LOG_SOFTMAX", (4, 6), out=(4, 6))
+    yield "LOCAL_RESPONSE_NORMALIZATION", one(
+        "LOCAL_RESPONSE_NORMALIZATION", IMAGE, out=IMAGE,
+        opts=options("LocalResponseNormalization", radius=2, bias=1.5, alpha=0.3, beta=0.75))
     yield "L2_NORMALIZATION", one("L2_NORMALIZATION", IMAGE, out=IMAGE, opts=options("L2Norm"), lead=True)
     yield "ARG_MAX", one("ARG_MAX", IMAGE, i32(-1), out=((2, 7, 9), np.int64), opts=options("ArgMax", outputType=4), lead=True)
     yield "ARG_MIN", one("ARG_MIN", IMAGE, i32(1), out=((2, 9, 6), np.int32), opts=options("ArgMin", outputType=2))
@@ -284,6 +297,9 @@ def layout():
         yield f"MIRROR_PAD symmetric {lead}", one("MIRROR_PAD", IMAGE, once, out=(2, 9, 10, 6), opts=options("MirrorPad", mode=1), lead=lead)
     yield "DEPTH_TO_SPACE", one("DEPTH_TO_SPACE", (2, 3, 4, 12), out=(2, 6, 8, 3), opts=options("DepthToSpace", blockSize=2))
     yield "SPACE_TO_DEPTH", one("SPACE_TO_DEPTH", (2, 6, 8, 3), out=(2, 3, 4, 12), opts=options("SpaceToDepth", blockSize=2))
+    block, borders = i32(2, 3), np.array([[1, 0], [1, 2]], np.int32)
+    yield "SPACE_TO_BATCH_ND", one("SPACE_TO_BATCH_ND", IMAGE, block, borders, out=(12, 4, 4, 6))
+    yield "BATCH_TO_SPACE_ND", one("BATCH_TO_SPACE_ND", (12, 4, 4, 6), block, borders, out=IMAGE)
     yield "TILE", one("TILE", (2, 3), i32(2, 1), out=(4, 3))
     yield "BROADCAST_TO", one("BROADCAST_TO", (1, 3), i32(4, 3), out=(4, 3))
     yield "REVERSE_V2", one("REVERSE_V2", (2, 3, 4), i32(1), out=(2, 3, 4))
@@ -306,6 +322,8 @@ def selections():
     yield "GATHER", one("GATHER", (4, 6), i32(3, 0, 2), out=(4, 3), opts=options("Gather", axis=1))
     yield "GATHER batched", one("GATHER", (2, 5, 3), np.array([[1, 4], [0, 2]], np.int32), out=(2, 2, 3), opts=options("Gather", axis=1, batchDims=1))
     yield "GATHER_ND", one("GATHER_ND", (2, 5, 3), np.array([[1, 4], [0, 2]], np.int32), out=(2, 3))
+    places = np.array([[1, 4], [0, 2], [1, 4]], np.int32)
+    yield "SCATTER_ND", one("SCATTER_ND", places, (3, 3), i32(2, 5, 3), out=(2, 5, 3))
     yield "EMBEDDING_LOOKUP", one("EMBEDDING_LOOKUP", i32(3, 0, 2), f(5, 4), out=(3, 4))
     yield "WHERE", one("WHERE", ((4, 6), np.bool_), out=((1, 2), np.int64))
     yield "ONE_HOT", one("ONE_HOT", ((4,), np.int32), i32(5).reshape(()), np.array(2, np.float32), np.array(-1, np.float32),
@@ -344,6 +362,17 @@ def transforms():
         ops = [("RFFT2D", [0, 1], [2], None), (op, [2], [3], None)]
         yield f"RFFT2D {op}", build(ops, tensors, [0], [3])
         yield f"RFFT2D rows {op}", build(ops, rows, [0], [3])
+
+
+def recurrent():
+    for time_first in (False, True):
+        units, features, batch = 5, 4, 7 if time_first else 3
+        weights = [f(units, features) for _ in range(4)] + [f(units, units) for _ in range(4)] + [f(units) for _ in range(4)]
+        tensors = [(3, 7, features)] + weights + [Variable((batch, units)), Variable((batch, units)), (3, 7, units)]
+        places = list(range(9)) + [-1] * 3 + list(range(9, 13)) + [-1] * 2 + [13, 14] + [-1] * 4
+        yield f"UNIDIRECTIONAL_SEQUENCE_LSTM {time_first}", build(
+            [("UNIDIRECTIONAL_SEQUENCE_LSTM", places, [15], options(
+                "UnidirectionalSequenceLSTM", fusedActivationFunction=4, timeMajor=time_first))], tensors, [0], [15])
 
 
 def sparse():
@@ -386,7 +415,7 @@ def refusals():
 
 
 def made_models():
-    for models in (sparse, convolutions, products, elementwise, reductions, layout, selections, quantized, transforms):
+    for models in (recurrent, sparse, convolutions, products, elementwise, reductions, layout, selections, quantized, transforms):
         yield from models()
 
 
