@@ -124,6 +124,12 @@ void TfliteValues::AddInputs() {
   }
 }
 
+void TfliteValues::CheckRank(int64_t t, int64_t rank) const {
+  Require(tensor(t).rank() == rank, BaseOf(t) + " is said to have " +
+                                        std::to_string(tensor(t).rank()) +
+                                        " axes, its operator makes " + std::to_string(rank));
+}
+
 bool TfliteValues::HasCodes(int64_t t) const {
   const TfliteTensor& value = tensor(t);
   const bool is_integer = value.dtype == DType::kInt16 || value.dtype == DType::kInt32;
@@ -345,6 +351,7 @@ std::string TfliteValues::Aligned(int64_t t, Form form) {
 }
 
 void TfliteValues::DefineTransposed(int64_t t, int64_t source, const std::vector<int64_t>& order) {
+  CheckRank(t, std::ssize(order));
   const Held* from = Find(source);
   std::string origin;
   std::vector<int64_t> joined = order;
@@ -367,10 +374,12 @@ void TfliteValues::DefineTransposed(int64_t t, int64_t source, const std::vector
 
 void TfliteValues::DefineAs(int64_t t, int64_t source) {
   Require(Source(source) != t, BaseOf(t) + " is made of itself");
+  CheckRank(t, tensor(Source(source)).rank());
   sources_[t] = source;
 }
 
 void TfliteValues::Define(int64_t t, Form form, const std::string& value) {
+  if (form == Form::kChannels) CheckRank(t, 4);
   Held& held = held_[t];
   if (!HasCodes(t)) {
     held.In(form) = value;

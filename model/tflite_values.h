@@ -110,6 +110,8 @@ class TfliteValues {
   // Whether what is computed is stored in codes of 8 bits. Refuses those of other types.
   bool HasCodes(int64_t t) const;
   const Held* Find(int64_t t) const;
+  // Refuses a tensor whose shape in the file has other axes than it gets.
+  void CheckRank(int64_t t, int64_t rank) const;
   std::string Transposed(int64_t t, Form form);
   std::string AddConstant(int64_t t, const std::vector<int64_t>& order, int64_t rank);
   std::string Dequantize(int64_t t, const std::string& codes, int64_t axis);

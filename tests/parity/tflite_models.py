@@ -411,6 +411,10 @@ def refusals():
     builder = flatbuffers.Builder(64)
     builder.Finish(model.Pack(builder), b"TFL3")
     yield "short constant", bytes(builder.Output()), "it has 4 bytes; its shape [2] needs 8"
+    pooled = ("MAX_POOL_2D", [0], [1], pool(1, 1, 1))
+    rows = build([pooled, ("FULLY_CONNECTED", [1, 2], [3], options("FullyConnected"))],
+                 [image, (4, 8), f(3, 8), (4, 3)], [0], [3])
+    yield "rows of a pool", rows, "t1 is said to have 2 axes, its operator makes 4"
     yield "truncated", two[:len(two) // 2], "truncated or damaged"
 
 
