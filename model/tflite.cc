@@ -20,6 +20,8 @@
 namespace pared {
 namespace {
 
+constexpr size_t kNamedMax = 50;
+
 using Converters = std::unordered_map<std::string, const TfliteOpInfo*>;
 
 const Converters& AllOps() {
@@ -40,22 +42,40 @@ void CheckOperators(const TfliteFile& file) {
   for (const TfliteOp& op : file.ops) {
     const bool is_new = std::ranges::find(unknown, op.type) == unknown.end();
     if (!AllOps().contains(op.type) && is_new) unknown.push_back(op.type);
+    if (unknown.size() == kNamedMax) break;
   }
   if (unknown.empty()) return;
+  if (unknown.size() == kNamedMax) unknown.push_back("...");
   throw Error(ErrorCode::kUnsupported,
               "these TensorFlow Lite operators have no ONNX counterpart here: " + Joined(unknown),
               file.file->where());
 }
 
-void Convert(TfliteValues& values, const TfliteOp& op) {
+void AddOperator(TfliteValues& values, const TfliteOp& op) {
   const TfliteOpInfo& info = *AllOps().at(op.type);
   values.Begin(op);
-  bool is_whole = op.inputs.size() >= info.inputs && !op.outputs.empty();
+  values.Require(op.inputs.size() >= info.inputs && !op.outputs.empty(),
+                 "it needs " + std::to_string(info.inputs) + " inputs and an output");
   for (size_t i = 0; i < op.inputs.size(); ++i) {
-    is_whole = is_whole && (op.inputs[i] >= 0 || (info.has_optional && i >= info.inputs));
+    values.Require(op.inputs[i] >= 0 || (info.has_optional && i >= info.inputs),
+                   "input " + std::to_string(i) + " is left out");
   }
-  values.Require(is_whole, "it needs " + std::to_string(info.inputs) + " inputs and an output");
   info.convert(values, op);
+}
+
+// As they follow from the graph: the file's own may be those of another batch.
+void StateShapes(const TfliteFile& file, Model& model) {
+  const auto types = InferShapes(model);  // throws where shapes that are known do not fit
+  for (size_t i = 0; i < file.outputs.size(); ++i) {
+    ValueInfo& output = model.graph.outputs[i];
+    const auto type = types.find(output.name);
+    if (type != types.end() && type->second.shape) {
+      output.shape = type->second.shape;
+    } else {
+      const auto t = static_cast<size_t>(file.outputs[i]);
+      output.shape.emplace(file.tensors[t].shape.size());
+    }
+  }
 }
 
 }  // namespace
@@ -71,11 +91,11 @@ Model ParseTflite(std::span<const std::byte> bytes, std::shared_ptr<const void> 
     const TfliteFile file = ReadTflite(bytes, std::move(owner), where);
     CheckOperators(file);
     TfliteValues values(file);
-    for (const TfliteOp& op : file.ops) Convert(values, op);
+    for (const TfliteOp& op : file.ops) AddOperator(values, op);
     Model model = values.Finish();
     Verify(model);
     CheckOps(model);
-    InferShapes(model);  // throws where shapes that are known do not fit
+    StateShapes(file, model);
     return model;
   });
 }

@@ -12,11 +12,12 @@
 
 namespace pared {
 
-// Inputs and outputs keep their names, types and layout ([N,H,W,C]). Weights stay as they are
-// stored: halves behind a Cast, codes behind DequantizeLinear; sparse ones are expanded. The main
-// graph is read, subgraphs are not. Tensors are views into the file, as LoadOnnx has them.
-// Throws kInvalidArgument (damaged; where = the file or a tensor), kNotFound, kUnsupported (an
-// operator without a counterpart, all of them named; what an operator cannot be said by).
+// Inputs and outputs keep their names (unless two are called alike), types and layout ([N,H,W,C]).
+// Weights stay as they are stored: halves behind a Cast, codes behind DequantizeLinear; sparse ones
+// are expanded. The main graph is read, subgraphs are not. Tensors are views into the file, as
+// LoadOnnx has them. Throws kInvalidArgument (damaged; where = the file or a tensor), kNotFound,
+// kUnsupported (an operator without a counterpart, all of them named; what an operator cannot be
+// said by).
 Model LoadTflite(const std::filesystem::path& path);
 
 // The same from memory that `owner` keeps alive; `where` is what errors call the file.

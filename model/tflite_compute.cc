@@ -19,18 +19,16 @@ struct Window {
 // SAME as TensorFlow means it: the output has ceil(input / stride), and the end gets the odd one.
 NamedAttributes Attributes(const TfliteValues& values, int64_t input, const Window& window) {
   NamedAttributes all = IntsAttribute("kernel_shape", window.kernel);
-  const auto add = [&](NamedAttributes one) { all.push_back(std::move(one.front())); };
-  add(IntsAttribute("strides", window.strides));
+  all = all + IntsAttribute("strides", window.strides);
   if (window.dilations != std::vector<int64_t>{1, 1}) {
-    add(IntsAttribute("dilations", window.dilations));
+    all = all + IntsAttribute("dilations", window.dilations);
   }
   if (window.padding != kSame) return all;
   std::vector<int64_t> pads(4, 0);
   for (size_t i = 0; i < 2; ++i) {
     const int64_t size = values.Dim(input, static_cast<int64_t>(i) + 1);
     if (size < 0) {
-      all.emplace_back("auto_pad", Attribute{3, std::string("SAME_UPPER"), "", ""});
-      return all;
+      return all + TextAttribute("auto_pad", "SAME_UPPER");
     }
     const int64_t covered = (window.kernel[i] - 1) * window.dilations[i] + 1;
     const int64_t outputs = (size + window.strides[i] - 1) / window.strides[i];
@@ -38,8 +36,7 @@ NamedAttributes Attributes(const TfliteValues& values, int64_t input, const Wind
     pads[i] = total / 2;
     pads[i + 2] = total - total / 2;
   }
-  add(IntsAttribute("pads", std::move(pads)));
-  return all;
+  return all + IntsAttribute("pads", std::move(pads));
 }
 
 void CheckWindow(const TfliteValues& values, const Window& window) {
@@ -79,7 +76,7 @@ Window WindowOf(const TfliteValues& values, const TfliteOp& op, int dilations) {
 void WriteConvolution(TfliteValues& values, const TfliteOp& op, const Window& window,
                       const std::vector<int64_t>& order, int64_t groups, int64_t activation) {
   NamedAttributes attributes = Attributes(values, op.inputs[0], window);
-  if (groups != 1) attributes.push_back(IntAttribute("group", groups).front());
+  if (groups != 1) attributes = attributes + IntAttribute("group", groups);
   const std::string made = values.Emit(
       "Conv",
       {values.Channels(op.inputs[0]), values.Permuted(op.inputs[1], order), BiasOf(values, op, 2)},
@@ -106,7 +103,10 @@ void ConvolveDepthwise(TfliteValues& values, const TfliteOp& op) {
 
 // Inputs: the output's shape, weights [O,H,W,I], the input, a bias.
 void ConvolveTransposed(TfliteValues& values, const TfliteOp& op) {
-  const std::vector<int64_t> shape = values.Integers(op.inputs[0], "the output's shape");
+  // Where the batch is open the shape is computed; height and width stand in the file then.
+  const std::vector<int64_t> shape = values.IsConstant(op.inputs[0])
+                                         ? values.Integers(op.inputs[0], "the output's shape")
+                                         : values.tensor(op.outputs[0]).shape;
   const int64_t weight = op.inputs[1], input = op.inputs[2];
   values.Require(
       shape.size() == 4 && values.tensor(weight).rank() == 4 && values.tensor(input).rank() == 4,
@@ -117,7 +117,8 @@ void ConvolveTransposed(TfliteValues& values, const TfliteOp& op) {
   std::vector<int64_t> pads(4, 0), added(2, 0);
   for (size_t i = 0; i < 2; ++i) {
     const int64_t size = values.Dim(input, static_cast<int64_t>(i) + 1);
-    values.Require(size > 0, "the input's height and width must be known");
+    values.Require(size > 0 && shape[i + 1] > 0,
+                   "height and width of input and output must be known");
     const int64_t full = (size - 1) * strides[i] + kernel[i];
     const int64_t total = std::max<int64_t>(full - shape[i + 1], 0);
     pads[i] = total / 2;
@@ -126,11 +127,8 @@ void ConvolveTransposed(TfliteValues& values, const TfliteOp& op) {
     values.Require(added[i] < strides[i], "the output is larger than its input reaches");
   }
   NamedAttributes attributes = IntsAttribute("kernel_shape", kernel);
-  attributes.push_back(IntsAttribute("strides", strides).front());
-  attributes.push_back(IntsAttribute("pads", pads).front());
-  if (added[0] + added[1] > 0) {
-    attributes.push_back(IntsAttribute("output_padding", added).front());
-  }
+  attributes = attributes + IntsAttribute("strides", strides) + IntsAttribute("pads", pads);
+  if (added[0] + added[1] > 0) attributes = attributes + IntsAttribute("output_padding", added);
   const std::string made = values.Emit(
       "ConvTranspose",
       {values.Channels(input), values.Permuted(weight, {3, 0, 1, 2}), BiasOf(values, op, 3)},
@@ -174,8 +172,7 @@ std::string Factor(TfliteValues& values, int64_t t, bool is_adjoint) {
 void Multiply(TfliteValues& values, const TfliteOp& op) {
   const std::string left = Factor(values, op.inputs[0], op.Option<uint8_t>(0) != 0);
   const std::string right = Factor(values, op.inputs[1], op.Option<uint8_t>(1) != 0);
-  values.Define(op.outputs[0], Form::kPlain,
-                values.Emit("MatMul", {left, right}, values.BaseOf(op.outputs[0])));
+  values.DefinePlain(op, values.Emit("MatMul", {left, right}, values.BaseOf(op.outputs[0])));
 }
 
 void Pool(TfliteValues& values, const TfliteOp& op) {

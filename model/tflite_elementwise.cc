@@ -18,10 +18,6 @@ std::string Clip(TfliteValues& values, const std::string& value, float low, floa
   return values.Emit("Clip", {value, Number(values, low), Number(values, high)}, base);
 }
 
-NamedAttributes FloatAttribute(const std::string& name, float value) {
-  return {{name, {1, value, "", ""}}};
-}
-
 // 0.5 x (1 + erf(x / sqrt(2))), or its approximation by tanh.
 std::string Gelu(TfliteValues& values, const std::string& x, bool is_approximate,
                  const std::string& base) {
@@ -82,7 +78,10 @@ std::string UnaryResult(TfliteValues& values, const TfliteOp& op, const std::str
   if (type == "LEAKY_RELU") {
     return values.Emit("LeakyRelu", {x}, base, FloatAttribute("alpha", op.Option<float>(0)));
   }
-  if (type == "ZEROS_LIKE") return values.Emit("Sub", {x, x}, base);
+  if (type == "ZEROS_LIKE") {
+    const std::string zero = values.Cast(Number(values, 0), values.tensor(op.outputs[0]).dtype);
+    return values.Emit("Expand", {zero, values.Emit("Shape", {x}, base + "_shape")}, base);
+  }
   return Gelu(values, x, op.Option<uint8_t>(0) != 0, base);
 }
 
@@ -93,10 +92,11 @@ void Unary(TfliteValues& values, const TfliteOp& op) {
   values.Define(output, form, UnaryResult(values, op, x, values.BaseOf(output)));
 }
 
-// floor(a / b) of integers: ONNX's Div cuts towards zero.
+// floor(a / b), of floats in double as TensorFlow Lite does: 1 / 0.1f is 9 and a bit. ONNX's Div
+// of integers cuts towards zero.
 std::string FloorDivide(TfliteValues& values, const std::string& a, const std::string& b,
-                        DType dtype, const std::string& base) {
-  if (dtype == DType::kFloat32) {
+                        bool is_integer, const std::string& base) {
+  if (!is_integer) {
     return values.Emit("Floor", {values.Emit("Div", {a, b}, base + "_quotient")}, base);
   }
   // a = b * quotient + rest, where the rest has the sign of b (Mod of integers).
@@ -104,11 +104,22 @@ std::string FloorDivide(TfliteValues& values, const std::string& a, const std::s
   return values.Emit("Div", {values.Emit("Sub", {a, rest}, base + "_whole"), b}, base);
 }
 
-std::string FloorModulo(TfliteValues& values, const std::string& a, const std::string& b,
-                        DType dtype, const std::string& base) {
-  if (dtype != DType::kFloat32) return values.Emit("Mod", {a, b}, base);
-  const std::string quotient = FloorDivide(values, a, b, dtype, base + "_floor");
-  return values.Emit("Sub", {a, values.Emit("Mul", {quotient, b}, base + "_whole")}, base);
+// FLOOR_DIV or FLOOR_MOD.
+std::string Floored(TfliteValues& values, const TfliteOp& op, std::string a, std::string b,
+                    const std::string& base) {
+  const DType dtype = values.tensor(op.inputs[0]).dtype;
+  const bool is_integer = dtype != DType::kFloat32 && !values.HasCodes(op.inputs[0]);
+  const bool is_rest = op.type == "FLOOR_MOD";
+  if (is_integer && is_rest) return values.Emit("Mod", {a, b}, base);
+  if (!is_integer) {
+    a = values.Cast(a, DType::kFloat64);
+    b = values.Cast(b, DType::kFloat64);
+  }
+  std::string made = FloorDivide(values, a, b, is_integer, base + "_floor");
+  if (is_rest) {
+    made = values.Emit("Sub", {a, values.Emit("Mul", {made, b}, base + "_whole")}, base);
+  }
+  return is_integer ? made : values.Cast(made, DType::kFloat32);
 }
 
 const std::unordered_map<std::string, const char*>& SameBinaryOps() {
@@ -130,7 +141,6 @@ std::string BinaryResult(TfliteValues& values, const TfliteOp& op, const std::st
   if (const auto same = SameBinaryOps().find(type); same != SameBinaryOps().end()) {
     return values.Emit(same->second, {a, b}, base);
   }
-  const DType dtype = values.tensor(op.inputs[0]).dtype;
   if (type == "NOT_EQUAL") {
     return values.Emit("Not", {values.Emit("Equal", {a, b}, base + "_equal")}, base);
   }
@@ -138,8 +148,7 @@ std::string BinaryResult(TfliteValues& values, const TfliteOp& op, const std::st
     const std::string difference = values.Emit("Sub", {a, b}, base + "_difference");
     return values.Emit("Mul", {difference, difference}, base);
   }
-  if (type == "FLOOR_DIV") return FloorDivide(values, a, b, dtype, base);
-  return FloorModulo(values, a, b, dtype, base);
+  return Floored(values, op, a, b, base);
 }
 
 // Add, Sub, Mul and Div have an activation function as their first option.
@@ -184,22 +193,22 @@ void TakePart(TfliteValues& values, const TfliteOp& op) {
   const std::string pairs = values.Plain(op.inputs[0]), base = values.BaseOf(op.outputs[0]);
   const std::string part =
       values.AddInitializer(base + "_part", Tensor::Scalar<int64_t>(op.type == "IMAG" ? 1 : 0));
-  values.Define(op.outputs[0], Form::kPlain,
-                values.Emit("Gather", {pairs, part}, base, IntAttribute("axis", -1)));
+  values.DefinePlain(op, values.Emit("Gather", {pairs, part}, base, IntAttribute("axis", -1)));
 }
 
 void TakeMagnitude(TfliteValues& values, const TfliteOp& op) {
   NamedAttributes attributes = IntsAttribute("axes", {-1});
   attributes.push_back(IntAttribute("keepdims", 0).front());
-  values.Define(op.outputs[0], Form::kPlain,
-                values.Emit("ReduceL2", {values.Plain(op.inputs[0])}, values.BaseOf(op.outputs[0]),
-                            attributes));
+  values.DefinePlain(op, values.Emit("ReduceL2", {values.Plain(op.inputs[0])},
+                                     values.BaseOf(op.outputs[0]), attributes));
 }
 
 void Convert(TfliteValues& values, const TfliteOp& op) {
   const int64_t input = op.inputs[0], output = op.outputs[0];
   const Form form = values.CommonForm({input}, output);
   if (values.tensor(input).dtype == DType::kComplex64) return TakePart(values, op);
+  values.Require(!values.HasCodes(input) && !values.HasCodes(output),
+                 "casts of codes as they are stored are not supported");
   values.Define(output, form, values.Cast(values.Get(input, form), values.tensor(output).dtype));
 }
 
@@ -278,9 +287,9 @@ constexpr TfliteOpInfo kOps[] = {
 
 std::string Activated(TfliteValues& values, int64_t activation, const std::string& value,
                       const std::string& base) {
+  if (activation == 0) return value;
+  values.Require(values.MakesFloats(), "activation functions of integers are not supported");
   switch (activation) {
-    case 0:
-      return value;
     case 1:
       return values.Emit("Relu", {value}, base + "_relu");
     case 2:

@@ -16,14 +16,15 @@ namespace {
 constexpr int kVersion = 0, kOperatorCodes = 1, kSubgraphs = 2, kDescription = 3, kBuffers = 4;
 constexpr int kDeprecatedCode = 0, kCustomCode = 1, kBuiltinCode = 3;
 constexpr int kTensors = 0, kInputs = 1, kOutputs = 2, kOperators = 3;
-constexpr int kShape = 0, kType = 1, kBuffer = 2, kName = 3, kQuantization = 4, kSparsity = 6,
-              kSignature = 7;
+constexpr int kShape = 0, kType = 1, kBuffer = 2, kName = 3, kQuantization = 4, kIsVariable = 5,
+              kSparsity = 6, kSignature = 7;
 constexpr int kScale = 2, kZeroPoint = 3, kDetailsType = 4, kQuantizedAxis = 6;
 constexpr int kOpcodeIndex = 0, kOpInputs = 1, kOpOutputs = 2, kOptions = 4;
 constexpr int kData = 0, kOffset = 1, kSize = 2;
 
 constexpr uint32_t kSchemaVersion = 3;
 constexpr size_t kRankMax = 16;
+constexpr size_t kOpBytes = 400;  // about what an operator and its value take here
 constexpr int32_t kCustom = 32;
 
 // BuiltinOperator, from 0.
@@ -243,6 +244,7 @@ class Reader {
     for (const FlatTable& op : graph.Children(kOperators)) {
       const auto index = op.Number<uint32_t>(kOpcodeIndex);
       if (index >= types.size()) file_->ThrowDamaged();
+      file_->CountCopied(kOpBytes + types[index].size());
       read.ops.push_back({types[index], ReadPlaces(op, kOpInputs, -1),
                           ReadPlaces(op, kOpOutputs, 0), op.Child(kOptions)});
     }
@@ -271,7 +273,7 @@ class Reader {
                                                code.Number<int32_t>(kBuiltinCode));
       const bool is_known = number >= 0 && number < std::ssize(kOperatorNames);
       if (number == kCustom) {
-        types.push_back(code.Text(kCustomCode));
+        types.push_back("custom operator " + code.Text(kCustomCode));
       } else {
         types.push_back(is_known ? kOperatorNames[static_cast<size_t>(number)]
                                  : "operator " + std::to_string(number));
@@ -287,8 +289,13 @@ class Reader {
     const auto type = table.Number<int8_t>(kType);
     if (type >= 0 && type < std::ssize(kTypes)) tensor.dtype = kTypes[static_cast<size_t>(type)];
     tensor.shape = Widened(table.Numbers<int32_t>(kShape));
-    if (tensor.shape.size() > kRankMax) file_->ThrowDamaged();
-    ReadQuantization(table, tensor);
+    if (tensor.shape.size() > kRankMax) {
+      throw Error(ErrorCode::kUnsupported,
+                  "it has " + std::to_string(tensor.shape.size()) + " axes; 16 are supported",
+                  where);
+    }
+    tensor.is_variable = table.Flag(kIsVariable);
+    ReadQuantization(table, where, tensor);
     const std::span<const std::byte> data = ReadData(table.Number<uint32_t>(kBuffer));
     if (!data.empty()) {
       tensor.constant = ReadConstant(table, data, tensor, where);
@@ -333,20 +340,31 @@ class Reader {
     return file_->bytes().subspan(offset, size);
   }
 
-  void ReadQuantization(const FlatTable& table, TfliteTensor& tensor) const {
+  static void ReadQuantization(const FlatTable& table, const std::string& where,
+                               TfliteTensor& tensor) {
     const std::optional<FlatTable> quantization = table.Child(kQuantization);
-    if (!quantization || quantization->Number<uint8_t>(kDetailsType) != 0) return;
+    const bool may_be_codes = tensor.dtype == DType::kInt8 || tensor.dtype == DType::kUInt8 ||
+                              tensor.dtype == DType::kInt16 || tensor.dtype == DType::kInt32 ||
+                              tensor.dtype == DType::kInt4;
+    if (!quantization || !may_be_codes || quantization->Number<uint8_t>(kDetailsType) != 0) return;
     tensor.scales = quantization->Numbers<float>(kScale);
     tensor.zero_points = quantization->Numbers<int64_t>(kZeroPoint);
     tensor.axis = quantization->Number<int32_t>(kQuantizedAxis);
     if (tensor.zero_points.empty()) tensor.zero_points.assign(tensor.scales.size(), 0);
-    if (tensor.zero_points.size() == 1)
+    if (tensor.zero_points.size() == 1) {
       tensor.zero_points.resize(tensor.scales.size(), tensor.zero_points[0]);
+    }
     const bool has_axis = tensor.axis >= 0 && tensor.axis < tensor.rank();
     const bool fits =
         tensor.scales.size() <= 1 ||
         (has_axis && tensor.shape[static_cast<size_t>(tensor.axis)] == std::ssize(tensor.scales));
-    if (!fits || tensor.zero_points.size() != tensor.scales.size()) file_->ThrowDamaged();
+    if (fits && tensor.zero_points.size() == tensor.scales.size()) return;
+    throw Error(ErrorCode::kInvalidArgument,
+                std::to_string(tensor.scales.size()) + " scales and " +
+                    std::to_string(tensor.zero_points.size()) + " zero points along axis " +
+                    std::to_string(tensor.axis) + " do not fit the shape " +
+                    ShapeText(tensor.shape),
+                where);
   }
 
   Tensor ReadConstant(const FlatTable& table, std::span<const std::byte> data,

@@ -25,6 +25,8 @@ struct TfliteTensor {
   std::vector<int64_t> zero_points;
   int64_t axis = 0;  // along which there are several scales
 
+  bool is_variable = false;  // a state that one run leaves to the next
+
   bool is_quantized() const { return !scales.empty(); }
   int64_t rank() const { return std::ssize(shape); }
 };

@@ -9,10 +9,6 @@
 namespace pared {
 namespace {
 
-void DefinePlain(TfliteValues& values, const TfliteOp& op, const std::string& value) {
-  values.Define(op.outputs[0], Form::kPlain, value);
-}
-
 // The shape is an input; older files have it as an option.
 void Reshape(TfliteValues& values, const TfliteOp& op) {
   std::string shape;
@@ -25,11 +21,12 @@ void Reshape(TfliteValues& values, const TfliteOp& op) {
     } else {
       wanted = values.tensor(op.outputs[0]).shape;
     }
-    shape = values.AddInt64(wanted);
+    const bool is_scalar =
+        wanted == std::vector<int64_t>{0} && values.tensor(op.outputs[0]).rank() == 0;
+    shape = values.AddInt64(is_scalar ? std::vector<int64_t>{} : wanted);
   }
-  DefinePlain(
-      values, op,
-      values.Emit("Reshape", {values.Plain(op.inputs[0]), shape}, values.BaseOf(op.outputs[0])));
+  values.DefinePlain(op, values.Emit("Reshape", {values.Plain(op.inputs[0]), shape},
+                                     values.BaseOf(op.outputs[0])));
 }
 
 void Squeeze(TfliteValues& values, const TfliteOp& op) {
@@ -42,14 +39,14 @@ void Squeeze(TfliteValues& values, const TfliteOp& op) {
   }
   std::vector<std::string> inputs = {values.Plain(input)};
   if (!axes.empty()) inputs.push_back(values.AddInt64(axes));
-  DefinePlain(values, op, values.Emit("Squeeze", inputs, values.BaseOf(op.outputs[0])));
+  values.DefinePlain(op, values.Emit("Squeeze", inputs, values.BaseOf(op.outputs[0])));
 }
 
 void ExpandDims(TfliteValues& values, const TfliteOp& op) {
   const std::vector<int64_t> axis = values.Integers(op.inputs[1], "the axis");
-  DefinePlain(values, op,
-              values.Emit("Unsqueeze", {values.Plain(op.inputs[0]), values.AddInt64(axis)},
-                          values.BaseOf(op.outputs[0])));
+  values.DefinePlain(op,
+                     values.Emit("Unsqueeze", {values.Plain(op.inputs[0]), values.AddInt64(axis)},
+                                 values.BaseOf(op.outputs[0])));
 }
 
 void Transpose(TfliteValues& values, const TfliteOp& op) {
@@ -87,7 +84,7 @@ void Pack(TfliteValues& values, const TfliteOp& op) {
   for (const int64_t input : op.inputs) {
     parts.push_back(values.Emit("Unsqueeze", {values.Plain(input), axes}, base + "_part"));
   }
-  DefinePlain(values, op, values.Emit("Concat", parts, base, IntAttribute("axis", axis)));
+  values.DefinePlain(op, values.Emit("Concat", parts, base, IntAttribute("axis", axis)));
 }
 
 void Unpack(TfliteValues& values, const TfliteOp& op) {
@@ -161,8 +158,7 @@ void Pad(TfliteValues& values, const TfliteOp& op) {
     values.Require(!is_symmetric || std::ranges::all_of(pads, [](int64_t pad) { return pad <= 1; }),
                    "SYMMETRIC paddings of more than 1 have no ONNX counterpart");
     // The border itself once: that is what "edge" repeats.
-    attributes.emplace_back("mode",
-                            Attribute{3, std::string(is_symmetric ? "edge" : "reflect"), "", ""});
+    attributes = TextAttribute("mode", is_symmetric ? "edge" : "reflect");
   } else if (op.HasInput(2)) {
     values.Require(
         values.tensor(op.inputs[2]).rank() == 0 ||
@@ -174,39 +170,43 @@ void Pad(TfliteValues& values, const TfliteOp& op) {
   values.Define(output, form, values.Emit("Pad", inputs, values.BaseOf(output), attributes));
 }
 
+// The scales or the sizes that Resize reads: scales where they are whole, so that nothing needs to
+// be known of the rest.
+void AddSize(TfliteValues& values, const TfliteOp& op, const std::vector<int64_t>& size,
+             std::vector<std::string>& inputs) {
+  const int64_t input = op.inputs[0];
+  const int64_t height = values.Dim(input, 1), width = values.Dim(input, 2);
+  const std::string base = values.BaseOf(op.outputs[0]);
+  if (height > 0 && width > 0 && size[0] % height == 0 && size[1] % width == 0) {
+    const std::vector<float> scales = {1, 1, static_cast<float>(size[0] / height),
+                                       static_cast<float>(size[1] / width)};
+    inputs[2] = values.AddInitializer(base + "_scales", Tensor::Make<float>({4}, scales));
+    return;
+  }
+  const std::string shape = values.Emit("Shape", {inputs[0]}, base + "_shape");
+  const std::string kept =
+      values.Emit("Slice", {shape, values.AddInt64({0}), values.AddInt64({2})}, base + "_kept");
+  inputs[3] = values.Emit("Concat", {kept, values.AddInt64(size)}, base + "_sizes",
+                          IntAttribute("axis", 0));
+}
+
 void Resize(TfliteValues& values, const TfliteOp& op) {
   const bool is_linear = op.type == "RESIZE_BILINEAR";
   const bool aligns = op.Option<uint8_t>(is_linear ? 2 : 0) != 0;
   const bool is_centered = op.Option<uint8_t>(is_linear ? 3 : 1) != 0;
   const std::vector<int64_t> size = values.Integers(op.inputs[1], "the size");
-  const int64_t input = op.inputs[0];
-  values.Require(size.size() == 2 && values.tensor(input).rank() == 4,
+  values.Require(size.size() == 2 && values.tensor(op.inputs[0]).rank() == 4,
                  "the input must have 4 axes, the size 2");
-  const int64_t channels = values.Dim(input, 3), batch = values.Dim(input, 0);
-  const auto text = [](const char* name, const std::string& value) {
-    return std::pair<std::string, Attribute>{name, {3, value, "", ""}};
-  };
-  NamedAttributes attributes = {
-      text("mode", is_linear ? "linear" : "nearest"),
-      text("coordinate_transformation_mode", aligns        ? "align_corners"
-                                             : is_centered ? "half_pixel"
-                                                           : "asymmetric")};
+  values.Require(size[0] > 0 && size[1] > 0, "the size must be 1 or more");
+  const char* const mode = aligns ? "align_corners" : is_centered ? "half_pixel" : "asymmetric";
+  NamedAttributes attributes = TextAttribute("mode", is_linear ? "linear" : "nearest") +
+                               TextAttribute("coordinate_transformation_mode", mode);
   if (!is_linear) {
-    attributes.push_back(
-        text("nearest_mode", aligns || is_centered ? "round_prefer_ceil" : "floor"));
+    attributes = attributes + TextAttribute("nearest_mode",
+                                            aligns || is_centered ? "round_prefer_ceil" : "floor");
   }
-  std::vector<std::string> inputs = {values.Channels(input), "", "", ""};
-  const int64_t height = values.Dim(input, 1), width = values.Dim(input, 2);
-  const bool is_whole = height > 0 && width > 0 && size[0] % height == 0 && size[1] % width == 0;
-  if (is_whole) {
-    const std::vector<float> scales = {1, 1, static_cast<float>(size[0] / height),
-                                       static_cast<float>(size[1] / width)};
-    inputs[2] = values.AddInitializer(values.BaseOf(op.outputs[0]) + "_scales",
-                                      Tensor::Make<float>({4}, scales));
-  } else {
-    values.Require(batch > 0 && channels > 0, "the input's shape must be known");
-    inputs[3] = values.AddInt64({batch, channels, size[0], size[1]});
-  }
+  std::vector<std::string> inputs = {values.Channels(op.inputs[0]), "", "", ""};
+  AddSize(values, op, size, inputs);
   values.Define(op.outputs[0], Form::kChannels,
                 values.Emit("Resize", inputs, values.BaseOf(op.outputs[0]), attributes));
 }
@@ -294,9 +294,8 @@ void BatchToSpace(TfliteValues& values, const TfliteOp& op) {
 // An operator of a value and a shape, or numbers like one.
 void EmitShaped(TfliteValues& values, const TfliteOp& op, const char* onnx, int64_t value,
                 int64_t shape) {
-  DefinePlain(
-      values, op,
-      values.Emit(onnx, {values.Plain(value), values.Int64(shape)}, values.BaseOf(op.outputs[0])));
+  values.DefinePlain(op, values.Emit(onnx, {values.Plain(value), values.Int64(shape)},
+                                     values.BaseOf(op.outputs[0])));
 }
 
 void Tile(TfliteValues& values, const TfliteOp& op) {
@@ -313,17 +312,16 @@ void Fill(TfliteValues& values, const TfliteOp& op) {
 }
 
 void MakeRange(TfliteValues& values, const TfliteOp& op) {
-  DefinePlain(values, op,
-              values.Emit("Range",
-                          {values.Plain(op.inputs[0]), values.Plain(op.inputs[1]),
-                           values.Plain(op.inputs[2])},
-                          values.BaseOf(op.outputs[0])));
+  values.DefinePlain(op, values.Emit("Range",
+                                     {values.Plain(op.inputs[0]), values.Plain(op.inputs[1]),
+                                      values.Plain(op.inputs[2])},
+                                     values.BaseOf(op.outputs[0])));
 }
 
 void TakeShape(TfliteValues& values, const TfliteOp& op) {
   const std::string base = values.BaseOf(op.outputs[0]);
   const std::string shape = values.Emit("Shape", {values.Plain(op.inputs[0])}, base + "_int64");
-  DefinePlain(values, op, values.Cast(shape, values.tensor(op.outputs[0]).dtype));
+  values.DefinePlain(op, values.Cast(shape, values.tensor(op.outputs[0]).dtype));
 }
 
 // By Slice, from the last element to the first of each axis.
@@ -332,16 +330,15 @@ void Reverse(TfliteValues& values, const TfliteOp& op) {
   const auto all = [&](int64_t value) {
     return values.AddInt64(std::vector<int64_t>(axes.size(), value));
   };
-  DefinePlain(
-      values, op,
-      values.Emit("Slice",
-                  {values.Plain(op.inputs[0]), all(-1), all(std::numeric_limits<int64_t>::min()),
-                   values.AddInt64(axes), all(-1)},
-                  values.BaseOf(op.outputs[0])));
+  values.DefinePlain(
+      op, values.Emit("Slice",
+                      {values.Plain(op.inputs[0]), all(-1),
+                       all(std::numeric_limits<int64_t>::min()), values.AddInt64(axes), all(-1)},
+                      values.BaseOf(op.outputs[0])));
 }
 
 constexpr TfliteOpInfo kOps[] = {
-    {"RESHAPE", Reshape},
+    {"RESHAPE", Reshape, 1, true},
     {"SQUEEZE", Squeeze},
     {"EXPAND_DIMS", ExpandDims, 2},
     {"TRANSPOSE", Transpose, 2},

@@ -8,10 +8,6 @@
 namespace pared {
 namespace {
 
-void Add(NamedAttributes& attributes, const NamedAttributes& more) {
-  attributes.insert(attributes.end(), more.begin(), more.end());
-}
-
 // Of an input of four axes that is held by channels: whether what is left lies in the same order.
 bool KeepsOrder(const std::vector<int64_t>& axes, bool keeps_axes) {
   const auto has = [&](int64_t axis) { return std::ranges::count(axes, axis) > 0; };
@@ -29,7 +25,7 @@ std::string Reduced(TfliteValues& values, const TfliteOp& op, const std::string&
   if (op.type == "SUM") {  // its axes are an input since opset 13
     return values.Emit("ReduceSum", {x, values.AddInt64(axes)}, base, attributes);
   }
-  Add(attributes, IntsAttribute("axes", axes));
+  attributes = attributes + IntsAttribute("axes", axes);
   if (op.type == "REDUCE_ANY" || op.type == "REDUCE_ALL") {
     const std::string numbers = values.Cast(x, DType::kInt32);
     const std::string reduced = values.Emit(op.type == "REDUCE_ANY" ? "ReduceMax" : "ReduceMin",
@@ -42,6 +38,10 @@ std::string Reduced(TfliteValues& values, const TfliteOp& op, const std::string&
 void Reduce(TfliteValues& values, const TfliteOp& op) {
   const int64_t input = op.inputs[0], output = op.outputs[0];
   const int64_t rank = values.tensor(input).rank();
+  const DType dtype = values.tensor(input).dtype;
+  values.Require(values.HasCodes(input) ||
+                     (dtype != DType::kInt8 && dtype != DType::kUInt8 && dtype != DType::kInt16),
+                 std::string("reductions of ") + DTypeName(dtype) + " are not supported");
   std::vector<int64_t> axes = values.Integers(op.inputs[1], "the axes");
   for (int64_t& axis : axes) axis = values.Axis(axis, rank);
   std::ranges::sort(axes);
@@ -76,7 +76,7 @@ void Softmax(TfliteValues& values, const TfliteOp& op) {
                             IntAttribute("axis", form == Form::kChannels ? 1 : -1)));
 }
 
-// x / sqrt(max(sum of squares, 1e-6)) along the last axis.
+// x / max(sqrt(sum of squares), 1e-6) along the last axis.
 void Normalize(TfliteValues& values, const TfliteOp& op) {
   const int64_t input = op.inputs[0], output = op.outputs[0];
   const Form form = values.CommonForm({input}, output);
@@ -87,7 +87,7 @@ void Normalize(TfliteValues& values, const TfliteOp& op) {
       "ReduceSum", {square, values.AddInt64({form == Form::kChannels ? 1 : -1})}, base + "_sum");
   const std::string least = values.AddInitializer(base + "_least", Tensor::Scalar<float>(1e-6f));
   const std::string norm =
-      values.Emit("Sqrt", {values.Emit("Max", {sum, least}, base + "_bounded")}, base + "_norm");
+      values.Emit("Max", {values.Emit("Sqrt", {sum}, base + "_root"), least}, base + "_norm");
   values.Define(output, form,
                 Activated(values, op.Option<int8_t>(0), values.Emit("Div", {x, norm}, base), base));
 }
@@ -97,12 +97,9 @@ void NormalizeLocally(TfliteValues& values, const TfliteOp& op) {
   values.Require(values.tensor(op.inputs[0]).rank() == 4, "the input must have 4 axes");
   const int64_t size = 2 * int64_t{op.Option<int32_t>(0)} + 1;
   NamedAttributes attributes = IntAttribute("size", size);
-  const auto add = [&](const char* name, float value) {
-    attributes.emplace_back(name, Attribute{1, value, "", ""});
-  };
-  add("bias", op.Option<float>(1));
-  add("alpha", op.Option<float>(2) * static_cast<float>(size));
-  add("beta", op.Option<float>(3));
+  attributes = attributes + FloatAttribute("bias", op.Option<float>(1)) +
+               FloatAttribute("alpha", op.Option<float>(2) * static_cast<float>(size)) +
+               FloatAttribute("beta", op.Option<float>(3));
   values.Define(op.outputs[0], Form::kChannels,
                 values.Emit("LRN", {values.Channels(op.inputs[0])}, values.BaseOf(op.outputs[0]),
                             attributes));
@@ -114,7 +111,7 @@ void FindExtreme(TfliteValues& values, const TfliteOp& op) {
   values.Require(axis.size() == 1, "there must be one axis");
   NamedAttributes attributes =
       IntAttribute("axis", values.Axis(axis[0], values.tensor(input).rank()));
-  Add(attributes, IntAttribute("keepdims", 0));
+  attributes = attributes + IntAttribute("keepdims", 0);
   const std::string found =
       values.Emit(op.type == "ARG_MAX" ? "ArgMax" : "ArgMin", {values.Plain(input)},
                   values.BaseOf(output) + "_place", attributes);
@@ -127,7 +124,7 @@ void TakeTop(TfliteValues& values, const TfliteOp& op) {
   const std::vector<std::string> made =
       values.EmitSeveral("TopK", {values.Plain(op.inputs[0]), values.AddInt64(count)},
                          {values.BaseOf(op.outputs[0]), values.BaseOf(op.outputs[1]) + "_place"});
-  values.Define(op.outputs[0], Form::kPlain, made[0]);
+  values.DefinePlain(op, made[0]);
   values.Define(op.outputs[1], Form::kPlain,
                 values.Cast(made[1], values.tensor(op.outputs[1]).dtype));
 }
@@ -139,9 +136,9 @@ void SumUp(TfliteValues& values, const TfliteOp& op) {
   const std::string axis_name =
       values.AddInitializer(base + "_axis", Tensor::Scalar<int64_t>(axis[0]));
   NamedAttributes attributes = IntAttribute("exclusive", op.Option<uint8_t>(0));
-  Add(attributes, IntAttribute("reverse", op.Option<uint8_t>(1)));
-  values.Define(op.outputs[0], Form::kPlain,
-                values.Emit("CumSum", {values.Plain(op.inputs[0]), axis_name}, base, attributes));
+  attributes = attributes + IntAttribute("reverse", op.Option<uint8_t>(1));
+  values.DefinePlain(
+      op, values.Emit("CumSum", {values.Plain(op.inputs[0]), axis_name}, base, attributes));
 }
 
 // The transform of rows of real numbers, of which half of the result says all. Lengths are of the
@@ -162,8 +159,8 @@ void TransformRows(TfliteValues& values, const TfliteOp& op) {
   const std::string length =
       values.AddInitializer(base + "_length", Tensor::Scalar<int64_t>(lengths[1]));
   NamedAttributes attributes = IntAttribute("axis", rank - 1);
-  Add(attributes, IntAttribute("onesided", 1));
-  values.Define(op.outputs[0], Form::kPlain, values.Emit("DFT", {rows, length}, base, attributes));
+  attributes = attributes + IntAttribute("onesided", 1);
+  values.DefinePlain(op, values.Emit("DFT", {rows, length}, base, attributes));
 }
 
 constexpr TfliteOpInfo kOps[] = {

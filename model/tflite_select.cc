@@ -10,10 +10,6 @@ namespace {
 constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
 constexpr int64_t kBeforeStart = std::numeric_limits<int64_t>::min();
 
-void DefinePlain(TfliteValues& values, const TfliteOp& op, const std::string& value) {
-  values.Define(op.outputs[0], Form::kPlain, value);
-}
-
 // One entry an axis that is cut.
 struct Cut {
   std::vector<int64_t> starts, ends, axes, steps;
@@ -40,8 +36,11 @@ void TakeSlice(TfliteValues& values, const TfliteOp& op) {
   if (!values.IsConstant(op.inputs[1]) || !values.IsConstant(op.inputs[2])) {
     const std::string begin = values.Int64(op.inputs[1]), size = values.Int64(op.inputs[2]);
     const std::string base = values.BaseOf(output);
-    const std::string end = values.Emit("Add", {begin, size}, base + "_end");
-    return DefinePlain(values, op, values.Emit("Slice", {values.Plain(input), begin, end}, base));
+    const std::string is_rest = values.Emit("Less", {size, values.AddInt64({0})}, base + "_rest");
+    const std::string behind = values.Emit("Add", {begin, size}, base + "_behind");
+    const std::string end =
+        values.Emit("Where", {is_rest, values.AddInt64({kEnd}), behind}, base + "_end");
+    return values.DefinePlain(op, values.Emit("Slice", {values.Plain(input), begin, end}, base));
   }
   const std::vector<int64_t> begin = values.Integers(op.inputs[1], "the begin");
   const std::vector<int64_t> size = values.Integers(op.inputs[2], "the size");
@@ -90,6 +89,7 @@ class StridedReader {
     for (size_t i = 0; i < begin_.size(); ++i) {
       if (Has(masks_.ellipsis, i)) {
         const int64_t rest = rank_ - axis - EntriesBehind(i);
+        values_.Require(rest >= 0, "there are more entries than axes");
         axis += rest;
         made += rest;
       } else if (Has(masks_.new_axis, i)) {
@@ -142,19 +142,27 @@ void TakeComputedSlice(TfliteValues& values, const TfliteOp& op) {
                    "masks of a begin or end that is computed are not supported");
   }
   const std::vector<int64_t> strides = values.Integers(op.inputs[3], "the strides");
-  std::vector<int64_t> axes, squeezed;
+  std::vector<int64_t> axes, squeezed, lasts;
   for (size_t i = 0; i < strides.size(); ++i) {
     axes.push_back(static_cast<int64_t>(i));
-    if ((op.Option<int32_t>(4) >> i & 1) != 0) squeezed.push_back(static_cast<int64_t>(i));
+    const bool is_one = (op.Option<int32_t>(4) >> i & 1) != 0;
+    if (is_one) squeezed.push_back(static_cast<int64_t>(i));
+    lasts.push_back(is_one ? -1 : kEnd);
   }
   const std::string base = values.BaseOf(op.outputs[0]);
-  std::string made =
-      values.Emit("Slice",
-                  {values.Plain(op.inputs[0]), values.Int64(op.inputs[1]),
-                   values.Int64(op.inputs[2]), values.AddInt64(axes), values.AddInt64(strides)},
-                  base);
+  const std::string begin = values.Int64(op.inputs[1]);
+  std::string end = values.Int64(op.inputs[2]);
+  if (!squeezed.empty()) {  // the last one ends at the end, not at 0
+    const std::string is_last =
+        values.Emit("Equal", {begin, values.AddInt64(lasts)}, base + "_last");
+    end = values.Emit("Where", {is_last, values.AddInt64({kEnd}), end}, base + "_end");
+  }
+  std::string made = values.Emit(
+      "Slice",
+      {values.Plain(op.inputs[0]), begin, end, values.AddInt64(axes), values.AddInt64(strides)},
+      base);
   if (!squeezed.empty()) made = values.Emit("Squeeze", {made, values.AddInt64(squeezed)}, base);
-  DefinePlain(values, op, made);
+  values.DefinePlain(op, made);
 }
 
 void TakeStridedSlice(TfliteValues& values, const TfliteOp& op) {
@@ -188,22 +196,20 @@ void Gather(TfliteValues& values, const TfliteOp& op) {
   const std::string base = values.BaseOf(op.outputs[0]);
   const int64_t batch = is_lookup ? 0 : op.Option<int32_t>(1);
   if (batch == 0) {
-    return DefinePlain(values, op,
-                       values.Emit("Gather", {values.Plain(table), values.Plain(places)}, base,
-                                   IntAttribute("axis", axis)));
+    return values.DefinePlain(op, values.Emit("Gather", {values.Plain(table), values.Plain(places)},
+                                              base, IntAttribute("axis", axis)));
   }
   values.Require(batch == axis, "batch_dims must be 0 or the axis");
   const std::string rows =
       values.Emit("Unsqueeze", {values.Int64(places), values.AddInt64({-1})}, base + "_rows");
-  DefinePlain(values, op,
-              values.Emit("GatherND", {values.Plain(table), rows}, base,
-                          IntAttribute("batch_dims", batch)));
+  values.DefinePlain(op, values.Emit("GatherND", {values.Plain(table), rows}, base,
+                                     IntAttribute("batch_dims", batch)));
 }
 
 void GatherByPlace(TfliteValues& values, const TfliteOp& op) {
-  DefinePlain(values, op,
-              values.Emit("GatherND", {values.Plain(op.inputs[0]), values.Int64(op.inputs[1])},
-                          values.BaseOf(op.outputs[0])));
+  values.DefinePlain(
+      op, values.Emit("GatherND", {values.Plain(op.inputs[0]), values.Int64(op.inputs[1])},
+                      values.BaseOf(op.outputs[0])));
 }
 
 // Inputs: places, values, the shape; values for one place are added.
@@ -215,10 +221,9 @@ void ScatterByPlace(TfliteValues& values, const TfliteOp& op) {
                   values.tensor(op.inputs[1]).dtype);
   const std::string zeros =
       values.Emit("Expand", {zero, values.Int64(op.inputs[2])}, base + "_zeros");
-  const NamedAttributes attributes = {{"reduction", Attribute{3, std::string("add"), "", ""}}};
-  DefinePlain(
-      values, op,
-      values.Emit("ScatterND", {zeros, values.Int64(op.inputs[0]), updates}, base, attributes));
+  const NamedAttributes attributes = TextAttribute("reduction", "add");
+  values.DefinePlain(
+      op, values.Emit("ScatterND", {zeros, values.Int64(op.inputs[0]), updates}, base, attributes));
 }
 
 // ONNX has a column a place, TensorFlow a row.
@@ -226,22 +231,27 @@ void FindTrue(TfliteValues& values, const TfliteOp& op) {
   const std::string base = values.BaseOf(op.outputs[0]);
   const std::string places =
       values.Emit("NonZero", {values.Plain(op.inputs[0])}, base + "_columns");
-  DefinePlain(values, op, values.Emit("Transpose", {places}, base, IntsAttribute("perm", {1, 0})));
+  values.DefinePlain(op, values.Emit("Transpose", {places}, base, IntsAttribute("perm", {1, 0})));
 }
 
-// Inputs: places, depth, the value at them, the value elsewhere.
+// Inputs: places, depth, the value at them, the value elsewhere. ONNX counts places below 0 from
+// the end, TensorFlow has none there. onnxruntime computes floats and int64.
 void OneHot(TfliteValues& values, const TfliteOp& op) {
   const std::string base = values.BaseOf(op.outputs[0]);
+  const DType dtype = values.tensor(op.outputs[0]).dtype;
   const std::string one = values.AddInt64({1});
   const std::string off = values.Emit("Reshape", {values.Plain(op.inputs[3]), one}, base + "_off");
   const std::string on = values.Emit("Reshape", {values.Plain(op.inputs[2]), one}, base + "_on");
-  const std::string both =
-      values.Emit("Concat", {off, on}, base + "_values", IntAttribute("axis", 0));
+  std::string both = values.Emit("Concat", {off, on}, base + "_values", IntAttribute("axis", 0));
+  if (dtype != DType::kFloat32) both = values.Cast(both, DType::kInt64);
   const std::string depth =
       values.Emit("Reshape", {values.Int64(op.inputs[1]), one}, base + "_depth");
-  DefinePlain(values, op,
-              values.Emit("OneHot", {values.Int64(op.inputs[0]), depth, both}, base,
-                          IntAttribute("axis", op.Option<int32_t>(0))));
+  const std::string places = values.Int64(op.inputs[0]);
+  const std::string is_none = values.Emit("Less", {places, values.AddInt64({0})}, base + "_none");
+  const std::string known = values.Emit("Where", {is_none, depth, places}, base + "_places");
+  const std::string made = values.Emit("OneHot", {known, depth, both}, base,
+                                       IntAttribute("axis", op.Option<int32_t>(0)));
+  values.DefinePlain(op, dtype == DType::kFloat32 ? made : values.Cast(made, dtype));
 }
 
 constexpr TfliteOpInfo kOps[] = {

@@ -1,5 +1,6 @@
 #include "model/tflite_sparse.h"
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -60,7 +61,7 @@ class Expander {
 
   Tensor Run() {
     const int64_t bytes = PackedBytes(dtype_, shape_);
-    Require(bytes <= kExpansionMax * (std::ssize(values_) + 1024));
+    Require(bytes > 0 && bytes <= kExpansionMax * (std::ssize(values_) + 1024));
     dense_ = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(bytes));
     at_.assign(shape_.size(), 0);
     Visit(0, 0);
@@ -79,6 +80,9 @@ class Expander {
     const auto block_map = sparsity.Numbers<int32_t>(kBlockMap);
     const std::vector<FlatTable> dimensions = sparsity.Children(kDimensions);
     Require(order.size() == dimensions.size() && order.size() == shape_.size() + block_map.size());
+    std::vector<int32_t> sorted = order;
+    std::ranges::sort(sorted);
+    for (size_t i = 0; i < sorted.size(); ++i) Require(sorted[i] == static_cast<int32_t>(i));
     std::vector<int64_t> block(shape_.size(), 1);
     for (size_t i = 0; i < order.size(); ++i) {
       Level level = ReadLevel(dimensions[i]);

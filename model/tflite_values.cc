@@ -45,10 +45,14 @@ Tensor PermuteConstant(const Tensor& tensor, const std::vector<int64_t>& order) 
   return Tensor::View(tensor.dtype(), std::move(shape), *bytes, bytes);
 }
 
+// Within 32 bits, which no dimension is beyond: numbers that mean "to the end" still do.
 template <class T>
 std::vector<int64_t> Widened(const Tensor& tensor) {
-  const std::span<const T> values = tensor.data<T>();
-  return {values.begin(), values.end()};
+  std::vector<int64_t> numbers;
+  for (const int64_t value : tensor.data<T>()) {
+    numbers.push_back(std::clamp<int64_t>(value, INT32_MIN, INT32_MAX));
+  }
+  return numbers;
 }
 
 // The zero points as codes of the type.
@@ -66,6 +70,19 @@ Tensor ZeroPoints(DType dtype, const Shape& shape, const std::vector<int64_t>& p
 int64_t ChannelsAxis(int64_t axis) {
   constexpr std::array<int64_t, 4> kAxes = {0, 2, 3, 1};
   return kAxes.at(static_cast<size_t>(axis));
+}
+
+NamedAttributes FloatAttribute(const std::string& name, float value) {
+  return {{name, {1, value, "", ""}}};
+}
+
+NamedAttributes TextAttribute(const std::string& name, const std::string& value) {
+  return {{name, {3, value, "", ""}}};
+}
+
+NamedAttributes operator+(NamedAttributes attributes, const NamedAttributes& more) {
+  attributes.insert(attributes.end(), more.begin(), more.end());
+  return attributes;
 }
 
 NamedAttributes IntAttribute(const std::string& name, int64_t value) {
@@ -86,12 +103,12 @@ TfliteValues::TfliteValues(const TfliteFile& file) : file_(file) {
 
 void TfliteValues::AddInputs() {
   // Names of inputs and outputs are the file's; those of other values give way.
-  std::unordered_set<std::string> taken;
+  FreshNames taken{Model()};
   const auto name_of = [&](int64_t t, const std::string& fallback) {
-    std::string name = tensor(t).name.empty() ? fallback : tensor(t).name;
-    while (!taken.insert(name).second) name += "_";
-    return name;
+    return taken.Make(tensor(t).name.empty() ? fallback : tensor(t).name);
   };
+  const bool has_batch = std::ranges::all_of(
+      file_.inputs, [&](int64_t t) { return tensor(t).rank() > 0 && Dim(t, 0) < 0; });
   for (const int64_t t : file_.inputs) {
     const TfliteTensor& input = tensor(t);
     if (input.dtype == DType::kUndefined || input.dtype == DType::kComplex64 || IsConstant(t)) {
@@ -102,7 +119,9 @@ void TfliteValues::AddInputs() {
     for (size_t i = 0; i < input.shape.size(); ++i) {
       pared::Dim& dim = (*info.shape)[i];
       dim.value = input.shape[i];
-      if (dim.value < 0) dim.param = i == 0 ? "batch" : info.name + "_" + std::to_string(i);
+      if (dim.value < 0) {
+        dim.param = i == 0 && has_batch ? "batch" : info.name + "_" + std::to_string(i);
+      }
     }
     model_.graph.inputs.push_back(std::move(info));
   }
@@ -247,10 +266,16 @@ std::string TfliteValues::Transposed(int64_t t, Form form) {
   std::vector<int64_t> order = is_plain ? kToPlain : kToChannels;
   if (!held.origin.empty()) {
     from = held.origin;
-    for (int64_t& axis : order) axis = held.order[static_cast<size_t>(axis)];
-    if (is_plain) order = held.order;
+    if (is_plain) {
+      order = held.order;
+    } else {
+      for (int64_t& axis : order) axis = held.order[static_cast<size_t>(axis)];
+    }
   }
-  if (from.empty()) Refuse(BaseOf(t) + " is read before anything makes it");
+  if (from.empty()) {
+    Refuse(BaseOf(t) + (tensor(t).is_variable ? " is a state; models with states are not supported"
+                                              : " is read before anything makes it"));
+  }
   if (std::ranges::is_sorted(order)) return from;
   return Emit("Transpose", {from}, BaseOf(t) + (is_plain ? "_nhwc" : "_nchw"),
               IntsAttribute("perm", order));
@@ -262,11 +287,15 @@ std::string TfliteValues::Permuted(int64_t t, const std::vector<int64_t>& order)
           BaseOf(t) + " must have " + std::to_string(order.size()) + " axes");
   std::string& made = permuted_[{t, order}];
   if (made.empty()) {
-    made = IsConstant(t) ? AddConstant(t, order, std::ssize(order))
-                         : Emit("Transpose", {Plain(t)}, BaseOf(t) + "_transposed",
-                                IntsAttribute("perm", order));
+    made = IsConstant(t) ? AddConstant(t, order, std::ssize(order)) : Reordered(t, order);
   }
   return made;
+}
+
+std::string TfliteValues::Reordered(int64_t t, const std::vector<int64_t>& order) {
+  const auto [origin, joined] = OriginOf(t, order);
+  if (std::ranges::is_sorted(joined)) return origin;
+  return Emit("Transpose", {origin}, BaseOf(t) + "_transposed", IntsAttribute("perm", joined));
 }
 
 // The constant with axes of length 1 before it up to `rank`, then in the order. Halves stay halves.
@@ -274,6 +303,7 @@ std::string TfliteValues::AddConstant(int64_t t, const std::vector<int64_t>& ord
   const TfliteTensor& source = tensor(t);
   Tensor constant = source.constant;
   const int64_t added = rank - constant.rank();
+  Require(added >= 0, BaseOf(t) + " has more than " + std::to_string(rank) + " axes");
   Shape shape(static_cast<size_t>(added), 1);
   shape.insert(shape.end(), constant.shape().begin(), constant.shape().end());
   constant = constant.Reshaped(std::move(shape));
@@ -347,28 +377,33 @@ std::string TfliteValues::Aligned(int64_t t, Form form) {
   if (tensor(source).rank() == 4 || tensor(source).constant.count() == 1) {
     return Get(t, tensor(source).rank() == 4 ? form : Form::kPlain);
   }
-  return AddConstant(source, kToChannels, 4);
+  std::string& made = permuted_[{source, {4}}];  // a key that is no order
+  if (made.empty()) made = AddConstant(source, kToChannels, 4);
+  return made;
+}
+
+std::pair<std::string, std::vector<int64_t>> TfliteValues::OriginOf(int64_t t,
+                                                                    std::vector<int64_t> order) {
+  const Held* held = Find(t);
+  if (held != nullptr && !held->origin.empty()) {
+    for (int64_t& axis : order) axis = held->order[static_cast<size_t>(axis)];
+    return {held->origin, std::move(order)};
+  }
+  if (held != nullptr && held->plain.empty() && !held->channels.empty()) {
+    for (int64_t& axis : order) axis = ChannelsAxis(axis);
+    return {held->channels, std::move(order)};
+  }
+  return {Plain(t), std::move(order)};
 }
 
 void TfliteValues::DefineTransposed(int64_t t, int64_t source, const std::vector<int64_t>& order) {
   CheckRank(t, std::ssize(order));
-  const Held* from = Find(source);
-  std::string origin;
-  std::vector<int64_t> joined = order;
-  if (from != nullptr && !from->origin.empty()) {
-    origin = from->origin;
-    for (int64_t& axis : joined) axis = from->order[static_cast<size_t>(axis)];
-  } else if (from != nullptr && from->plain.empty() && !from->channels.empty()) {
-    origin = from->channels;
-    for (int64_t& axis : joined) axis = ChannelsAxis(axis);
-  } else {
-    origin = Plain(source);
-  }
+  auto [origin, joined] = OriginOf(source, order);
   if (HasCodes(t)) {  // they are a node of their own
     return Define(t, Form::kPlain,
                   Emit("Transpose", {origin}, BaseOf(t), IntsAttribute("perm", joined)));
   }
-  held_[t].origin = origin;
+  held_[t].origin = std::move(origin);
   held_[t].order = std::move(joined);
 }
 
@@ -391,47 +426,50 @@ void TfliteValues::Define(int64_t t, Form form, const std::string& value) {
   held.In(form) = Dequantize(t, held.CodesIn(form), 0);
 }
 
-Model TfliteValues::Finish() {
-  op_ = nullptr;
-  for (size_t i = 0; i < file_.outputs.size(); ++i) AddOutput(file_.outputs[i], output_names_[i]);
-  EraseDead(model_.graph);
-  return std::move(model_);
+// A constant is what is stored, a quantized value its codes.
+std::string TfliteValues::OutputOf(int64_t t) {
+  if (Source(t) == t && tensor(t).constant.defined()) {
+    return AddInitializer(BaseOf(t), tensor(t).constant);
+  }
+  const std::string value = Plain(t);
+  if (Source(t) != t || !HasCodes(t)) return value;
+  Held& held = held_[t];
+  if (held.plain_codes.empty()) {
+    held.plain_codes =
+        Emit("Transpose", {held.channels_codes}, BaseOf(t), IntsAttribute("perm", kToPlain));
+  }
+  return held.plain_codes;
 }
 
-void TfliteValues::AddOutput(int64_t t, const std::string& name) {
-  const int64_t source = Source(t);
-  std::string value = Plain(t);
-  if (!IsConstant(source) && HasCodes(source)) {
-    Held& held = held_[source];
-    if (held.plain_codes.empty()) {
-      held.plain_codes =
-          Emit("Transpose", {held.channels_codes}, name, IntsAttribute("perm", kToPlain));
-    }
-    if (source == t) value = held.plain_codes;
-  }
+Model TfliteValues::Finish() {
+  op_ = nullptr;
+  std::vector<std::string> values;
+  for (const int64_t t : file_.outputs) values.push_back(OutputOf(t));
   Graph& graph = model_.graph;
-  ValueInfo& output = *std::ranges::find(graph.outputs, name, &ValueInfo::name);
-  output.dtype = tensor(t).dtype;
-  const auto producer = std::ranges::find_if(graph.nodes, [&](const Node& node) {
-    return std::ranges::find(node.outputs, value) != node.outputs.end();
-  });
-  const bool is_free = producer != graph.nodes.end() && !IsAmong(graph.outputs, value);
-  if (!is_free) {
-    Node node = MakeNode("Identity", {value}, name, *names_);
-    graph.nodes.push_back(std::move(node));
-    return;
+  std::unordered_set<std::string> made;
+  for (const Node& node : graph.nodes) made.insert(node.outputs.begin(), node.outputs.end());
+  // What a node makes takes the output's name; the rest is handed on.
+  std::unordered_map<std::string, std::string> renamed;
+  std::vector<std::pair<std::string, std::string>> handed_on;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const bool is_first =
+        made.contains(values[i]) && renamed.emplace(values[i], output_names_[i]).second;
+    if (!is_first) handed_on.emplace_back(values[i], output_names_[i]);
+    graph.outputs[i].dtype = tensor(file_.outputs[i]).dtype;
   }
-  std::ranges::replace(producer->outputs, value, name);
-  ReplaceUses(graph, value, name);
-  for (auto& [unused, permuted] : permuted_) {
-    if (permuted == value) permuted = name;
+  const auto rename = [&](std::string& name) {
+    if (const auto found = renamed.find(name); found != renamed.end()) name = found->second;
+  };
+  for (Node& node : graph.nodes) {
+    std::ranges::for_each(node.inputs, rename);
+    std::ranges::for_each(node.outputs, rename);
   }
-  for (auto& [unused, held] : held_) {
-    for (std::string* each :
-         {&held.plain, &held.channels, &held.plain_codes, &held.channels_codes}) {
-      if (*each == value) *each = name;
-    }
+  for (auto& [value, name] : handed_on) {
+    rename(value);
+    graph.nodes.push_back(MakeNode("Identity", {value}, name, *names_));
   }
+  EraseDead(graph);
+  return std::move(model_);
 }
 
 }  // namespace pared

@@ -28,8 +28,11 @@ enum class Form : uint8_t { kPlain, kChannels };  // as the file has it; [N,C,H,
 int64_t ChannelsAxis(int64_t axis);
 
 using NamedAttributes = std::vector<std::pair<std::string, Attribute>>;
+NamedAttributes FloatAttribute(const std::string& name, float value);
+NamedAttributes TextAttribute(const std::string& name, const std::string& value);
 NamedAttributes IntAttribute(const std::string& name, int64_t value);
 NamedAttributes IntsAttribute(const std::string& name, std::vector<int64_t> values);
+NamedAttributes operator+(NamedAttributes attributes, const NamedAttributes& more);
 
 class TfliteValues {
  public:
@@ -49,6 +52,13 @@ class TfliteValues {
   // `axis` of a tensor of `rank` axes, counted from the front. Refuses what is beyond.
   int64_t Axis(int64_t axis, int64_t rank) const;
 
+  // Whether what is computed is stored in codes of 8 bits. Refuses those of other types.
+  bool HasCodes(int64_t t) const;
+  // Whether the operator's first output is of floats here.
+  bool MakesFloats() const {
+    const int64_t t = op_->outputs[0];
+    return tensor(t).dtype == DType::kFloat32 || HasCodes(t);
+  }
   bool IsConstant(int64_t t) const { return tensor(Source(t)).constant.defined(); }
   // Of a constant of integers. Refuses what is none; `name` says what it is.
   std::vector<int64_t> Integers(int64_t t, const std::string& name) const;
@@ -86,6 +96,9 @@ class TfliteValues {
 
   // `value` is tensor `t`, before it is quantized.
   void Define(int64_t t, Form form, const std::string& value);
+  void DefinePlain(const TfliteOp& op, const std::string& value) {
+    Define(op.outputs[0], Form::kPlain, value);
+  }
   // Tensor `t` is `source` with its axes in another order. Written where it is read: joined with
   // the Transpose between the forms, or not at all.
   void DefineTransposed(int64_t t, int64_t source, const std::vector<int64_t>& order);
@@ -107,17 +120,18 @@ class TfliteValues {
   };
 
   int64_t Source(int64_t t) const;
-  // Whether what is computed is stored in codes of 8 bits. Refuses those of other types.
-  bool HasCodes(int64_t t) const;
   const Held* Find(int64_t t) const;
   // Refuses a tensor whose shape in the file has other axes than it gets.
   void CheckRank(int64_t t, int64_t rank) const;
   std::string Transposed(int64_t t, Form form);
+  std::string Reordered(int64_t t, const std::vector<int64_t>& order);
+  // A value of which `t`, transposed by `order`, is a transposition, and the order of that.
+  std::pair<std::string, std::vector<int64_t>> OriginOf(int64_t t, std::vector<int64_t> order);
   std::string AddConstant(int64_t t, const std::vector<int64_t>& order, int64_t rank);
   std::string Dequantize(int64_t t, const std::string& codes, int64_t axis);
   std::pair<std::string, std::string> AddScale(int64_t t);
   void AddInputs();
-  void AddOutput(int64_t t, const std::string& name);
+  std::string OutputOf(int64_t t);
 
   const TfliteFile& file_;
   Model model_;

@@ -16,6 +16,7 @@ import tempfile
 try:
     import flatbuffers
     import numpy as np
+    import onnx
     import onnxruntime as ort
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -364,6 +365,101 @@ def transforms():
         yield f"RFFT2D rows {op}", build(ops, rows, [0], [3])
 
 
+class Graph:
+    """A graph that grows by one operator after the other."""
+
+    def __init__(self):
+        self.tensors, self.ops, self.inputs = [], [], []
+
+    def add(self, what):
+        self.tensors.append(what)
+        return len(self.tensors) - 1
+
+    def input(self, shape):
+        self.inputs.append(self.add(tuple(shape)))
+        return self.inputs[-1]
+
+    def op(self, name, inputs, shape, opts=None):
+        made = self.add(tuple(shape))
+        self.ops.append((name, [i if isinstance(i, int) else self.add(i) for i in inputs], [made], opts))
+        return made
+
+
+def any_layouts(count=150):
+    """Operators that read and make values in both layouts, of which some are outputs and read on."""
+    for seed in range(count):
+        r, g = np.random.default_rng(seed), Graph()
+        shape = (2, 4, 5, 6)
+        live, outputs = [(g.input(shape), shape), (g.input(shape), shape)], []
+        for _ in range(r.integers(4, 14)):
+            x, s = live[r.integers(len(live))]
+            order = [int(p) for p in r.permutation(len(s))]
+            turned = tuple(s[p] for p in order)
+            kind = int(r.integers(9)) if len(s) == 4 else int(r.integers(3))
+            alike = [y for y, t in live if t == s]
+            other = alike[r.integers(len(alike))]
+            if kind == 0:
+                made, t = g.op("TRANSPOSE", [x, i32(*order)], turned), turned
+            elif kind == 1:
+                made, t = g.op("ADD", [x, other], s, options("Add")), s
+            elif kind == 2:
+                t = (s[0], int(np.prod(s[1:]))) if r.random() < 0.5 else (1, 1, int(np.prod(s)), 1)
+                made = g.op("RESHAPE", [x, i32(*t)], t)
+            elif kind == 3:
+                made, t = g.op("MAX_POOL_2D", [x], s, pool(0, 1, 1)), s
+            elif kind == 4:
+                axes = sorted({int(a) for a in r.integers(0, 4, r.integers(1, 4))})
+                keep = bool(r.integers(2))
+                t = np.sum(np.zeros(s), tuple(axes), keepdims=keep).shape
+                made = g.op("MEAN", [x, i32(*axes)], t, options("Reducer", keepDims=keep))
+            elif kind == 5:
+                axis = int(r.integers(4))
+                t = tuple(d * 2 if a == axis else d for a, d in enumerate(s))
+                made = g.op("CONCATENATION", [x, other], t, options("Concatenation", axis=axis))
+            elif kind == 6:
+                ends = [int(r.integers(1, d + 1)) for d in s]
+                made, t = g.op("SLICE", [x, i32(0, 0, 0, 0), i32(*ends)], ends), tuple(ends)
+            elif kind == 7:
+                factor = f(*(d if r.random() < 0.5 else 1 for d in s[r.integers(4):]))
+                made, t = g.op("MUL", [x, factor], s, options("Mul")), s
+            else:
+                t = (*s[:3], 3)
+                made = g.op("CONV_2D", [x, f(3, 2, 3, s[3]) * 0.3, f(3)], t, conv(0, 1))
+            live.append((made, t))
+            if r.random() < 0.35:
+                outputs.append(made)
+        yield f"layouts {seed}", build(g.ops, g.tensors, g.inputs, outputs + [live[-1][0]])
+
+
+def special():
+    """What an operator means for values that most inputs do not have."""
+    for shape in ((3, 4), (2, 3, 4), (2, 3, 4, 5, 2)):
+        order = tuple(reversed(range(len(shape))))
+        yield f"TRANSPOSE {shape}", one("TRANSPOSE", shape, i32(*order), out=tuple(reversed(shape)))
+    places, four = ((2,), np.int32), (4, 5)
+    yield "SLICE computed", one("SLICE", four, places, i32(1, -1), out=(1, 3))
+    yield "ONE_HOT below", one("ONE_HOT", i32(-1, 0, 4, 5), ((), np.int32), np.array(2, np.float32), np.array(-1, np.float32),
+                               out=(4, 5), opts=options("OneHot", axis=-1))
+    yield "ONE_HOT int32", one("ONE_HOT", ((4,), np.int32), i32(5).reshape(()), i32(7).reshape(()), i32(-2).reshape(()),
+                               out=((4, 5), np.int32), opts=options("OneHot", axis=-1))
+    a, b = np.array([1, -1, 0.6, 7], np.float32), np.array([0.1, 0.1, 0.2, -2.1], np.float32)
+    for op in ("FLOOR_DIV", "FLOOR_MOD"):
+        yield op + " of tenths", build([(op, [0, 1], [2], None), ("ADD", [2, 3], [4], options("Add"))],
+                                       [a, b, (4,), (4,), (4,)], [3], [4])
+    tiny = np.array([[1e-5, 0, 0], [3e-8, 0, 0]], np.float32)
+    yield "L2_NORMALIZATION tiny", build([("L2_NORMALIZATION", [0], [1], options("L2Norm")), ("ADD", [1, 2], [3], options("Add"))],
+                                         [tiny, (2, 3), (2, 3), (2, 3)], [2], [3])
+    yield "an output that is stored", build([("RELU", [0], [1], None)], [(2, 3), (2, 3), f(4)], [0], [1, 2])
+    yield "outputs alike", build([("RELU", [0], [1], None)], [(2, 3), (2, 3)], [0], [1, 0, 1])
+    shape = [("SHAPE", [0], [1], options("Shape", outType=2)),
+             ("STRIDED_SLICE", [1, 2, 3, 4], [5], options("StridedSlice", shrinkAxisMask=1)),
+             ("PACK", [5, 6, 7, 8], [9], options("Pack", valuesCount=4, axis=0)),
+             ("TRANSPOSE_CONV", [9, 10, 0, 11], [12], options("TransposeConv", padding=0, strideW=2, strideH=2))]
+    yield "TRANSPOSE_CONV open batch", build(
+        shape, [IMAGE, ((4,), np.int32), i32(0), i32(1), i32(1), ((), np.int32), i32(14).reshape(()), i32(18).reshape(()),
+                i32(5).reshape(()), ((4,), np.int32), f(5, 3, 3, 6), f(5), (2, 14, 18, 5)], [0], [12])
+
+
 def recurrent():
     for time_first in (False, True):
         units, features, batch = 5, 4, 7 if time_first else 3
@@ -419,7 +515,7 @@ def refusals():
 
 
 def made_models():
-    for models in (recurrent, sparse, convolutions, products, elementwise, reductions, layout, selections, quantized, transforms):
+    for models in (any_layouts, special, recurrent, sparse, convolutions, products, elementwise, reductions, layout, selections, quantized, transforms):
         yield from models()
 
 
@@ -474,6 +570,7 @@ def check(pared, path, feeds, outputs, limit):
         settings = ort.SessionOptions()
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
+            onnx.checker.check_model(onnx_file)
             session = ort.InferenceSession(onnx_file, settings)
             got = session.run(None, {i.name: value for i, value in zip(session.get_inputs(), feeds)})
         except Exception as e:  # onnxruntime's own types, which share no base
