@@ -10,6 +10,14 @@ namespace {
 
 constexpr int64_t kSame = 0;
 
+// Fields of the options, in the schema's order.
+constexpr int kPadding = 0, kStrideWidth = 1, kStrideHeight = 2;  // of all with windows
+constexpr int kConvActivation = 3, kConvDilations = 4;            // width, then height
+constexpr int kDepthwiseActivation = 4, kDepthwiseDilations = 5;
+constexpr int kFilterWidth = 3, kFilterHeight = 4, kPoolActivation = 5;
+constexpr int kRowsActivation = 0, kWeightsFormat = 1, kKeepsAxes = 2;
+constexpr int kLeftIsAdjoint = 0, kRightIsAdjoint = 1;
+
 // Two spatial axes: height, width.
 struct Window {
   int64_t padding = kSame;
@@ -64,9 +72,9 @@ Window WindowOf(const TfliteValues& values, const TfliteOp& op, int dilations) {
                  "input and weight must have 4 axes");
   values.Require(values.Dim(input, 3) > 0 && values.Dim(weight, 3) > 0,
                  "the channels of input and weight must be known");
-  Window window = {op.Option<int8_t>(0),
+  Window window = {op.Option<int8_t>(kPadding),
                    {values.Dim(weight, 1), values.Dim(weight, 2)},
-                   {op.Option<int32_t>(2), op.Option<int32_t>(1)},
+                   {op.Option<int32_t>(kStrideHeight), op.Option<int32_t>(kStrideWidth)},
                    {op.Option<int32_t>(dilations + 1, 1), op.Option<int32_t>(dilations, 1)}};
   CheckWindow(values, window);
   return window;
@@ -86,19 +94,21 @@ void WriteConvolution(TfliteValues& values, const TfliteOp& op, const Window& wi
 
 // Weights [O,H,W,I].
 void Convolve(TfliteValues& values, const TfliteOp& op) {
-  const Window window = WindowOf(values, op, 4);
+  const Window window = WindowOf(values, op, kConvDilations);
   const int64_t channels = values.Dim(op.inputs[0], 3), each = values.Dim(op.inputs[1], 3);
   values.Require(channels % each == 0, "the weight's inputs must divide the input's channels");
-  WriteConvolution(values, op, window, {0, 3, 1, 2}, channels / each, op.Option<int8_t>(3));
+  WriteConvolution(values, op, window, {0, 3, 1, 2}, channels / each,
+                   op.Option<int8_t>(kConvActivation));
 }
 
 // Weights [1,H,W,channels * multiplier].
 void ConvolveDepthwise(TfliteValues& values, const TfliteOp& op) {
-  const Window window = WindowOf(values, op, 5);
+  const Window window = WindowOf(values, op, kDepthwiseDilations);
   const int64_t channels = values.Dim(op.inputs[0], 3);
   values.Require(values.Dim(op.inputs[1], 3) % channels == 0,
                  "the input's channels must divide the outputs");
-  WriteConvolution(values, op, window, {3, 0, 1, 2}, channels, op.Option<int8_t>(4));
+  WriteConvolution(values, op, window, {3, 0, 1, 2}, channels,
+                   op.Option<int8_t>(kDepthwiseActivation));
 }
 
 // Inputs: the output's shape, weights [O,H,W,I], the input, a bias.
@@ -112,7 +122,8 @@ void ConvolveTransposed(TfliteValues& values, const TfliteOp& op) {
       shape.size() == 4 && values.tensor(weight).rank() == 4 && values.tensor(input).rank() == 4,
       "input, weight and output must have 4 axes");
   const std::vector<int64_t> kernel = {values.Dim(weight, 1), values.Dim(weight, 2)};
-  const std::vector<int64_t> strides = {op.Option<int32_t>(2), op.Option<int32_t>(1)};
+  const std::vector<int64_t> strides = {op.Option<int32_t>(kStrideHeight),
+                                        op.Option<int32_t>(kStrideWidth)};
   CheckWindow(values, {kSame, kernel, strides});
   std::vector<int64_t> pads(4, 0), added(2, 0);
   for (size_t i = 0; i < 2; ++i) {
@@ -133,18 +144,18 @@ void ConvolveTransposed(TfliteValues& values, const TfliteOp& op) {
       "ConvTranspose",
       {values.Channels(input), values.Permuted(weight, {3, 0, 1, 2}), BiasOf(values, op, 3)},
       values.BaseOf(op.outputs[0]), attributes);
-  FinishConvolution(values, op, made, op.Option<int8_t>(3));
+  FinishConvolution(values, op, made, op.Option<int8_t>(kConvActivation));
 }
 
 // y = x * transpose(w) + b, x as rows of w's columns.
 void FullyConnect(TfliteValues& values, const TfliteOp& op) {
-  values.Require(op.Option<int8_t>(1) == 0, "shuffled weights are not supported");
+  values.Require(op.Option<int8_t>(kWeightsFormat) == 0, "shuffled weights are not supported");
   const int64_t input = op.inputs[0], weight = op.inputs[1], output = op.outputs[0];
   values.Require(values.tensor(weight).rank() == 2, "the weight must have 2 axes");
   const std::string base = values.BaseOf(output);
   const std::string bias = BiasOf(values, op, 2);
   std::string made;
-  if (op.Option<uint8_t>(2) != 0 &&
+  if (op.Option<uint8_t>(kKeepsAxes) != 0 &&
       values.tensor(input).rank() != 2) {  // all axes but the last stay
     made = values.Emit("MatMul", {values.Plain(input), values.Permuted(weight, {1, 0})}, base);
     if (!bias.empty()) made = values.Emit("Add", {made, bias}, base);
@@ -156,7 +167,8 @@ void FullyConnect(TfliteValues& values, const TfliteOp& op) {
     }
     made = values.Emit("Gemm", {rows, values.Plain(weight), bias}, base, IntAttribute("transB", 1));
   }
-  values.Define(output, Form::kPlain, Activated(values, op.Option<int8_t>(0), made, base));
+  values.Define(output, Form::kPlain,
+                Activated(values, op.Option<int8_t>(kRowsActivation), made, base));
 }
 
 // With the last two axes exchanged where `is_adjoint`.
@@ -170,22 +182,22 @@ std::string Factor(TfliteValues& values, int64_t t, bool is_adjoint) {
 }
 
 void Multiply(TfliteValues& values, const TfliteOp& op) {
-  const std::string left = Factor(values, op.inputs[0], op.Option<uint8_t>(0) != 0);
-  const std::string right = Factor(values, op.inputs[1], op.Option<uint8_t>(1) != 0);
+  const std::string left = Factor(values, op.inputs[0], op.Option<uint8_t>(kLeftIsAdjoint) != 0);
+  const std::string right = Factor(values, op.inputs[1], op.Option<uint8_t>(kRightIsAdjoint) != 0);
   values.DefinePlain(op, values.Emit("MatMul", {left, right}, values.BaseOf(op.outputs[0])));
 }
 
 void Pool(TfliteValues& values, const TfliteOp& op) {
   const int64_t input = op.inputs[0];
   values.Require(values.tensor(input).rank() == 4, "the input must have 4 axes");
-  const Window window = {op.Option<int8_t>(0),
-                         {op.Option<int32_t>(4), op.Option<int32_t>(3)},
-                         {op.Option<int32_t>(2), op.Option<int32_t>(1)}};
+  const Window window = {op.Option<int8_t>(kPadding),
+                         {op.Option<int32_t>(kFilterHeight), op.Option<int32_t>(kFilterWidth)},
+                         {op.Option<int32_t>(kStrideHeight), op.Option<int32_t>(kStrideWidth)}};
   CheckWindow(values, window);
   const std::string made =
       values.Emit(op.type == "MAX_POOL_2D" ? "MaxPool" : "AveragePool", {values.Channels(input)},
                   values.BaseOf(op.outputs[0]), Attributes(values, input, window));
-  FinishConvolution(values, op, made, op.Option<int8_t>(5));
+  FinishConvolution(values, op, made, op.Option<int8_t>(kPoolActivation));
 }
 
 constexpr TfliteOpInfo kOps[] = {

@@ -192,8 +192,9 @@ void AddSize(TfliteValues& values, const TfliteOp& op, const std::vector<int64_t
 
 void Resize(TfliteValues& values, const TfliteOp& op) {
   const bool is_linear = op.type == "RESIZE_BILINEAR";
-  const bool aligns = op.Option<uint8_t>(is_linear ? 2 : 0) != 0;
-  const bool is_centered = op.Option<uint8_t>(is_linear ? 3 : 1) != 0;
+  const int first = is_linear ? 2 : 0;  // files of old had height and width before
+  const bool aligns = op.Option<uint8_t>(first) != 0;
+  const bool is_centered = op.Option<uint8_t>(first + 1) != 0;
   const std::vector<int64_t> size = values.Integers(op.inputs[1], "the size");
   values.Require(size.size() == 2 && values.tensor(op.inputs[0]).rank() == 4,
                  "the input must have 4 axes, the size 2");

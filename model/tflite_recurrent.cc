@@ -13,6 +13,8 @@ constexpr size_t kProjections = 16, kStates = 18, kNormalizations = 20, kInputs 
 // As ONNX orders them: input, output, forget, cell.
 constexpr std::array<size_t, 4> kGates = {0, 3, 1, 2};
 
+// Fields of the options.
+constexpr int kActivation = 0, kCellClip = 1, kProjectionClip = 2, kIsTimeFirst = 3;
 constexpr int8_t kTanh = 4;
 
 void CheckKind(const TfliteValues& values, const TfliteOp& op) {
@@ -26,8 +28,9 @@ void CheckKind(const TfliteValues& values, const TfliteOp& op) {
       values.Require(op.HasInput(first + gate), "it must have weights and biases of four gates");
     }
   }
-  const bool is_clipped = op.Option<float>(1) != 0 || op.Option<float>(2) != 0;
-  values.Require(op.Option<int8_t>(0) == kTanh && !is_clipped,
+  const bool is_clipped =
+      op.Option<float>(kCellClip) != 0 || op.Option<float>(kProjectionClip) != 0;
+  values.Require(op.Option<int8_t>(kActivation) == kTanh && !is_clipped,
                  "the activation must be TANH, with no clipping");
 }
 
@@ -50,7 +53,7 @@ void RunLstm(TfliteValues& values, const TfliteOp& op) {
   const int64_t units = values.Dim(op.inputs[kRecurrentWeights], 0);
   values.Require(units > 0, "the number of units must be known");
   const std::string base = values.BaseOf(output);
-  const bool is_time_first = op.Option<uint8_t>(3) != 0;
+  const bool is_time_first = op.Option<uint8_t>(kIsTimeFirst) != 0;
   const std::vector<int64_t> exchanged = {1, 0, 2};
   const std::string steps = is_time_first ? values.Plain(input) : values.Permuted(input, exchanged);
   const std::string biases = Stacked(values, op, kBiases, base + "_biases");

@@ -57,7 +57,7 @@ void TakeSlice(TfliteValues& values, const TfliteOp& op) {
   values.Define(output, form, Slice(values, values.Get(input, form), cut, values.BaseOf(output)));
 }
 
-// The masks of STRIDED_SLICE: a bit for each entry of begin, end and strides.
+// The masks of STRIDED_SLICE, its first fields: a bit for each entry of begin, end and strides.
 struct Masks {
   int64_t begin, end, ellipsis, new_axis, shrink;
 };
