@@ -109,6 +109,31 @@ Model RunPrepared(const PassInfo& pass, const Step& step, Model model, PassConte
   return out;
 }
 
+// Lets the pass see rows, for the scope: in the context that its caller looks at, so that what it
+// reports until it fails or is asked for its progress is there.
+class CalibratedBy {
+ public:
+  CalibratedBy(const CalibrationRows& rows, PassContext& context)
+      : context_(context),
+        calibration_(context.calibration),
+        samples_(context.calibration_samples) {
+    context.calibration = &rows.data;
+    context.calibration_samples *= rows.batch;
+    context.report["calibration_batch"] = rows.batch;
+  }
+  ~CalibratedBy() {
+    context_.calibration = calibration_;
+    context_.calibration_samples = samples_;
+  }
+  CalibratedBy(const CalibratedBy&) = delete;
+  CalibratedBy& operator=(const CalibratedBy&) = delete;
+
+ private:
+  PassContext& context_;
+  const Dataset* const calibration_;
+  const int64_t samples_;
+};
+
 }  // namespace
 
 Step BindPass(const PassInfo& pass, const Json& options, const std::string& pointer) {
@@ -117,13 +142,8 @@ Step BindPass(const PassInfo& pass, const Json& options, const std::string& poin
     const std::optional<CalibrationRows> rows =
         ReadsWeights(pass) ? RowsOfCalibration(model, context) : std::nullopt;
     if (!rows) return RunPrepared(pass, bound, std::move(model), context);
-    PassContext of_rows = context;
-    of_rows.calibration = &rows->data;
-    of_rows.calibration_samples *= rows->batch;
-    of_rows.report["calibration_batch"] = rows->batch;
-    Model out = RunPrepared(pass, bound, std::move(model), of_rows);
-    context.report = std::move(of_rows.report);
-    return out;
+    const CalibratedBy by(*rows, context);
+    return RunPrepared(pass, bound, std::move(model), context);
   };
   return step;
 }

@@ -117,5 +117,22 @@ TEST(CalibrationRows, SamplesOfOneRowStay) {
   EXPECT_FALSE(RowsOfCalibration(model, context).has_value());
 }
 
+// A caller asks the context for the layer that a pass is at.
+TEST(CalibrationRows, ProgressIsSeenInTheContextOfTheCaller) {
+  const Model in = OpenBatchNetwork();
+  const Dataset data = Batched(in, 4);
+  bool was_seen = false;
+  PassContext context;
+  context.calibration = &data;
+  context.calibration_samples = 6;
+  context.progress = [&](double) { was_seen |= context.report.contains("calibration_batch"); };
+  const PassInfo* pass = FindPass("second_order_prune");
+  BindPass(*pass, {{"pass", "second_order_prune"}}, "").run(in, context);
+  EXPECT_TRUE(was_seen);
+  EXPECT_EQ(context.report.at("calibration_batch"), 4);
+  EXPECT_EQ(context.calibration, &data);
+  EXPECT_EQ(context.calibration_samples, 6);
+}
+
 }  // namespace
 }  // namespace pared
