@@ -125,9 +125,7 @@ void CheckLength(const fs::path& name, const std::string& pointer) {
   if (fits) return;
   throw Error(ErrorCode::kInvalidArgument,
               "must have at most " + std::to_string(kPartBytesMax) +
-                  " bytes from one '/' to the "
-                  "next, and " +
-                  std::to_string(kBytesMax) + " in all",
+                  " bytes from one '/' to the next, and " + std::to_string(kBytesMax) + " in all",
               pointer);
 }
 

@@ -12,7 +12,6 @@
 #include "evaluator/executor.h"
 #include "evaluator/layers.h"
 #include "model/onnx.h"
-#include "model/tflite.h"
 
 namespace pared {
 namespace {
@@ -61,7 +60,7 @@ Json LayerJson(const LayerStats& layer, const LayerScales& scales, bool is_timed
 }  // namespace
 
 Json LayerReport(const std::filesystem::path& path, const LayerReportContext& context) {
-  const Model model = LoadModel(path);
+  const Model model = LoadOnnx(path);
   ExecutorOptions options;
   options.threads = context.threads;
   const Executor executor(model, options);

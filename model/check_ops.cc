@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "model/domain.h"
 #include "model/op_schemas.h"
 
 namespace pared {
@@ -208,7 +209,7 @@ void CheckGraph(const Graph& graph, Constants constants, int64_t opset) {
 
 void CheckNodes(const std::vector<Node>& nodes, Constants constants, int64_t opset) {
   for (const Node& node : nodes) {
-    if (node.domain.empty() || node.domain == "ai.onnx") CheckNode(node, constants, opset);
+    if (IsDefaultDomain(node.domain)) CheckNode(node, constants, opset);
     for (const auto& [name, attribute] : node.attributes) {
       if (const auto* graph = std::get_if<GraphPtr>(&attribute.value)) {
         CheckGraph(**graph, constants, opset);
@@ -231,7 +232,7 @@ void CheckOps(const Model& model) {
   for (const Function& function : model.functions) {
     int64_t opset = 0;
     for (const auto& [domain, version] : function.opsets) {
-      if (domain.empty() || domain == "ai.onnx") opset = version;
+      if (IsDefaultDomain(domain)) opset = version;
     }
     CheckNodes(function.nodes, {}, opset);
   }

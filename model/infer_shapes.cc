@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "model/domain.h"
 #include "model/infer_context.h"
 #include "model/shape_values.h"
 
@@ -76,7 +77,7 @@ ValueType Merge(const std::string& name, const ValueType& stated, const ValueTyp
 // those that onnxruntime's optimizations and quantizers write, of ai.onnx.ml those that pared runs;
 // a name with its domain is that operator's own.
 std::string StandardName(const Node& node) {
-  if (node.domain.empty() || node.domain == "ai.onnx") return node.op_type;
+  if (IsDefaultDomain(node.domain)) return node.op_type;
   static const std::unordered_map<std::string, std::string> kSame = {
       {"FusedConv", "Conv"},
       {"FusedGemm", "Gemm"},

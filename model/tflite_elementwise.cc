@@ -92,34 +92,25 @@ void Unary(TfliteValues& values, const TfliteOp& op) {
   values.Define(output, form, UnaryResult(values, op, x, values.BaseOf(output)));
 }
 
-// floor(a / b), of floats in double as TensorFlow Lite does: 1 / 0.1f is 9 and a bit. ONNX's Div
-// of integers cuts towards zero.
-std::string FloorDivide(TfliteValues& values, const std::string& a, const std::string& b,
-                        bool is_integer, const std::string& base) {
-  if (!is_integer) {
-    return values.Emit("Floor", {values.Emit("Div", {a, b}, base + "_quotient")}, base);
-  }
-  // a = b * quotient + rest, where the rest has the sign of b (Mod of integers).
-  const std::string rest = values.Emit("Mod", {a, b}, base + "_rest");
-  return values.Emit("Div", {values.Emit("Sub", {a, rest}, base + "_whole"), b}, base);
-}
-
-// FLOOR_DIV or FLOOR_MOD.
+// floor(a / b), or what is left. Of floats in double as TensorFlow Lite does: 1 / 0.1f is 9 and a
+// bit. Of integers the rest has the sign of b (Mod); ONNX's Div cuts towards zero.
 std::string Floored(TfliteValues& values, const TfliteOp& op, std::string a, std::string b,
                     const std::string& base) {
-  const DType dtype = values.tensor(op.inputs[0]).dtype;
-  const bool is_integer = dtype != DType::kFloat32 && !values.HasCodes(op.inputs[0]);
   const bool is_rest = op.type == "FLOOR_MOD";
-  if (is_integer && is_rest) return values.Emit("Mod", {a, b}, base);
-  if (!is_integer) {
-    a = values.Cast(a, DType::kFloat64);
-    b = values.Cast(b, DType::kFloat64);
+  if (!values.HoldsFloats(op.inputs[0])) {
+    const std::string rest = values.Emit("Mod", {a, b}, is_rest ? base : base + "_floor_rest");
+    if (is_rest) return rest;
+    return values.Emit("Div", {values.Emit("Sub", {a, rest}, base + "_floor_whole"), b},
+                       base + "_floor");
   }
-  std::string made = FloorDivide(values, a, b, is_integer, base + "_floor");
+  a = values.Cast(a, DType::kFloat64);
+  b = values.Cast(b, DType::kFloat64);
+  std::string made =
+      values.Emit("Floor", {values.Emit("Div", {a, b}, base + "_floor_quotient")}, base + "_floor");
   if (is_rest) {
     made = values.Emit("Sub", {a, values.Emit("Mul", {made, b}, base + "_whole")}, base);
   }
-  return is_integer ? made : values.Cast(made, DType::kFloat32);
+  return values.Cast(made, DType::kFloat32);
 }
 
 const std::unordered_map<std::string, const char*>& SameBinaryOps() {
@@ -197,10 +188,9 @@ void TakePart(TfliteValues& values, const TfliteOp& op) {
 }
 
 void TakeMagnitude(TfliteValues& values, const TfliteOp& op) {
-  NamedAttributes attributes = IntsAttribute("axes", {-1});
-  attributes.push_back(IntAttribute("keepdims", 0).front());
-  values.DefinePlain(op, values.Emit("ReduceL2", {values.Plain(op.inputs[0])},
-                                     values.BaseOf(op.outputs[0]), attributes));
+  values.DefinePlain(
+      op, values.Emit("ReduceL2", {values.Plain(op.inputs[0])}, values.BaseOf(op.outputs[0]),
+                      IntsAttribute("axes", {-1}) + IntAttribute("keepdims", 0)));
 }
 
 void Convert(TfliteValues& values, const TfliteOp& op) {

@@ -71,8 +71,7 @@ void Concatenate(TfliteValues& values, const TfliteOp& op) {
   std::vector<std::string> parts;
   for (const int64_t input : op.inputs) parts.push_back(values.Get(input, form));
   const std::string made =
-      values.Emit("Concat", parts, values.BaseOf(output),
-                  IntAttribute("axis", form == Form::kChannels ? ChannelsAxis(axis) : axis));
+      values.Emit("Concat", parts, values.BaseOf(output), IntAttribute("axis", AxisIn(form, axis)));
   values.Define(output, form, Activated(values, op.Option<int8_t>(1), made, values.BaseOf(output)));
 }
 
@@ -127,7 +126,7 @@ void Split(TfliteValues& values, const TfliteOp& op) {
   for (const int64_t output : op.outputs) bases.push_back(values.BaseOf(output));
   const std::vector<std::string> parts =
       values.EmitSeveral("Split", {values.Get(input, form), values.AddInt64(sizes)}, bases,
-                         IntAttribute("axis", form == Form::kChannels ? ChannelsAxis(axis) : axis));
+                         IntAttribute("axis", AxisIn(form, axis)));
   for (size_t i = 0; i < parts.size(); ++i) values.Define(op.outputs[i], form, parts[i]);
 }
 
@@ -138,8 +137,7 @@ std::vector<int64_t> PadsOf(const TfliteValues& values, const TfliteOp& op, Form
   values.Require(pairs.size() == 2 * rank, "the paddings must be two for each axis");
   std::vector<int64_t> pads(2 * rank);
   for (size_t i = 0; i < rank; ++i) {
-    const size_t axis =
-        form == Form::kChannels ? static_cast<size_t>(ChannelsAxis(static_cast<int64_t>(i))) : i;
+    const auto axis = static_cast<size_t>(AxisIn(form, static_cast<int64_t>(i)));
     pads[axis] = pairs[2 * i];
     pads[axis + rank] = pairs[2 * i + 1];
   }
@@ -148,8 +146,7 @@ std::vector<int64_t> PadsOf(const TfliteValues& values, const TfliteOp& op, Form
 
 void Pad(TfliteValues& values, const TfliteOp& op) {
   const int64_t output = op.outputs[0];
-  // Images that are padded before a convolution are better held as it wants them.
-  Form form = values.CommonForm({op.inputs[0]}, output);
+  const Form form = values.CommonForm({op.inputs[0]}, output);
   const std::vector<int64_t> pads = PadsOf(values, op, form);
   std::vector<std::string> inputs = {values.Get(op.inputs[0], form), values.AddInt64(pads)};
   NamedAttributes attributes;

@@ -54,9 +54,7 @@ void Reduce(TfliteValues& values, const TfliteOp& op) {
   const bool is_by_channels = rank == 4 && KeepsOrder(axes, keeps_axes) &&
                               values.CommonForm({input}, input) == Form::kChannels;
   const Form form = is_by_channels ? Form::kChannels : Form::kPlain;
-  if (is_by_channels) {
-    for (int64_t& axis : axes) axis = ChannelsAxis(axis);
-  }
+  for (int64_t& axis : axes) axis = AxisIn(form, axis);
   const std::string made = Reduced(values, op, values.Get(input, form), axes, keeps_axes);
   values.Define(output, keeps_axes ? form : Form::kPlain, made);
 }

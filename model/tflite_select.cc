@@ -51,8 +51,7 @@ void TakeSlice(TfliteValues& values, const TfliteOp& op) {
   for (size_t i = 0; i < begin.size(); ++i) {
     const auto axis = static_cast<int64_t>(i);
     if (begin[i] == 0 && (size[i] < 0 || size[i] == values.Dim(input, axis))) continue;
-    cut.Add(begin[i], size[i] < 0 ? kEnd : begin[i] + size[i],
-            form == Form::kChannels ? ChannelsAxis(axis) : axis, 1);
+    cut.Add(begin[i], size[i] < 0 ? kEnd : begin[i] + size[i], AxisIn(form, axis), 1);
   }
   values.Define(output, form, Slice(values, values.Get(input, form), cut, values.BaseOf(output)));
 }
@@ -173,9 +172,7 @@ void TakeStridedSlice(TfliteValues& values, const TfliteOp& op) {
   const int64_t input = op.inputs[0], output = op.outputs[0];
   const bool keeps_axes = read.squeezed.empty() && read.added.empty();
   const Form form = keeps_axes ? values.CommonForm({input}, output) : Form::kPlain;
-  if (form == Form::kChannels) {
-    for (int64_t& axis : read.cut.axes) axis = ChannelsAxis(axis);
-  }
+  for (int64_t& axis : read.cut.axes) axis = AxisIn(form, axis);
   const std::string base = values.BaseOf(output);
   std::string made = Slice(values, values.Get(input, form), read.cut, base);
   if (!read.squeezed.empty()) {
@@ -221,9 +218,8 @@ void ScatterByPlace(TfliteValues& values, const TfliteOp& op) {
                   values.tensor(op.inputs[1]).dtype);
   const std::string zeros =
       values.Emit("Expand", {zero, values.Int64(op.inputs[2])}, base + "_zeros");
-  const NamedAttributes attributes = TextAttribute("reduction", "add");
-  values.DefinePlain(
-      op, values.Emit("ScatterND", {zeros, values.Int64(op.inputs[0]), updates}, base, attributes));
+  values.DefinePlain(op, values.Emit("ScatterND", {zeros, values.Int64(op.inputs[0]), updates},
+                                     base, TextAttribute("reduction", "add")));
 }
 
 // ONNX has a column a place, TensorFlow a row.

@@ -103,9 +103,8 @@ TfliteValues::TfliteValues(const TfliteFile& file) : file_(file) {
 
 void TfliteValues::AddInputs() {
   // Names of inputs and outputs are the file's; those of other values give way.
-  FreshNames taken{Model()};
   const auto name_of = [&](int64_t t, const std::string& fallback) {
-    return taken.Make(tensor(t).name.empty() ? fallback : tensor(t).name);
+    return names_.Make(tensor(t).name.empty() ? fallback : tensor(t).name);
   };
   const bool has_batch = std::ranges::all_of(
       file_.inputs, [&](int64_t t) { return tensor(t).rank() > 0 && Dim(t, 0) < 0; });
@@ -126,11 +125,9 @@ void TfliteValues::AddInputs() {
     model_.graph.inputs.push_back(std::move(info));
   }
   for (const int64_t t : file_.outputs) {
-    output_names_.push_back(name_of(t, "output"));
     model_.graph.outputs.push_back(
-        {output_names_.back(), DType::kUndefined, std::nullopt, "", "", ""});
+        {name_of(t, "output"), tensor(t).dtype, std::nullopt, "", "", ""});
   }
-  names_.emplace(model_);
   for (size_t i = 0; i < file_.inputs.size(); ++i) {
     const int64_t t = file_.inputs[i];
     const std::string& name = model_.graph.inputs[i].name;
@@ -203,7 +200,7 @@ std::string TfliteValues::BaseOf(int64_t t) const {
 }
 
 std::string TfliteValues::AddInitializer(const std::string& name, Tensor tensor) {
-  const std::string fresh = names_->Make(name);
+  const std::string fresh = names_.Make(name);
   model_.graph.initializers.set(fresh, {std::move(tensor), ""});
   return fresh;
 }
@@ -226,8 +223,8 @@ std::vector<std::string> TfliteValues::EmitSeveral(const std::string& op_type,
   Node node;
   node.op_type = op_type;
   node.inputs = std::move(inputs);
-  for (const std::string& base : bases) node.outputs.push_back(names_->Make(base));
-  node.name = names_->Make(node.outputs[0] + "/" + op_type);
+  for (const std::string& base : bases) node.outputs.push_back(names_.Make(base));
+  node.name = names_.Make(node.outputs[0] + "/" + op_type);
   for (const auto& [name, attribute] : attributes) node.attributes.set(name, attribute);
   model_.graph.nodes.push_back(std::move(node));
   return model_.graph.nodes.back().outputs;
@@ -241,44 +238,17 @@ std::string TfliteValues::Get(int64_t t, Form form) {
   if (t < 0) return "";
   t = Source(t);
   if (std::string held = held_[t].In(form); !held.empty()) return held;
-  std::string made;
-  if (IsConstant(t)) {
-    std::vector<int64_t> order = kToChannels;
-    if (form == Form::kPlain) {
-      order.resize(static_cast<size_t>(tensor(t).rank()));
-      std::iota(order.begin(), order.end(), 0);
-    }
-    made = AddConstant(t, order, std::ssize(order));
-  } else {
-    made = Transposed(t, form);
+  const bool is_plain = form == Form::kPlain;
+  std::vector<int64_t> order = kToChannels;
+  if (is_plain) {
+    order.resize(static_cast<size_t>(tensor(t).rank()));
+    std::iota(order.begin(), order.end(), 0);
   }
+  Require(is_plain || IsConstant(t) || tensor(t).rank() == 4,
+          "a tensor of 4 axes is needed, " + BaseOf(t) + " has others");
+  const std::string made = Reordered(t, order, is_plain ? "_nhwc" : "_nchw");
   held_[t].In(form) = made;
   return made;
-}
-
-// Of a value that is held in the other form, or by its origin.
-std::string TfliteValues::Transposed(int64_t t, Form form) {
-  const Held held = held_[t];
-  const bool is_plain = form == Form::kPlain;
-  Require(is_plain || tensor(t).rank() == 4,
-          "a tensor of 4 axes is needed, " + BaseOf(t) + " has others");
-  std::string from = is_plain ? held.channels : held.plain;
-  std::vector<int64_t> order = is_plain ? kToPlain : kToChannels;
-  if (!held.origin.empty()) {
-    from = held.origin;
-    if (is_plain) {
-      order = held.order;
-    } else {
-      for (int64_t& axis : order) axis = held.order[static_cast<size_t>(axis)];
-    }
-  }
-  if (from.empty()) {
-    Refuse(BaseOf(t) + (tensor(t).is_variable ? " is a state; models with states are not supported"
-                                              : " is read before anything makes it"));
-  }
-  if (std::ranges::is_sorted(order)) return from;
-  return Emit("Transpose", {from}, BaseOf(t) + (is_plain ? "_nhwc" : "_nchw"),
-              IntsAttribute("perm", order));
 }
 
 std::string TfliteValues::Permuted(int64_t t, const std::vector<int64_t>& order) {
@@ -286,24 +256,25 @@ std::string TfliteValues::Permuted(int64_t t, const std::vector<int64_t>& order)
   Require(tensor(t).rank() == std::ssize(order),
           BaseOf(t) + " must have " + std::to_string(order.size()) + " axes");
   std::string& made = permuted_[{t, order}];
-  if (made.empty()) {
-    made = IsConstant(t) ? AddConstant(t, order, std::ssize(order)) : Reordered(t, order);
-  }
+  if (made.empty()) made = Reordered(t, order, "_transposed");
   return made;
 }
 
-std::string TfliteValues::Reordered(int64_t t, const std::vector<int64_t>& order) {
+std::string TfliteValues::Reordered(int64_t t, const std::vector<int64_t>& order,
+                                    const char* suffix) {
+  if (IsConstant(t)) return AddConstant(t, order);
   const auto [origin, joined] = OriginOf(t, order);
   if (std::ranges::is_sorted(joined)) return origin;
-  return Emit("Transpose", {origin}, BaseOf(t) + "_transposed", IntsAttribute("perm", joined));
+  return Emit("Transpose", {origin}, BaseOf(t) + suffix, IntsAttribute("perm", joined));
 }
 
-// The constant with axes of length 1 before it up to `rank`, then in the order. Halves stay halves.
-std::string TfliteValues::AddConstant(int64_t t, const std::vector<int64_t>& order, int64_t rank) {
+// The constant with axes of length 1 before it up to those of the order, then in it. Halves stay
+// halves.
+std::string TfliteValues::AddConstant(int64_t t, const std::vector<int64_t>& order) {
   const TfliteTensor& source = tensor(t);
   Tensor constant = source.constant;
-  const int64_t added = rank - constant.rank();
-  Require(added >= 0, BaseOf(t) + " has more than " + std::to_string(rank) + " axes");
+  const int64_t added = std::ssize(order) - constant.rank();
+  Require(added >= 0, BaseOf(t) + " has more than " + std::to_string(order.size()) + " axes");
   Shape shape(static_cast<size_t>(added), 1);
   shape.insert(shape.end(), constant.shape().begin(), constant.shape().end());
   constant = constant.Reshaped(std::move(shape));
@@ -359,14 +330,9 @@ Form TfliteValues::CommonForm(const std::vector<int64_t>& inputs, int64_t output
   return is_held ? Form::kChannels : Form::kPlain;
 }
 
-bool TfliteValues::Holds(int64_t t, Form form) const {
-  const Held* held = Find(t);
-  if (held == nullptr) return false;
-  return !(form == Form::kPlain ? held->plain : held->channels).empty();
-}
-
 std::string TfliteValues::InPlainOrder(int64_t t) {
-  if (Holds(t, Form::kPlain) || !Holds(t, Form::kChannels)) return Plain(t);
+  const Held* held = Find(t);
+  if (held == nullptr || !held->plain.empty() || held->channels.empty()) return Plain(t);
   const bool is_same = Dim(t, 3) == 1 || (Dim(t, 1) == 1 && Dim(t, 2) == 1);
   return Get(t, is_same ? Form::kChannels : Form::kPlain);
 }
@@ -378,7 +344,7 @@ std::string TfliteValues::Aligned(int64_t t, Form form) {
     return Get(t, tensor(source).rank() == 4 ? form : Form::kPlain);
   }
   std::string& made = permuted_[{source, {4}}];  // a key that is no order
-  if (made.empty()) made = AddConstant(source, kToChannels, 4);
+  if (made.empty()) made = AddConstant(source, kToChannels);
   return made;
 }
 
@@ -389,11 +355,14 @@ std::pair<std::string, std::vector<int64_t>> TfliteValues::OriginOf(int64_t t,
     for (int64_t& axis : order) axis = held->order[static_cast<size_t>(axis)];
     return {held->origin, std::move(order)};
   }
-  if (held != nullptr && held->plain.empty() && !held->channels.empty()) {
+  if (held != nullptr && !held->plain.empty()) return {held->plain, std::move(order)};
+  if (held != nullptr && !held->channels.empty()) {
     for (int64_t& axis : order) axis = ChannelsAxis(axis);
     return {held->channels, std::move(order)};
   }
-  return {Plain(t), std::move(order)};
+  if (IsConstant(t)) return {Plain(t), std::move(order)};
+  Refuse(BaseOf(t) + (tensor(t).is_variable ? " is a state; models with states are not supported"
+                                            : " is read before anything makes it"));
 }
 
 void TfliteValues::DefineTransposed(int64_t t, int64_t source, const std::vector<int64_t>& order) {
@@ -452,10 +421,9 @@ Model TfliteValues::Finish() {
   std::unordered_map<std::string, std::string> renamed;
   std::vector<std::pair<std::string, std::string>> handed_on;
   for (size_t i = 0; i < values.size(); ++i) {
-    const bool is_first =
-        made.contains(values[i]) && renamed.emplace(values[i], output_names_[i]).second;
-    if (!is_first) handed_on.emplace_back(values[i], output_names_[i]);
-    graph.outputs[i].dtype = tensor(file_.outputs[i]).dtype;
+    const std::string& name = graph.outputs[i].name;
+    const bool is_first = made.contains(values[i]) && renamed.emplace(values[i], name).second;
+    if (!is_first) handed_on.emplace_back(values[i], name);
   }
   const auto rename = [&](std::string& name) {
     if (const auto found = renamed.find(name); found != renamed.end()) name = found->second;
@@ -466,7 +434,7 @@ Model TfliteValues::Finish() {
   }
   for (auto& [value, name] : handed_on) {
     rename(value);
-    graph.nodes.push_back(MakeNode("Identity", {value}, name, *names_));
+    graph.nodes.push_back(MakeNode("Identity", {value}, name, names_));
   }
   EraseDead(graph);
   return std::move(model_);

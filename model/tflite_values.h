@@ -10,7 +10,6 @@
 
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -24,8 +23,11 @@ namespace pared {
 
 enum class Form : uint8_t { kPlain, kChannels };  // as the file has it; [N,C,H,W]
 
-// Where axis `axis` of [N,H,W,C] lies in [N,C,H,W].
+// Where axis `axis` of [N,H,W,C] lies in [N,C,H,W], and in the form.
 int64_t ChannelsAxis(int64_t axis);
+inline int64_t AxisIn(Form form, int64_t axis) {
+  return form == Form::kChannels ? ChannelsAxis(axis) : axis;
+}
 
 using NamedAttributes = std::vector<std::pair<std::string, Attribute>>;
 NamedAttributes FloatAttribute(const std::string& name, float value);
@@ -54,11 +56,10 @@ class TfliteValues {
 
   // Whether what is computed is stored in codes of 8 bits. Refuses those of other types.
   bool HasCodes(int64_t t) const;
-  // Whether the operator's first output is of floats here.
-  bool MakesFloats() const {
-    const int64_t t = op_->outputs[0];
-    return tensor(t).dtype == DType::kFloat32 || HasCodes(t);
-  }
+  // Whether the value is of floats here: codes are held as what they stand for.
+  bool HoldsFloats(int64_t t) const { return tensor(t).dtype == DType::kFloat32 || HasCodes(t); }
+  // Whether the operator's first output is.
+  bool MakesFloats() const { return HoldsFloats(op_->outputs[0]); }
   bool IsConstant(int64_t t) const { return tensor(Source(t)).constant.defined(); }
   // Of a constant of integers. Refuses what is none; `name` says what it is.
   std::vector<int64_t> Integers(int64_t t, const std::string& name) const;
@@ -78,7 +79,6 @@ class TfliteValues {
   // What an operator that treats all elements alike best reads and writes: kChannels where one of
   // `inputs` is held so only and all can be.
   Form CommonForm(const std::vector<int64_t>& inputs, int64_t output) const;
-  bool Holds(int64_t t, Form form) const;
   // In the form that it is held in where the order of elements is that of the plain one.
   std::string InPlainOrder(int64_t t);
   // The same of an input that is broadcast against others of the form.
@@ -123,11 +123,11 @@ class TfliteValues {
   const Held* Find(int64_t t) const;
   // Refuses a tensor whose shape in the file has other axes than it gets.
   void CheckRank(int64_t t, int64_t rank) const;
-  std::string Transposed(int64_t t, Form form);
-  std::string Reordered(int64_t t, const std::vector<int64_t>& order);
+  // The value with the axes of its plain form in the order; a Transpose is called by the suffix.
+  std::string Reordered(int64_t t, const std::vector<int64_t>& order, const char* suffix);
   // A value of which `t`, transposed by `order`, is a transposition, and the order of that.
   std::pair<std::string, std::vector<int64_t>> OriginOf(int64_t t, std::vector<int64_t> order);
-  std::string AddConstant(int64_t t, const std::vector<int64_t>& order, int64_t rank);
+  std::string AddConstant(int64_t t, const std::vector<int64_t>& order);
   std::string Dequantize(int64_t t, const std::string& codes, int64_t axis);
   std::pair<std::string, std::string> AddScale(int64_t t);
   void AddInputs();
@@ -135,8 +135,7 @@ class TfliteValues {
 
   const TfliteFile& file_;
   Model model_;
-  std::vector<std::string> output_names_;
-  std::optional<FreshNames> names_;
+  FreshNames names_{Model()};
   std::unordered_map<int64_t, Held> held_;
   std::unordered_map<int64_t, int64_t> sources_;
   std::map<std::pair<int64_t, std::vector<int64_t>>, std::string> permuted_;

@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "model/domain.h"
+
 namespace pared {
 namespace {
 
@@ -70,8 +72,7 @@ void MoveInto(NamedList<T>& from, NamedList<T>& to) {
 }  // namespace
 
 bool IsIf(const Node& node) {
-  return node.op_type == "If" && (node.domain.empty() || node.domain == "ai.onnx") &&
-         node.inputs.size() == 1;
+  return node.op_type == "If" && IsDefaultDomain(node.domain) && node.inputs.size() == 1;
 }
 
 GraphPtr BranchOf(const Node& node, bool taken) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 
+#include "model/domain.h"
 #include "passes/channel_moves.h"
 
 namespace pared {
@@ -32,7 +33,7 @@ class Finder {
     for (number_ = 0; number_ < graph_.nodes.size(); ++number_) {
       const Node& node = graph_.nodes[number_];
       PinCaptured(node);
-      const bool is_known = (node.domain.empty() || node.domain == "ai.onnx") && Follow(node);
+      const bool is_known = IsDefaultDomain(node.domain) && Follow(node);
       if (!is_known) PinInputs(node, "read by " + NodeLabel(node));
     }
     for (const ValueInfo& output : graph_.outputs) {

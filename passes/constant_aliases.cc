@@ -3,6 +3,7 @@
 #include <map>
 #include <string>
 
+#include "model/domain.h"
 #include "model/rewrite.h"
 #include "passes/select_nodes.h"
 
@@ -12,7 +13,7 @@ namespace {
 void RemoveIn(Graph& graph, const Model& model, const std::function<bool(const Node&)>& keep) {
   const GraphIndex index(graph);
   const auto is_alias = [&](const Node& node) {
-    return node.op_type == "Identity" && (node.domain.empty() || node.domain == "ai.onnx") &&
+    return node.op_type == "Identity" && IsDefaultDomain(node.domain) &&
            !index.is_output(node.outputs[0]) && graph.initializers.contains(node.inputs[0]) &&
            ConstantOf(graph, index, node.inputs[0], model.ir_version) != nullptr && !keep(node);
   };

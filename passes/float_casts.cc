@@ -9,6 +9,7 @@
 
 #include "evaluator/executor.h"
 #include "evaluator/half_floats.h"
+#include "model/domain.h"
 #include "model/infer_shapes.h"
 #include "model/rewrite.h"
 #include "model/spill.h"
@@ -18,17 +19,16 @@
 namespace pared {
 namespace {
 
-bool IsOnnx(const Node& node) { return node.domain.empty() || node.domain == "ai.onnx"; }
-
 bool IsView(const Node& node) {
   static const std::set<std::string> kViews = {"Cast",    "Flatten",   "Identity", "Reshape",
                                                "Squeeze", "Transpose", "Unsqueeze"};
-  return IsOnnx(node) && kViews.contains(node.op_type) && !node.inputs.empty();
+  return IsDefaultDomain(node.domain) && kViews.contains(node.op_type) && !node.inputs.empty();
 }
 
 // Whether the Cast makes float32 or smaller floats of constants of another kind.
 bool IsFloatCast(const Node& node) {
-  if (node.op_type != "Cast" || !IsOnnx(node) || node.inputs.size() != 1) return false;
+  if (node.op_type != "Cast" || !IsDefaultDomain(node.domain) || node.inputs.size() != 1)
+    return false;
   const auto to = static_cast<DType>(node.Int("to", 0));
   return to == DType::kFloat32 || IsHalfFloat(to);
 }

@@ -6,8 +6,8 @@
 // After:   y = Reshape(x, r)  with the initializer r, where dimension 1 of x is a number
 //
 // Before:  y = MatMul(x, w)  with the sparse initializer w                After:  w is stored whole
-// Before:  y = If(c) { p = MatMul(x, w) } else { q = Neg(x) }  with c true   After:  y = MatMul(x,
-// w)
+// Before:  y = If(c) { p = MatMul(x, w) } else { q = Neg(x) }  with c true
+// After:   y = MatMul(x, w)
 //
 // Values keep their names. One that is an output of its graph becomes a Constant node. Declines
 // where the results take more room than what they are computed from and than the limit allows;

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <ranges>
 
+#include "model/domain.h"
 #include "passes/fp16_nodes.h"
 
 namespace pared {
@@ -52,10 +53,6 @@ class Finder {
   // Of what a value is made.
   enum class Made { kOther, kStored, kQuantized, kFromQuantized };
 
-  static bool IsStandard(const Node& node) {
-    return node.domain.empty() || node.domain == "ai.onnx";
-  }
-
   Made Of(const std::string& value) const {
     const auto found = made_.find(value);
     return found == made_.end() ? Made::kOther : found->second;
@@ -74,7 +71,7 @@ class Finder {
     };
     if (!SubgraphsOf(node).empty()) return Made::kOther;
     if (all(Made::kStored)) return Made::kStored;
-    if (!IsStandard(node)) return Made::kOther;
+    if (!IsDefaultDomain(node.domain)) return Made::kOther;
     if (node.op_type == "DequantizeLinear") return Made::kQuantized;
     if (kProducts.contains(node.op_type)) {
       return IsProduct(node) ? Made::kFromQuantized : Made::kOther;
@@ -107,7 +104,7 @@ class Finder {
   bool IsDequantizedConstant(const std::string& value) const {
     const Node* node = index_.producer(value);
     if (node == nullptr || Of(value) != Made::kStored) return false;
-    if (node->op_type == "DequantizeLinear") return IsStandard(*node);
+    if (node->op_type == "DequantizeLinear") return IsDefaultDomain(node->domain);
     return kMoving.contains(node->op_type) && IsDequantizedConstant(node->inputs[0]);
   }
 
@@ -121,7 +118,8 @@ class Finder {
       if (output.empty()) continue;
       if (!IsFloat(output) || index_.is_output(output)) return false;
       for (const Node* reader : index_.consumers(output)) {
-        const bool is_quantized = reader->op_type == "QuantizeLinear" && IsStandard(*reader);
+        const bool is_quantized =
+            reader->op_type == "QuantizeLinear" && IsDefaultDomain(reader->domain);
         if (!is_quantized && !int8_.contains(reader)) return false;
         is_read = true;
       }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "model/domain.h"
 #include "passes/decided_lengths.h"
 #include "passes/decoded_distribution.h"
 #include "passes/index_values.h"
@@ -25,8 +26,6 @@ const Names kUnary = {
     "Mish", "Neg",      "Reciprocal", "Relu",        "Round",     "Selu",      "Sigmoid",
     "Sign", "Softplus", "Softsign",   "Sqrt",        "Swish",     "Tanh",      "ThresholdedRelu"};
 const Names kBinary = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu"};
-
-bool IsDefault(const Node& node) { return node.domain.empty() || node.domain == "ai.onnx"; }
 
 class Chooser {
  public:
@@ -67,7 +66,7 @@ class Chooser {
   // inputs but constants lead to one value.
   void FindCones() {
     for (const Node& node : graph_.nodes) {
-      if (!IsDefault(node) || node.outputs.empty()) continue;
+      if (!IsDefaultDomain(node.domain) || node.outputs.empty()) continue;
       const bool is_unary = kUnary.contains(node.op_type);
       if (!is_unary && !kBinary.contains(node.op_type)) continue;
       Names roots;
@@ -92,7 +91,7 @@ class Chooser {
   }
 
   void AssignRole(const Node& node) {
-    if (!IsDefault(node) || node.outputs.empty()) return;
+    if (!IsDefaultDomain(node.domain) || node.outputs.empty()) return;
     if (kCompute.contains(node.op_type)) {
       AssignCompute(node);
     } else if (!IsFloat(node.outputs[0])) {

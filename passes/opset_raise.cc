@@ -21,6 +21,7 @@
 
 #include "base/error.h"
 #include "evaluator/half_floats.h"
+#include "model/domain.h"
 #include "model/infer_shapes.h"
 #include "model/rewrite.h"
 #include "passes/select_nodes.h"
@@ -52,7 +53,7 @@ class Raiser {
   std::vector<std::string> Run() {
     EditGraphs(model_.graph, [&](Graph& graph) { RaiseGraph(graph); });
     for (auto& [domain, version] : model_.opsets) {
-      if (domain.empty() || domain == "ai.onnx") version = to_;
+      if (IsDefaultDomain(domain)) version = to_;
     }
     model_.ir_version = std::max(model_.ir_version, to_ > 21   ? kIrOfOpset23
                                                     : to_ > 13 ? kIrOfOpset21
@@ -76,7 +77,7 @@ class Raiser {
     std::vector<Node> nodes = std::move(graph.nodes);
     graph.nodes.clear();
     for (Node& node : nodes) {
-      if (node.domain.empty() || node.domain == "ai.onnx") RaiseNode(node);
+      if (IsDefaultDomain(node.domain)) RaiseNode(node);
       graph.nodes.push_back(std::move(node));
     }
     for (Node& node : trailing_) graph.nodes.push_back(std::move(node));

@@ -13,6 +13,7 @@
 #include <limits>
 #include <optional>
 
+#include "model/domain.h"
 #include "model/infer_shapes.h"
 #include "model/rewrite.h"
 #include "passes/pass.h"
@@ -43,7 +44,7 @@ class Finder {
 
   // The value that the node's first output always equals; empty: there is none.
   std::string EqualTo(const Node& node) const {
-    if (!IsStandard(node) || node.inputs.empty()) return "";
+    if (!IsDefaultDomain(node.domain) || node.inputs.empty()) return "";
     if (node.inputs[0].empty() || node.outputs[0].empty()) return "";
     const std::string& op = node.op_type;
     if (op == "QuantizeLinear") return CodesOf(node);
@@ -71,15 +72,11 @@ class Finder {
   }
 
  private:
-  static bool IsStandard(const Node& node) {
-    return node.domain.empty() || node.domain == "ai.onnx";
-  }
-
   // The codes that the node makes once more, from what they stand for; empty: others, or unknown.
   std::string CodesOf(const Node& quantize) const {
     const Node* dequantize = index_.producer(quantize.inputs[0]);
     if (dequantize == nullptr || dequantize->op_type != "DequantizeLinear" ||
-        !IsStandard(*dequantize) || dequantize->inputs[0].empty()) {
+        !IsDefaultDomain(dequantize->domain) || dequantize->inputs[0].empty()) {
       return "";
     }
     const ValueType* codes = TypeOf(dequantize->inputs[0]);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/domain.h"
 #include "passes/float_elements.h"
 #include "passes/index_values.h"
 #include "passes/select_nodes.h"
@@ -16,8 +17,7 @@ bool Names(const std::vector<std::string>& list, const std::string& name) {
 }
 
 bool IsLookup(const Node& node) {
-  return node.op_type == "Gather" && (node.domain.empty() || node.domain == "ai.onnx") &&
-         node.inputs.size() == 2;
+  return node.op_type == "Gather" && IsDefaultDomain(node.domain) && node.inputs.size() == 2;
 }
 
 // Whether the node hands its input on as it is, so that its readers are those of a weight.
