@@ -1,12 +1,8 @@
 // The entry points for writing: one message, or a file with external data beside it.
 
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <functional>
 
-#include "base/aside_file.h"
+#include "model/new_file.h"
 #include "model/onnx.h"
 #include "model/onnx_write.h"
 
@@ -19,58 +15,6 @@ constexpr int64_t kSmallAlignment = 64;
 std::span<const std::byte> BytesOf(const std::string& text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
-
-// A file that appears under its name when it is whole: written under another, then renamed.
-class NewFile {
- public:
-  explicit NewFile(std::filesystem::path path)
-      : path_(std::move(path)), aside_(CreateAside(path_)) {
-    if (aside_.descriptor < 0) Fail();
-  }
-  NewFile(const NewFile&) = delete;
-  NewFile& operator=(const NewFile&) = delete;
-  ~NewFile() {
-    if (aside_.descriptor >= 0) ::close(aside_.descriptor);
-    if (!renamed_) ::unlink(aside_.path.c_str());
-  }
-
-  void Write(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t count = ::write(aside_.descriptor, bytes.data(), bytes.size());
-      if (count < 0) {
-        if (errno == EINTR) continue;
-        Fail();
-      }
-      bytes = bytes.subspan(static_cast<size_t>(count));
-      size_ += count;
-    }
-  }
-  // Zeros up to `offset`.
-  void PadTo(int64_t offset) {
-    static constexpr std::byte kZeros[kPageBytes] = {};
-    while (size_ < offset) {
-      Write(std::span(kZeros, static_cast<size_t>(std::min(offset - size_, kPageBytes))));
-    }
-  }
-  void Rename() {
-    const int closed = ::close(aside_.descriptor);
-    aside_.descriptor = -1;
-    if (closed != 0) Fail();
-    if (::rename(aside_.path.c_str(), path_.c_str()) != 0) Fail();
-    renamed_ = true;
-  }
-
- private:
-  [[noreturn]] void Fail() const {
-    throw Error(ErrorCode::kUnavailable,
-                std::string("the file cannot be written: ") + std::strerror(errno), path_.string());
-  }
-
-  std::filesystem::path path_;
-  AsideFile aside_;
-  int64_t size_ = 0;
-  bool renamed_ = false;
-};
 
 // Tensors of half a gigabyte are written in parts, so that no more than a part is in memory.
 constexpr size_t kPartBytes = size_t{8} << 20;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "model/tflite_schema.h"
 #include "model/tflite_sparse.h"
 
 namespace pared {
@@ -22,181 +23,9 @@ constexpr int kScale = 2, kZeroPoint = 3, kDetailsType = 4, kQuantizedAxis = 6;
 constexpr int kOpcodeIndex = 0, kOpInputs = 1, kOpOutputs = 2, kOptions = 4;
 constexpr int kData = 0, kOffset = 1, kSize = 2;
 
-constexpr uint32_t kSchemaVersion = 3;
 constexpr size_t kRankMax = 16;
 constexpr size_t kOpBytes = 400;  // about what an operator and its value take here
 constexpr int32_t kCustom = 32;
-
-// BuiltinOperator, from 0.
-constexpr std::array kOperatorNames = {"ADD",
-                                       "AVERAGE_POOL_2D",
-                                       "CONCATENATION",
-                                       "CONV_2D",
-                                       "DEPTHWISE_CONV_2D",
-                                       "DEPTH_TO_SPACE",
-                                       "DEQUANTIZE",
-                                       "EMBEDDING_LOOKUP",
-                                       "FLOOR",
-                                       "FULLY_CONNECTED",
-                                       "HASHTABLE_LOOKUP",
-                                       "L2_NORMALIZATION",
-                                       "L2_POOL_2D",
-                                       "LOCAL_RESPONSE_NORMALIZATION",
-                                       "LOGISTIC",
-                                       "LSH_PROJECTION",
-                                       "LSTM",
-                                       "MAX_POOL_2D",
-                                       "MUL",
-                                       "RELU",
-                                       "RELU_N1_TO_1",
-                                       "RELU6",
-                                       "RESHAPE",
-                                       "RESIZE_BILINEAR",
-                                       "RNN",
-                                       "SOFTMAX",
-                                       "SPACE_TO_DEPTH",
-                                       "SVDF",
-                                       "TANH",
-                                       "CONCAT_EMBEDDINGS",
-                                       "SKIP_GRAM",
-                                       "CALL",
-                                       "CUSTOM",
-                                       "EMBEDDING_LOOKUP_SPARSE",
-                                       "PAD",
-                                       "UNIDIRECTIONAL_SEQUENCE_RNN",
-                                       "GATHER",
-                                       "BATCH_TO_SPACE_ND",
-                                       "SPACE_TO_BATCH_ND",
-                                       "TRANSPOSE",
-                                       "MEAN",
-                                       "SUB",
-                                       "DIV",
-                                       "SQUEEZE",
-                                       "UNIDIRECTIONAL_SEQUENCE_LSTM",
-                                       "STRIDED_SLICE",
-                                       "BIDIRECTIONAL_SEQUENCE_RNN",
-                                       "EXP",
-                                       "TOPK_V2",
-                                       "SPLIT",
-                                       "LOG_SOFTMAX",
-                                       "DELEGATE",
-                                       "BIDIRECTIONAL_SEQUENCE_LSTM",
-                                       "CAST",
-                                       "PRELU",
-                                       "MAXIMUM",
-                                       "ARG_MAX",
-                                       "MINIMUM",
-                                       "LESS",
-                                       "NEG",
-                                       "PADV2",
-                                       "GREATER",
-                                       "GREATER_EQUAL",
-                                       "LESS_EQUAL",
-                                       "SELECT",
-                                       "SLICE",
-                                       "SIN",
-                                       "TRANSPOSE_CONV",
-                                       "SPARSE_TO_DENSE",
-                                       "TILE",
-                                       "EXPAND_DIMS",
-                                       "EQUAL",
-                                       "NOT_EQUAL",
-                                       "LOG",
-                                       "SUM",
-                                       "SQRT",
-                                       "RSQRT",
-                                       "SHAPE",
-                                       "POW",
-                                       "ARG_MIN",
-                                       "FAKE_QUANT",
-                                       "REDUCE_PROD",
-                                       "REDUCE_MAX",
-                                       "PACK",
-                                       "LOGICAL_OR",
-                                       "ONE_HOT",
-                                       "LOGICAL_AND",
-                                       "LOGICAL_NOT",
-                                       "UNPACK",
-                                       "REDUCE_MIN",
-                                       "FLOOR_DIV",
-                                       "REDUCE_ANY",
-                                       "SQUARE",
-                                       "ZEROS_LIKE",
-                                       "FILL",
-                                       "FLOOR_MOD",
-                                       "RANGE",
-                                       "RESIZE_NEAREST_NEIGHBOR",
-                                       "LEAKY_RELU",
-                                       "SQUARED_DIFFERENCE",
-                                       "MIRROR_PAD",
-                                       "ABS",
-                                       "SPLIT_V",
-                                       "UNIQUE",
-                                       "CEIL",
-                                       "REVERSE_V2",
-                                       "ADD_N",
-                                       "GATHER_ND",
-                                       "COS",
-                                       "WHERE",
-                                       "RANK",
-                                       "ELU",
-                                       "REVERSE_SEQUENCE",
-                                       "MATRIX_DIAG",
-                                       "QUANTIZE",
-                                       "MATRIX_SET_DIAG",
-                                       "ROUND",
-                                       "HARD_SWISH",
-                                       "IF",
-                                       "WHILE",
-                                       "NON_MAX_SUPPRESSION_V4",
-                                       "NON_MAX_SUPPRESSION_V5",
-                                       "SCATTER_ND",
-                                       "SELECT_V2",
-                                       "DENSIFY",
-                                       "SEGMENT_SUM",
-                                       "BATCH_MATMUL",
-                                       "PLACEHOLDER_FOR_GREATER_OP_CODES",
-                                       "CUMSUM",
-                                       "CALL_ONCE",
-                                       "BROADCAST_TO",
-                                       "RFFT2D",
-                                       "CONV_3D",
-                                       "IMAG",
-                                       "REAL",
-                                       "COMPLEX_ABS",
-                                       "HASHTABLE",
-                                       "HASHTABLE_FIND",
-                                       "HASHTABLE_IMPORT",
-                                       "HASHTABLE_SIZE",
-                                       "REDUCE_ALL",
-                                       "CONV_3D_TRANSPOSE",
-                                       "VAR_HANDLE",
-                                       "READ_VARIABLE",
-                                       "ASSIGN_VARIABLE",
-                                       "BROADCAST_ARGS",
-                                       "RANDOM_STANDARD_NORMAL",
-                                       "BUCKETIZE",
-                                       "RANDOM_UNIFORM",
-                                       "MULTINOMIAL",
-                                       "GELU",
-                                       "DYNAMIC_UPDATE_SLICE",
-                                       "RELU_0_TO_1",
-                                       "UNSORTED_SEGMENT_PROD",
-                                       "UNSORTED_SEGMENT_MAX",
-                                       "UNSORTED_SEGMENT_SUM",
-                                       "ATAN2",
-                                       "UNSORTED_SEGMENT_MIN",
-                                       "SIGN",
-                                       "BITCAST",
-                                       "BITWISE_XOR",
-                                       "RIGHT_SHIFT"};
-
-// TensorType, from 0; undefined: what no ONNX model here holds.
-constexpr std::array kTypes = {
-    DType::kFloat32, DType::kFloat16,   DType::kInt32,  DType::kUInt8,     DType::kInt64,
-    DType::kString,  DType::kBool,      DType::kInt16,  DType::kComplex64, DType::kInt8,
-    DType::kFloat64, DType::kUndefined, DType::kUInt64, DType::kUndefined, DType::kUndefined,
-    DType::kUInt32,  DType::kUInt16,    DType::kInt4,   DType::kBFloat16};
 
 std::vector<int64_t> Widened(const std::vector<int32_t>& numbers) {
   return {numbers.begin(), numbers.end()};
@@ -224,7 +53,7 @@ class Reader {
 
   TfliteFile Run() {
     const auto version = root_.Number<uint32_t>(kVersion);
-    if (version != kSchemaVersion) {
+    if (version != kTfliteSchemaVersion) {
       Refuse(ErrorCode::kUnsupported,
              "version " + std::to_string(version) + " of the TensorFlow Lite schema; it must be 3");
     }
@@ -266,16 +95,17 @@ class Reader {
   }
 
   std::vector<std::string> ReadTypes() const {
+    const std::span<const char* const> names = TfliteOperatorNames();
     std::vector<std::string> types;
     for (const FlatTable& code : root_.Children(kOperatorCodes)) {
       // The older field has 8 bits and stays where it suffices.
       const int32_t number = std::max<int32_t>(code.Number<int8_t>(kDeprecatedCode),
                                                code.Number<int32_t>(kBuiltinCode));
-      const bool is_known = number >= 0 && number < std::ssize(kOperatorNames);
+      const bool is_known = number >= 0 && number < std::ssize(names);
       if (number == kCustom) {
         types.push_back("custom operator " + code.Text(kCustomCode));
       } else {
-        types.push_back(is_known ? kOperatorNames[static_cast<size_t>(number)]
+        types.push_back(is_known ? names[static_cast<size_t>(number)]
                                  : "operator " + std::to_string(number));
       }
     }
@@ -286,8 +116,7 @@ class Reader {
     TfliteTensor tensor;
     tensor.name = table.Text(kName);
     const std::string where = tensor.name.empty() ? "tensor " + std::to_string(place) : tensor.name;
-    const auto type = table.Number<int8_t>(kType);
-    if (type >= 0 && type < std::ssize(kTypes)) tensor.dtype = kTypes[static_cast<size_t>(type)];
+    tensor.dtype = TfliteDType(table.Number<int8_t>(kType));
     tensor.shape = Widened(table.Numbers<int32_t>(kShape));
     if (tensor.shape.size() > kRankMax) {
       throw Error(ErrorCode::kUnsupported,

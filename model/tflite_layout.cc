@@ -169,12 +169,17 @@ void Pad(TfliteValues& values, const TfliteOp& op) {
 
 // The scales or the sizes that Resize reads: scales where they are whole, so that nothing needs to
 // be known of the rest.
-void AddSize(TfliteValues& values, const TfliteOp& op, const std::vector<int64_t>& size,
-             std::vector<std::string>& inputs) {
+void AddSize(TfliteValues& values, const TfliteOp& op, std::vector<std::string>& inputs) {
   const int64_t input = op.inputs[0];
+  std::vector<int64_t> size;
+  if (values.IsConstant(op.inputs[1])) {
+    size = values.Integers(op.inputs[1], "the size");
+    values.Require(size.size() == 2, "the size must have 2 numbers");
+    values.Require(size[0] > 0 && size[1] > 0, "the size must be 1 or more");
+  }
   const int64_t height = values.Dim(input, 1), width = values.Dim(input, 2);
   const std::string base = values.BaseOf(op.outputs[0]);
-  if (height > 0 && width > 0 && size[0] % height == 0 && size[1] % width == 0) {
+  if (height > 0 && width > 0 && !size.empty() && size[0] % height == 0 && size[1] % width == 0) {
     const std::vector<float> scales = {1, 1, static_cast<float>(size[0] / height),
                                        static_cast<float>(size[1] / width)};
     inputs[2] = values.AddInitializer(base + "_scales", Tensor::Make<float>({4}, scales));
@@ -183,7 +188,7 @@ void AddSize(TfliteValues& values, const TfliteOp& op, const std::vector<int64_t
   const std::string shape = values.Emit("Shape", {inputs[0]}, base + "_shape");
   const std::string kept =
       values.Emit("Slice", {shape, values.AddInt64({0}), values.AddInt64({2})}, base + "_kept");
-  inputs[3] = values.Emit("Concat", {kept, values.AddInt64(size)}, base + "_sizes",
+  inputs[3] = values.Emit("Concat", {kept, values.Int64(op.inputs[1])}, base + "_sizes",
                           IntAttribute("axis", 0));
 }
 
@@ -192,10 +197,7 @@ void Resize(TfliteValues& values, const TfliteOp& op) {
   const int first = is_linear ? 2 : 0;  // files of old had height and width before
   const bool aligns = op.Option<uint8_t>(first) != 0;
   const bool is_centered = op.Option<uint8_t>(first + 1) != 0;
-  const std::vector<int64_t> size = values.Integers(op.inputs[1], "the size");
-  values.Require(size.size() == 2 && values.tensor(op.inputs[0]).rank() == 4,
-                 "the input must have 4 axes, the size 2");
-  values.Require(size[0] > 0 && size[1] > 0, "the size must be 1 or more");
+  values.Require(values.tensor(op.inputs[0]).rank() == 4, "the input must have 4 axes");
   const char* const mode = aligns ? "align_corners" : is_centered ? "half_pixel" : "asymmetric";
   NamedAttributes attributes = TextAttribute("mode", is_linear ? "linear" : "nearest") +
                                TextAttribute("coordinate_transformation_mode", mode);
@@ -204,7 +206,7 @@ void Resize(TfliteValues& values, const TfliteOp& op) {
                                             aligns || is_centered ? "round_prefer_ceil" : "floor");
   }
   std::vector<std::string> inputs = {values.Channels(op.inputs[0]), "", "", ""};
-  AddSize(values, op, size, inputs);
+  AddSize(values, op, inputs);
   values.Define(op.outputs[0], Form::kChannels,
                 values.Emit("Resize", inputs, values.BaseOf(op.outputs[0]), attributes));
 }
@@ -300,6 +302,30 @@ void Tile(TfliteValues& values, const TfliteOp& op) {
   EmitShaped(values, op, "Tile", op.inputs[0], op.inputs[1]);
 }
 
+// The shape that two others are broadcast to: the larger length, where the shorter shape has ones
+// before it.
+void BroadcastShapes(TfliteValues& values, const TfliteOp& op) {
+  const std::string base = values.BaseOf(op.outputs[0]);
+  const auto length = [&](size_t i) {
+    values.Require(values.tensor(op.inputs[i]).rank() == 1 && values.Dim(op.inputs[i], 0) >= 0,
+                   "shapes must have one axis of known length");
+    return values.Dim(op.inputs[i], 0);
+  };
+  const int64_t longest = std::max(length(0), length(1));
+  std::vector<std::string> shapes;
+  for (size_t i = 0; i < 2; ++i) {
+    std::string shape = values.Int64(op.inputs[i]);
+    const std::vector<int64_t> ones(static_cast<size_t>(longest - length(i)), 1);
+    if (!ones.empty()) {
+      shape = values.Emit("Concat", {values.AddInt64(ones), shape}, base + "_long",
+                          IntAttribute("axis", 0));
+    }
+    shapes.push_back(shape);
+  }
+  const std::string larger = values.Emit("Max", shapes, base + "_larger");
+  values.DefinePlain(op, values.Cast(larger, values.tensor(op.outputs[0]).dtype));
+}
+
 void Expand(TfliteValues& values, const TfliteOp& op) {
   EmitShaped(values, op, "Expand", op.inputs[0], op.inputs[1]);
 }
@@ -353,6 +379,7 @@ constexpr TfliteOpInfo kOps[] = {
     {"DEPTH_TO_SPACE", MoveDepth},
     {"SPACE_TO_DEPTH", MoveDepth},
     {"TILE", Tile, 2},
+    {"BROADCAST_ARGS", BroadcastShapes, 2},
     {"BROADCAST_TO", Expand, 2},
     {"FILL", Fill, 2},
     {"RANGE", MakeRange, 3},

@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "model/permute.h"
 
 namespace pared {
 namespace {
@@ -17,33 +18,6 @@ const std::vector<int64_t> kToChannels = {0, 3, 1, 2};
 const std::vector<int64_t> kToPlain = {0, 2, 3, 1};
 
 bool IsCode(DType dtype) { return dtype == DType::kUInt8 || dtype == DType::kInt8; }
-
-// The axes of `tensor` in another order: axis i of the result is axis order[i].
-Tensor PermuteConstant(const Tensor& tensor, const std::vector<int64_t>& order) {
-  const size_t rank = order.size();
-  const size_t size = static_cast<size_t>(ElementBits(tensor.dtype()) / 8);
-  std::vector<int64_t> strides(rank, 1);
-  for (size_t i = rank; i-- > 1;) strides[i - 1] = strides[i] * tensor.shape()[i];
-  Shape shape(rank);
-  std::vector<int64_t> steps(rank), at(rank, 0);
-  for (size_t i = 0; i < rank; ++i) {
-    shape[i] = tensor.shape()[static_cast<size_t>(order[i])];
-    steps[i] = strides[static_cast<size_t>(order[i])];
-  }
-  auto bytes = std::make_shared<std::vector<std::byte>>(tensor.bytes().size());
-  int64_t from = 0;
-  for (int64_t to = 0; to < tensor.count(); ++to) {
-    std::memcpy(bytes->data() + static_cast<size_t>(to) * size,
-                tensor.bytes().data() + static_cast<size_t>(from) * size, size);
-    for (size_t i = rank; i-- > 0;) {
-      from += steps[i];
-      if (++at[i] < shape[i]) break;
-      from -= steps[i] * shape[i];
-      at[i] = 0;
-    }
-  }
-  return Tensor::View(tensor.dtype(), std::move(shape), *bytes, bytes);
-}
 
 // Within 32 bits, which no dimension is beyond: numbers that mean "to the end" still do.
 template <class T>
@@ -278,7 +252,7 @@ std::string TfliteValues::AddConstant(int64_t t, const std::vector<int64_t>& ord
   Shape shape(static_cast<size_t>(added), 1);
   shape.insert(shape.end(), constant.shape().begin(), constant.shape().end());
   constant = constant.Reshaped(std::move(shape));
-  if (!std::ranges::is_sorted(order)) constant = PermuteConstant(constant, order);
+  constant = pared::Permuted(constant, order);
   const DType dtype = constant.dtype();
   const std::string name = AddInitializer(BaseOf(t), std::move(constant));
   if (dtype == DType::kFloat16 || dtype == DType::kBFloat16) return Cast(name, DType::kFloat32);
