@@ -78,27 +78,31 @@ Table Options(FlatBufferBuilder& builder, const TfliteOptions& options) {
   return table.End();
 }
 
-// The least version of the operator that computes with codes, where it is not the first one.
-// Source: op_version.cc of TensorFlow Lite.
+// The least version of the operator that does what is asked here: interpreters refuse one that they
+// do not know. Source: op_version.cc of TensorFlow Lite.
 int32_t VersionOf(const std::string& type, const std::vector<DType>& inputs) {
-  const bool has_codes = std::ranges::find(inputs, DType::kInt8) != inputs.end();
-  static const std::map<std::string, int32_t, std::less<>> kWithCodes = {
-      {"CONV_2D", 3},        {"DEPTHWISE_CONV_2D", 3},      {"FULLY_CONNECTED", 4},
-      {"TRANSPOSE_CONV", 3}, {"STRIDED_SLICE", 2},          {"HARD_SWISH", 1},
-      {"PRELU", 1},          {"RESIZE_NEAREST_NEIGHBOR", 2}};
+  // Of codes, where that is not the first one.
+  static const std::map<std::string, int32_t, std::less<>> kOfCodes = {
+      {"CONV_2D", 3},    {"DEPTHWISE_CONV_2D", 3}, {"FULLY_CONNECTED", 4}, {"AVERAGE_POOL_2D", 2},
+      {"MAX_POOL_2D", 2}, {"SOFTMAX", 2},          {"CONCATENATION", 2},   {"ADD", 2},
+      {"SUB", 2},        {"MUL", 2},               {"PAD", 2},             {"PADV2", 2},
+      {"TRANSPOSE", 2},  {"MEAN", 2},              {"REDUCE_MAX", 2},      {"REDUCE_MIN", 2},
+      {"RELU", 2},       {"RELU6", 2},             {"TANH", 2},            {"LOGISTIC", 2},
+      {"SLICE", 2},      {"STRIDED_SLICE", 2},     {"GATHER", 2},          {"DEPTH_TO_SPACE", 2},
+      {"LEAKY_RELU", 2}, {"TILE", 2},              {"BATCH_MATMUL", 2},    {"GELU", 2},
+      {"DEQUANTIZE", 2}, {"QUANTIZE", 2},          {"SPACE_TO_DEPTH", 2},  {"SPLIT_V", 2},
+      {"MIRROR_PAD", 2}, {"TRANSPOSE_CONV", 2},    {"BROADCAST_TO", 3}};
   static const std::map<std::string, int32_t, std::less<>> kAlways = {
-      {"BATCH_MATMUL", 1},
-      {"BROADCAST_TO", 2},
-      {"RESIZE_BILINEAR", 3},
-      {"RESIZE_NEAREST_NEIGHBOR", 3}};
-  if (const auto found = kAlways.find(type); found != kAlways.end()) return found->second;
-  if (type == "TRANSPOSE_CONV" && inputs.size() > 3) return 3;
-  if (!has_codes) {
-    const bool has_halves = std::ranges::find(inputs, DType::kFloat16) != inputs.end();
-    return type == "DEQUANTIZE" && has_halves ? 3 : 1;
+      {"BROADCAST_TO", 2}, {"RESIZE_BILINEAR", 3}, {"RESIZE_NEAREST_NEIGHBOR", 3}};
+  int32_t version = 1;
+  if (const auto found = kAlways.find(type); found != kAlways.end()) version = found->second;
+  const bool has_codes = std::ranges::find(inputs, DType::kInt8) != inputs.end();
+  if (const auto found = kOfCodes.find(type); has_codes && found != kOfCodes.end()) {
+    version = std::max(version, found->second);
   }
-  const auto found = kWithCodes.find(type);
-  return found == kWithCodes.end() ? 2 : found->second;
+  if (type == "TRANSPOSE_CONV" && inputs.size() > 3) return 3;  // with a bias
+  const bool has_halves = std::ranges::find(inputs, DType::kFloat16) != inputs.end();
+  return type == "DEQUANTIZE" && has_halves ? 3 : version;
 }
 
 class Writer {
@@ -225,11 +229,15 @@ class Writer {
     return static_cast<uint32_t>(codes_.size() - 1);
   }
 
+  // Equal bytes are stored once.
   uint32_t AddBuffer(std::span<const std::byte> bytes) {
     if (buffers_.empty()) buffers_.push_back(TableWriter(builder_).End());  // 0: none
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    const auto [found, is_new] = stored_.emplace(text, static_cast<uint32_t>(buffers_.size()));
+    if (!is_new) return found->second;
     const auto data = Data(builder_, bytes);
     buffers_.push_back(TableWriter(builder_).Child(0, data).End());
-    return static_cast<uint32_t>(buffers_.size() - 1);
+    return found->second;
   }
 
   Table WriteQuantization(const TfliteTensor& tensor) {
@@ -267,6 +275,7 @@ class Writer {
   const std::vector<int64_t>& places_;
   FlatBufferBuilder builder_;
   Tables buffers_;
+  std::unordered_map<std::string_view, uint32_t> stored_;  // by bytes, which outlive this
   std::vector<std::pair<int32_t, int32_t>> codes_;  // numbers and versions of operators
 };
 
