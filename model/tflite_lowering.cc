@@ -365,14 +365,18 @@ int64_t TfliteLowering::MakeStored(const std::string& name, const Stored& stored
 }
 
 int64_t TfliteLowering::Aligned(const std::string& value, const AxisOrder& order) {
+  return AlignedTo(value, order, in_codes_);
+}
+
+int64_t TfliteLowering::AlignedTo(const std::string& value, const AxisOrder& order, bool to_codes) {
   const int64_t rank = std::ssize(order), own = RankOf(value);
-  if (own == rank) return Get(value, order);
+  if (own == rank) return GetResolved(value, order, to_codes);
   Shape shape = ShapeOf(value);
   shape.insert(shape.begin(), static_cast<size_t>(rank - own), 1);
   if (const Tensor* constant = Constant(value)) {
     return AddConstant(value, Permuted(constant->Reshaped(shape), order));
   }
-  const int64_t plain = Get(value, PlainOrder(own));
+  const int64_t plain = GetResolved(value, PlainOrder(own), to_codes);
   if (order == PlainOrder(rank)) return plain;
   return Transposed(Reshaped(plain, shape), order);
 }

@@ -179,6 +179,7 @@ class TfliteLowering {
   // What it is transposed of; through DequantizeLinear to its codes where `to_codes`.
   Alias Resolve(const std::string& value, bool to_codes) const;
   int64_t GetResolved(const std::string& value, const AxisOrder& order, bool to_codes);
+  int64_t AlignedTo(const std::string& value, const AxisOrder& order, bool to_codes);
   int64_t MakeHeld(const std::string& root, const AxisOrder& order);
   int64_t MakeConstant(const std::string& name, const Tensor& tensor);
   int64_t MakeStored(const std::string& name, const Stored& stored);

@@ -151,7 +151,7 @@ int64_t TfliteLowering::Codes8(const std::string& value, const AxisOrder& order)
     const Shape shape(Constant(value)->rank() == 0 ? 0 : static_cast<size_t>(rank), 1);
     return AddCodes(value, {Tensor::Make<int8_t>(shape, {code}), {scale}, {0}, 0});
   }
-  if (CodesOf(value) != nullptr) return Aligned(value, order);
+  if (CodesOf(value) != nullptr) return AlignedTo(value, order, true);
   Stored stored = *StoredCodes(value);
   Shape shape = stored.tensor.shape();
   shape.insert(shape.begin(), static_cast<size_t>(rank) - shape.size(), 1);
