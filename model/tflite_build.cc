@@ -82,16 +82,41 @@ Table Options(FlatBufferBuilder& builder, const TfliteOptions& options) {
 // do not know. Source: op_version.cc of TensorFlow Lite.
 int32_t VersionOf(const std::string& type, const std::vector<DType>& inputs) {
   // Of codes, where that is not the first one.
-  static const std::map<std::string, int32_t, std::less<>> kOfCodes = {
-      {"CONV_2D", 3},    {"DEPTHWISE_CONV_2D", 3}, {"FULLY_CONNECTED", 4}, {"AVERAGE_POOL_2D", 2},
-      {"MAX_POOL_2D", 2}, {"SOFTMAX", 2},          {"CONCATENATION", 2},   {"ADD", 2},
-      {"SUB", 2},        {"MUL", 2},               {"PAD", 2},             {"PADV2", 2},
-      {"TRANSPOSE", 2},  {"MEAN", 2},              {"REDUCE_MAX", 2},      {"REDUCE_MIN", 2},
-      {"RELU", 2},       {"RELU6", 2},             {"TANH", 2},            {"LOGISTIC", 2},
-      {"SLICE", 2},      {"STRIDED_SLICE", 2},     {"GATHER", 2},          {"DEPTH_TO_SPACE", 2},
-      {"LEAKY_RELU", 2}, {"TILE", 2},              {"BATCH_MATMUL", 2},    {"GELU", 2},
-      {"DEQUANTIZE", 2}, {"QUANTIZE", 2},          {"SPACE_TO_DEPTH", 2},  {"SPLIT_V", 2},
-      {"MIRROR_PAD", 2}, {"TRANSPOSE_CONV", 2},    {"BROADCAST_TO", 3}};
+  static const std::map<std::string, int32_t, std::less<>> kOfCodes = {{"CONV_2D", 3},
+                                                                       {"DEPTHWISE_CONV_2D", 3},
+                                                                       {"FULLY_CONNECTED", 4},
+                                                                       {"AVERAGE_POOL_2D", 2},
+                                                                       {"MAX_POOL_2D", 2},
+                                                                       {"SOFTMAX", 2},
+                                                                       {"CONCATENATION", 2},
+                                                                       {"ADD", 2},
+                                                                       {"SUB", 2},
+                                                                       {"MUL", 2},
+                                                                       {"PAD", 2},
+                                                                       {"PADV2", 2},
+                                                                       {"TRANSPOSE", 2},
+                                                                       {"MEAN", 2},
+                                                                       {"REDUCE_MAX", 2},
+                                                                       {"REDUCE_MIN", 2},
+                                                                       {"RELU", 2},
+                                                                       {"RELU6", 2},
+                                                                       {"TANH", 2},
+                                                                       {"LOGISTIC", 2},
+                                                                       {"SLICE", 2},
+                                                                       {"STRIDED_SLICE", 2},
+                                                                       {"GATHER", 2},
+                                                                       {"DEPTH_TO_SPACE", 2},
+                                                                       {"LEAKY_RELU", 2},
+                                                                       {"TILE", 2},
+                                                                       {"BATCH_MATMUL", 2},
+                                                                       {"GELU", 2},
+                                                                       {"DEQUANTIZE", 2},
+                                                                       {"QUANTIZE", 2},
+                                                                       {"SPACE_TO_DEPTH", 2},
+                                                                       {"SPLIT_V", 2},
+                                                                       {"MIRROR_PAD", 2},
+                                                                       {"TRANSPOSE_CONV", 2},
+                                                                       {"BROADCAST_TO", 3}};
   static const std::map<std::string, int32_t, std::less<>> kAlways = {
       {"BROADCAST_TO", 2}, {"RESIZE_BILINEAR", 3}, {"RESIZE_NEAREST_NEIGHBOR", 3}};
   int32_t version = 1;
@@ -276,7 +301,7 @@ class Writer {
   FlatBufferBuilder builder_;
   Tables buffers_;
   std::unordered_map<std::string_view, uint32_t> stored_;  // by bytes, which outlive this
-  std::vector<std::pair<int32_t, int32_t>> codes_;  // numbers and versions of operators
+  std::vector<std::pair<int32_t, int32_t>> codes_;         // numbers and versions of operators
 };
 
 }  // namespace

@@ -358,8 +358,14 @@ void LowerConvTranspose(TfliteLowering& l) {
       const bool is_upper = node.String("auto_pad", "NOTSET") == "SAME_UPPER";
       window.begins[i] = std::max<int64_t>(is_upper ? total / 2 : total - total / 2, 0);
     }
-    is_same = is_same && window.begins[i] == std::max<int64_t>(total, 0) / 2;
-    if (!is_same) full[i + 1] = std::max(full[i + 1], window.begins[i] + result[i + 1]);
+    const bool is_short = (result[i + 1] + window.strides[i] - 1) / window.strides[i] == spatial[i];
+    is_same = is_same && is_short && window.begins[i] == std::max<int64_t>(total, 0) / 2;
+  }
+  for (size_t i = 0; i < 2 && !is_same; ++i) {
+    // The kernel reaches so far, and less than a stride may be added.
+    const int64_t reach = full[i + 1] + window.strides[i] - 1;
+    full[i + 1] = std::max(full[i + 1], window.begins[i] + result[i + 1]);
+    l.Require(full[i + 1] <= reach, "a result that is larger than its input reaches");
   }
   if (is_same) full = result;
   const int64_t shape = BatchedShape(l, image, full);

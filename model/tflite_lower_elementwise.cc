@@ -299,6 +299,7 @@ constexpr TfliteLoweringInfo kOps[] = {
     {"Softsign", LowerSoftsign},
     {"Reciprocal", LowerReciprocal},
     {"Cast", LowerCast},
+    {"CastLike", LowerCast},
     {"Add", LowerBinary, Codes::kComputed, true},
     {"Sub", LowerBinary, Codes::kComputed, true},
     {"Mul", LowerBinary, Codes::kComputed, true},

@@ -22,6 +22,11 @@ int32_t Narrow(int64_t number) {
 void LowerSame(TfliteLowering& l) {
   const auto& outputs = l.node().outputs;
   l.Require(outputs.size() == 1 || outputs[1].empty(), "the mask of a Dropout");
+  if (l.HasInput(2)) {
+    const Tensor* trains = l.Constant(l.node().inputs[2]);
+    l.Require(trains != nullptr && trains->count() == 1 && trains->bytes()[0] == std::byte{0},
+              "a Dropout in training");
+  }
   l.DefineSame(l.Input(0));
 }
 
@@ -478,6 +483,7 @@ void LowerDepthToSpace(TfliteLowering& l) {
 }
 
 void LowerSpaceToDepth(TfliteLowering& l) {
+  l.Require(l.node().String("mode", "DCR") == "DCR", "a SpaceToDepth of another mode");
   const AxisOrder order = ChannelsLast(4);
   l.Define(order, l.EmitResult("SPACE_TO_DEPTH", {l.Get(l.Input(0), order)}, order,
                                {Kind::kSpaceToDepth, {{0, Narrow(l.node().Int("blocksize", 1))}}}));
@@ -490,10 +496,17 @@ void LowerRange(TfliteLowering& l) {
 }
 
 void LowerShape(TfliteLowering& l) {
-  l.Require(l.node().Int("start", 0) == 0 && !l.node().attributes.contains("end"),
-            "a part of a Shape");
-  const int8_t int64 = *TfliteTypeNumber(DType::kInt64);
-  l.Define({0}, l.EmitResult("SHAPE", {l.Plain(l.Input(0))}, {0}, {Kind::kShape, {{0, int64}}}));
+  const int64_t rank = l.RankOf(l.Input(0));
+  const auto place = [&](const char* attribute, int64_t fallback) {
+    const int64_t given = l.node().Int(attribute, fallback);
+    return std::clamp<int64_t>(given < 0 ? given + rank : given, 0, rank);
+  };
+  const int64_t begin = place("start", 0), end = place("end", rank);
+  const TfliteOptions options = {Kind::kShape, {{0, *TfliteTypeNumber(DType::kInt64)}}};
+  const int64_t all = l.EmitTyped("SHAPE", {l.Plain(l.Input(0))}, {rank}, DType::kInt64, options);
+  if (begin == 0 && end == rank) return l.Define({0}, all);
+  const int64_t count = std::max<int64_t>(end - begin, 0);
+  l.Define({0}, l.EmitResult("SLICE", {all, l.AddInts({begin}), l.AddInts({count})}, {0}));
 }
 
 void LowerConstantOfShape(TfliteLowering& l) {

@@ -42,12 +42,12 @@ Tensor ConstantAttribute(const Node& node) {
   if (node.attributes.contains("value_int"))
     return Tensor::Scalar<int64_t>(node.Int("value_int", 0));
   if (node.attributes.contains("value_floats")) {
-    std::vector<float> values = node.Floats("value_floats");
-    return Tensor::Make<float>({std::ssize(values)}, std::move(values));
+    const std::vector<float> values = node.Floats("value_floats");
+    return Tensor::Make<float>({std::ssize(values)}, values);
   }
   if (node.attributes.contains("value_ints")) {
-    std::vector<int64_t> values = node.Ints("value_ints");
-    return Tensor::Make<int64_t>({std::ssize(values)}, std::move(values));
+    const std::vector<int64_t> values = node.Ints("value_ints");
+    return Tensor::Make<int64_t>({std::ssize(values)}, values);
   }
   return {};
 }

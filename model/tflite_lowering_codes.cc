@@ -87,13 +87,14 @@ std::optional<TfliteLowering::Stored> TfliteLowering::StoredCodes(const std::str
   const Alias alias = Resolve(value, false);
   const Node* node = index_.producer(alias.source);
   if (node == nullptr || !IsDefaultDomain(node->domain)) return std::nullopt;
+  if (node->op_type != "Cast" && node->op_type != "DequantizeLinear") return std::nullopt;
   const Tensor* tensor = Constant(node->inputs[0]);
   if (tensor == nullptr) return std::nullopt;
   if (node->op_type == "Cast" && tensor->dtype() == DType::kFloat16 &&
       TypeOf(alias.source) == DType::kFloat32) {
     return Stored{Permuted(*tensor, alias.order), {}, {}, 0};
   }
-  if (node->op_type != "DequantizeLinear" || node->Int("block_size", 0) != 0) return std::nullopt;
+  if (node->op_type == "Cast" || node->Int("block_size", 0) != 0) return std::nullopt;
   const Tensor* scales = Constant(node->inputs[1]);
   const Tensor codes = AsInt8(*tensor);
   if (scales == nullptr || scales->dtype() != DType::kFloat32 || !codes.defined()) return {};
