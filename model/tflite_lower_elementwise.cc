@@ -13,9 +13,7 @@ namespace {
 using Kind = TfliteOptionsKind;
 using Codes = TfliteLowering::Codes;
 
-// What TensorFlow Lite's kernels want the codes of these functions to be.
-constexpr CodeScale kUnitScale = {1.0f / 256, -128};  // [0, 1)
-constexpr CodeScale kTanhScale = {1.0f / 128, 0};     // [-1, 1)
+constexpr CodeScale kTanhScale = {1.0f / 128, 0};  // what TANH wants its codes to be
 
 struct Unary {
   const char* type;
@@ -40,20 +38,6 @@ void Map(TfliteLowering& l, Function emit) {
   const AxisOrder order = l.CommonOrder({x}, l.RankOf(x));
   const int64_t t = l.Get(x, order);
   l.Define(order, emit(t, order));
-}
-
-int64_t Apply(TfliteLowering& l, const std::string& type, std::vector<int64_t> inputs,
-              TfliteOptions options = {}) {
-  const Shape shape = l.tensor(inputs[0]).shape;
-  return l.EmitTyped(type, std::move(inputs), shape, DType::kFloat32, std::move(options));
-}
-
-int64_t Times(TfliteLowering& l, int64_t a, int64_t b) {
-  return Apply(l, "MUL", {a, b}, {Kind::kMul, {}});
-}
-
-int64_t Plus(TfliteLowering& l, int64_t a, int64_t b) {
-  return Apply(l, "ADD", {a, b}, {Kind::kAdd, {}});
 }
 
 // Whether the result only meets what it was made of in a product that has codes: x * Sigmoid(x).
@@ -129,37 +113,37 @@ void LowerClip(TfliteLowering& l) {
   if (type.empty()) l.LeaveCodes();
   Map(l, [&](int64_t x, const AxisOrder& order) {
     if (!type.empty()) return l.EmitResult(type, {x}, order);
-    if (low) x = Apply(l, "MAXIMUM", {x, l.AddFloat(*low)});
-    return high ? Apply(l, "MINIMUM", {x, l.AddFloat(*high)}) : x;
+    if (low) x = l.Float("MAXIMUM", {x, l.AddFloat(*low)});
+    return high ? l.Float("MINIMUM", {x, l.AddFloat(*high)}) : x;
   });
 }
 
 void LowerHardSigmoid(TfliteLowering& l) {
   const float alpha = l.node().Float("alpha", 0.2f), beta = l.node().Float("beta", 0.5f);
   Map(l, [&](int64_t x, const AxisOrder&) {
-    const int64_t line = Plus(l, Times(l, x, l.AddFloat(alpha)), l.AddFloat(beta));
-    return Apply(l, "MINIMUM", {Apply(l, "MAXIMUM", {line, l.AddFloat(0)}), l.AddFloat(1)});
+    const int64_t line = l.Plus(l.Times(x, l.AddFloat(alpha)), l.AddFloat(beta));
+    return l.Float("MINIMUM", {l.Float("MAXIMUM", {line, l.AddFloat(0)}), l.AddFloat(1)});
   });
 }
 
 // log(1 + exp(x)), without overflow: max(x, 0) + log(1 + exp(-|x|)).
 int64_t Softplus(TfliteLowering& l, int64_t x) {
-  const int64_t small = Apply(l, "EXP", {Apply(l, "NEG", {Apply(l, "ABS", {x})})});
-  const int64_t log = Apply(l, "LOG", {Plus(l, small, l.AddFloat(1))});
-  return Plus(l, Apply(l, "RELU", {x}), log);
+  const int64_t small = l.Float("EXP", {l.Float("NEG", {l.Float("ABS", {x})})});
+  const int64_t log = l.Float("LOG", {l.Plus(small, l.AddFloat(1))});
+  return l.Plus(l.Float("RELU", {x}), log);
 }
 
 void LowerSoftplus(TfliteLowering& l) {
   const bool is_mish = l.node().op_type == "Mish";
   Map(l, [&](int64_t x, const AxisOrder&) {
     const int64_t soft = Softplus(l, x);
-    return is_mish ? Times(l, x, Apply(l, "TANH", {soft})) : soft;
+    return is_mish ? l.Times(x, l.Float("TANH", {soft})) : soft;
   });
 }
 
 void LowerSoftsign(TfliteLowering& l) {
   Map(l, [&](int64_t x, const AxisOrder&) {
-    return Apply(l, "DIV", {x, Plus(l, Apply(l, "ABS", {x}), l.AddFloat(1))}, {Kind::kDiv, {}});
+    return l.Float("DIV", {x, l.Plus(l.Float("ABS", {x}), l.AddFloat(1))}, {Kind::kDiv, {}});
   });
 }
 
@@ -167,7 +151,7 @@ void LowerSoftsign(TfliteLowering& l) {
 void LowerQuickGelu(TfliteLowering& l) {
   const float alpha = l.node().Float("alpha", 1.702f);
   Map(l, [&](int64_t x, const AxisOrder&) {
-    return Times(l, x, Apply(l, "LOGISTIC", {Times(l, x, l.AddFloat(alpha))}));
+    return l.Times(x, l.Float("LOGISTIC", {l.Times(x, l.AddFloat(alpha))}));
   });
 }
 
@@ -231,6 +215,7 @@ void LowerBinary(TfliteLowering& l) {
   l.Require(std::ranges::find(op.types, dtype) != op.types.end(),
             node.op_type + std::string(" of ") + DTypeName(dtype));
   l.Require(node.Int("fmod", 0) == 0, "a Mod of C");
+  l.Require(l.opset() >= 7, node.op_type + std::string(" of an opset before 7"));
   const auto has_codes = [&](const std::string& input) { return l.HasCodes(input); };
   if (!op.takes_codes || !std::ranges::all_of(node.inputs, has_codes)) l.LeaveCodes();
   const int64_t rank = l.RankOf(node.outputs[0]);
@@ -254,10 +239,10 @@ void LowerPow(TfliteLowering& l) {
             "a Pow of integers");
   const bool keeps_rank = l.RankOf(l.Input(0)) == l.RankOf(l.node().outputs[0]);
   if (power == 2.0f && keeps_rank) {
-    return Map(l, [&](int64_t x, const AxisOrder&) { return Times(l, x, x); });
+    return Map(l, [&](int64_t x, const AxisOrder&) { return l.Times(x, x); });
   }
   if (power == 0.5f && keeps_rank) {
-    return Map(l, [&](int64_t x, const AxisOrder&) { return Apply(l, "SQRT", {x}); });
+    return Map(l, [&](int64_t x, const AxisOrder&) { return l.Float("SQRT", {x}); });
   }
   LowerBinary(l);
 }

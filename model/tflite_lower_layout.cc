@@ -13,12 +13,6 @@ namespace {
 using Kind = TfliteOptionsKind;
 using Codes = TfliteLowering::Codes;
 
-constexpr int64_t kSlicedRankMax = 5;
-
-int32_t Narrow(int64_t number) {
-  return static_cast<int32_t>(std::clamp<int64_t>(number, INT32_MIN, INT32_MAX));
-}
-
 void LowerSame(TfliteLowering& l) {
   const auto& outputs = l.node().outputs;
   l.Require(outputs.size() == 1 || outputs[1].empty(), "the mask of a Dropout");
@@ -37,24 +31,9 @@ void LowerTranspose(TfliteLowering& l) {
   l.DefineTransposed(l.Input(0), l.node().Ints("perm", order));
 }
 
-// The numbers that a model computes, as int32.
-int64_t Computed32(TfliteLowering& l, const std::string& value) {
-  const int64_t t = l.Plain(value);
-  const int8_t from = *TfliteTypeNumber(l.tensor(t).dtype), to = *TfliteTypeNumber(DType::kInt32);
-  if (from == to) return t;
-  return l.EmitTyped("CAST", {t}, l.tensor(t).shape, DType::kInt32,
-                     {Kind::kCast, {{0, from}, {1, to}}});
-}
-
-int64_t ShapeTensor(TfliteLowering& l, int64_t t) {
-  const int8_t int32 = *TfliteTypeNumber(DType::kInt32);
-  return l.EmitTyped("SHAPE", {t}, {std::ssize(l.tensor(t).shape)}, DType::kInt32,
-                     {Kind::kShape, {{0, int32}}});
-}
-
 // Dimension `axis` of the tensor, as int32 [1].
 int64_t DimTensor(TfliteLowering& l, int64_t t, int64_t axis) {
-  return l.EmitTyped("SLICE", {ShapeTensor(l, t), l.AddInts({axis}), l.AddInts({1})}, {1},
+  return l.EmitTyped("SLICE", {l.ShapeTensor(t), l.AddInts({axis}), l.AddInts({1})}, {1},
                      DType::kInt32);
 }
 
@@ -80,7 +59,7 @@ void LowerReshape(TfliteLowering& l) {
   const Tensor* asked = l.Constant(l.Input(1));
   int64_t numbers = -1;
   if (asked == nullptr) {
-    numbers = Computed32(l, l.Input(1));
+    numbers = l.Computed32(l.Input(1));
   } else {
     std::vector<int64_t> mixed = l.Integers(l.Input(1), "the shape");
     for (size_t i = 0; i < mixed.size(); ++i) {
@@ -157,166 +136,6 @@ void LowerSplit(TfliteLowering& l) {
   for (size_t i = 0; i < outputs.size(); ++i) l.DefineOutput(i, order, outputs[i]);
 }
 
-// What one axis is cut to.
-struct Cut {
-  int64_t begin = 0, end = 0, step = 1;
-  bool from_start = true, to_end = true;  // whatever begin and end say
-};
-
-// As ONNX clamps it; lengths that are open are left to the run.
-Cut CutOf(int64_t start, int64_t end, int64_t step, int64_t length) {
-  Cut cut = {0, 0, step, false, false};
-  if (length >= 0) {
-    if (start < 0) start += length;
-    if (end < 0) end += length;
-    start = std::clamp<int64_t>(start, 0, step > 0 ? length : length - 1);
-    end = std::clamp<int64_t>(end, step > 0 ? 0 : -1, length);
-    cut.begin = start;
-    cut.end = end;
-    cut.to_end = step < 0 && end < 0;
-    if (cut.to_end) cut.end = 0;
-    return cut;
-  }
-  cut.begin = start;
-  cut.end = end;
-  cut.from_start = step > 0 ? start == 0 : start >= INT32_MAX;
-  cut.to_end = step > 0 ? end >= INT32_MAX : end <= -INT32_MAX;
-  return cut;
-}
-
-std::optional<std::vector<int64_t>> Given(const TfliteLowering& l, const char* attribute,
-                                          size_t input) {
-  return l.IntegersOf(attribute, input);
-}
-
-// Axes and steps; the axes that are not named stay whole. Starts and ends are attributes before
-// opset 10, inputs since.
-struct Slicing {
-  std::vector<int64_t> axes, steps;
-  std::vector<Cut> cuts;  // by axis of the input
-};
-
-bool IsComputed(const TfliteLowering& l, size_t input) {
-  return l.HasInput(input) && l.Constant(l.node().inputs[input]) == nullptr;
-}
-
-// `count`: how many starts there are.
-Slicing SlicingOf(const TfliteLowering& l, const Shape& shape, size_t count) {
-  Slicing slicing;
-  slicing.axes = Given(l, "axes", 3).value_or(PlainOrder(static_cast<int64_t>(count)));
-  slicing.steps = Given(l, "steps", 4).value_or(std::vector<int64_t>(count, 1));
-  slicing.cuts.resize(shape.size());
-  l.Require(slicing.axes.size() == count && slicing.steps.size() == count,
-            "starts, axes and steps of different numbers");
-  for (int64_t& axis : slicing.axes) axis = l.Axis(axis, std::ssize(shape));
-  return slicing;
-}
-
-// Places that the model computes stand among those that are known, in the order of the tensor.
-int64_t MixedPlaces(TfliteLowering& l, const AxisOrder& order, const Slicing& slicing, size_t input,
-                    const std::vector<int64_t>& known) {
-  if (!IsComputed(l, input)) return l.AddInts(known);
-  const int64_t computed = Computed32(l, l.node().inputs[input]);
-  std::vector<int64_t> parts;
-  for (size_t i = 0; i < order.size(); ++i) {
-    const int64_t named = PlaceOf(slicing.axes, order[i]);
-    if (named == std::ssize(slicing.axes)) {
-      parts.push_back(l.AddInts({known[i]}));
-    } else {
-      parts.push_back(
-          l.EmitTyped("SLICE", {computed, l.AddInts({named}), l.AddInts({1})}, {1}, DType::kInt32));
-    }
-  }
-  return l.EmitTyped("CONCATENATION", parts, {std::ssize(order)}, DType::kInt32,
-                     {Kind::kConcatenation, {{0, int32_t{0}}}});
-}
-
-void LowerSlice(TfliteLowering& l) {
-  const std::string& x = l.Input(0);
-  const Shape shape = l.ShapeOf(x);
-  const int64_t rank = std::ssize(shape);
-  l.Require(rank <= kSlicedRankMax, "a Slice of " + std::to_string(rank) + " axes");
-  const bool computes_starts = IsComputed(l, 1), computes_ends = IsComputed(l, 2);
-  const auto starts = computes_starts ? std::nullopt : Given(l, "starts", 1);
-  const auto ends = computes_ends ? std::nullopt : Given(l, "ends", 2);
-  l.Require((starts || computes_starts) && (ends || computes_ends), "a Slice without places");
-  const int64_t count = starts ? std::ssize(*starts)
-                        : ends ? std::ssize(*ends)
-                               : l.ShapeOf(l.Input(1))[0];
-  l.Require(count >= 0, "an open number of axes");
-  Slicing slicing = SlicingOf(l, shape, static_cast<size_t>(count));
-  for (size_t i = 0; i < slicing.axes.size(); ++i) {
-    const auto axis = static_cast<size_t>(slicing.axes[i]);
-    const int64_t step = slicing.steps[i];
-    l.Require(step > 0 || (starts && ends), "steps back between places that are computed");
-    const int64_t length = starts && ends ? shape[axis] : -1;
-    Cut cut = CutOf(starts ? starts->at(i) : 0, ends ? ends->at(i) : 0, step, length);
-    if (computes_starts) cut.from_start = false;
-    if (computes_ends) cut.to_end = false;
-    slicing.cuts[axis] = cut;
-  }
-  const AxisOrder order = l.CommonOrder({x}, rank);
-  std::vector<int64_t> begins, stops, steps;
-  int32_t begin_mask = 0, end_mask = 0;
-  for (const int64_t axis : order) {
-    const Cut& cut = slicing.cuts[static_cast<size_t>(axis)];
-    // Beside places that are computed, numbers say it: ends are clamped.
-    if (cut.from_start && starts && ends) begin_mask |= 1 << begins.size();
-    if (cut.to_end && starts && ends) end_mask |= 1 << begins.size();
-    begins.push_back(cut.begin);
-    stops.push_back(cut.to_end && cut.step > 0 ? INT32_MAX : cut.end);
-    steps.push_back(cut.step);
-  }
-  const int64_t begin = MixedPlaces(l, order, slicing, 1, begins);
-  const int64_t end = MixedPlaces(l, order, slicing, 2, stops);
-  l.Define(order, l.EmitResult("STRIDED_SLICE", {l.Get(x, order), begin, end, l.AddInts(steps)},
-                               order, {Kind::kStridedSlice, {{0, begin_mask}, {1, end_mask}}}));
-}
-
-// Indices, of which TensorFlow Lite takes none from the end.
-int64_t Indices(TfliteLowering& l, const std::string& value, int64_t length) {
-  const Tensor* constant = l.Constant(value);
-  if (constant == nullptr) return l.Plain(value);
-  std::vector<int32_t> places;
-  for (int64_t place : l.Integers(value, "indices")) {
-    if (place < 0) {
-      l.Require(length >= 0, "indices from the end of an open length");
-      place += length;
-    }
-    places.push_back(Narrow(place));
-  }
-  return l.AddConstant(value, Tensor::Make<int32_t>(constant->shape(), std::move(places)));
-}
-
-void LowerGather(TfliteLowering& l) {
-  const std::string &table = l.Input(0), &indices = l.Input(1);
-  const Shape shape = l.ShapeOf(table);
-  const int64_t axis = l.Axis(l.node().Int("axis", 0), std::ssize(shape));
-  const AxisOrder order = PlainOrder(l.RankOf(l.node().outputs[0]));
-  const int64_t places = Indices(l, indices, shape[static_cast<size_t>(axis)]);
-  const TfliteOptions options = {Kind::kGather, {{0, Narrow(axis)}}};
-  // A table of codes is looked up as it is stored.
-  const auto stored = l.StoredCodes(table);
-  if (stored && stored->scales.size() == 1 && stored->tensor.dtype() == DType::kInt8) {
-    const int64_t codes = l.AddCodes(table, *stored);
-    return l.DefineCodes(
-        order, l.Emit("GATHER", {codes, places}, l.ShapeOf(l.node().outputs[0]), codes, options));
-  }
-  l.Define(order, l.EmitResult("GATHER", {l.Plain(table), places}, order, options));
-}
-
-void LowerGatherNd(TfliteLowering& l) {
-  l.Require(l.node().Int("batch_dims", 0) == 0, "batch_dims of a GatherND");
-  const AxisOrder order = PlainOrder(l.RankOf(l.node().outputs[0]));
-  const Tensor* indices = l.Constant(l.Input(1));
-  if (indices != nullptr) {
-    l.Require(
-        std::ranges::all_of(l.Integers(l.Input(1), "indices"), [](int64_t i) { return i >= 0; }),
-        "indices from the end");
-  }
-  l.Define(order, l.EmitResult("GATHER_ND", {l.Plain(l.Input(0)), l.Plain(l.Input(1))}, order));
-}
-
 void LowerExpand(TfliteLowering& l) {
   const std::string& x = l.Input(0);
   const Shape shape = l.ShapeOf(l.node().outputs[0]);
@@ -326,7 +145,7 @@ void LowerExpand(TfliteLowering& l) {
   if (std::ranges::count(shape, -1) == 0) {
     sizes = l.AddInts(shape);
   } else {
-    sizes = l.EmitTyped("BROADCAST_ARGS", {ShapeTensor(l, t), Computed32(l, l.Input(1))},
+    sizes = l.EmitTyped("BROADCAST_ARGS", {l.ShapeTensor(t), l.Computed32(l.Input(1))},
                         {std::ssize(shape)}, DType::kInt32);
   }
   l.Define(order, l.EmitResult("BROADCAST_TO", {t, sizes}, order));
@@ -375,120 +194,6 @@ void LowerPad(TfliteLowering& l) {
                         order));
 }
 
-// How positions of the result are those of the input, where TensorFlow Lite has that.
-struct Positions {
-  bool aligns = false, is_centered = false;
-};
-
-// `times`: how many times as long both axes become, where that is a whole number; else 0.
-Positions PositionsOf(const TfliteLowering& l, bool is_linear, int64_t times) {
-  const Node& node = l.node();
-  const bool is_old = node.op_type == "Upsample" || l.opset() < 11;
-  const std::string mode =
-      node.String("coordinate_transformation_mode", is_old ? "asymmetric" : "half_pixel");
-  const std::string rounding = node.String("nearest_mode", is_old ? "floor" : "round_prefer_floor");
-  // The two differ for results of length 1.
-  const bool is_half = mode == "half_pixel" || (mode == "pytorch_half_pixel" && times != 0);
-  const Shape out = l.ShapeOf(node.outputs[0]);
-  const bool is_long = out[2] > 1 && out[3] > 1;
-  if (mode == "align_corners" && (is_linear || rounding == "round_prefer_ceil"))
-    return {true, false};
-  if (is_linear && mode == "asymmetric") return {};
-  if (is_linear && (is_half || (mode == "pytorch_half_pixel" && is_long))) return {false, true};
-  const bool is_floor =
-      rounding == "floor" || times == 1 || (rounding == "round_prefer_floor" && times == 2);
-  if (mode == "asymmetric" && is_floor) return {};
-  if (is_half && rounding == "round_prefer_ceil") return {false, true};
-  if (is_half && rounding == "round_prefer_floor" && times != 0) return {};
-  l.Refuse("positions of " + mode + (is_linear ? "" : ", " + rounding));
-}
-
-// Height and width of the result, as int32 [2]; and how many times as long they are.
-struct Size {
-  int64_t t = -1, times = 0;
-};
-
-Size SizeOf(TfliteLowering& l, int64_t image) {
-  const Node& node = l.node();
-  const Shape from = l.ShapeOf(node.inputs[0]), to = l.ShapeOf(node.outputs[0]);
-  const bool is_known = from[2] > 0 && from[3] > 0 && to[2] > 0 && to[3] > 0;
-  const size_t scales_input = node.op_type == "Upsample" || l.opset() < 11 ? 1 : 2;
-  std::vector<float> scales;
-  if (node.attributes.contains("scales")) scales = node.Floats("scales");
-  if (l.HasInput(scales_input)) scales = l.Floats(node.inputs[scales_input], "the scales");
-  Size size;
-  if (is_known) {
-    for (size_t i = 2; i < 4 && scales.size() == 4; ++i) {
-      const double length = static_cast<double>(from[i]) * static_cast<double>(scales[i]);
-      l.Require(std::abs(length - static_cast<double>(to[i])) < 1e-3,
-                "scales that do not lead to whole lengths");
-    }
-    const bool is_whole = to[2] % from[2] == 0 && to[2] / from[2] * from[3] == to[3];
-    size.times = is_whole ? to[2] / from[2] : 0;
-    size.t = l.AddInts({to[2], to[3]});
-  } else if (scales.size() == 4) {
-    const float scale = scales[2];
-    l.Require(scales[3] == scale && scale >= 1 && scale == std::floor(scale),
-              "scales that are not whole where lengths are open");
-    size.times = static_cast<int64_t>(scale);
-    const int64_t lengths = l.EmitTyped(
-        "SLICE", {ShapeTensor(l, image), l.AddInts({1}), l.AddInts({2})}, {2}, DType::kInt32);
-    size.t = l.EmitTyped("MUL", {lengths, l.AddInts({size.times, size.times})}, {2}, DType::kInt32,
-                         {Kind::kMul, {}});
-  } else {
-    const int64_t all = Computed32(l, l.Input(3));
-    size.t = l.EmitTyped("SLICE", {all, l.AddInts({2}), l.AddInts({2})}, {2}, DType::kInt32);
-  }
-  return size;
-}
-
-void LowerResize(TfliteLowering& l) {
-  const std::string& x = l.Input(0);
-  const Node& node = l.node();
-  const std::string mode = node.String("mode", "nearest");
-  l.Require(mode == "nearest" || mode == "linear" || mode == "bilinear",
-            "a Resize of mode " + mode);
-  l.Require(node.Int("antialias", 0) == 0 && !node.attributes.contains("axes"),
-            "antialias, or axes of a Resize");
-  const Shape from = l.ShapeOf(x), to = l.ShapeOf(node.outputs[0]);
-  l.Require(from.size() == 4 && from[1] == to[1] && (from[0] == to[0] || to[0] < 0),
-            "a Resize of other than height and width");
-  const bool is_linear = mode != "nearest";
-  const AxisOrder order = ChannelsLast(4);
-  const int64_t image = l.Get(x, order);
-  const Size size = SizeOf(l, image);
-  const Positions positions = PositionsOf(l, is_linear, size.times);
-  const int first = is_linear ? 2 : 0;
-  const TfliteOptions options = {is_linear ? Kind::kResizeBilinear : Kind::kResizeNearestNeighbor,
-                                 {{first, positions.aligns}, {first + 1, positions.is_centered}}};
-  l.Define(order, l.EmitResult(is_linear ? "RESIZE_BILINEAR" : "RESIZE_NEAREST_NEIGHBOR",
-                               {image, size.t}, order, options));
-}
-
-void LowerDepthToSpace(TfliteLowering& l) {
-  const std::string& x = l.Input(0);
-  const AxisOrder order = ChannelsLast(4);
-  const int64_t block = l.node().Int("blocksize", 1);
-  int64_t t = l.Get(x, order);
-  const Shape shape = l.tensor(t).shape;
-  l.Require(shape[3] > 0, "an open number of channels");
-  if (l.node().String("mode", "DCR") == "CRD") {  // channels of a block stand together
-    std::vector<int64_t> places;
-    const int64_t squares = block * block, channels = shape[3] / squares;
-    for (int64_t i = 0; i < shape[3]; ++i) places.push_back(i % channels * squares + i / channels);
-    t = l.Emit("GATHER", {t, l.AddInts(places)}, shape, t, {Kind::kGather, {{0, int32_t{3}}}});
-  }
-  l.Define(order,
-           l.EmitResult("DEPTH_TO_SPACE", {t}, order, {Kind::kDepthToSpace, {{0, Narrow(block)}}}));
-}
-
-void LowerSpaceToDepth(TfliteLowering& l) {
-  l.Require(l.node().String("mode", "DCR") == "DCR", "a SpaceToDepth of another mode");
-  const AxisOrder order = ChannelsLast(4);
-  l.Define(order, l.EmitResult("SPACE_TO_DEPTH", {l.Get(l.Input(0), order)}, order,
-                               {Kind::kSpaceToDepth, {{0, Narrow(l.node().Int("blocksize", 1))}}}));
-}
-
 void LowerRange(TfliteLowering& l) {
   std::vector<int64_t> bounds;
   for (size_t i = 0; i < 3; ++i) bounds.push_back(l.Reshaped(l.Plain(l.Input(i)), {}));
@@ -515,7 +220,7 @@ void LowerConstantOfShape(TfliteLowering& l) {
   const AxisOrder order = PlainOrder(l.RankOf(l.node().outputs[0]));
   const Shape shape = l.ShapeOf(l.node().outputs[0]);
   const int64_t sizes =
-      std::ranges::count(shape, -1) == 0 ? l.AddInts(shape) : Computed32(l, l.Input(0));
+      std::ranges::count(shape, -1) == 0 ? l.AddInts(shape) : l.Computed32(l.Input(0));
   l.Define(order,
            l.EmitResult("FILL", {sizes, l.AddConstant(l.result() + "/value", filled)}, order));
 }
@@ -530,16 +235,9 @@ constexpr TfliteLoweringInfo kOps[] = {
     {"Unsqueeze", LowerAxes, Codes::kMoved},
     {"Concat", LowerConcat, Codes::kComputed},
     {"Split", LowerSplit, Codes::kMoved},
-    {"Slice", LowerSlice, Codes::kMoved},
-    {"Gather", LowerGather, Codes::kMoved},
-    {"GatherND", LowerGatherNd},
     {"Expand", LowerExpand, Codes::kMoved},
     {"Tile", LowerTile, Codes::kMoved},
     {"Pad", LowerPad, Codes::kMoved},
-    {"Resize", LowerResize, Codes::kMoved},
-    {"Upsample", LowerResize, Codes::kMoved},
-    {"DepthToSpace", LowerDepthToSpace, Codes::kMoved},
-    {"SpaceToDepth", LowerSpaceToDepth, Codes::kMoved},
     {"Range", LowerRange},
     {"Shape", LowerShape},
     {"ConstantOfShape", LowerConstantOfShape},

@@ -13,8 +13,6 @@ namespace {
 using Kind = TfliteOptionsKind;
 using Codes = TfliteLowering::Codes;
 
-constexpr CodeScale kUnitScale = {1.0f / 256, -128};  // what SOFTMAX wants its codes to be
-
 // Where the axes lie in a tensor of the order.
 std::vector<int64_t> Places(const AxisOrder& order, const std::vector<int64_t>& axes) {
   std::vector<int64_t> places;
@@ -31,19 +29,6 @@ AxisOrder Without(const AxisOrder& order, const std::vector<int64_t>& axes) {
     left.push_back(axis - std::ranges::count_if(axes, [&](int64_t gone) { return gone < axis; }));
   }
   return left;
-}
-
-int64_t Float(TfliteLowering& l, const std::string& type, std::vector<int64_t> inputs,
-              TfliteOptions options = {}) {
-  const Shape shape = l.tensor(inputs[0]).shape;
-  return l.EmitTyped(type, std::move(inputs), shape, DType::kFloat32, std::move(options));
-}
-
-int64_t Times(TfliteLowering& l, int64_t a, int64_t b) {
-  return Float(l, "MUL", {a, b}, {Kind::kMul, {}});
-}
-int64_t Plus(TfliteLowering& l, int64_t a, int64_t b) {
-  return Float(l, "ADD", {a, b}, {Kind::kAdd, {}});
 }
 
 const std::map<std::string, const char*>& Reductions() {
@@ -85,7 +70,7 @@ void LowerReduce(TfliteLowering& l) {
   } else {
     made = l.EmitResult(Reductions().at(op_type), {t, places}, left, options);
   }
-  if (op_type == "ReduceL2") made = Float(l, "SQRT", {made});
+  if (op_type == "ReduceL2") made = l.Float("SQRT", {made});
   l.Define(left, made);
 }
 
@@ -100,8 +85,8 @@ void LowerArgMax(TfliteLowering& l) {
   const bool keeps = l.node().Int("keepdims", 1) != 0;
   Shape shape = l.tensor(t).shape;
   shape.erase(shape.begin() + PlaceOf(order, axis));
-  const int64_t place = l.AddConstant(
-      l.result() + "/axis", Tensor::Scalar<int32_t>(static_cast<int32_t>(PlaceOf(order, axis))));
+  const int64_t place =
+      l.AddConstant(l.result() + "/axis", Tensor::Scalar<int32_t>(Narrow(PlaceOf(order, axis))));
   const int8_t int64 = *TfliteTypeNumber(DType::kInt64);
   int64_t made = l.EmitTyped(is_max ? "ARG_MAX" : "ARG_MIN", {t, place}, shape, DType::kInt64,
                              {is_max ? Kind::kArgMax : Kind::kArgMin, {{0, int64}}});
@@ -148,8 +133,8 @@ void LowerSoftmax(TfliteLowering& l) {
     const int64_t flat = l.Reshaped(l.Plain(x), rows);
     const bool is_log = l.node().op_type == "LogSoftmax";
     const int64_t made =
-        Float(l, is_log ? "LOG_SOFTMAX" : "SOFTMAX", {flat},
-              is_log ? TfliteOptions() : TfliteOptions{Kind::kSoftmax, {{0, 1.0f}}});
+        l.Float(is_log ? "LOG_SOFTMAX" : "SOFTMAX", {flat},
+                is_log ? TfliteOptions() : TfliteOptions{Kind::kSoftmax, {{0, 1.0f}}});
     return l.Define(PlainOrder(rank), l.Reshaped(made, shape));
   }
   const AxisOrder order = WithLast(l, x, axis);
@@ -164,11 +149,11 @@ int64_t Normalized(TfliteLowering& l, int64_t x, const std::vector<int64_t>& pla
   const TfliteOptions keeps = {Kind::kReducer, {{0, true}}};
   const int64_t axes = l.AddInts(places);
   const int64_t mean = l.EmitTyped("MEAN", {x, axes}, reduced, DType::kFloat32, keeps);
-  const int64_t difference = Float(l, "SUB", {x, mean}, {Kind::kSub, {}});
-  const int64_t square = Times(l, difference, difference);
+  const int64_t difference = l.Float("SUB", {x, mean}, {Kind::kSub, {}});
+  const int64_t square = l.Times(difference, difference);
   const int64_t variance = l.EmitTyped("MEAN", {square, axes}, reduced, DType::kFloat32, keeps);
-  const int64_t root = Float(l, "RSQRT", {Plus(l, variance, l.AddFloat(epsilon))});
-  return Times(l, difference, root);
+  const int64_t root = l.Float("RSQRT", {l.Plus(variance, l.AddFloat(epsilon))});
+  return l.Times(difference, root);
 }
 
 void LowerLayerNormalization(TfliteLowering& l) {
@@ -183,8 +168,8 @@ void LowerLayerNormalization(TfliteLowering& l) {
   const AxisOrder order = l.CommonOrder({x}, rank);
   int64_t made =
       Normalized(l, l.Get(x, order), Places(order, axes), l.node().Float("epsilon", 1e-5f));
-  made = Times(l, made, l.Aligned(l.Input(1), order));
-  if (l.HasInput(2)) made = Plus(l, made, l.Aligned(l.Input(2), order));
+  made = l.Times(made, l.Aligned(l.Input(1), order));
+  if (l.HasInput(2)) made = l.Plus(made, l.Aligned(l.Input(2), order));
   l.Define(order, made);
 }
 
@@ -213,7 +198,7 @@ void LowerBatchNormalization(TfliteLowering& l) {
     bias[i] -= mean[i] * scale[i];
   }
   const AxisOrder order = l.CommonOrder({x}, rank);
-  const int64_t scaled = Times(l, l.Get(x, order), OfChannels(l, scale, order));
+  const int64_t scaled = l.Times(l.Get(x, order), OfChannels(l, scale, order));
   l.Define(order, l.EmitResult("ADD", {scaled, OfChannels(l, bias, order)}, order,
                                {Kind::kAdd, {{0, l.activation()}}}));
 }
@@ -228,8 +213,8 @@ void LowerInstanceNormalization(TfliteLowering& l) {
                            bias = l.Floats(l.Input(2), "the bias");
   int64_t made =
       Normalized(l, l.Get(x, order), Places(order, axes), l.node().Float("epsilon", 1e-5f));
-  made = Times(l, made, OfChannels(l, scale, order));
-  l.Define(order, Plus(l, made, OfChannels(l, bias, order)));
+  made = l.Times(made, OfChannels(l, scale, order));
+  l.Define(order, l.Plus(made, OfChannels(l, bias, order)));
 }
 
 void LowerTopK(TfliteLowering& l) {
@@ -244,8 +229,7 @@ void LowerTopK(TfliteLowering& l) {
   const int64_t t = l.Get(x, order);
   Shape shape = l.tensor(t).shape;
   shape.back() = k[0];
-  const int64_t count =
-      l.AddConstant(l.result() + "/k", Tensor::Scalar<int32_t>(static_cast<int32_t>(k[0])));
+  const int64_t count = l.AddConstant(l.result() + "/k", Tensor::Scalar<int32_t>(Narrow(k[0])));
   const int64_t values = l.AddLike(shape, l.TypeOf(x)), places = l.AddLike(shape, DType::kInt32);
   l.EmitSeveral("TOPK_V2", {t, count}, {values, places});
   l.DefineOutput(0, order, values);
@@ -260,7 +244,7 @@ void LowerCumSum(TfliteLowering& l) {
   const std::vector<int64_t> axis = l.Integers(l.Input(1), "the axis");
   l.Require(axis.size() == 1, "a CumSum along several axes");
   const int64_t rank = l.RankOf(x);
-  const auto place = static_cast<int32_t>(l.Axis(axis[0], rank));
+  const auto place = Narrow(l.Axis(axis[0], rank));
   const int64_t at = l.AddConstant(l.result() + "/axis", Tensor::Scalar<int32_t>(place));
   const AxisOrder order = PlainOrder(rank);
   l.Define(order, l.EmitResult("CUMSUM", {l.Plain(x), at}, order,
@@ -277,7 +261,7 @@ void LowerLrn(TfliteLowering& l) {
   const float alpha = l.node().Float("alpha", 1e-4f) / static_cast<float>(size);
   l.Define(order, l.EmitResult("LOCAL_RESPONSE_NORMALIZATION", {l.Get(x, order)}, order,
                                {Kind::kLocalResponseNormalization,
-                                {{0, static_cast<int32_t>(size / 2)},
+                                {{0, Narrow(size / 2)},
                                  {1, l.node().Float("bias", 1)},
                                  {2, alpha},
                                  {3, l.node().Float("beta", 0.75f)}}}));

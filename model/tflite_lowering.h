@@ -134,6 +134,15 @@ class TfliteLowering {
                TfliteOptions options = {});
   int64_t EmitTyped(const std::string& type, std::vector<int64_t> inputs, Shape shape, DType dtype,
                     TfliteOptions options = {});
+  // Functions of floats: the result has the shape of the first input.
+  int64_t Float(const std::string& type, std::vector<int64_t> inputs, TfliteOptions options = {});
+  int64_t Times(int64_t a, int64_t b) {
+    return Float("MUL", {a, b}, {TfliteOptionsKind::kMul, {}});
+  }
+  int64_t Plus(int64_t a, int64_t b) { return Float("ADD", {a, b}, {TfliteOptionsKind::kAdd, {}}); }
+  // The shape of the tensor, and numbers that the model computes, as int32.
+  int64_t ShapeTensor(int64_t t);
+  int64_t Computed32(const std::string& value);
   int64_t EmitCodes(const std::string& type, std::vector<int64_t> inputs, Shape shape,
                     CodeScale scale, TfliteOptions options = {});
   // A tensor that an operator of several outputs makes: of the type, or of that and the scale of
@@ -215,6 +224,12 @@ class TfliteLowering {
   Codes codes_ = Codes::kNever;
 };
 
+// Within 32 bits, which no dimension is beyond: numbers that mean "to the end" still do.
+int32_t Narrow(int64_t number);
+
+// What the kernels of functions into [0, 1) want their codes to be.
+inline constexpr CodeScale kUnitScale = {1.0f / 256, -128};
+
 struct TfliteLoweringInfo {
   const char* op_type;
   void (*lower)(TfliteLowering& lowering);
@@ -222,11 +237,15 @@ struct TfliteLoweringInfo {
   bool fuses = false;
 };
 
-// Convolutions, products and pools; functions of elements; reductions and normalizations; what
-// moves elements.
-std::span<const TfliteLoweringInfo> LowerComputeOps();
+// Convolutions; pools; products; functions of elements; reductions and normalizations; what moves
+// elements, what takes some, and what samples images.
+std::span<const TfliteLoweringInfo> LowerConvOps();
+std::span<const TfliteLoweringInfo> LowerPoolOps();
+std::span<const TfliteLoweringInfo> LowerMatMulOps();
 std::span<const TfliteLoweringInfo> LowerElementwiseOps();
 std::span<const TfliteLoweringInfo> LowerReduceOps();
 std::span<const TfliteLoweringInfo> LowerLayoutOps();
+std::span<const TfliteLoweringInfo> LowerSelectOps();
+std::span<const TfliteLoweringInfo> LowerImageOps();
 
 }  // namespace pared

@@ -20,8 +20,8 @@ using Converters = std::unordered_map<std::string, const TfliteLoweringInfo*>;
 const Converters& AllOps() {
   static const Converters kAll = [] {
     Converters all;
-    for (const auto ops :
-         {LowerComputeOps(), LowerElementwiseOps(), LowerReduceOps(), LowerLayoutOps()}) {
+    for (const auto ops : {LowerConvOps(), LowerPoolOps(), LowerMatMulOps(), LowerElementwiseOps(),
+                           LowerReduceOps(), LowerLayoutOps(), LowerSelectOps(), LowerImageOps()}) {
       for (const TfliteLoweringInfo& op : ops) all.emplace(op.op_type, &op);
     }
     return all;
