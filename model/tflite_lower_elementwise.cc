@@ -216,6 +216,11 @@ void LowerBinary(TfliteLowering& l) {
             node.op_type + std::string(" of ") + DTypeName(dtype));
   l.Require(node.Int("fmod", 0) == 0, "a Mod of C");
   l.Require(l.opset() >= 7, node.op_type + std::string(" of an opset before 7"));
+  if (node.op_type == "PRelu") {
+    const Shape x = l.ShapeOf(l.Input(0)), slope = l.ShapeOf(l.Input(1));
+    l.Require(slope.empty() || slope.back() == 1 || slope.back() == x.back(),
+              "a slope of " + ShapeText(slope) + " for values of " + ShapeText(x));
+  }
   const auto has_codes = [&](const std::string& input) { return l.HasCodes(input); };
   if (!op.takes_codes || !std::ranges::all_of(node.inputs, has_codes)) l.LeaveCodes();
   const int64_t rank = l.RankOf(node.outputs[0]);

@@ -47,6 +47,23 @@ int64_t MixedShape(TfliteLowering& l, int64_t t, const std::vector<int64_t>& num
                      {Kind::kConcatenation, {{0, int32_t{0}}}});
 }
 
+// A shape that is computed, of `count` numbers: 0 is as long as the tensor is there.
+int64_t WithCopies(TfliteLowering& l, int64_t numbers, int64_t t, int64_t count) {
+  if (l.node().Int("allowzero", 0) != 0) return numbers;
+  int64_t lengths = l.ShapeTensor(t);
+  const int64_t rank = std::ssize(l.tensor(t).shape);
+  if (rank < count) {
+    const std::vector<int64_t> zeros(static_cast<size_t>(count - rank), 0);
+    lengths = l.EmitTyped("CONCATENATION", {lengths, l.AddInts(zeros)}, {count}, DType::kInt32,
+                          {Kind::kConcatenation, {{0, int32_t{0}}}});
+  } else if (rank > count) {
+    lengths =
+        l.EmitTyped("SLICE", {lengths, l.AddInts({0}), l.AddInts({count})}, {count}, DType::kInt32);
+  }
+  const int64_t copies = l.EmitTyped("EQUAL", {numbers, l.AddInts({0})}, {count}, DType::kBool);
+  return l.EmitTyped("SELECT_V2", {copies, lengths, numbers}, {count}, DType::kInt32);
+}
+
 // In the plain order, with the shape of the result, wherever that comes from.
 void LowerReshape(TfliteLowering& l) {
   const std::string& x = l.Input(0);
@@ -59,7 +76,7 @@ void LowerReshape(TfliteLowering& l) {
   const Tensor* asked = l.Constant(l.Input(1));
   int64_t numbers = -1;
   if (asked == nullptr) {
-    numbers = l.Computed32(l.Input(1));
+    numbers = WithCopies(l, l.Computed32(l.Input(1)), t, std::ssize(shape));
   } else {
     std::vector<int64_t> mixed = l.Integers(l.Input(1), "the shape");
     for (size_t i = 0; i < mixed.size(); ++i) {
@@ -169,7 +186,6 @@ void LowerPad(TfliteLowering& l) {
   l.Require(pads.size() == 2 * axes.size(), "pads of other axes than the input");
   std::optional<float> value = l.node().Float("value", 0);
   if (l.HasInput(2)) value = l.Number(l.node().inputs[2]);
-  l.Require(value.has_value(), "pads with what is computed, or no float");
   if (value != 0.0f) l.LeaveCodes();
   const AxisOrder order = l.CommonOrder({x}, rank);
   std::vector<int32_t> sizes(static_cast<size_t>(2 * rank), 0);
@@ -187,11 +203,10 @@ void LowerPad(TfliteLowering& l) {
                                         {Kind::kMirrorPad, {{0, int8_t{0}}}}));
   }
   if (value == 0.0f) return l.Define(order, l.EmitResult("PAD", {t, paddings}, order));
-  l.Define(order,
-           l.EmitResult("PADV2",
-                        {t, paddings,
-                         l.AddConstant(l.result() + "/value", Tensor::Make<float>({1}, {*value}))},
-                        order));
+  const int64_t filled =
+      value ? l.AddConstant(l.result() + "/value", Tensor::Make<float>({1}, {*value}))
+            : l.Reshaped(l.Plain(l.Input(2)), {1});
+  l.Define(order, l.EmitResult("PADV2", {t, paddings, filled}, order));
 }
 
 void LowerRange(TfliteLowering& l) {

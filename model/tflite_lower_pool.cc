@@ -21,13 +21,14 @@ TfliteOptions PoolOptions(const TfliteLowering& l, const TfliteWindow& w, int8_t
            {5, l.activation()}}};
 }
 
-// Elements of the kernel over those that lie in the image, for each place of the result.
-int64_t Shares(TfliteLowering& l, const TfliteWindow& w, const Shape& spatial,
-               const Shape& result) {
+// Elements of the kernel over those that count, for each place of the result. What counts is the
+// image, with so much around it as `begins` and `ends` say.
+int64_t Shares(TfliteLowering& l, const TfliteWindow& w, const Shape& spatial, const Shape& result,
+               const Shape& begins, const Shape& ends) {
   std::vector<float> shares;
   const auto inside = [&](size_t i, int64_t place) {
     const int64_t begin = place * w.strides[i] - w.begins[i];
-    return std::min(begin + w.kernel[i], spatial[i]) - std::max<int64_t>(begin, 0);
+    return std::min(begin + w.kernel[i], spatial[i] + ends[i]) - std::max(begin, -begins[i]);
   };
   for (int64_t row = 0; row < result[1]; ++row) {
     for (int64_t column = 0; column < result[2]; ++column) {
@@ -50,32 +51,36 @@ void LowerPool(TfliteLowering& l) {
             "dilations of a pool");
   Widen(w);
   Widen(spatial, 1);
-  const Shape result = ImageShape(l);
-  for (size_t i = 0; i < 2; ++i) {  // ceil_mode: the last window reaches beyond
+  const Shape result = ImageShape(l), declared = w.ends;
+  bool reaches_beyond = false;
+  for (size_t i = 0; i < 2; ++i) {
     if (spatial[i] < 0 || result[i + 1] < 0) {
       l.Require(l.node().Int("ceil_mode", 0) == 0, "ceil_mode where lengths are open");
       continue;
     }
     const int64_t reach = (result[i + 1] - 1) * w.strides[i] + w.kernel[i];
-    w.ends[i] = std::max(w.ends[i], reach - spatial[i] - w.begins[i]);
-    // What no window reaches is not padded either.
-    w.ends[i] = std::min(w.ends[i], std::max<int64_t>(reach - spatial[i] - w.begins[i], 0));
+    // With ceil_mode the last window may reach beyond the pads; what none reaches is not padded.
+    w.ends[i] = std::max<int64_t>(reach - spatial[i] - w.begins[i], 0);
+    reaches_beyond = reaches_beyond || w.ends[i] > declared[i];
   }
   const bool counts_pads = l.node().Int("count_include_pad", 0) != 0;
   const bool is_same = !IsUnpadded(w) && IsSame(w, spatial) && (is_max || !counts_pads);
-  const bool corrects = !is_max && !is_same && !IsUnpadded(w) && !counts_pads;
+  const bool corrects = !is_max && !is_same && !IsUnpadded(w) && (!counts_pads || reaches_beyond);
   if (corrects) {
     l.LeaveCodes();
-    l.Require(spatial[0] >= 0 && spatial[1] >= 0, "an average beside pads where lengths are open");
+    l.Require(std::ranges::min(spatial) >= 0 && result[1] >= 0 && result[2] >= 0,
+              "an average beside pads where lengths are open");
   }
-  l.Require(!corrects || l.activation() == 0, "an activation behind an average beside pads");
   int64_t image = Image(l, x, spatial);
   if (!is_same) image = Padded(l, image, w, is_max);
   const TfliteOptions options = PoolOptions(l, w, is_same ? kPadSame : kPadValid);
   int64_t made =
       l.Emit(is_max ? "MAX_POOL_2D" : "AVERAGE_POOL_2D", {image}, result, image, options);
   if (corrects) {
-    made = l.Emit("MUL", {made, Shares(l, w, spatial, result)}, result, made, {Kind::kMul, {}});
+    const Shape none = {0, 0};
+    const int64_t shares =
+        Shares(l, w, spatial, result, counts_pads ? w.begins : none, counts_pads ? declared : none);
+    made = l.Emit("MUL", {made, shares}, result, made, {Kind::kMul, {}});
   }
   DefineImage(l, made);
 }

@@ -383,7 +383,8 @@ void TfliteLowering::Define(const AxisOrder& order, int64_t t) { DefineOutput(0,
 void TfliteLowering::DefineOutput(size_t output, const AxisOrder& order, int64_t t) {
   const std::string& value = output == 0 ? result_ : node_->outputs[output];
   const bool is_moved = in_codes_ && codes_ == Codes::kMoved;
-  if (is_moved && !IsCode(value)) return DefineCodes(value, order, t);
+  if (is_moved && !HoldsCodes(node_->inputs[0])) return DefineCodes(value, order, t);
+  if (is_moved) scales_[value] = {tensor(t).scales[0], tensor(t).zero_points[0]};
   if (in_codes_ && !is_moved) t = Requantized(t, *result_scale_);
   held_[value][order] = t;
 }
@@ -426,7 +427,7 @@ void TfliteLowering::AddInputs() {
 int64_t TfliteLowering::OutputTensor(const ValueInfo& output, std::set<int64_t>& taken) {
   int64_t t = Plain(output.name);
   const Shape shape = ShapeOf(output.name);
-  if (IsCode(output.name) && TypeOf(output.name) == DType::kUInt8) {
+  if (HoldsCodes(output.name) && TypeOf(output.name) == DType::kUInt8) {
     TfliteTensor made = tensor(t);
     made.dtype = DType::kUInt8;
     made.zero_points[0] += 128;
@@ -435,7 +436,7 @@ int64_t TfliteLowering::OutputTensor(const ValueInfo& output, std::set<int64_t>&
     t = bytes;
   } else if (taken.contains(t) || tensor(t).constant.defined()) {
     const int8_t same = *TfliteTypeNumber(tensor(t).dtype);
-    t = IsCode(output.name)
+    t = HoldsCodes(output.name)
             ? Emit("QUANTIZE", {t}, shape, t)
             : Emit("CAST", {t}, shape, t, {TfliteOptionsKind::kCast, {{0, same}, {1, same}}});
   }

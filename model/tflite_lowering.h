@@ -198,6 +198,8 @@ class TfliteLowering {
   void FindActivation();
   bool ReadsCodes() const;
   bool IsCode(const std::string& value) const { return scales_.contains(value); }
+  // Whether the value is codes itself, moved or not.
+  bool HoldsCodes(const std::string& value) const { return IsCode(Resolve(value, false).source); }
   int64_t AddMade(const std::string& type, Shape shape, DType dtype,
                   const std::optional<CodeScale>& scale);
 

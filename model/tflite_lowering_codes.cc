@@ -100,8 +100,8 @@ std::optional<TfliteLowering::Stored> TfliteLowering::StoredCodes(const std::str
   if (scales == nullptr || scales->dtype() != DType::kFloat32 || !codes.defined()) return {};
   Stored stored;
   stored.scales.assign(scales->data<float>().begin(), scales->data<float>().end());
-  const int64_t axis = Axis(node->Int("axis", 1), codes.rank());
   const bool is_along = scales->rank() == 1 && codes.rank() > 0 && scales->count() > 1;
+  const int64_t axis = is_along ? Axis(node->Int("axis", 1), codes.rank()) : 0;
   if (is_along && scales->count() != codes.shape()[static_cast<size_t>(axis)]) return {};
   if (scales->rank() > 1 || (!is_along && scales->count() != 1)) return std::nullopt;
   stored.zero_points.assign(stored.scales.size(),
@@ -136,7 +136,7 @@ bool TfliteLowering::ReadsCodes() const {
   bool reads = false;
   for (const std::string& input : node_->inputs) {
     if (input.empty() || Constant(input) != nullptr || StoredCodes(input)) continue;
-    const bool is_code = codes_ == Codes::kMoved && IsCode(input);
+    const bool is_code = codes_ == Codes::kMoved && HoldsCodes(input);
     if (CodesOf(input) == nullptr && !is_code) return false;
     reads = true;
   }
