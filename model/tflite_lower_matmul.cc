@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "model/permute.h"
 #include "model/tflite_lowering.h"
 #include "model/tflite_weights.h"
 
@@ -74,6 +75,31 @@ void LowerMatMul(TfliteLowering& l) {
   AddBias(l, product, l.bias());
 }
 
+// Codes of activations that are found while the model runs: what the operator does with floats and
+// a weight of int8.
+void LowerDynamicMatMul(TfliteLowering& l) {
+  const Tensor* codes = l.Constant(l.Input(1));
+  const bool is_matrix = codes != nullptr && codes->rank() == 2;
+  const std::string zero_point = l.HasInput(3) ? l.node().inputs[3] : "";
+  auto stored = is_matrix ? l.MakeStored(*codes, l.Input(2), zero_point, 1) : std::nullopt;
+  l.Require(SuitsCodes(stored, 1), "a weight that is computed, no matrix or not symmetric");
+  l.Require(!l.HasInput(4) || l.bias().empty(), "two biases");
+  const std::string bias = l.HasInput(4) ? l.node().inputs[4] : l.bias();
+  const int64_t columns = codes->shape()[1], rank = l.RankOf(l.Input(0));
+  const auto floats = BiasFloats(l, bias, columns);
+  l.Require(floats.has_value(), "a bias that is computed");
+  stored->tensor = Permuted(stored->tensor, {1, 0});
+  stored->axis = 0;
+  const int64_t added =
+      l.AddConstant(l.result() + "/bias", Tensor::Make<float>({columns}, *floats));
+  const AxisOrder order = PlainOrder(rank);
+  const TfliteOptions options = {Kind::kFullyConnected,
+                                 {{0, l.activation()}, {2, rank != 2}, {3, true}}};
+  const int64_t weight = l.AddCodes(l.Input(1), *stored);
+  l.Define(order,
+           l.EmitResult("FULLY_CONNECTED", {l.Plain(l.Input(0)), weight, added}, order, options));
+}
+
 void LowerGemm(TfliteLowering& l) {
   const Node& node = l.node();
   const float alpha = node.Float("alpha", 1), beta = node.Float("beta", 1);
@@ -106,6 +132,7 @@ void LowerGemm(TfliteLowering& l) {
 
 constexpr TfliteLoweringInfo kOps[] = {
     {"MatMul", LowerMatMul, Codes::kComputed, true},
+    {"DynamicQuantizeMatMul", LowerDynamicMatMul, Codes::kNever, true},
     {"Gemm", LowerGemm, Codes::kComputed, true},
 };
 

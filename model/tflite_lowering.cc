@@ -103,7 +103,7 @@ void TfliteLowering::Begin(const Node& node, Codes codes, bool fuses) {
   result_ = node.outputs[0];
   result_scale_.reset();
   in_codes_ = false;
-  if (fuses && node.op_type == "MatMul") FindBias();
+  if (fuses && node.op_type.ends_with("MatMul")) FindBias();
   if (fuses) FindActivation();
   if (codes == Codes::kNever || !ReadsCodes()) return;
   if (codes == Codes::kMoved) {
@@ -336,7 +336,7 @@ int64_t TfliteLowering::MakeHeld(const std::string& root, const AxisOrder& order
   } else if (std::optional<Stored> stored = StoredCodes(root)) {
     stored->tensor = Permuted(stored->tensor, order);
     stored->axis = PlaceOf(order, stored->axis);
-    made = MakeStored(root, *stored);
+    made = AddStored(root, *stored);
   } else if (const auto codes = dequantized_.find(root); codes != dequantized_.end()) {
     made = Dequantized(GetResolved(codes->second, order, true));
   } else {
@@ -347,11 +347,11 @@ int64_t TfliteLowering::MakeHeld(const std::string& root, const AxisOrder& order
 
 // A constant that an operator in codes reads is a single number: it has codes of its own.
 int64_t TfliteLowering::MakeConstant(const std::string& name, const Tensor& tensor) {
-  if (IsHalf(tensor.dtype())) return MakeStored(name, {tensor, {}, {}, 0});
+  if (IsHalf(tensor.dtype())) return AddStored(name, {tensor, {}, {}, 0});
   return AddConstant(name, tensor);
 }
 
-int64_t TfliteLowering::MakeStored(const std::string& name, const Stored& stored) {
+int64_t TfliteLowering::AddStored(const std::string& name, const Stored& stored) {
   if (stored.scales.empty()) {
     Require(stored.tensor.dtype() == DType::kFloat16, "weights of bfloat16");
     return EmitTyped("DEQUANTIZE", {AddConstant(name, stored.tensor)}, stored.tensor.shape(),

@@ -105,6 +105,10 @@ class TfliteLowering {
     int64_t axis = 0;
   };
   std::optional<Stored> StoredCodes(const std::string& value) const;
+  // The same of codes of 8 bits, and constants that say their scales along the axis and zero points
+  // (empty: none). nullopt: they are no constants, or more than one for each index.
+  std::optional<Stored> MakeStored(const Tensor& tensor, const std::string& scale,
+                                   const std::string& zero_point, int64_t axis) const;
   // Whether Codes8() can be had of the value: computed ones, a stored constant of one scale, a
   // number.
   bool HasCodes(const std::string& value) const;
@@ -191,7 +195,7 @@ class TfliteLowering {
   int64_t AlignedTo(const std::string& value, const AxisOrder& order, bool to_codes);
   int64_t MakeHeld(const std::string& root, const AxisOrder& order);
   int64_t MakeConstant(const std::string& name, const Tensor& tensor);
-  int64_t MakeStored(const std::string& name, const Stored& stored);
+  int64_t AddStored(const std::string& name, const Stored& stored);
   int64_t OutputTensor(const ValueInfo& output, std::set<int64_t>& taken);
   void DefineCodes(const std::string& value, const AxisOrder& order, int64_t t);
   void FindBias();

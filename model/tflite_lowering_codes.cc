@@ -95,26 +95,42 @@ std::optional<TfliteLowering::Stored> TfliteLowering::StoredCodes(const std::str
     return Stored{Permuted(*tensor, alias.order), {}, {}, 0};
   }
   if (node->op_type == "Cast" || node->Int("block_size", 0) != 0) return std::nullopt;
-  const Tensor* scales = Constant(node->inputs[1]);
-  const Tensor codes = AsInt8(*tensor);
+  const bool has_points = node->inputs.size() > 2 && !node->inputs[2].empty();
+  std::optional<Stored> stored =
+      MakeStored(*tensor, node->inputs[1], has_points ? node->inputs[2] : "", node->Int("axis", 1));
+  if (!stored) return std::nullopt;
+  stored->tensor = Permuted(stored->tensor, alias.order);
+  if (stored->scales.size() > 1) stored->axis = PlaceOf(alias.order, stored->axis);
+  return stored;
+}
+
+std::optional<TfliteLowering::Stored> TfliteLowering::MakeStored(const Tensor& tensor,
+                                                                 const std::string& scale,
+                                                                 const std::string& zero_point,
+                                                                 int64_t axis) const {
+  const Tensor* scales = Constant(scale);
+  const Tensor codes = AsInt8(tensor);
   if (scales == nullptr || scales->dtype() != DType::kFloat32 || !codes.defined()) return {};
   Stored stored;
+  stored.tensor = codes;
   stored.scales.assign(scales->data<float>().begin(), scales->data<float>().end());
   const bool is_along = scales->rank() == 1 && codes.rank() > 0 && scales->count() > 1;
-  const int64_t axis = is_along ? Axis(node->Int("axis", 1), codes.rank()) : 0;
-  if (is_along && scales->count() != codes.shape()[static_cast<size_t>(axis)]) return {};
   if (scales->rank() > 1 || (!is_along && scales->count() != 1)) return std::nullopt;
-  stored.zero_points.assign(stored.scales.size(),
-                            tensor->dtype() == DType::kUInt8 ? -kByteShift : 0);
-  if (node->inputs.size() > 2 && !node->inputs[2].empty()) {
-    const Tensor* points = Constant(node->inputs[2]);
-    if (points == nullptr) return std::nullopt;
-    const bool is_int4 = points->dtype() == DType::kInt4;
-    stored.zero_points = ZeroPoints(is_int4 ? AsInt8(*points) : *points);
-    if (stored.zero_points.size() != stored.scales.size()) return std::nullopt;
+  if (is_along) {
+    stored.axis = Axis(axis, codes.rank());
+    if (scales->count() != codes.shape()[static_cast<size_t>(stored.axis)]) return std::nullopt;
   }
-  stored.tensor = Permuted(codes, alias.order);
-  stored.axis = is_along ? PlaceOf(alias.order, axis) : 0;
+  const int64_t shift = tensor.dtype() == DType::kUInt8 ? -kByteShift : 0;
+  stored.zero_points.assign(stored.scales.size(), shift);
+  if (zero_point.empty()) return stored;
+  const Tensor* points = Constant(zero_point);
+  if (points == nullptr) return std::nullopt;
+  const bool is_int4 = points->dtype() == DType::kInt4;
+  const std::vector<int64_t> given = ZeroPoints(is_int4 ? AsInt8(*points) : *points);
+  if (given.size() != 1 && given.size() != stored.scales.size()) return std::nullopt;
+  for (size_t i = 0; i < stored.scales.size(); ++i) {
+    stored.zero_points[i] = given[given.size() == 1 ? 0 : i];
+  }
   return stored;
 }
 

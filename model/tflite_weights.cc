@@ -28,13 +28,6 @@ int64_t FloatWeight(TfliteLowering& l, const std::string& value, const AxisOrder
   return l.Reshaped(l.Get(value, order), shape);
 }
 
-// Symmetric codes of 8 bits with one scale, or one for each index of `axis`.
-bool SuitsCodes(const std::optional<TfliteLowering::Stored>& stored, int64_t axis) {
-  return stored && stored->tensor.dtype() == DType::kInt8 && !stored->scales.empty() &&
-         (stored->scales.size() == 1 || stored->axis == axis) &&
-         std::ranges::all_of(stored->zero_points, [](int64_t point) { return point == 0; });
-}
-
 // The bias in units of the products, real = code * scale; empty: it does not fit 32 bits.
 std::vector<int32_t> BiasCodes(const std::vector<float>& bias, const std::vector<float>& scales) {
   std::vector<int32_t> codes;
@@ -48,6 +41,12 @@ std::vector<int32_t> BiasCodes(const std::vector<float>& bias, const std::vector
 }
 
 }  // namespace
+
+bool SuitsCodes(const std::optional<TfliteLowering::Stored>& stored, int64_t axis) {
+  return stored && stored->tensor.dtype() == DType::kInt8 && !stored->scales.empty() &&
+         (stored->scales.size() == 1 || stored->axis == axis) &&
+         std::ranges::all_of(stored->zero_points, [](int64_t point) { return point == 0; });
+}
 
 std::optional<std::vector<float>> BiasFloats(const TfliteLowering& l, const std::string& value,
                                              int64_t count) {

@@ -15,6 +15,9 @@ struct TfliteWeights {
   int64_t weight = -1, bias = -1;  // tensors
 };
 
+// Whether they are symmetric codes of int8 with one scale, or one for each index of `axis`.
+bool SuitsCodes(const std::optional<TfliteLowering::Stored>& stored, int64_t axis);
+
 // The weight with its axes in the order, then in the shape; the bias, zeros where `bias` is empty.
 // In codes: symmetric int8 with one scale or one for each index of axis `outputs`, and int32 in
 // units of the products. Leaves codes where they have no such form, and are floats then.

@@ -30,7 +30,8 @@ const Converters& AllOps() {
 }
 
 bool IsContributed(const std::string& op_type) {
-  return op_type == "Gelu" || op_type == "FastGelu" || op_type == "QuickGelu";
+  return op_type == "Gelu" || op_type == "FastGelu" || op_type == "QuickGelu" ||
+         op_type == "DynamicQuantizeMatMul";
 }
 
 bool IsSpecial(const Node& node) {

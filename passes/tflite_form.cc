@@ -1,8 +1,12 @@
 #include "passes/tflite_form.h"
 
+#include <algorithm>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "evaluator/float_patterns.h"
+#include "model/domain.h"
 #include "model/infer_shapes.h"
 #include "model/rewrite.h"
 #include "passes/inline_functions.h"
@@ -23,12 +27,58 @@ void JoinPatterns(Model& model) {
   EraseDead(graph);
 }
 
+// Whether the node is of the type and one of ONNX's own.
+bool Is(const Node* node, const std::string& op_type) {
+  return node != nullptr && node->op_type == op_type && IsDefaultDomain(node->domain);
+}
+
+// Before:  q, s, z = DynamicQuantizeLinear(x)   y = Mul(Cast(MatMulInteger(q, w, z, wz)), Mul(s,
+// ws)) After:   y = DynamicQuantizeMatMul(x, w, ws, wz)
+std::optional<Node> DynamicProduct(const Node& node, const GraphIndex& index) {
+  if (!Is(&node, "Mul")) return std::nullopt;
+  for (size_t i = 0; i < 2; ++i) {
+    const Node* cast = index.producer(node.inputs[i]);
+    const Node* scale = index.producer(node.inputs[1 - i]);
+    if (!Is(cast, "Cast") || !Is(scale, "Mul")) continue;
+    const Node* product = index.producer(cast->inputs[0]);
+    if (!Is(product, "MatMulInteger") || product->inputs.size() < 3) continue;
+    const Node* quantizer = index.producer(product->inputs[0]);
+    if (!Is(quantizer, "DynamicQuantizeLinear") || product->inputs[2] != quantizer->outputs[2]) {
+      continue;
+    }
+    const auto own = std::ranges::find(scale->inputs, quantizer->outputs[1]);
+    if (own == scale->inputs.end()) continue;
+    Node made = node;
+    made.op_type = "DynamicQuantizeMatMul";
+    made.domain = "com.microsoft";
+    made.inputs = {quantizer->inputs[0], product->inputs[1],
+                   scale->inputs[own == scale->inputs.begin() ? 1 : 0]};
+    if (product->inputs.size() > 3) made.inputs.push_back(product->inputs[3]);
+    return made;
+  }
+  return std::nullopt;
+}
+
+void JoinDynamicProducts(Model& model) {
+  Graph& graph = model.graph;
+  std::vector<std::pair<size_t, Node>> made;
+  const GraphIndex index(graph);
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    if (auto node = DynamicProduct(graph.nodes[i], index)) made.emplace_back(i, std::move(*node));
+  }
+  if (made.empty()) return;
+  ImportDomain(model, "com.microsoft", 1);
+  for (auto& [i, node] : made) graph.nodes[i] = std::move(node);
+  EraseDead(graph);
+}
+
 }  // namespace
 
 Model TfliteForm(Model model, const std::filesystem::path& spill) {
   InlineFunctions(model);
   const HalfStorage halves(model, spill);
   JoinPatterns(model);
+  JoinDynamicProducts(model);
   Json report = Json::object();
   halves.Restore(model, report);
   return model;

@@ -9,8 +9,9 @@
 namespace pared {
 
 // Functions are inlined, float32 is computed where halves are (what is stored as halves stays so,
-// behind a Cast), and GELU and HardSwish that are spelled out are one node, as TensorFlow Lite has
-// operators for them. Large tensors that are widened go to `spill` where it is not empty.
+// behind a Cast), and GELU, HardSwish and dynamically quantized products that are spelled out are
+// one node, as TensorFlow Lite has operators for them. Large tensors that are widened go to `spill`
+// where it is not empty.
 Model TfliteForm(Model model, const std::filesystem::path& spill);
 
 }  // namespace pared
