@@ -1,0 +1,219 @@
+// What TensorFlow Lite files models become; that LiteRT computes the same with them is the matter
+// of tests/parity/tflite_written.py.
+
+#include "model/tflite_write.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "model/text.h"
+#include "model/tflite.h"
+#include "model/tflite_file.h"
+#include "tests/testing/matchers.h"
+#include "tests/testing/temp_dir.h"
+
+namespace pared {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TfliteFile Written(const std::string& text) {
+  auto owner = std::make_shared<const std::string>(SerializeTflite(ParseText(text)));
+  return ReadTflite(std::as_bytes(std::span(*owner)), owner, "file");
+}
+
+std::vector<std::string> Types(const TfliteFile& file) {
+  std::vector<std::string> types;
+  for (const TfliteOp& op : file.ops) types.push_back(op.type);
+  return types;
+}
+
+const TfliteTensor& Input(const TfliteFile& file, size_t op, size_t input) {
+  return file.tensors[static_cast<size_t>(file.ops[op].inputs[input])];
+}
+
+constexpr const char* kConvolutions = R"(<ir_version: 8, opset_import: ["" : 17]>
+  net (float[N, 2, 6, 6] image) => (float[N, 2, 6, 6] y)
+    <float[2, 2, 1, 1] w = {1, 2, 3, 4}, float[2] b = {5, 6}> {
+    c = Conv(image, w, b)
+    r = Relu(c)
+    y = Conv(r, w, b)
+  })";
+
+TEST(TfliteWrite, KeepsNamesLayoutAndOpenDimensionsOfInputsAndOutputs) {
+  const TfliteFile file = Written(kConvolutions);
+  const TfliteTensor& input = file.tensors[static_cast<size_t>(file.inputs[0])];
+  const TfliteTensor& output = file.tensors[static_cast<size_t>(file.outputs[0])];
+  EXPECT_EQ(input.name, "image");
+  EXPECT_EQ(input.shape, (Shape{-1, 2, 6, 6}));
+  EXPECT_EQ(output.name, "y");
+  EXPECT_EQ(output.shape, (Shape{-1, 2, 6, 6}));
+}
+
+TEST(TfliteWrite, TransposesOnlyWhereALayoutEndsAndJoinsActivations) {
+  EXPECT_THAT(Types(Written(kConvolutions)),
+              ElementsAre("TRANSPOSE", "CONV_2D", "CONV_2D", "TRANSPOSE"));
+}
+
+TEST(TfliteWrite, WeightsLieAsTensorFlowLiteHasThem) {
+  const TfliteFile file = Written(R"(<ir_version: 8, opset_import: ["" : 17]>
+    net (float[1, 2, 4, 4] x) => (float[1, 4, 4, 4] y)
+      <float[4, 1, 1, 2] w = {1, 2, 3, 4, 5, 6, 7, 8}> {
+      y = Conv<group = 2, pads = [0, 0, 0, 1]>(x, w)
+    })");
+  ASSERT_EQ(file.ops[1].type, "DEPTHWISE_CONV_2D");
+  const Tensor& weight = Input(file, 1, 1).constant;
+  EXPECT_EQ(weight.shape(), (Shape{1, 1, 2, 4}));
+  EXPECT_THAT(weight.data<float>(), ElementsAre(1, 3, 5, 7, 2, 4, 6, 8));
+  EXPECT_EQ(Input(file, 1, 2).constant.count(), 4);  // a bias of zeros
+}
+
+TEST(TfliteWrite, PadsThatAreNotThoseOfSameAreWritten) {
+  EXPECT_THAT(Types(Written(R"(<ir_version: 8, opset_import: ["" : 17]>
+    net (float[1, 1, 6, 6] x) => (float[1, 1, 4, 4] y) <float[1, 1, 3, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9}> {
+      y = Conv<strides = [2, 2], pads = [2, 2, 1, 1]>(x, w)
+    })")),
+              Contains("PAD"));
+}
+
+// Q and DQ of scale `s` around what `middle` makes of xd.
+std::string Quantized(const std::string& middle, const std::string& more) {
+  return R"(<ir_version: 8, opset_import: ["" : 17]>
+    net (float[1, 2, 4, 4] x) => (float[1, 2, 4, 4] y)
+      <float s = {0.5}, uint8 z = {130}, float t = {0.25}, uint8 u = {120}, )" +
+         more + R"(> {
+      xq = QuantizeLinear(x, s, z)
+      xd = DequantizeLinear(xq, s, z)
+      )" +
+         middle +
+         R"(
+      mq = QuantizeLinear(m, t, u)
+      y = DequantizeLinear(mq, t, u)
+    })";
+}
+
+TEST(TfliteWrite, ComputesWithCodesBetweenDequantizeAndQuantize) {
+  const TfliteFile file = Written(Quantized(
+      R"(wd = DequantizeLinear<axis = 0>(w, ws)
+         c = Conv(xd, wd, b)
+         m = Relu(c))",
+      "int8[2, 2, 1, 1] w = {1, -2, 3, -4}, float[2] ws = {0.5, 0.125}, float[2] b = {1, -1}"));
+  EXPECT_THAT(Types(file),
+              ElementsAre("QUANTIZE", "TRANSPOSE", "CONV_2D", "TRANSPOSE", "DEQUANTIZE"));
+  const TfliteTensor& made = file.tensors[static_cast<size_t>(file.ops[2].outputs[0])];
+  EXPECT_EQ(made.dtype, DType::kInt8);
+  EXPECT_THAT(made.scales, ElementsAre(0.25f));
+  EXPECT_THAT(made.zero_points, ElementsAre(-8));  // uint8 codes are moved by 128
+  const TfliteTensor& weight = Input(file, 2, 1);
+  EXPECT_EQ(weight.axis, 0);
+  EXPECT_THAT(weight.scales, ElementsAre(0.5f, 0.125f));
+  const TfliteTensor& bias = Input(file, 2, 2);  // in units of the products
+  EXPECT_EQ(bias.dtype, DType::kInt32);
+  EXPECT_THAT(bias.scales, ElementsAre(0.25f, 0.0625f));
+  EXPECT_THAT(bias.constant.data<int32_t>(), ElementsAre(4, -16));
+}
+
+TEST(TfliteWrite, ABiasThatDoesNotFitItsCodesLeavesTheLayerInFloat) {
+  const TfliteFile file = Written(Quantized(
+      R"(wd = DequantizeLinear<axis = 0>(w, ws)
+         m = Conv(xd, wd, b))",
+      "int8[2, 2, 1, 1] w = {1, -2, 3, -4}, float[2] ws = {1e-10, 1e-10}, float[2] b = {1, -1}"));
+  for (const TfliteOp& op : file.ops) {
+    if (op.type != "CONV_2D") continue;
+    EXPECT_EQ(file.tensors[static_cast<size_t>(op.outputs[0])].dtype, DType::kFloat32);
+  }
+}
+
+TEST(TfliteWrite, CodesAreConvertedWhereTensorFlowLiteWantsOneScale) {
+  const TfliteFile file =
+      Written(Quantized("m = MaxPool<kernel_shape = [1, 1]>(xd)", "float f = {1}"));
+  const std::vector<std::string> types = Types(file);
+  const auto pool = std::ranges::find(types, "MAX_POOL_2D") - types.begin();
+  const auto& made =
+      file.tensors[static_cast<size_t>(file.ops[static_cast<size_t>(pool)].outputs[0])];
+  EXPECT_THAT(made.scales, ElementsAre(0.5f));
+  EXPECT_THAT(std::vector(types.begin() + pool, types.end()), Contains("QUANTIZE"));
+}
+
+TEST(TfliteWrite, AnOutputThatIsAnInputOrAnotherOutputIsATensorOfItsOwn) {
+  const TfliteFile file = Written(R"(<ir_version: 8, opset_import: ["" : 17]>
+    net (float[2] x) => (float[2] a, float[2] b, float[2] c) {
+      a = Relu(x)
+      b = Identity(a)
+      c = Identity(x)
+    })");
+  std::set<int64_t> places(file.outputs.begin(), file.outputs.end());
+  places.insert(file.inputs.begin(), file.inputs.end());
+  EXPECT_EQ(places.size(), 4);
+  EXPECT_EQ(file.tensors[static_cast<size_t>(file.outputs[2])].name, "c");
+}
+
+TEST(TfliteWrite, WhatOnlySaysAKnownShapeIsNotWritten) {
+  EXPECT_THAT(Types(Written(R"(<ir_version: 8, opset_import: ["" : 17]>
+    net (float[2, 3, 4] x) => (float[a, b] y) <int64[1] one = {-1}, int64[1] zero = {0}> {
+      s = Shape(x)
+      f = Slice(s, zero, one)
+      g = Slice(f, zero, one)
+      h = Concat<axis = 0>(g, one)
+      y = Reshape(x, h)
+    })")),
+              ElementsAre("RESHAPE"));
+}
+
+TEST(TfliteWrite, EqualConstantsAreStoredOnce) {
+  Model model = ParseText(R"(<ir_version: 8, opset_import: ["" : 17]>
+    net (float[1, 1] x) => (float[1, 1000] y) <float[1] a = {1}, float[1] b = {1}> {
+      s = Add(x, a)
+      y = Mul(s, b)
+    })");
+  const auto size = [&](float second) {
+    model.graph.initializers.set("a",
+                                 {Tensor::Make<float>({1000}, std::vector<float>(1000, 3)), {}});
+    model.graph.initializers.set(
+        "b", {Tensor::Make<float>({1000}, std::vector<float>(1000, second)), {}});
+    return SerializeTflite(model).size();
+  };
+  EXPECT_GT(size(4), size(3) + 3900);
+}
+
+TEST(TfliteWrite, RefusesAllUnknownOperatorsAtOnce) {
+  EXPECT_THAT(
+      [] {
+        Written(R"(<ir_version: 8, opset_import: ["" : 17]>
+      net (float[2, 2] x) => (float[2, 2] y) {
+        d = Det(x)
+        e = Trilu(x)
+        y = Add(d, e)
+      })");
+      },
+      ThrowsError(ErrorCode::kUnsupported, "", HasSubstr("Det, Trilu")));
+}
+
+TEST(TfliteWrite, RefusalsNameTheNode) {
+  EXPECT_THAT(
+      [] {
+        Written(R"(<ir_version: 8, opset_import: ["" : 17]>
+      net (float[1, 1, 4, 4] x) => (float[1, 1, 8, 8] y) <float[4] s = {1, 1, 2, 2}> {
+        y = Resize<mode = "cubic">(x, , s)
+      })");
+      },
+      ThrowsError(ErrorCode::kUnsupported, HasSubstr("Resize"), HasSubstr("mode cubic")));
+}
+
+TEST(TfliteWrite, AFileAppearsWhole) {
+  const TempDir folder;
+  SaveTflite(ParseText(kConvolutions), folder.path() / "m.tflite");
+  EXPECT_TRUE(IsTfliteFile(folder.path() / "m.tflite"));
+  EXPECT_EQ(LoadTflite(folder.path() / "m.tflite").graph.outputs[0].name, "y");
+}
+
+}  // namespace
+}  // namespace pared
