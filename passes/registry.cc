@@ -20,6 +20,7 @@ namespace pared {
 
 extern const PassInfo kCastFp16;
 extern const PassInfo kChannelPrune;
+extern const PassInfo kFixShapes;
 extern const PassInfo kFoldBatchNorm;
 extern const PassInfo kFoldConstants;
 extern const PassInfo kFusePatterns;
@@ -35,9 +36,9 @@ namespace {
 
 // The table of contents: one line a pass, in the order the documentation lists them.
 const PassInfo* const kPasses[] = {
-    &kFoldConstants,   &kRemoveIdentities, &kFusePatterns, &kFoldBatchNorm,
-    &kMagnitudePrune,  &kSecondOrderPrune, &kChannelPrune, &kQuantizeInt8,
-    &kQuantizeDynamic, &kQuantizeWeights,  &kCastFp16,     &kStripNotes,
+    &kFixShapes,       &kFoldConstants,    &kRemoveIdentities, &kFusePatterns, &kFoldBatchNorm,
+    &kMagnitudePrune,  &kSecondOrderPrune, &kChannelPrune,     &kQuantizeInt8, &kQuantizeDynamic,
+    &kQuantizeWeights, &kCastFp16,         &kStripNotes,
 };
 
 // Whether the pass edits weights: those that are computed from constants are stored for it.

@@ -19,6 +19,7 @@ struct Choice {
 
 constexpr Choice kChoices[] = {
     {"fold_batch_norm", R"({})"},
+    {"fix_shapes", R"({"shapes": {"x": [1, 3, 8, 8]}})"},
     {"magnitude_prune", R"({})"},
     {"magnitude_prune", R"({"pattern": "2:4", "depthwise": true})"},
     {"magnitude_prune", R"({"pattern": "4x1", "scope": "model", "freeze_inputs": true})"},

@@ -33,6 +33,7 @@ except ImportError as e:
 PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 # The operators that a pass is about.
 ABOUT = {
+    "fix_shapes": set(),
     "fold_constants": set(),
     "remove_identities": {"Identity", "Dropout"},
     "fuse_patterns": set(),
@@ -46,7 +47,7 @@ ABOUT = {
     "cast_fp16": PRODUCTS | {"Resize", "Exp"},
     "strip_notes": set(),
 }
-SAME = {"fold_constants", "remove_identities", "fuse_patterns", "fold_batch_norm", "strip_notes"}
+SAME = {"fix_shapes", "fold_constants", "remove_identities", "fuse_patterns", "fold_batch_norm", "strip_notes"}
 QUICK_FILES = ["mnist-conv", "espcn", "magika", "basic-pitch", "silero", "mobile_v2.0_cls"]
 # Rounding decides codes or float16 values after each change of order.
 SAME_LIMIT = {"isnet_fp16.onnx": 1e-2, "isnet_uint8.onnx": 5e-2}

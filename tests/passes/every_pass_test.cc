@@ -58,7 +58,9 @@ TEST_P(EveryPass, KeepsWhatTheGraphPromises) {
     const Model reread = ParseOnnx(std::as_bytes(std::span(*bytes)), bytes);
     EXPECT_LT(bytes->size(), 2 * SerializeOnnx(in).size() + 4096) << "the file is inflated";
     EXPECT_GT(WorstSqnrDb(in, reread), LeastDb(name));
-    EXPECT_GT(WorstSqnrDb(in, reread, 3), LeastDb(name) - 10) << "with free axes of 3";
+    if (name != "fix_shapes") {  // its axes are no longer free
+      EXPECT_GT(WorstSqnrDb(in, reread, 3), LeastDb(name) - 10) << "with free axes of 3";
+    }
     EXPECT_EQ(SerializeOnnx(Try(name, in, 2)->model), *bytes) << "with 2 threads";
     EXPECT_EQ(SerializeOnnx(Try(name, in, 8)->model), *bytes) << "with 8 threads";
   }

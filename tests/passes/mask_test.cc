@@ -99,6 +99,7 @@ void PrintTo(const Later& later, std::ostream* out) {
 
 const std::vector<Later>& AllLater() {
   static const std::vector<Later> kLater = {
+      {"fix_shapes", Json::object()},
       {"fold_constants", Json::object()},
       {"remove_identities", Json::object()},
       {"fuse_patterns", Json::object()},

@@ -123,6 +123,7 @@ inline void ExpectReported(const Model& in, const std::string& pass, const Json&
   static const std::vector<std::string> kWeighted = {"Conv", "ConvTranspose", "Gemm", "MatMul",
                                                      "LSTM", "GRU",           "RNN"};
   static const std::map<std::string, std::vector<std::string>> kAbout = {
+      {"fix_shapes", {}},
       {"fold_constants", {}},
       {"remove_identities", {"Identity", "Dropout"}},
       {"fuse_patterns", {}},
