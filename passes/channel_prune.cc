@@ -299,6 +299,10 @@ class ChannelPruner {
     context_.report["fitted"] = fitted;
     context_.report["channels_before"] = all;
     context_.report["channels"] = left;
+    if (left == all && options_.sparsity > 0) {
+      context_.report["warnings"].push_back(
+          "no channel is removed: skipped says of each layer why");
+    }
     context_.report.erase("sparsity");
   }
 

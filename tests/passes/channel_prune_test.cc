@@ -377,5 +377,12 @@ TEST(ChannelPrune, WeightsThatAreStoredInHalfAreCutAndStayThere) {
   EXPECT_EQ(halves, 32 * 27 + 8 * 32);
 }
 
+TEST(ChannelPrune, WarnsWhereNothingIsRemoved) {
+  const Model in = WithFills(R"(g (float[1,3,5,5] x) => (float[1,8,5,5] y) { y = Conv(x, w) })",
+                             {{"w", {8, 3, 1, 1}}});
+  EXPECT_THAT(RunPass("channel_prune", kHalf, in).report.at("warnings").dump(),
+              HasSubstr("no channel is removed"));
+}
+
 }  // namespace
 }  // namespace pared
