@@ -1,6 +1,8 @@
 // Convolutions, matrix products and pools.
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <utility>
 
 #include "model/tflite_ops.h"
@@ -111,40 +113,78 @@ void ConvolveDepthwise(TfliteValues& values, const TfliteOp& op) {
                    op.Option<int8_t>(kDepthwiseActivation));
 }
 
-// Inputs: the output's shape, weights [O,H,W,I], the input, a bias.
+// Places of tensors; the bias may be left out (-1).
+struct TransposedInputs {
+  int64_t input = 0, weight = 0, bias = -1;
+};
+
+// Weights [O,H,W,I]. `shape`: the output's, of which height and width count.
+void WriteTransposed(TfliteValues& values, const TfliteOp& op, const TransposedInputs& inputs,
+                     const Window& window, const std::vector<int64_t>& shape) {
+  std::vector<int64_t> pads(4, 0), added(2, 0);
+  for (size_t i = 0; i < 2; ++i) {
+    const int64_t size = values.Dim(inputs.input, static_cast<int64_t>(i) + 1);
+    values.Require(size > 0 && shape[i + 1] > 0,
+                   "height and width of input and output must be known");
+    const int64_t full = (size - 1) * window.strides[i] + window.kernel[i];
+    const int64_t total = std::max<int64_t>(full - shape[i + 1], 0);
+    pads[i] = total / 2;
+    pads[i + 2] = total - total / 2;
+    added[i] = std::max<int64_t>(shape[i + 1] - full, 0);
+    values.Require(added[i] < window.strides[i], "the output is larger than its input reaches");
+  }
+  NamedAttributes attributes = IntsAttribute("kernel_shape", window.kernel);
+  attributes = attributes + IntsAttribute("strides", window.strides) + IntsAttribute("pads", pads);
+  if (added[0] + added[1] > 0) attributes = attributes + IntsAttribute("output_padding", added);
+  const std::string made =
+      values.Emit("ConvTranspose",
+                  {values.Channels(inputs.input), values.Permuted(inputs.weight, {3, 0, 1, 2}),
+                   values.Plain(inputs.bias)},
+                  values.BaseOf(op.outputs[0]), attributes);
+  FinishConvolution(values, op, made, op.Option<int8_t>(kConvActivation));
+}
+
+Window TransposedWindow(const TfliteValues& values, const TransposedInputs& inputs,
+                        std::vector<int64_t> strides) {
+  const int64_t weight = inputs.weight;
+  values.Require(values.tensor(weight).rank() == 4 && values.tensor(inputs.input).rank() == 4,
+                 "input and weight must have 4 axes");
+  Window window = {kSame, {values.Dim(weight, 1), values.Dim(weight, 2)}, std::move(strides)};
+  CheckWindow(values, window);
+  return window;
+}
+
+// Inputs: the output's shape, weights, the input, a bias.
 void ConvolveTransposed(TfliteValues& values, const TfliteOp& op) {
   // Where the batch is open the shape is computed; height and width stand in the file then.
   const std::vector<int64_t> shape = values.IsConstant(op.inputs[0])
                                          ? values.Integers(op.inputs[0], "the output's shape")
                                          : values.tensor(op.outputs[0]).shape;
-  const int64_t weight = op.inputs[1], input = op.inputs[2];
-  values.Require(
-      shape.size() == 4 && values.tensor(weight).rank() == 4 && values.tensor(input).rank() == 4,
-      "input, weight and output must have 4 axes");
-  const std::vector<int64_t> kernel = {values.Dim(weight, 1), values.Dim(weight, 2)};
-  const std::vector<int64_t> strides = {op.Option<int32_t>(kStrideHeight),
-                                        op.Option<int32_t>(kStrideWidth)};
-  CheckWindow(values, {kSame, kernel, strides});
-  std::vector<int64_t> pads(4, 0), added(2, 0);
+  values.Require(shape.size() == 4, "the output must have 4 axes");
+  const TransposedInputs inputs = {op.inputs[2], op.inputs[1], op.HasInput(3) ? op.inputs[3] : -1};
+  const Window window = TransposedWindow(
+      values, inputs, {op.Option<int32_t>(kStrideHeight), op.Option<int32_t>(kStrideWidth)});
+  WriteTransposed(values, op, inputs, window, shape);
+}
+
+// An operator of MediaPipe. Inputs: the input, weights, a bias; the output's height and width
+// follow from the padding (1: SAME, less where the last stride is not full; 2: VALID).
+void ConvolveTransposedOfMediaPipe(TfliteValues& values, const TfliteOp& op) {
+  std::array<int32_t, 3> numbers;  // padding, stride of the width, of the height
+  values.Require(op.custom_options.size() >= sizeof numbers, "its options are cut short");
+  std::memcpy(numbers.data(), op.custom_options.data(), sizeof numbers);
+  values.Require(values.HoldsFloats(op.outputs[0]) && !values.HasCodes(op.outputs[0]),
+                 "it must be of floats");
+  const TransposedInputs inputs = {op.inputs[0], op.inputs[1], op.inputs[2]};
+  const Window window = TransposedWindow(values, inputs, {numbers[2], numbers[1]});
+  std::vector<int64_t> shape(4);
   for (size_t i = 0; i < 2; ++i) {
-    const int64_t size = values.Dim(input, static_cast<int64_t>(i) + 1);
-    values.Require(size > 0 && shape[i + 1] > 0,
-                   "height and width of input and output must be known");
-    const int64_t full = (size - 1) * strides[i] + kernel[i];
-    const int64_t total = std::max<int64_t>(full - shape[i + 1], 0);
-    pads[i] = total / 2;
-    pads[i + 2] = total - total / 2;
-    added[i] = std::max<int64_t>(shape[i + 1] - full, 0);
-    values.Require(added[i] < strides[i], "the output is larger than its input reaches");
+    const int64_t last = values.Dim(inputs.input, static_cast<int64_t>(i) + 1) - 1;
+    const int64_t kernel = window.kernel[i], stride = window.strides[i];
+    const int64_t pads = numbers[0] == 1 ? std::max<int64_t>(kernel - last % stride - 1, 0) : 0;
+    shape[i + 1] = stride * last + kernel - pads;
   }
-  NamedAttributes attributes = IntsAttribute("kernel_shape", kernel);
-  attributes = attributes + IntsAttribute("strides", strides) + IntsAttribute("pads", pads);
-  if (added[0] + added[1] > 0) attributes = attributes + IntsAttribute("output_padding", added);
-  const std::string made = values.Emit(
-      "ConvTranspose",
-      {values.Channels(input), values.Permuted(weight, {3, 0, 1, 2}), BiasOf(values, op, 3)},
-      values.BaseOf(op.outputs[0]), attributes);
-  FinishConvolution(values, op, made, op.Option<int8_t>(kConvActivation));
+  WriteTransposed(values, op, inputs, window, shape);
 }
 
 // y = x * transpose(w) + b, x as rows of w's columns.
@@ -204,6 +244,7 @@ constexpr TfliteOpInfo kOps[] = {
     {"CONV_2D", Convolve, 2, true},
     {"DEPTHWISE_CONV_2D", ConvolveDepthwise, 2, true},
     {"TRANSPOSE_CONV", ConvolveTransposed, 3, true},
+    {"custom operator Convolution2DTransposeBias", ConvolveTransposedOfMediaPipe, 3},
     {"FULLY_CONNECTED", FullyConnect, 2, true},
     {"BATCH_MATMUL", Multiply, 2},
     {"MAX_POOL_2D", Pool},

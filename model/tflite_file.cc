@@ -20,7 +20,7 @@ constexpr int kTensors = 0, kInputs = 1, kOutputs = 2, kOperators = 3;
 constexpr int kShape = 0, kType = 1, kBuffer = 2, kName = 3, kQuantization = 4, kIsVariable = 5,
               kSparsity = 6, kSignature = 7;
 constexpr int kScale = 2, kZeroPoint = 3, kDetailsType = 4, kQuantizedAxis = 6;
-constexpr int kOpcodeIndex = 0, kOpInputs = 1, kOpOutputs = 2, kOptions = 4;
+constexpr int kOpcodeIndex = 0, kOpInputs = 1, kOpOutputs = 2, kOptions = 4, kCustomOptions = 5;
 constexpr int kData = 0, kOffset = 1, kSize = 2;
 
 constexpr size_t kRankMax = 16;
@@ -75,7 +75,8 @@ class Reader {
       if (index >= types.size()) file_->ThrowDamaged();
       file_->CountCopied(kOpBytes + types[index].size());
       read.ops.push_back({types[index], ReadPlaces(op, kOpInputs, -1),
-                          ReadPlaces(op, kOpOutputs, 0), op.Child(kOptions)});
+                          ReadPlaces(op, kOpOutputs, 0), op.Child(kOptions),
+                          op.Bytes(kCustomOptions)});
     }
     FindEmpty(read);
     return read;
@@ -178,7 +179,8 @@ class Reader {
     if (!quantization || !may_be_codes || quantization->Number<uint8_t>(kDetailsType) != 0) return;
     tensor.scales = quantization->Numbers<float>(kScale);
     tensor.zero_points = quantization->Numbers<int64_t>(kZeroPoint);
-    tensor.axis = quantization->Number<int32_t>(kQuantizedAxis);
+    // Of a bias older converters name the weight's axis.
+    tensor.axis = tensor.rank() == 1 ? 0 : quantization->Number<int32_t>(kQuantizedAxis);
     if (tensor.zero_points.empty()) tensor.zero_points.assign(tensor.scales.size(), 0);
     if (tensor.zero_points.size() == 1) {
       tensor.zero_points.resize(tensor.scales.size(), tensor.zero_points[0]);

@@ -33,8 +33,9 @@ struct TfliteTensor {
 
 struct TfliteOp {
   std::string type;  // "CONV_2D"; of a custom operator the name that it has in the file
-  std::vector<int64_t> inputs, outputs;  // places in TfliteFile::tensors; -1: left out
-  std::optional<FlatTable> options;      // the fields of its kind
+  std::vector<int64_t> inputs, outputs;       // places in TfliteFile::tensors; -1: left out
+  std::optional<FlatTable> options;           // the fields of its kind
+  std::span<const std::byte> custom_options;  // of a custom operator, as its kernel reads them
 
   // The option, or what the schema says where it is absent.
   template <class T>

@@ -28,8 +28,10 @@
 #include "passes/layer_progress.h"
 #include "passes/layer_stream.h"
 #include "passes/left_out.h"
+#include "passes/node_history.h"
 #include "passes/prune_layers.h"
 #include "passes/select_nodes.h"
+#include "passes/widen_halves.h"
 
 namespace pared {
 namespace {
@@ -297,6 +299,10 @@ class ChannelPruner {
     context_.report["fitted"] = fitted;
     context_.report["channels_before"] = all;
     context_.report["channels"] = left;
+    if (left == all && options_.sparsity > 0) {
+      context_.report["warnings"].push_back(
+          "no channel is removed: skipped says of each layer why");
+    }
     context_.report.erase("sparsity");
   }
 
@@ -349,10 +355,19 @@ class ChannelPruner {
   std::set<int64_t> removed_;
 };
 
-Model Prune(Model model, const Options& options, PassContext& context) {
+Model Prune(Model model, const Options& given, PassContext& context) {
+  Options options = given;
+  SelectNodes(model, options.exclude, "exclude");
   if (model.ir_version < 4) DropInitializerInputs(model);  // else what was cut would stay
+  NodeHistory history(model);
+  const HalfStorage halves(model, SpillFolder(model, context.scratch));
+  history.Advance(model, "widening");
+  Json notes;
+  options.exclude = history.Follow({{"exclude", given.exclude}}, notes).at("exclude");
   RemoveConstantAliases(model, SelectorOf(options.exclude));
-  return ChannelPruner(model, options, context).Run();
+  Model out = ChannelPruner(model, options, context).Run();
+  halves.Restore(out, context.report, HalfStorage::Changed::kAreRounded);
+  return out;
 }
 
 bool NeedsCalibration(const Json& options) {
@@ -362,6 +377,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kChannelPrune = DefinePass<Options, Prune>(
-    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 11);
+    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 12);
 
 }  // namespace pared

@@ -65,6 +65,14 @@ const Names kBounded = {"Softmax",
 
 const Names kSumming = {"ReduceMean", "GlobalAveragePool", "ReduceL2"};
 
+// Whether the value is added to what the node's products sum up to. The sum is rounded to float16,
+// whose least step is more than what float16 loses of a small addend.
+bool IsBias(const Node& node, const std::string& name) {
+  static const Names kBiased = {"Conv", "ConvTranspose", "Gemm"};
+  return kBiased.contains(node.op_type) && node.inputs.size() > 2 && node.inputs[2] == name &&
+         node.inputs[0] != name && node.inputs[1] != name;
+}
+
 // Of which float16 does not hold all values.
 bool IsWideInteger(DType dtype) {
   return IsInteger(dtype) && dtype != DType::kInt8 && dtype != DType::kUInt8;
@@ -182,7 +190,8 @@ class Chooser {
     const DType dtype = TypeIn(types, name);
     if (dtype == DType::kUndefined) return "the type of \"" + name + "\" is not known";
     if (dtype != DType::kFloat32) return "";
-    if (const auto lossy = lossy_.find(name); lossy != lossy_.end()) {
+    const auto lossy = lossy_.find(name);
+    if (lossy != lossy_.end() && (wide_.contains(name) || !IsBias(node, name))) {
       if (vanishing_.contains(name) && kGuards.contains(node.op_type)) {
         guarded_.insert(node.outputs.begin(), node.outputs.end());
       }

@@ -53,6 +53,15 @@ class Finder {
     return std::move(found_);
   }
 
+  // The products among them that are powers.
+  Nodes RunSums() {
+    Nodes sums = Run();
+    std::erase_if(sums, [&](const Node* node) {
+      return !powers_.contains(node) || !kProducts.contains(node->op_type);
+    });
+    return sums;
+  }
+
  private:
   bool IsPower(const std::string& value) const {
     const Node* node = index_.producer(value);
@@ -122,6 +131,10 @@ std::unordered_set<const Node*> NodesBeforeLogPower(const Model& model) {
     }
   });
   return found;
+}
+
+std::unordered_set<const Node*> SumsBeforeLog(const Model& model) {
+  return Finder(model.graph, model.ir_version).RunSums();
 }
 
 void WarnOfLogPower(const Model& model, Json& report) {

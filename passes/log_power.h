@@ -18,6 +18,10 @@ namespace pared {
 // constants) and what moves elements.
 std::unordered_set<const Node*> NodesBeforeLogPower(const Model& model);
 
+// Those of them that sum powers by weights without a sign: with any of them below zero, or a bias,
+// there is no logarithm of the sum.
+std::unordered_set<const Node*> SumsBeforeLog(const Model& model);
+
 // Warns in report["warnings"] where such nodes, of any graph of the model, are among those that
 // were stored in few bits: report["changed"].
 void WarnOfLogPower(const Model& model, Json& report);

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "model/rewrite.h"
@@ -15,6 +16,7 @@
 #include "passes/layer_statistics.h"
 #include "passes/least_squares.h"
 #include "passes/left_out.h"
+#include "passes/log_power.h"
 #include "passes/select_nodes.h"
 #include "passes/widen_halves.h"
 
@@ -100,7 +102,8 @@ class Rebuilder {
         index_(original.graph),
         names_(original),
         choices_(request.choose(original, scan_)),
-        edited_(original) {}
+        edited_(original),
+        sums_before_log_(SumsBeforeLog(original)) {}
 
   Model Run() {
     context_.report["changed"] = Json::array();
@@ -152,6 +155,9 @@ class Rebuilder {
   }
 
   std::string WhyNotRebuilt(const WeightSite& site) const {
+    if (sums_before_log_.contains(site.node)) {
+      return "what it makes is a power whose logarithm is taken: fitted, it may fall below zero";
+    }
     if (site.root.first != &original_.graph) return "its weight is of another graph";
     const int64_t sites = std::ranges::count_if(
         scan_.sites, [&](const WeightSite& other) { return other.root == site.root; });
@@ -375,6 +381,7 @@ class Rebuilder {
   FreshNames names_;
   std::vector<LayerChoice> choices_;
   Model edited_;
+  const std::unordered_set<const Node*> sums_before_log_;
   std::map<const WeightSite*, Json> notes_;
   std::set<std::string> old_biases_;
   bool is_any_fitted_ = false;  // a weight or a bias of any layer

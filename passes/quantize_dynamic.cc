@@ -27,6 +27,7 @@
 #include "passes/int8_fidelity.h"
 #include "passes/int8_params.h"
 #include "passes/layer_progress.h"
+#include "passes/log_power.h"
 #include "passes/node_history.h"
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
@@ -377,6 +378,7 @@ Model Run(Model model, const Options& given, PassContext& context) {
   }
   context.report["raised"] = std::move(raised);
   WarnOfSaturation(options.code_range, context.report);
+  WarnOfLogPower(model, context.report);
   halves.Restore(out, context.report);
   return out;
 }
@@ -387,6 +389,6 @@ extern const PassInfo kQuantizeDynamic;
 const PassInfo kQuantizeDynamic = DefinePass<Options, Run>(
     "quantize_dynamic",
     "Computes products in INT8 with scales of activations found at run time; needs no data.",
-    [](const Json&) { return false; }, 11);
+    [](const Json&) { return false; }, 12);
 
 }  // namespace pared

@@ -336,6 +336,9 @@ Model EditWidened(const Model& model, const std::filesystem::path& spill,
 }
 
 HalfStorage::HalfStorage(Model& model, const std::filesystem::path& spill) {
+  for (const auto& [name, initializer] : model.graph.initializers) {
+    if (initializer.tensor.dtype() == DType::kFloat32) float_.insert(name);
+  }
   if (HasHalves(model)) Widen(model, spill);
   FloatCasts casts = FoldFloatCasts(model, CastSources::kAll, spill);
   casts_ = std::move(casts.folded);
@@ -363,18 +366,42 @@ void HalfStorage::Widen(Model& model, const std::filesystem::path& spill) {
   EraseDead(model.graph);
 }
 
-void HalfStorage::Restore(Model& model, Json& report) const {
+Tensor HalfStorage::Narrowed(const std::string& name, const Tensor& now, Changed changed) const {
+  if (now.count() < kWorthACast) return {};
+  const auto stored = stored_.find(name);
+  const bool was_stored = stored != stored_.end();
+  if (was_stored && now.bytes().data() == stored->second.widened.bytes().data()) {
+    return stored->second.original;
+  }
+  if (changed == Changed::kStayWide || now.dtype() != DType::kFloat32 || float_.contains(name)) {
+    return {};
+  }
+  // What is cut of a constant, or fitted, has a name of its own.
+  const auto half = std::ranges::find_if(stored_, [&](const auto& entry) {
+    return IsHalfFloat(entry.second.original.dtype()) && (!was_stored || entry.first == name);
+  });
+  return half == stored_.end() ? Tensor() : InHalf(now, half->second.original.dtype());
+}
+
+void HalfStorage::Restore(Model& model, Json& report, Changed changed) const {
   FreshNames names(model);
   if (is_widened_) CastInterface(model.graph, inputs_, outputs_, names);
   std::vector<Node> casts;
   std::set<std::string> restored;
-  for (const auto& [name, stored] : stored_) {
+  std::vector<std::string> names_now;
+  for (const auto& [name, stored] : stored_) names_now.push_back(name);
+  for (const auto& [name, initializer] : model.graph.initializers) {
+    if (!stored_.contains(name)) names_now.push_back(name);
+  }
+  for (const std::string& name : names_now) {
     const Initializer* now = model.graph.initializers.find(name);
-    if (now == nullptr || stored.original.count() < kWorthACast) continue;
-    if (now->tensor.bytes().data() != stored.widened.bytes().data()) continue;
-    const std::string original = names.Make(name + "_" + DTypeName(stored.original.dtype()));
+    if (now == nullptr) continue;
+    const Tensor narrowed = Narrowed(name, now->tensor, changed);
+    if (!narrowed.defined()) continue;
+    const DType dtype = narrowed.dtype();
+    const std::string original = names.Make(name + "_" + DTypeName(dtype));
     casts.push_back(MakeCast(original, name, DType::kFloat32, names));
-    model.graph.initializers.set(original, {stored.original, ""});
+    model.graph.initializers.set(original, {narrowed, ""});
     restored.insert(name);
   }
   model.graph.initializers.erase_if(

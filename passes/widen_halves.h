@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -37,10 +38,12 @@ class HalfStorage {
   HalfStorage(Model& model, const std::filesystem::path& spill);
 
   // Gives inputs and outputs their types back, by Casts; and stores constants as they were, with a
-  // Cast to float32, where they are still read and have not been changed. Not where fewer than
-  // kWorthACast elements would cost more nodes than they save bytes. Says under "widened" of the
-  // report what is no longer as it was.
-  void Restore(Model& model, Json& report) const;
+  // Cast to float32, where they are still read. Those that have been changed or added stay float32,
+  // or are rounded to half floats where the model has such. Not where fewer than kWorthACast
+  // elements would cost more nodes than they save bytes. Says under "widened" of the report what is
+  // no longer as it was.
+  enum class Changed { kStayWide, kAreRounded };
+  void Restore(Model& model, Json& report, Changed changed = Changed::kStayWide) const;
 
  private:
   void Widen(Model& model, const std::filesystem::path& spill);
@@ -48,8 +51,12 @@ class HalfStorage {
   struct Stored {
     Tensor original, widened;
   };
+  // What the initializer is to be stored as; undefined: as it is.
+  Tensor Narrowed(const std::string& name, const Tensor& now, Changed changed) const;
+
   std::vector<ValueInfo> inputs_, outputs_;
   std::map<std::string, Stored> stored_;  // initializers of the main graph, by name
+  std::set<std::string> float_;           // those that were float32 from the beginning
   Json casts_ = Json::array();            // that are folded
   int64_t constant_count_ = 0;
   bool is_widened_ = false, computed_in_half_ = false;

@@ -83,6 +83,27 @@ TEST(Tflite, QuantizedOperatorsBecomePairsOfQuantizeAndDequantize) {
   }
 }
 
+TEST(Tflite, ScalesOfABiasLieAlongItsOnlyAxisWhateverTheFileSays) {
+  const Model model = LoadTflite(kFolder + "bias_axis");  // says 3, the axis of the weight's
+  for (const Node& node : model.graph.nodes) {
+    if (node.op_type != "DequantizeLinear") continue;
+    const Initializer* codes = model.graph.initializers.find(node.inputs[0]);
+    if (codes == nullptr || codes->tensor.rank() != 1) continue;
+    EXPECT_EQ(codes->tensor.dtype(), DType::kInt32);
+    EXPECT_EQ(node.Int("axis", 1), 0);
+  }
+}
+
+TEST(Tflite, TransposedConvolutionsOfMediaPipeAreRead) {
+  const Model model = LoadTflite(kFolder + "convolution2dtransposebias");
+  EXPECT_THAT(Types(model), ElementsAre("Transpose", "ConvTranspose", "Transpose"));
+  EXPECT_EQ(model.graph.nodes[1].inputs.size(), 3);
+  const std::vector<Dim>& shape = *model.graph.outputs[0].shape;
+  EXPECT_EQ(shape[1].value, 13);  // 7 by steps of 2: the last is not filled
+  EXPECT_EQ(shape[2].value, 17);
+  EXPECT_EQ(shape[3].value, 5);
+}
+
 TEST(Tflite, FilesAreToldApartByTheirFirstBytes) {
   const TempDir dir;
   WriteFile(dir / "named.onnx", ReadFile(kFolder + "prelu"));

@@ -7,6 +7,7 @@ range (of whole models WHOLE_LIMIT), integers exactly; 8-bit codes may differ by
 
 Exits 77 (skipped) where the packages are missing.
 """
+import itertools
 import os
 import pathlib
 import subprocess
@@ -77,6 +78,13 @@ class Variable:
         self.shape = shape
 
 
+class Custom:
+    """In place of options: a custom operator's name, and what its kernel reads."""
+
+    def __init__(self, name, *numbers):
+        self.name, self.content = name, np.array(numbers, np.int32).tobytes()
+
+
 def tensor_of(what, name, buffers):
     """what: a shape (float32), (shape, dtype), an array (constant), or Quantized."""
     t = schema.TensorT()
@@ -119,7 +127,9 @@ def build(ops, tensors, inputs, outputs):
         code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), 2 if name == "BROADCAST_TO" else 1
         op = schema.OperatorT()
         op.opcodeIndex, op.inputs, op.outputs = len(model.operatorCodes), ins, outs
-        if options is not None:
+        if isinstance(options, Custom):
+            code.customCode, op.customOptions = options.name, np.frombuffer(options.content, np.uint8)
+        elif options is not None:
             kind = type(options).__name__[:-1]
             op.builtinOptionsType, op.builtinOptions = getattr(schema.BuiltinOptions, kind), options
         model.operatorCodes.append(code)
@@ -354,6 +364,22 @@ def quantized():
     b = Quantized(rng.integers(-3000, 3000, 6).astype(np.int32), np.int32, 0.02 * 0.004 * (1 + np.arange(6)))
     yield "DEPTHWISE int8", one("DEPTHWISE_CONV_2D", Quantized((2, 7, 9, 6), np.int8, 0.02, 3), w, b,
                                 out=Quantized((2, 7, 9, 6), np.int8, 0.05, 0), opts=depthwise(0, 1, 1))
+
+
+def stand_ins():
+    """Pairs: what pared reads and LiteRT does not, and what LiteRT has for the same."""
+    for padding, size in ((0, (13, 17)), (1, (15, 19))):  # MediaPipe's SAME fills no last stride
+        weight, bias = f(5, 3, 3, 6), f(5)
+        out = (2, *size, 5)
+        yield (f"Convolution2DTransposeBias {padding}",
+               one("CUSTOM", IMAGE, weight, bias, out=out, opts=Custom("Convolution2DTransposeBias", padding + 1, 2, 2)),
+               one("TRANSPOSE_CONV", i32(*out), weight, IMAGE, bias, out=out,
+                   opts=options("TransposeConv", padding=padding, strideW=2, strideH=2)))
+    x, y = Quantized((2, 7, 9, 6), np.int8, 0.02, 3), Quantized((2, 7, 9, 6), np.int8, 0.05, 0)
+    w = Quantized(rng.integers(-127, 128, (1, 3, 3, 6)).astype(np.int8), np.int8, 0.004 * (1 + np.arange(6)), axis=3)
+    b = [Quantized(np.arange(-3000, 3000, 1000, dtype=np.int32), np.int32, 0.02 * w.scale, axis=axis) for axis in (3, 0)]
+    yield ("bias with the weight's axis",
+           *(one("DEPTHWISE_CONV_2D", x, w, bias, out=y, opts=depthwise(0, 1, 1)) for bias in b))
 
 
 def transforms():
@@ -600,18 +626,18 @@ def main():
         if wrong:
             failed += 1
             print(f"{name}: {wrong}")
-    for name, content in made_models():
+    for name, content, same in itertools.chain(((name, content, content) for name, content in made_models()), stand_ins()):
         if words and not any(word in name for word in words):
             continue
         count += 1
         with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
             try:
-                content, feeds, outputs = with_true_shapes(content)
+                shaped, feeds, outputs = with_true_shapes(same)
             except (RuntimeError, ValueError) as e:
                 failed += 1
                 print(f"{name}: LiteRT does not run it: {e}")
                 continue
-            file.write(content)
+            file.write(shaped if same is content else content)
             file.flush()
             wrong = check(pared, file.name, feeds, outputs, LIMIT)
         if wrong:

@@ -246,5 +246,17 @@ TEST(CastFp16, StorageInFloat16KeepsWhatItDoesNotHold) {
   EXPECT_EQ(excluded.report.at("skipped")[0].at("reason"), "an excluded node reads it");
 }
 
+TEST(CastFp16, ABiasThatIsNextToNothingKeepsNoLayerFloat) {
+  const Model in = ModelFromText(R"(g (float[1,2,3,3] x) => (float[1,2,3,3] y)
+    <float[2,2,1,1] w = {1, -0.5, 0.25, 2}, float[2] b = {1e-9, -3e-8}> { y = Conv(x, w, b) })");
+  const PassResult out = RunPass("cast_fp16", Json::object(), in);
+  EXPECT_TRUE(out.report.at("skipped").empty()) << out.report.dump();
+  EXPECT_EQ(TypeOf(out.model, "w"), DType::kFloat16);
+  const PassResult large = RunPass("cast_fp16", Json::object(), ModelFromText(R"(
+    g (float[1,2,3,3] x) => (float[1,2,3,3] y)
+    <float[2,2,1,1] w = {1, -0.5, 0.25, 2}, float[2] b = {1e9, -3e-8}> { y = Conv(x, w, b) })"));
+  EXPECT_THAT(large.report.at("skipped").dump(), HasSubstr("overflow"));
+}
+
 }  // namespace
 }  // namespace pared

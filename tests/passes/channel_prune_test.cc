@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "evaluator/executor.h"
+#include "passes/widen_halves.h"
 #include "tests/passes/run_pass.h"
 #include "tests/testing/random_tensor.h"
 
@@ -354,6 +355,33 @@ TEST(ChannelPrune, ListsNoLayerAsFittedWithoutDataOrWhereNothingIs) {
   EXPECT_EQ(RunPass("channel_prune", {{"multiple_of", 1}}, in).report["fitted"], Json::array());
   EXPECT_EQ(RunPass("channel_prune", kHalf, in, &data).report["fitted"], Json::array());
   EXPECT_EQ(RunPass("channel_prune", {{"multiple_of", 1}}, in, &data).report["fitted"].size(), 1U);
+}
+
+// Converters of TensorFlow Lite write weights so.
+TEST(ChannelPrune, WeightsThatAreStoredInHalfAreCutAndStayThere) {
+  Model in = WithFills(R"(g (float[1,3,5,5] x) => (float[1,8,5,5] y)
+      { w = Cast<to = 1>(w_half) u = Cast<to = 1>(u_half)
+      a = Conv(x, w) r = Relu(a) y = Conv(r, u) })",
+                       {{"w_half", {64, 3, 3, 3}, 0, 0}, {"u_half", {8, 64, 1, 1}}});
+  for (const char* name : {"w_half", "u_half"}) {
+    Tensor& stored = in.graph.initializers.find(name)->tensor;
+    stored = InHalf(stored, DType::kFloat16);
+  }
+  const PassResult out = RunPass("channel_prune", kHalf, in);
+  EXPECT_EQ(out.report.at("channels"), 40);  // 32 of 64 and the 8 of the result
+  EXPECT_LT(Difference(in, out.model, {1, 3, 5, 5}), 1e-4f);
+  int64_t halves = 0;
+  for (const auto& [name, initializer] : out.model.graph.initializers) {
+    if (initializer.tensor.dtype() == DType::kFloat16) halves += initializer.tensor.count();
+  }
+  EXPECT_EQ(halves, 32 * 27 + 8 * 32);
+}
+
+TEST(ChannelPrune, WarnsWhereNothingIsRemoved) {
+  const Model in = WithFills(R"(g (float[1,3,5,5] x) => (float[1,8,5,5] y) { y = Conv(x, w) })",
+                             {{"w", {8, 3, 1, 1}}});
+  EXPECT_THAT(RunPass("channel_prune", kHalf, in).report.at("warnings").dump(),
+              HasSubstr("no channel is removed"));
 }
 
 }  // namespace

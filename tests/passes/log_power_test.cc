@@ -2,10 +2,12 @@
 
 #include <gmock/gmock.h>
 
+#include <cmath>
 #include <set>
 
 #include "evaluator/executor.h"
 #include "tests/passes/run_step.h"
+#include "tests/testing/random_tensor.h"
 
 namespace pared {
 namespace {
@@ -154,6 +156,36 @@ TEST(LogPower, PruningLeavesAHeadWithinABranch) {
                  { k = MatMul(x, u) }>
     y = MatMul(z, v) })");
   EXPECT_EQ(PrunedOutputs(model, {{"sparsity", 0.5}}), Names({"k", "y"}));
+}
+
+TEST(LogPower, ScalesOfARunAreAWarningToo) {
+  const Model model = Filled(WithHead(
+      "a = Mul(c, c) b = Mul(s, s) p = Add(a, b) t = Transpose<perm = [0, 3, 2, 1]>(p) "
+      "m = MatMul(t, mel) k = Transpose<perm = [0, 3, 2, 1]>(m) q = Add(k, eps) l = Log(q)"));
+  const PassResult out = RunStep("quantize_dynamic", Json::object(), model);
+  EXPECT_THAT(out.report.at("warnings").dump(), HasSubstr("the logarithm of a power"));
+}
+
+// A model that is nothing but such a head is pruned. Fitted to the data a filter bank would make
+// sums below zero of small powers.
+TEST(LogPower, FilterBanksArePrunedButNotFitted) {
+  Model model = ModelFromText(R"(g (float[4,32] x) => (float[4,24] y)
+    <float[1,1] w = {0}, float[1,1] mel = {0}> { c = MatMul(x, w) p = Mul(c, c) m = MatMul(p, mel)
+      y = Log(m) })");
+  Random random(4);
+  std::vector<float> bank(16 * 24);
+  for (size_t i = 0; i < bank.size(); ++i) {
+    bank[i] = static_cast<float>(std::pow(10.0, -static_cast<double>(i * 7 % 5)));
+  }
+  model = WithInitializer(std::move(model), "w", random.Normal({32, 16}, 1));
+  model = WithInitializer(std::move(model), "mel", Tensor::Make({16, 24}, std::move(bank)));
+  const Dataset data = Dataset::Random(model.graph.inputs, 32, 1);
+  const PassResult out = RunStep("magnitude_prune", {{"sparsity", 0.5}}, model, &data);
+  EXPECT_GT(SqnrDbOn(data, model, out.model), -200);  // each output has a logarithm
+  for (const Json& entry : out.report.at("changed")) {
+    const bool is_bank = entry.at("node") == "MatMul producing m";
+    EXPECT_EQ(entry.contains("not_reconstructed"), is_bank) << entry.dump();
+  }
 }
 
 }  // namespace
