@@ -9,7 +9,7 @@
 #include "config/glob.h"
 #include "config/sha256.h"
 #include "daemon/pause.h"
-#include "daemon/worker.h"
+#include "daemon/work_order.h"
 #include "evaluator/dataset.h"
 #include "kernels/cpu.h"
 #include "passes/plan.h"

@@ -8,7 +8,7 @@
 #include "daemon/arguments.h"
 #include "daemon/child.h"
 #include "daemon/confine.h"
-#include "daemon/worker.h"
+#include "daemon/work_order.h"
 #include "model/onnx.h"
 #include "model/tflite.h"
 

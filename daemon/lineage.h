@@ -5,7 +5,7 @@
 #include <string>
 
 #include "config/job_spec.h"
-#include "daemon/worker.h"
+#include "daemon/work_order.h"
 
 namespace pared {
 

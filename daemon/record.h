@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "config/job_spec.h"
-#include "daemon/worker.h"
+#include "daemon/work_order.h"
 #include "storage/artifacts.h"
 #include "storage/store.h"
 

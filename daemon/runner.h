@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "config/job_spec.h"
 #include "daemon/budget.h"
-#include "daemon/worker.h"
+#include "daemon/work_order.h"
 #include "storage/artifacts.h"
 #include "storage/job_logs.h"
 #include "storage/store.h"

@@ -9,7 +9,7 @@
 
 #include "daemon/child.h"
 #include "daemon/judge.h"
-#include "daemon/worker.h"
+#include "daemon/work_order.h"
 
 namespace pared {
 namespace {
