@@ -61,9 +61,10 @@ void Fields(FieldVisitor& f, JobSpec& s) {
            "Look for the best settings of the chains in place of running each as it stands.");
   s.search = std::move(search);  // whether one was asked for is seen by who reads and writes
   f.Object("limits", s.limits, "What the job may use.");
-  f.Choice("artifact", s.artifact, {"onnx", "packed"},
-           "How the models are kept: as ONNX files, or packed, which takes little room where most "
-           "weights are zero and is expanded when they are fetched.");
+  f.Choice("artifact", s.artifact, {"onnx", "packed", "tflite"},
+           "How the models are kept: as ONNX files; packed, which takes little room where most "
+           "weights are zero and is expanded when they are fetched; or as ONNX files and as "
+           "TensorFlow Lite files that were compared with them.");
   f.Flag("cache", s.cache,
          "Use what passes have made before of the same model with the same options; false runs "
          "every pass.");

@@ -36,8 +36,8 @@ struct EvaluateSpec {
   double max_accuracy_drop = 100;  // 100: no bound
 };
 
-// How the models that come out are kept.
-enum class ArtifactForm { kOnnx, kPacked };
+// How the models that come out are kept; kTflite: as kOnnx, and besides as TensorFlow Lite.
+enum class ArtifactForm { kOnnx, kPacked, kTflite };
 
 struct LimitsSpec {
   int64_t memory_mb = 0;  // 0: the daemon's setting

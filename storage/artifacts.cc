@@ -26,6 +26,8 @@ namespace fs = std::filesystem;
 constexpr size_t kChunkBytes = size_t{1} << 20;
 constexpr const char* kModelName = "model.onnx";
 constexpr const char* kPackedName = "model.packed";
+constexpr const char* kDataSuffix = ".data";
+constexpr const char* kTfliteSuffix = ".tflite";
 constexpr const char* kIncoming = "incoming";  // what is on its way in
 
 [[noreturn]] void ThrowSystem(const std::string& doing, const fs::path& file, int error) {
@@ -106,7 +108,19 @@ void CheckRegular(const fs::path& path) {
   throw Error(ErrorCode::kInvalidArgument, "is no regular file", path.string());
 }
 
-fs::path DataNameOf(const fs::path& file) { return file.string() + ".data"; }
+fs::path DataNameOf(const fs::path& file) { return file.string() + kDataSuffix; }
+
+// Takes a TensorFlow Lite file into a folder, under its digest, which it returns.
+std::string AddTflite(const fs::path& file, const fs::path& folder) {
+  CheckRegular(file);
+  const fs::path path = folder / kTfliteSuffix;  // until its digest is known
+  LinkOrCopy(file, path);
+  Sha256 sha256;
+  Seal(path, sha256);
+  std::string digest = sha256.Finish();
+  fs::rename(path, folder / (digest + kTfliteSuffix));
+  return digest;
+}
 
 // Replaces the files of a folder by their packed form, and returns its size.
 int64_t Pack(const fs::path& folder, const fs::path& data) {
@@ -140,7 +154,7 @@ Artifacts::Artifacts(fs::path folder) : folder_(std::move(folder)) {
   Check(error, "create", folder_ / kIncoming);
 }
 
-Artifact Artifacts::Put(const fs::path& file, ArtifactForm form) {
+Artifact Artifacts::Put(const fs::path& file, ArtifactForm form, const fs::path& tflite) {
   const fs::path data = DataNameOf(file);
   std::error_code error;
   const bool has_data = fs::exists(fs::symlink_status(data, error));
@@ -162,6 +176,7 @@ Artifact Artifacts::Put(const fs::path& file, ArtifactForm form) {
   if (form == ArtifactForm::kPacked) {
     artifact.packed_bytes = Pack(temporary.path(), has_data ? data_path : fs::path());
   }
+  if (!tflite.empty()) artifact.tflite_sha256 = AddTflite(tflite, temporary.path());
   File(temporary.path(), O_RDONLY | O_DIRECTORY).Sync();
   Install(temporary.path(), Folder(artifact.sha256));
   return artifact;
@@ -173,8 +188,8 @@ void Artifacts::Install(const fs::path& folder, const fs::path& target) {
   fs::create_directories(target.parent_path(), error);
   Check(error, "create", target.parent_path());
   if (rename(folder.c_str(), target.c_str()) != 0) {
-    // A folder that is not empty cannot be replaced: the same artifact is there, perhaps in the
-    // other form. The model file comes last: what has it is whole.
+    // A folder that is not empty cannot be replaced: the same artifact is there, perhaps in
+    // another form. The model file comes last: what has it is whole.
     if (errno != ENOTEMPTY && errno != EEXIST) ThrowSystem("create", target, errno);
     std::vector<fs::path> names;
     for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
@@ -187,6 +202,7 @@ void Artifacts::Install(const fs::path& folder, const fs::path& target) {
     }
     fs::last_write_time(target, fs::file_time_type::clock::now(), error);
     Check(error, "touch", target);
+    File(target, O_RDONLY | O_DIRECTORY).Sync();
   }
   File(target.parent_path(), O_RDONLY | O_DIRECTORY).Sync();
 }
@@ -210,6 +226,14 @@ std::optional<fs::path> Artifacts::PackedPath(const std::string& sha256) const {
   return fs::exists(packed) ? std::optional(packed) : std::nullopt;
 }
 
+std::optional<fs::path> Artifacts::TflitePath(const std::string& sha256,
+                                              const std::string& tflite_sha256) const {
+  const fs::path folder = ExistingFolder(sha256);
+  if (!IsSha256(tflite_sha256)) return std::nullopt;
+  const fs::path tflite = folder / (tflite_sha256 + kTfliteSuffix);
+  return fs::exists(tflite) ? std::optional(tflite) : std::nullopt;
+}
+
 OpenArtifact Artifacts::Open(const std::string& sha256) const {
   OpenArtifact open;
   fs::path folder = ExistingFolder(sha256);
@@ -221,8 +245,7 @@ OpenArtifact Artifacts::Open(const std::string& sha256) const {
   }
   open.model = folder / kModelName;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    const fs::path name = entry.path().filename();
-    if (name != kModelName && name != kPackedName) open.data = entry.path();
+    if (entry.path().extension() == kDataSuffix) open.data = entry.path();
   }
   return open;
 }

@@ -3,7 +3,11 @@
 //   FOLDER/ab/abcd.../model.onnx          and, where the model keeps tensors beside itself,
 //   FOLDER/ab/abcd.../NAME.onnx.data      under the name that model.onnx refers to
 //
-// or, to take less room, both in FOLDER/ab/abcd.../model.packed (storage/packed.h).
+// or, to take less room, both in FOLDER/ab/abcd.../model.packed (storage/packed.h). Besides, where
+// it was asked for, the same model as TensorFlow Lite:
+//
+//   FOLDER/ab/abcd.../ef01....tflite      under its own SHA-256, as another version of pared may
+//                                         write another file
 //
 // An artifact is written aside, synced and renamed into place: it is there whole or not at all, and
 // never changes. What many runs produce alike is there once.
@@ -39,9 +43,10 @@ class TemporaryFolder {
 };
 
 struct Artifact {
-  std::string sha256;        // of model.onnx, followed by the data file's bytes where there is one
-  int64_t bytes = 0;         // of both
-  int64_t packed_bytes = 0;  // of model.packed, where it was asked for
+  std::string sha256;         // of model.onnx, followed by the data file's bytes where there is one
+  int64_t bytes = 0;          // of both
+  int64_t packed_bytes = 0;   // of model.packed, where it was asked for
+  std::string tflite_sha256;  // of the TensorFlow Lite file, where one was given
 };
 
 // The files of an artifact, readable for as long as `keeper` lives.
@@ -60,10 +65,12 @@ class Artifacts {
   // Creates the folder, and clears away what a crash left half written. Throws kInternal.
   explicit Artifacts(std::filesystem::path folder);
 
-  // Takes `file`, and FILE.data where that exists, by hard link or by copy. The file must not be
-  // written to afterwards, and becomes read-only. Throws kInvalidArgument where it is no regular
-  // file (a symbolic link is none), kUnavailable where the disk is full, kInternal.
-  Artifact Put(const std::filesystem::path& file, ArtifactForm form = ArtifactForm::kOnnx);
+  // Takes `file`, and FILE.data where that exists, by hard link or by copy; and `tflite`, where it
+  // is not empty: the same model as TensorFlow Lite. The files must not be written to afterwards,
+  // and become read-only. Throws kInvalidArgument where one is no regular file (a symbolic link is
+  // none), kUnavailable where the disk is full, kInternal.
+  Artifact Put(const std::filesystem::path& file, ArtifactForm form = ArtifactForm::kOnnx,
+               const std::filesystem::path& tflite = {});
 
   bool Has(const std::string& sha256) const;
   // An artifact's files, unpacked for the occasion where only the packed form is kept. Throws
@@ -71,6 +78,9 @@ class Artifacts {
   OpenArtifact Open(const std::string& sha256) const;
   // nullopt: it is not kept in the packed form. Throws kNotFound.
   std::optional<std::filesystem::path> PackedPath(const std::string& sha256) const;
+  // nullopt: this TensorFlow Lite file is not kept of it. Throws kNotFound.
+  std::optional<std::filesystem::path> TflitePath(const std::string& sha256,
+                                                  const std::string& tflite_sha256) const;
 
   int64_t Bytes(const std::string& sha256) const;  // of both
 

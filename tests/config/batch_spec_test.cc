@@ -32,6 +32,11 @@ TEST(BatchSpec, IsAJobSpecWithModelsInPlaceOfAModel) {
   EXPECT_EQ(job.chains[0].name, "c");
 }
 
+TEST(BatchSpec, HandsTheFormOfTheArtifactsOn) {
+  const BatchSpec spec = ReadBatchSpec(BatchWith("/artifact", "tflite"));
+  EXPECT_EQ(JobOf(spec, std::nullopt, "yolo").artifact, ArtifactForm::kTflite);
+}
+
 TEST(BatchSpec, IsReadAsItIsWritten) {
   Json json = BatchWith("/exclude", {"old/**"});
   json["rules"] = {{{"models", {"mnist*"}}, {"evaluate", {{"dataset", "digits"}}}}};

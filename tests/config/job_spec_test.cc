@@ -65,6 +65,15 @@ TEST(JobSpec, PointsAtTheFault) {
       ThrowsError(ErrorCode::kInvalidArgument, "/evaluate/datset", HasSubstr("dataset")));
 }
 
+TEST(JobSpec, KnowsTheFormsOfAnArtifact) {
+  for (const char* form : {"onnx", "packed", "tflite"}) {
+    EXPECT_EQ(WriteJobSpec(ReadJobSpec(JobWith("/artifact", form)))["artifact"], form);
+  }
+  EXPECT_EQ(ReadJobSpec(JobWith("/artifact", "tflite")).artifact, ArtifactForm::kTflite);
+  EXPECT_THAT([] { ReadJobSpec(JobWith("/artifact", "tf")); },
+              ThrowsError(ErrorCode::kInvalidArgument, "/artifact", HasSubstr("tflite")));
+}
+
 TEST(JobSpec, RefusesTwoChainsOfOneName) {
   EXPECT_THAT(
       [] { ReadJobSpec(JobWith("/chains/1", ParseJson(kSmallest)["chains"][0])); },

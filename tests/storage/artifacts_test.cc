@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "config/sha256.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/temp_dir.h"
 
@@ -117,6 +118,54 @@ TEST_F(ArtifactsTest, ExpandThePackedForm) {
     EXPECT_EQ(open.data->filename(), "x.onnx.data");
   }
   EXPECT_TRUE(fs::is_empty(artifacts_.IncomingDir()));
+}
+
+TEST_F(ArtifactsTest, KeepTheTensorFlowLiteFileUnderItsOwnDigest) {
+  for (const ArtifactForm form : {ArtifactForm::kTflite, ArtifactForm::kPacked}) {
+    Artifacts artifacts(folder_ / (form == ArtifactForm::kTflite ? "a" : "b"));
+    WriteFile(folder_ / "x.onnx", "abc");
+    WriteFile(folder_ / "x.tflite", "TFL");
+    const Artifact artifact = artifacts.Put(folder_ / "x.onnx", form, folder_ / "x.tflite");
+    EXPECT_EQ(artifact.sha256, kAbc);
+    EXPECT_EQ(artifact.bytes, 3);
+    EXPECT_EQ(artifact.tflite_sha256, Sha256Of("TFL"));
+    EXPECT_EQ(ReadFile(*artifacts.TflitePath(kAbc, artifact.tflite_sha256)), "TFL");
+    EXPECT_EQ(ReadFile(artifacts.Open(kAbc).model), "abc");
+    EXPECT_EQ(artifacts.Open(kAbc).data, std::nullopt);
+  }
+}
+
+TEST_F(ArtifactsTest, ATensorFlowLiteFileJoinsAModelThatIsThereAndOthersOfIt) {
+  WriteFile(folder_ / "x.onnx", "abc");
+  EXPECT_EQ(artifacts_.Put(folder_ / "x.onnx").tflite_sha256, "");
+  EXPECT_EQ(artifacts_.TflitePath(kAbc, Sha256Of("one")), std::nullopt);
+  for (const std::string& bytes : {std::string("one"), std::string("two!"), std::string("one")}) {
+    WriteFile(folder_ / "x.tflite", bytes);
+    artifacts_.Put(folder_ / "x.onnx", ArtifactForm::kTflite, folder_ / "x.tflite");
+    fs::remove(folder_ / "x.tflite");
+  }
+  EXPECT_EQ(ReadFile(*artifacts_.TflitePath(kAbc, Sha256Of("one"))), "one");
+  EXPECT_EQ(ReadFile(*artifacts_.TflitePath(kAbc, Sha256Of("two!"))), "two!");
+  EXPECT_EQ(artifacts_.Bytes(kAbc), 3);
+  const SweptArtifacts swept = artifacts_.Sweep({}, std::chrono::seconds(0), false);
+  EXPECT_EQ(swept.count, 1);
+  EXPECT_EQ(swept.bytes, 3 + 3 + 4);
+  EXPECT_FALSE(artifacts_.Has(kAbc));
+}
+
+TEST_F(ArtifactsTest, TakeNoTensorFlowLiteFileThroughALinkOrByAnotherName) {
+  WriteFile(folder_ / "x.onnx", "abc");
+  WriteFile(folder_ / "secret", "TFL");
+  fs::create_symlink(folder_ / "secret", folder_ / "x.tflite");
+  EXPECT_THAT(
+      [&] { artifacts_.Put(folder_ / "x.onnx", ArtifactForm::kTflite, folder_ / "x.tflite"); },
+      ThrowsError(ErrorCode::kInvalidArgument, EndsWith("x.tflite")));
+  EXPECT_FALSE(artifacts_.Has(kAbc));
+  EXPECT_TRUE(fs::is_empty(artifacts_.IncomingDir()));
+  artifacts_.Put(folder_ / "x.onnx");
+  EXPECT_EQ(artifacts_.TflitePath(kAbc, "../../../secret"), std::nullopt);
+  EXPECT_THAT([&] { artifacts_.TflitePath(std::string(64, '0'), Sha256Of("TFL")); },
+              ThrowsError(ErrorCode::kNotFound, std::string(64, '0')));
 }
 
 TEST_F(ArtifactsTest, AreKeptInBothFormsWhereBothWereAskedFor) {
