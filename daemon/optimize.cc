@@ -4,6 +4,7 @@
 #include <tbb/global_control.h>
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <optional>
 #include <ostream>
@@ -16,15 +17,19 @@
 #include "daemon/commands.h"
 #include "daemon/flow.h"
 #include "daemon/judge.h"
+#include "daemon/tflite_proof.h"
 #include "evaluator/dataset.h"
 #include "evaluator/evaluate.h"
 #include "evaluator/run_samples.h"
 #include "model/onnx.h"
 #include "model/tflite.h"
 #include "passes/plan.h"
+#include "storage/artifacts.h"
 
 namespace pared {
 namespace {
+
+namespace fs = std::filesystem;
 
 constexpr const char* kChain = "optimize";
 
@@ -41,7 +46,9 @@ void Fields(FieldVisitor& f, OptimizeOptions& o) {
   f.Required();
   f.Text("model", o.model, TextRule::kAny, "The model's file, ONNX or TensorFlow Lite.");
   f.Required();
-  f.Text("out", o.out, TextRule::kAny, "Where the optimized model is written.");
+  f.Text("out", o.out, TextRule::kAny,
+         "Where the optimized model is written: as TensorFlow Lite where the name ends with "
+         ".tflite, else as ONNX.");
   f.Raw("passes", o.passes, "The chain as in a job: [{\"pass\": NAME, options ...}, ...].");
   f.TextList("pass", o.pass, TextRule::kName,
              "A pass with default options, after those of --passes; repeat it for more.");
@@ -96,15 +103,45 @@ void LogWarnings(const Json& reports) {
   }
 }
 
+void Warn(const std::string& warning, Json& warnings) {
+  warnings.push_back(warning);
+  LogEvent(LogLevel::kWarning, "warning", {{"message", warning}});
+}
+
 // What a run says where somebody asked for more samples than there are.
 Json ShortageOf(const OptimizeOptions& options, const Dataset& calibration) {
   Json warnings = Json::array();
   if (options.samples == OptimizeOptions{}.samples) return warnings;
   if (const auto shortage = FindShortage("--samples", options.samples, calibration)) {
-    warnings.push_back(*shortage);
-    LogEvent(LogLevel::kWarning, "warning", {{"message", *shortage}});
+    Warn(*shortage, warnings);
   }
   return warnings;
+}
+
+bool IsTfliteName(const fs::path& path) {
+  std::string extension = path.extension().string();
+  for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return extension == ".tflite";
+}
+
+// Writes the model and returns what there is to tell of that. A TensorFlow Lite file is written
+// aside until it has been compared.
+TfliteProof Save(const Model& model, const OptimizeOptions& options, const Dataset* calibration) {
+  if (!IsTfliteName(options.out)) {
+    SaveOnnx(model, options.out);
+    return {};
+  }
+  const Dataset data =
+      calibration != nullptr ? *calibration : OpenDataset("", CallerInputs(model.graph));
+  EvaluateContext context;
+  context.dataset = &data;
+  context.samples = options.samples;
+  const fs::path out = fs::absolute(options.out);
+  const TemporaryFolder aside(out.parent_path());
+  TfliteProof proof = WriteTflite(model, aside.path() / out.filename(), context);
+  if (proof.error) throw *proof.error;
+  fs::rename(aside.path() / out.filename(), out);
+  return proof;
 }
 
 }  // namespace
@@ -114,6 +151,8 @@ void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
   const auto options = ReadArguments<OptimizeOptions>(arguments);
   const PlanNode plan = MakePlan(SpecOf(options));
   Model model = LoadModel(options.model);
+  // Before it may be written over.
+  const double model_bytes = static_cast<double>(FileBytes(options.model));
   std::optional<Dataset> calibration;
   Json warnings = Json::array();
   if (!options.calibration.empty()) {
@@ -127,7 +166,7 @@ void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
   context.seed = options.seed;
   context.threads = options.threads == 0 ? std::max<int64_t>(1, std::thread::hardware_concurrency())
                                          : options.threads;
-  context.scratch = std::filesystem::absolute(options.out).parent_path();
+  context.scratch = fs::absolute(options.out).parent_path();
   const tbb::global_control threads(tbb::global_control::max_allowed_parallelism,
                                     static_cast<size_t>(context.threads));
   Outcome outcome;
@@ -135,19 +174,19 @@ void RunOptimize(const std::vector<std::string>& arguments, std::ostream& out) {
     if (chain == kChain) outcome = ended;
   }).Run(std::move(model));
   if (outcome.error != nullptr) throw *outcome.error;
-  SaveOnnx(*outcome.model, options.out);
+  const TfliteProof saved = Save(*outcome.model, options, context.calibration);
   LogWarnings(outcome.reports);
-  const auto bytes_of = [](const std::string& path) {
-    return static_cast<double>(FileBytes(path));
-  };
-  out << DumpJson({{"model", options.model},
-                   {"out", options.out},
-                   {"size_bytes", bytes_of(options.out)},
-                   {"size_ratio", bytes_of(options.out) / bytes_of(options.model)},
-                   {"steps", ChainSteps(plan, kChain)},
-                   {"reports", outcome.reports},
-                   {"warnings", warnings}})
-      << "\n";
+  for (const std::string& warning : saved.warnings) Warn(warning, warnings);
+  const double bytes = static_cast<double>(FileBytes(options.out));
+  Json answer = {{"model", options.model},
+                 {"out", options.out},
+                 {"size_bytes", bytes},
+                 {"size_ratio", bytes / model_bytes},
+                 {"steps", ChainSteps(plan, kChain)},
+                 {"reports", outcome.reports},
+                 {"warnings", warnings}};
+  answer.update(Json(saved.metrics));
+  out << DumpJson(answer) << "\n";
 }
 
 Json OptimizeFlags() { return DescribeFields<OptimizeOptions>(); }

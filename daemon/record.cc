@@ -31,9 +31,8 @@ std::map<std::string, std::string> TagsOf(const Json& search) {
   return tags;
 }
 
-// The worker's account of one chain. Its file moves in; the baseline's is there already.
-RunRecord RecordOf(const ChainResult& chain, const std::filesystem::path& folder,
-                   Artifacts& artifacts, ArtifactForm form) {
+// The worker's account of one chain.
+RunRecord RecordOf(const ChainResult& chain) {
   RunRecord record;
   record.chain = chain.chain;
   record.steps = chain.steps;
@@ -41,13 +40,22 @@ RunRecord RecordOf(const ChainResult& chain, const std::filesystem::path& folder
   record.error = chain.error;
   record.metrics = MetricsOf(chain.metrics);
   record.tags = TagsOf(chain.search);
-  if (chain.file.empty()) return record;
-  const Artifact artifact = artifacts.Put(FileIn(folder, chain.file), form);
+  return record;
+}
+
+// The chain's files move in; the baseline's is there already.
+void KeepFiles(const ChainResult& chain, const WorkPlace& place, Artifacts& artifacts,
+               RunRecord& record) {
+  if (chain.file.empty()) return;
+  const std::filesystem::path tflite =
+      chain.tflite.empty() ? std::filesystem::path() : FileIn(place.folder, chain.tflite);
+  const Artifact artifact =
+      artifacts.Put(FileIn(place.folder, chain.file), place.spec.artifact, tflite);
   record.artifact = artifact.sha256;
   if (artifact.packed_bytes > 0) {
     record.metrics["size_packed_bytes"] = static_cast<double>(artifact.packed_bytes);
   }
-  return record;
+  if (!artifact.tflite_sha256.empty()) record.lineage["tflite_sha256"] = artifact.tflite_sha256;
 }
 
 }  // namespace
@@ -78,13 +86,14 @@ std::vector<RunRecord> RunsOf(const WorkResult& result, const WorkPlace& place,
                               Artifacts& artifacts) {
   std::vector<RunRecord> runs;
   for (const ChainResult& chain : result.runs) {
-    RunRecord record = RecordOf(chain, place.folder, artifacts, place.spec.artifact);
+    RunRecord record = RecordOf(chain);
     record.experiment = place.spec.experiment;
     record.model = place.spec.model;
     record.machine = result.machine;
     record.lineage = LineageOf(place.spec, place.model_sha256, chain.steps, result);
     if (!chain.search.is_null()) record.lineage["search"] = chain.search;
     if (chain.chain == "baseline") record.artifact = place.model_sha256;
+    KeepFiles(chain, place, artifacts, record);
     runs.push_back(std::move(record));
   }
   return runs;

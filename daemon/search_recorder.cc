@@ -53,6 +53,7 @@ void SearchRecorder::Take(Json& line) {
   for (ChainResult& chain : result->runs) {
     if (chain.file.empty()) continue;
     written.push_back(FileIn(place_.folder, chain.file));
+    if (!chain.tflite.empty()) written.push_back(FileIn(place_.folder, chain.tflite));
     if (!IsWanted(chain)) chain.file.clear();
   }
   for (RunRecord& record : RunsOf(*result, place_, artifacts_)) Record(std::move(record));

@@ -30,6 +30,7 @@ void Fields(FieldVisitor& f, ChainResult& result) {
   f.Required();
   f.Text("chain", result.chain, TextRule::kName, "The chain's name.");
   f.Text("file", result.file, TextRule::kAny, "The model's file in the folder.");
+  f.Text("tflite", result.tflite, TextRule::kAny, "Its TensorFlow Lite file there.");
   f.Raw("steps", result.steps, "The passes with all their options.");
   f.Raw("reports", result.reports, "What the passes and the evaluation said.");
   f.Raw("metrics", result.metrics, "Metric name to number.");

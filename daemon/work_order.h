@@ -26,7 +26,8 @@ struct WorkOrder {
 
 struct ChainResult {
   std::string chain;
-  std::string file;  // in the folder; empty: none, or the baseline's own model
+  std::string file;    // in the folder; empty: none, or the baseline's own model
+  std::string tflite;  // the same model as TensorFlow Lite; empty: none
   Json steps = Json::array();
   Json reports = Json::array();  // as Outcome has them; the last is "evaluate"
   Json metrics = Json::object();

@@ -13,6 +13,7 @@
 #include "daemon/judge.h"
 #include "daemon/layer_report.h"
 #include "daemon/search.h"
+#include "daemon/tflite_proof.h"
 #include "evaluator/dataset.h"
 #include "evaluator/evaluate.h"
 #include "evaluator/executor.h"
@@ -75,7 +76,8 @@ class Session {
   struct Measured {
     ChainResult result;
     Metrics metrics;
-    std::filesystem::path path;  // empty: no model came out
+    std::filesystem::path path;         // empty: no model came out
+    std::optional<TfliteProof> tflite;  // where the job asks for that form
   };
 
   void CheckCancelled() const {
@@ -286,7 +288,29 @@ class Session {
     measured.path = context_.folder / measured.result.file;
     SaveOnnx(*outcome.model, measured.path);
     measured.metrics.merge(EvaluateSize(measured.path));
+    if (spec_.artifact == ArtifactForm::kTflite) AddTflite(*outcome.model, chain, measured);
     Record(chain, std::move(measured), begin);
+  }
+
+  // The ONNX model, which is what was measured, stays whatever comes of this.
+  void AddTflite(const Model& model, const std::string& chain, Measured& measured) const {
+    const std::string file = chain + ".tflite";
+    measured.tflite = WriteTflite(model, context_.folder / file, Evaluation("evaluate " + chain));
+    if (!measured.tflite->error) measured.result.tflite = file;
+    measured.metrics.merge(measured.tflite->metrics);
+  }
+
+  // What came of it goes into the evaluation's report. A model that has no such form is a success.
+  static void ReportTflite(TfliteProof proof, ChainResult& result) {
+    Json& report = result.reports.back()["report"];
+    for (std::string& warning : proof.warnings) report["warnings"].push_back(std::move(warning));
+    report["tflite"] = std::move(proof.report);
+    if (!proof.error) return;
+    report["tflite"]["error"] = ErrorJson(*proof.error);
+    report["warnings"].push_back("no TensorFlow Lite file was kept: " +
+                                 std::string(proof.error->what()));
+    const bool is_refused = proof.error->code() == ErrorCode::kUnsupported;
+    if (result.error.is_null() && !is_refused) result.error = ErrorJson(*proof.error);
   }
 
   void Record(const std::string& chain, Measured measured,
@@ -301,6 +325,7 @@ class Session {
         measured.metrics["accuracy_drop"] = drop->drop;
       }
       result.error = Judge(chain, result.steps, measured.metrics);
+      if (measured.tflite) ReportTflite(*std::move(measured.tflite), result);
     }
     LogEvent(
         LogLevel::kInfo, "chain_ended",

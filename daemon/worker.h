@@ -2,9 +2,10 @@
 //
 //   standard input    the order: a WorkOrder as JSON
 //   standard output   progress, one JSON object a line; {"error": ...} as the last where all failed
-//   the folder        CHAIN.onnx for each chain, and result.json (a WorkResult): written anew when
-//                     a chain has ended, so that a job that is killed keeps what it has reached;
-//                     of a search, CANDIDATE.json for each, told of as it ends (search_recorder.h)
+//   the folder        CHAIN.onnx for each chain, CHAIN.tflite where the job asks for it, and
+//                     result.json (a WorkResult): written anew when a chain has ended, so that a
+//                     job that is killed keeps what it has reached; of a search, CANDIDATE.json
+//                     for each, told of as it ends (search_recorder.h)
 //   exit code         0: result.json is complete, even where chains failed; 1: it is not
 //
 // SIGTERM asks it to stop.

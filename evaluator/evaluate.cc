@@ -31,17 +31,12 @@ void ThrowIfCancelled(const EvaluateContext& context) {
   if (context.cancelled()) throw Error(ErrorCode::kCancelled, "the evaluation was cancelled");
 }
 
-// A class that was chosen, or an input that is handed on, tells little of what was computed.
-bool HoldsIndices(const ValueInfo& output) {
-  return output.dtype == DType::kInt64 || output.dtype == DType::kInt32 ||
-         output.dtype == DType::kBool || output.dtype == DType::kString;
-}
-
 // The place among the model's outputs of the one that the dataset's task measures.
 size_t MeasuredOutput(const Executor& executor, const Dataset& dataset) {
   const std::vector<std::string>& names = dataset.task().output;
   if (names.empty()) {
-    const auto first = std::ranges::find_if_not(executor.outputs(), HoldsIndices);
+    const auto first =
+        std::ranges::find_if_not(executor.outputs(), HoldsIndices, &ValueInfo::dtype);
     if (first == executor.outputs().end()) return 0;
     return static_cast<size_t>(first - executor.outputs().begin());
   }

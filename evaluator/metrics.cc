@@ -303,6 +303,11 @@ std::vector<WeightInfo> MeasureWeights(const Model& model) {
   return WeightFinder().Find(model.graph);
 }
 
+bool HoldsIndices(DType dtype) {
+  return dtype == DType::kInt64 || dtype == DType::kInt32 || dtype == DType::kBool ||
+         dtype == DType::kString;
+}
+
 std::vector<float> ToFloats(const Tensor& tensor) {
   switch (tensor.dtype()) {
     case DType::kFloat32:

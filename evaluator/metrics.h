@@ -33,6 +33,10 @@ double DensityOf(std::span<const T> values) {
   return 1 - static_cast<double>(zeros) / static_cast<double>(values.size());
 }
 
+// Whether an output of this type is a class that was chosen, or an input that is handed on: it
+// tells little of what was computed.
+bool HoldsIndices(DType dtype);
+
 // The elements as float. Throws kUnsupported for types that are no numbers.
 std::vector<float> ToFloats(const Tensor& tensor);
 

@@ -32,7 +32,7 @@ TEST(CommandTable, HelpNamesWhatIsRequired) {
     EXPECT_THAT(
         command.flags(),
         HasSubstr("  MODEL\n      The model's file, ONNX or TensorFlow Lite. (required)\n"));
-    EXPECT_THAT(command.flags(), HasSubstr("written. (required)\n"));
+    EXPECT_THAT(command.flags(), HasSubstr("else as ONNX. (required)\n"));
     EXPECT_THAT(command.flags(), HasSubstr("(0 to 1024, default 0)"));
   }
 }

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <sstream>
 
 #include "config/fields.h"
@@ -8,6 +9,7 @@
 #include "evaluator/dataset.h"
 #include "evaluator/npy.h"
 #include "model/onnx.h"
+#include "model/tflite.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
 #include "tests/testing/temp_dir.h"
@@ -42,6 +44,16 @@ class OptimizeTest : public testing::Test {
     return types;
   }
 
+  // What lies in the folder.
+  std::vector<std::string> Names() const {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(dir_.path())) {
+      names.push_back(entry.path().filename().string());
+    }
+    std::ranges::sort(names);
+    return names;
+  }
+
   TempDir dir_;
   const std::string out_ = (dir_ / "out.onnx").string();
 };
@@ -74,8 +86,36 @@ TEST_F(OptimizeTest, TakesPassesByNameAndValuesAsArgumentsOfTheirOwn) {
 }
 
 TEST_F(OptimizeTest, MayWriteOverItsInput) {
-  Optimize({"--pass=cast_fp16", "--out=" + (dir_ / "in.onnx").string()});
+  const Json said = Optimize({"--pass=cast_fp16", "--out=" + (dir_ / "in.onnx").string()});
+  EXPECT_NE(said["size_ratio"], 1);  // of what was there
   EXPECT_EQ(LoadOnnx(dir_ / "in.onnx").graph.initializers.at("w").tensor.dtype(), DType::kFloat16);
+}
+
+TEST_F(OptimizeTest, WritesTensorFlowLiteByTheNameOfTheFile) {
+  const std::string data = "--calibration=" + (dir_ / "data").string();
+  for (const std::string& more : {std::string("--seed=0"), data}) {
+    const std::string out = (dir_ / "out.TFLite").string();
+    const Json said = Optimize({"--pass=cast_fp16", more, "--out=" + out});
+    EXPECT_TRUE(IsTfliteFile(out));
+    EXPECT_EQ(said["size_tflite_bytes"], static_cast<double>(std::filesystem::file_size(out)));
+    EXPECT_EQ(said["size_bytes"], said["size_tflite_bytes"]);
+    EXPECT_GT(said["tflite_sqnr_db"], 50);  // halves here, floats there
+    EXPECT_THAT(said["warnings"], testing::IsEmpty());
+  }
+  EXPECT_THAT(Names(), ElementsAre("data", "in.onnx", "out.TFLite"));
+}
+
+TEST_F(OptimizeTest, WritesNothingWhereTensorFlowLiteHasNoCounterpart) {
+  SaveOnnx(ModelFromText("g (float[N,4] x) => (float[N,4] y) { [odd] y = Twirl(x) }"),
+           dir_ / "in.onnx");
+  WriteFile(dir_ / "out.tflite", "older");
+  EXPECT_THAT(
+      [&] {
+        Optimize({"--pass=fold_constants", "--out=" + (dir_ / "out.tflite").string()});
+      },
+      ThrowsError(ErrorCode::kUnsupported, testing::_, testing::HasSubstr("Twirl")));
+  EXPECT_EQ(ReadFile(dir_ / "out.tflite"), "older");
+  EXPECT_THAT(Names(), ElementsAre("data", "in.onnx", "out.tflite"));
 }
 
 TEST_F(OptimizeTest, PointsAtWhatIsWrong) {

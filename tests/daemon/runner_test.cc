@@ -12,6 +12,7 @@
 #include "evaluator/dataset.h"
 #include "evaluator/npy.h"
 #include "model/onnx.h"
+#include "model/tflite.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
 #include "tests/testing/temp_dir.h"
@@ -124,6 +125,27 @@ TEST_F(RunnerTest, RecordsWhatTheWorkerMeasured) {
   EXPECT_EQ(runs[1].record.metrics.at("top1"), 0.8);
   EXPECT_EQ(runs[1].record.machine, Json({{"cpu", "x"}}));
   EXPECT_EQ(ReadFile(artifacts_.Open(runs[1].record.artifact).model), "model-bytes\n");
+}
+
+TEST_F(RunnerTest, RecordsTheTensorFlowLiteFileThatTheWorkerMade) {
+  Json spec = kSpec;
+  spec["artifact"] = "tflite";
+  const JobId plain = store_.Submit(kSpec);
+  const JobId id = store_.Submit(spec);
+  std::string script = kGoodResult;
+  // Of the first job the worker makes none, though the model is the same.
+  script +=
+      "grep -q '\"artifact\": *\"tflite\"' $FOLDER/order.json || exit 0\n"
+      "printf TFL > $FOLDER/fp16.tflite\n"
+      "sed -i 's/\"file\"/\"tflite\": \"fp16.tflite\", \"file\"/' $FOLDER/result.json\n";
+  const Runner runner(store_, artifacts_, Script(script));
+  EXPECT_EQ(WaitForEnd(id).state, JobState::kSucceeded);
+  const RunRecord without = RunsOf(plain)[1].record;
+  const RunRecord with = RunsOf(id)[1].record;
+  EXPECT_EQ(without.artifact, with.artifact);
+  EXPECT_FALSE(without.lineage.contains("tflite_sha256"));
+  const std::string sha256 = with.lineage.value("tflite_sha256", "");
+  EXPECT_EQ(ReadFile(artifacts_.TflitePath(with.artifact, sha256).value()), "TFL");
 }
 
 TEST_F(RunnerTest, LeavesNoFolderBehind) {
@@ -490,6 +512,13 @@ class RealWorkerTest : public RunnerTest {
             .limits = {.cache_mb = 64, .time_s = 60}};
   }
 
+  // Another model by this name.
+  void PutTiny(const std::string& text) {
+    SaveOnnx(ModelFromText(text), dir_ / "other.onnx");
+    const Artifact other = artifacts_.Put(dir_ / "other.onnx");
+    store_.PutModel("tiny", other.sha256, other.bytes);
+  }
+
   // "ones": two samples of [1, 1] for the only input.
   void WriteOnes() const {
     const std::filesystem::path folder = dir_.path() / "datasets" / "ones";
@@ -589,9 +618,7 @@ TEST_F(RealWorkerTest, ADatasetThatIsNotThereFailsTheJobByName) {
 }
 
 TEST_F(RealWorkerTest, QuantizingNothingIsNoSuccess) {
-  SaveOnnx(ModelFromText("g (float[N,2] x) => (float[N,2] y) { y = Relu(x) }"), dir_ / "r.onnx");
-  const Artifact relu = artifacts_.Put(dir_ / "r.onnx");
-  store_.PutModel("tiny", relu.sha256, relu.bytes);
+  PutTiny("g (float[N,2] x) => (float[N,2] y) { y = Relu(x) }");
   WriteOnes();
   Json spec = kSpec;
   spec["calibration"] = {{"dataset", "ones"}};
@@ -603,11 +630,9 @@ TEST_F(RealWorkerTest, QuantizingNothingIsNoSuccess) {
 }
 
 TEST_F(RealWorkerTest, AModelThatCannotBeRunIsOptimizedAllTheSameAndNotEvaluated) {
-  SaveOnnx(ModelFromText("g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {4,3,2,1}> "
-                         "{ h = MatMul(x, w) [odd] y = Twirl(h) }"),
-           dir_ / "t.onnx");
-  const Artifact twirl = artifacts_.Put(dir_ / "t.onnx");
-  store_.PutModel("tiny", twirl.sha256, twirl.bytes);
+  PutTiny(
+      "g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {4,3,2,1}> "
+      "{ h = MatMul(x, w) [odd] y = Twirl(h) }");
   Json spec = kSpec;
   spec["chains"] = {
       {{"name", "half"}, {"passes", {{{"pass", "magnitude_prune"}, {"sparsity", 0.5}}}}}};
@@ -625,6 +650,46 @@ TEST_F(RealWorkerTest, AModelThatCannotBeRunIsOptimizedAllTheSameAndNotEvaluated
   EXPECT_FALSE(runs[1].record.metrics.contains("sqnr_db"));
   EXPECT_FALSE(runs[1].record.artifact.empty());
   EXPECT_EQ(WaitForEnd(bounded).error["code"], "unsupported");
+}
+
+TEST_F(RealWorkerTest, AModelIsKeptAsTensorFlowLiteToo) {
+  Json spec = kSpec;
+  spec["artifact"] = "tflite";
+  const JobId id = store_.Submit(spec);
+  const Runner runner(store_, artifacts_, Real());
+  ASSERT_EQ(WaitForEnd(id).error, Json());
+  const std::vector<pared::Run> runs = RunsOf(id);
+  EXPECT_FALSE(runs[0].record.metrics.contains("tflite_sqnr_db"));
+  const RunRecord& run = runs[1].record;
+  EXPECT_GT(run.metrics.at("tflite_sqnr_db"), 50);  // halves here, floats there
+  EXPECT_EQ(run.reports.back()["report"]["tflite"]["samples"], 16);
+  const auto tflite = artifacts_.TflitePath(run.artifact, run.lineage.value("tflite_sha256", ""));
+  ASSERT_TRUE(tflite);
+  EXPECT_TRUE(IsTfliteFile(*tflite));
+  EXPECT_EQ(run.metrics.at("size_tflite_bytes"),
+            static_cast<double>(std::filesystem::file_size(*tflite)));
+  EXPECT_EQ(LoadOnnx(artifacts_.Open(run.artifact).model).graph.outputs.size(), 1u);
+}
+
+TEST_F(RealWorkerTest, WhereTensorFlowLiteHasNoCounterpartTheRunIsASuccessAndSaysSo) {
+  PutTiny(
+      "g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,0,0,1}> "
+      "{ h = MatMul(x, w) y = Asinh(h) }");
+  Json spec = kSpec;
+  spec["artifact"] = "tflite";
+  const JobId id = store_.Submit(spec);
+  const Runner runner(store_, artifacts_, Real());
+  ASSERT_EQ(WaitForEnd(id).error, Json());
+  const RunRecord run = RunsOf(id)[1].record;
+  EXPECT_EQ(run.error, Json());
+  EXPECT_TRUE(artifacts_.Has(run.artifact));
+  EXPECT_GT(run.metrics.at("sqnr_db"), 30);
+  EXPECT_FALSE(run.metrics.contains("size_tflite_bytes"));
+  EXPECT_FALSE(run.lineage.contains("tflite_sha256"));
+  const Json& report = run.reports.back()["report"];
+  EXPECT_EQ(report["tflite"]["error"]["code"], "unsupported");
+  EXPECT_THAT(report["warnings"].dump(),
+              AllOf(HasSubstr("no TensorFlow Lite file was kept"), HasSubstr("Asinh")));
 }
 
 TEST_F(RealWorkerTest, AChainThatCollapsesIsNoSuccessAndSaysWhy) {
