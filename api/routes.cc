@@ -23,6 +23,11 @@ constexpr QueryParameter kFilter = {"filter",
                                     "Only runs that it matches, such as: top1_drop < 0.01 and "
                                     "(size_ratio <= 0.3 or tags.keep = \"yes\")"};
 
+constexpr QueryParameter kForm = {
+    "form",
+    "onnx; or, where the job asked for that form, packed, which `pared unpack` expands, or tflite.",
+    R"({"enum": ["onnx", "packed", "tflite"]})"};
+
 using ServiceHandler = Response (*)(const Service&, const Request&);
 
 Handler On(const Service& service, ServiceHandler handler) {
@@ -62,7 +67,7 @@ std::vector<Route> MakeRoutes(const Service& s) {
        "/v1/jobs/{id}/model",
        "The best model that the job has made so far.",
        Body::kNone,
-       {{"form", "onnx, or packed where the job asked for that form."}},
+       {kForm},
        On(s, GetJobModel)},
       {Verb::kGet,
        "/v1/jobs/{id}/log",
@@ -176,10 +181,9 @@ std::vector<Route> MakeRoutes(const Service& s) {
       {Verb::kDelete, "/v1/runs/{id}", "Deletes a run.", Body::kNone, {}, On(s, DeleteRun)},
       {Verb::kGet,
        "/v1/runs/{id}/model",
-       "The ONNX file that a run made.",
+       "The model that a run made, as an ONNX file or in another form.",
        Body::kNone,
-       {{"form", "onnx, or packed where the job asked for that form; `pared unpack` expands it.",
-         R"({"enum": ["onnx", "packed"]})"}},
+       {kForm},
        On(s, GetRunModel)},
       {Verb::kGet,
        "/v1/runs/{id}/model/data",

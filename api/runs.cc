@@ -66,6 +66,29 @@ Response ModelResponse(const Service& service, const Request& request, const std
   return response;
 }
 
+// Why a run has no TensorFlow Lite file.
+std::string NoTfliteReason(const RunRecord& run) {
+  if (run.chain == "baseline") return "it is the input model; a chain makes one";
+  const Json::json_pointer reason("/report/tflite/error/message");
+  for (const Json& step : run.reports) {
+    if (step.contains(reason)) return step.at(reason).get<std::string>();
+  }
+  return "its job did not ask for it";
+}
+
+Response TfliteResponse(const Service& service, const Request& request, const Run& run,
+                        const std::string& name) {
+  const Json::json_pointer digest("/tflite_sha256");
+  const Json& lineage = run.record.lineage;
+  if (lineage.contains(digest)) {
+    const std::string sha256 = lineage.at(digest).get<std::string>();
+    const auto tflite = service.artifacts.TflitePath(run.record.artifact, sha256);
+    if (tflite) return FileResponse(request, *tflite, sha256, name);
+  }
+  throw Error(ErrorCode::kNotFound,
+              "this model is not kept as TensorFlow Lite: " + NoTfliteReason(run.record), "{id}");
+}
+
 Response DataResponse(const Service& service, const Request& request, const std::string& sha256) {
   const OpenArtifact artifact = service.artifacts.Open(sha256);
   if (!artifact.data) {
@@ -152,8 +175,9 @@ Response GetRunModel(const Service& service, const Request& request) {
     throw Error(ErrorCode::kNotFound, "this model is not kept packed: its job did not ask for it",
                 "{id}");
   }
+  if (form == "tflite") return TfliteResponse(service, request, run, name + ".tflite");
   if (form != "onnx") {
-    throw Error(ErrorCode::kInvalidArgument, "must be \"onnx\" or \"packed\"", "?form");
+    throw Error(ErrorCode::kInvalidArgument, "must be \"onnx\", \"packed\" or \"tflite\"", "?form");
   }
   return ModelResponse(service, request, sha256, name + ".onnx");
 }

@@ -149,6 +149,7 @@ void CommandLine::AddSpecFields(CLI::App* submit) {
   number("--min-sqnr-db", "/evaluate/min_sqnr_db", "Below it a chain has collapsed");
   number("--min-agreement", "/evaluate/min_agreement", "Below it a chain has collapsed");
   text("-e,--experiment", "/experiment", "The series of runs that these belong to");
+  text("--artifact", "/artifact", "How the models are kept: onnx, packed or tflite");
   integer("--priority", "/priority", "-100 to 100; the greatest waits least");
   integer("--seed", "/seed", "Of everything random in the job");
   integer("--memory-mb", "/limits/memory_mb", "The job fails beyond it");
@@ -244,6 +245,8 @@ void CommandLine::AddRuns() {
                        [this](const Context& c) { return Pull(c, pull_); });
   pull->add_option("run", pull_.run, "The run's id")->required();
   pull->add_option("-o,--out", pull_.out, "A file or a folder; else here, under its own name");
+  pull->add_option("--form", pull_.form, "onnx, or tflite where the job asked for that form")
+      ->check(CLI::IsMember({"onnx", "tflite"}));
 
   Add("rerun",
       "Do a run again and compare: exits 12 where the model is not the same, byte for byte",

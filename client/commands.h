@@ -153,9 +153,10 @@ int ExportToMlflow(const Context& context, const ExportOptions& options);
 
 struct PullOptions {
   int64_t run = 0;
-  std::string out;  // file or folder; empty: the name that the daemon gives, here
+  std::string form = "onnx";  // or "tflite"
+  std::string out;            // file or folder; empty: the name that the daemon gives, here
 };
-// Writes the model and its external data, and checks that they are what the run recorded.
+// Writes the model, with its external data, and checks that it is what the run recorded.
 int Pull(const Context& context, const PullOptions& options);
 
 }  // namespace pared

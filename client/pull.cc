@@ -100,6 +100,14 @@ uintmax_t LengthOf(const HttpReply& reply) {
   return length.empty() ? 0 : std::stoull(length);
 }
 
+std::string RunTarget(const PullOptions& options) {
+  return "/v1/runs/" + std::to_string(options.run);
+}
+
+std::string ModelTarget(const PullOptions& options) {
+  return RunTarget(options) + "/model?form=" + options.form;
+}
+
 // Where the model goes: a name that ends with a slash, or a folder, takes the daemon's name.
 fs::path PathFor(const std::string& out, const std::string& name) {
   const fs::path path = out;
@@ -107,26 +115,46 @@ fs::path PathFor(const std::string& out, const std::string& name) {
   return fs::is_directory(path) || out.ends_with('/') ? path / name : path;
 }
 
-}  // namespace
-
-int Pull(const Context& context, const PullOptions& options) {
-  const std::string target = "/v1/runs/" + std::to_string(options.run);
-  const Json run = context.daemon.Get(target, "`pare history` lists runs");
+// What the run recorded of the file in that form.
+std::string DigestOf(const Context& context, const PullOptions& options, const Json& run) {
   if (!run.at("artifact").is_string()) {
     throw Error(ErrorCode::kNotFound, "this run made no model",
                 "run " + std::to_string(options.run));
   }
-  const std::string sha256 = run.at("artifact").get<std::string>();
-  const std::optional<HttpReply> head = context.daemon.Head(target + "/model");
+  if (options.form == "onnx") return run.at("artifact").get<std::string>();
+  const Json::json_pointer digest("/lineage/tflite_sha256");
+  if (!run.contains(digest)) {
+    context.daemon.Get(ModelTarget(options));  // refuses, with the reason
+  }
+  return run.at(digest).get<std::string>();
+}
+
+// The model's file; and that of its data, where it has one.
+std::vector<Download> DownloadsOf(const Context& context, const PullOptions& options,
+                                  const std::string& sha256) {
+  const std::string target = ModelTarget(options);
+  const std::optional<HttpReply> head = context.daemon.Head(target);
   if (!head) throw Error(ErrorCode::kNotFound, "the daemon no longer has the file", target);
   const fs::path model = PathFor(options.out, NameIn(*head));
-  if (model.has_parent_path()) fs::create_directories(model.parent_path());
-  std::vector<Download> downloads = {{target + "/model", sha256, model, LengthOf(*head)}};
+  std::vector<Download> downloads = {{target, sha256, model, LengthOf(*head)}};
+  if (options.form != "onnx") return downloads;
   // The model refers to its data file by name, so that name cannot be chosen.
-  if (const auto data = context.daemon.Head(target + "/model/data")) {
-    downloads.push_back({target + "/model/data", sha256 + "-data",
-                         model.parent_path() / NameIn(*data), LengthOf(*data)});
+  const std::string data_target = RunTarget(options) + "/model/data";
+  if (const auto data = context.daemon.Head(data_target)) {
+    downloads.push_back(
+        {data_target, sha256 + "-data", model.parent_path() / NameIn(*data), LengthOf(*data)});
   }
+  return downloads;
+}
+
+}  // namespace
+
+int Pull(const Context& context, const PullOptions& options) {
+  const Json run = context.daemon.Get(RunTarget(options), "`pare history` lists runs");
+  const std::string sha256 = DigestOf(context, options, run);
+  const std::vector<Download> downloads = DownloadsOf(context, options, sha256);
+  const fs::path& model = downloads.front().path;
+  if (model.has_parent_path()) fs::create_directories(model.parent_path());
   Sha256 digest;
   for (const Download& download : downloads) {
     Fetch(context, download);

@@ -86,6 +86,9 @@ void WriteLineage(const Terminal& terminal, const Json& run) {
   line("evaluation  ", DataText(lineage.at("evaluation")));
   line("seed        ", HumanText("", lineage.at("seed")));
   if (run.at("artifact").is_string()) line("artifact    ", "sha256 " + run.value("artifact", ""));
+  if (lineage.contains("tflite_sha256")) {
+    line("tflite      ", "sha256 " + lineage.value("tflite_sha256", ""));
+  }
 }
 
 void WriteRun(const Terminal& terminal, const Json& run) {

@@ -100,10 +100,12 @@ function headPart(run) {
     .map((name) => h("div", { class: "card" }, name, h("b", {}, metric(name, run.metrics[name]))));
   const model = h("button", { class: "main", onclick: () => download(`/v1/runs/${run.id}/model`, `${run.model}-${run.chain}.onnx`) },
                   "Download the ONNX file");
+  const tflite = h("button", { onclick: () => download(`/v1/runs/${run.id}/model?form=tflite`, `${run.model}-${run.chain}.tflite`) },
+                   "Download the TensorFlow Lite file");
   return [
     h("h1", {}, `Run ${run.id}: ${runName(run)}`),
     run.error ? h("p", { class: "error", role: "alert" }, `${run.error.code}: ${run.error.message}`) : null,
-    h("p", { class: "row" }, run.artifact ? model : null,
+    h("p", { class: "row" }, run.artifact ? model : null, run.artifact && run.lineage?.tflite_sha256 ? tflite : null,
       h("label", { class: "check" }, pinBox(run.id, runName(run)), "Pin for comparison"),
       h("a", { href: `#/jobs/${run.job}` }, `Job ${run.job}`),
       h("a", { href: `#/pareto?job=${run.job}` }, "Front of its job"),

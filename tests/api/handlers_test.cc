@@ -209,6 +209,46 @@ TEST_F(ServiceTest, APackedModelIsServedInBothForms) {
   EXPECT_EQ(Ask(Verb::kGet, "/v1/runs/1/model", "form=zip").status, 400);
 }
 
+TEST_F(ServiceTest, ATensorFlowLiteFileIsServedToTheRunsThatMadeIt) {
+  WriteFile(folder_ / "c.onnx", "abc");
+  WriteFile(folder_ / "c.tflite", "TFL");
+  const Artifact artifact =
+      artifacts_.Put(folder_ / "c.onnx", ArtifactForm::kTflite, folder_ / "c.tflite");
+  RunRecord made = RunOf("c", 10, 0.9), plain = RunOf("plain", 10, 0.9);
+  RunRecord refused = RunOf("refused", 10, 0.9), baseline = RunOf("baseline", 12, 0.9);
+  for (RunRecord* run : {&made, &plain, &refused, &baseline}) run->artifact = artifact.sha256;
+  made.lineage = {{"tflite_sha256", artifact.tflite_sha256}};
+  refused.reports = {
+      {{"pass", "cast_fp16"}, {"report", Json::object()}},
+      {{"pass", "evaluate"}, {"report", {{"tflite", {{"error", {{"message", "no Twirl"}}}}}}}}};
+  Post(Spec());
+  store_.Claim({});
+  store_.Finish(1, JobState::kSucceeded, nullptr, {made, plain, refused, baseline});
+
+  const Response tflite = Ask(Verb::kGet, "/v1/runs/1/model", "form=tflite");
+  EXPECT_EQ(tflite.file, *artifacts_.TflitePath(artifact.sha256, artifact.tflite_sha256));
+  EXPECT_EQ(tflite.headers.at("content-disposition"), "attachment; filename=\"m-c.tflite\"");
+  EXPECT_EQ(tflite.headers.at("etag"), "\"" + artifact.tflite_sha256 + "\"");
+  EXPECT_EQ(Ask(Verb::kGet, "/v1/runs/1/model").headers.at("etag"), "\"" + artifact.sha256 + "\"");
+  const auto refusal = [&](const std::string& path) {
+    const Response response = Ask(Verb::kGet, path, "form=tflite");
+    EXPECT_EQ(response.status, 404);
+    return response.body;
+  };
+  // The file lies in the folder that they share; theirs it is not.
+  EXPECT_THAT(refusal("/v1/runs/2/model"), HasSubstr("its job did not ask for it"));
+  EXPECT_THAT(refusal("/v1/runs/3/model"), HasSubstr("no Twirl"));
+  EXPECT_THAT(refusal("/v1/runs/4/model"), HasSubstr("it is the input model"));
+}
+
+TEST_F(ServiceTest, AJobThatAsksForAnotherFormIsAnotherJob) {
+  Json spec = Spec();
+  const Headers key = {{"idempotency-key", "once"}};
+  EXPECT_EQ(Post(spec, key).status, 201);
+  spec["artifact"] = "tflite";
+  EXPECT_EQ(Post(spec, key).status, 409);
+}
+
 TEST_F(ServiceTest, RegistersAModelBelowARootAndNoOther) {
   WriteFile(folder_ / "roots/x.onnx", ModelBytes());
   WriteFile(folder_ / "outside.onnx", ModelBytes());

@@ -129,10 +129,16 @@ class PullTest : public ClientTest {
     WriteFile(file, model_);
     WriteFile(file.string() + ".data", data_);
     RunRecord record = Record("int8", {});
-    record.artifact = artifacts_.Put(file).sha256;
+    WriteFile(folder_ / "made" / "int8.tflite", "TFL");
+    const Artifact artifact =
+        artifacts_.Put(file, ArtifactForm::kTflite, folder_ / "made" / "int8.tflite");
+    record.artifact = artifact.sha256;
+    record.lineage = {{"tflite_sha256", artifact.tflite_sha256}};
     sha256_ = record.artifact;
     RunRecord none = Record("other", {});
-    Recorded({record, none});
+    RunRecord plain = Record("plain", {});
+    plain.artifact = record.artifact;
+    Recorded({record, none, plain});
   }
 
   std::filesystem::path Partial(const std::string& name, const std::string& tag) const {
@@ -169,6 +175,21 @@ TEST_F(PullTest, KeepsNothingThatIsNotWhatTheRunRecorded) {
   EXPECT_THAT(said.err, HasSubstr("the run recorded " + sha256_));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "got" / "m.onnx"));
   EXPECT_FALSE(std::filesystem::exists(Partial("m.onnx", sha256_)));
+}
+
+TEST_F(PullTest, FetchesTheTensorFlowLiteFile) {
+  const Said said =
+      Pare({"pull", "1", "--form", "tflite", "-o", (folder_ / "got/").string() + "/"});
+  EXPECT_EQ(said.code, kExitDone) << said.err;
+  EXPECT_EQ(ReadFile(folder_ / "got" / "mnist-int8.tflite"), "TFL");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "got" / "int8.onnx.data"));
+  EXPECT_THAT(said.out, HasSubstr("sha256 " + Sha256Of("TFL") + " as recorded\n"));
+}
+
+TEST_F(PullTest, SaysWhyThereIsNoTensorFlowLiteFile) {
+  const Said said = Pare({"pull", "3", "--form", "tflite"});
+  EXPECT_EQ(said.code, kExitNotFound);
+  EXPECT_THAT(said.err, HasSubstr("its job did not ask for it"));
 }
 
 TEST_F(PullTest, SaysThatARunMadeNoModel) {
