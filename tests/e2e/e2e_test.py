@@ -341,6 +341,26 @@ class Faults(EndToEnd):
         subprocess.run([PARED, "unpack", str(files[2]), f"--out={self.folder}"], check=True, capture_output=True)
         self.assertEqual((self.folder / "model.onnx").read_bytes(), files[0].read_bytes())
 
+    def test_a_model_comes_as_tensorflow_lite_too(self):
+        daemon = self.start_with_model()
+        spec = {**FOUR_CHAINS, "artifact": "tflite", "evaluate": {"dataset": "mnist-5k", "samples": 500, "runs": 0}}
+        spec["chains"] = [chain for chain in FOUR_CHAINS["chains"] if chain["name"] in ("int8", "fp16")]
+        ended = daemon.wait_for_end(daemon.submit(spec))
+        self.assertEqual(ended["state"], "succeeded", ended["error"])
+        for run in ended["runs"][1:]:
+            metrics = run["metrics"]
+            self.assertGreater(metrics["tflite_sqnr_db"], 30)
+            file = self.folder / f"{run['chain']}.tflite"
+            daemon.curl(f"/v1/runs/{run['id']}/model?form=tflite", "-o", str(file))
+            self.assertEqual(file.stat().st_size, metrics["size_tflite_bytes"])
+            done = subprocess.run([PARED, "evaluate", str(file), f"--reference={MODEL}", f"--dataset={DIGITS}",
+                                   "--samples=500"], check=True, capture_output=True)
+            # The file is as good as the ONNX model that was measured.
+            self.assertAlmostEqual(json.loads(done.stdout)["metrics"]["top1"], metrics["top1"], delta=0.005)
+        status, body = daemon.curl(f"/v1/runs/{ended['runs'][0]['id']}/model?form=tflite")
+        self.assertEqual(status, 404)
+        self.assertIn(b"it is the input model", body)
+
     def test_the_time_limit_ends_a_job(self):
         daemon = self.start_with_model()
         job = daemon.submit({**LONG, "limits": {"time_s": 1}})
