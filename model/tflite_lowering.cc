@@ -206,7 +206,7 @@ Shape TfliteLowering::ShapeOf(const std::string& value) const {
 
 int64_t TfliteLowering::Axis(int64_t axis, int64_t rank) const {
   const int64_t from_front = axis < 0 ? axis + rank : axis;
-  Require(from_front >= 0 && from_front < std::max<int64_t>(rank, 1),
+  Require(from_front >= 0 && from_front < rank,
           "axis " + std::to_string(axis) + " of " + std::to_string(rank));
   return from_front;
 }

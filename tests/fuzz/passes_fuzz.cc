@@ -1,5 +1,6 @@
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "base/check.h"
@@ -7,7 +8,10 @@
 #include "model/infer_shapes.h"
 #include "model/onnx.h"
 #include "model/text.h"
+#include "model/tflite_file.h"
+#include "model/tflite_write.h"
 #include "passes/registry.h"
+#include "passes/tflite_form.h"
 #include "tests/fuzz/targets.h"
 
 namespace pared {
@@ -49,6 +53,18 @@ std::optional<Model> Read(std::string_view text) {
   }
 }
 
+// A file in order, or a refusal.
+void CheckTflite(const Model& model) {
+  std::shared_ptr<const std::string> bytes;
+  try {
+    bytes = std::make_shared<const std::string>(SerializeTflite(TfliteForm(model, {})));
+  } catch (const Error& error) {
+    PARED_CHECK(error.code() != ErrorCode::kInternal);
+    return;
+  }
+  ReadTflite(std::as_bytes(std::span(*bytes)), bytes, "written");
+}
+
 }  // namespace
 
 void FuzzPasses(FuzzInput input) {
@@ -56,6 +72,7 @@ void FuzzPasses(FuzzInput input) {
   const Choice& choice = kChoices[input[0] % std::size(kChoices)];
   const std::optional<Model> model = Read(TextOf(input).substr(1));
   if (!model) return;
+  CheckTflite(*model);
   const PassInfo* pass = FindPass(choice.pass);
   Json options = ParseJson(choice.options);
   options["pass"] = choice.pass;
