@@ -33,8 +33,9 @@ TfliteOptions ConvOptions(const TfliteLowering& l, const TfliteWindow& w, int8_t
 void LowerConv(TfliteLowering& l) {
   const std::string &x = l.Input(0), &w = l.Input(1);
   const Shape weight = l.ShapeOf(w);
-  l.Require(std::ranges::count(weight, -1) == 0 && std::ssize(weight) == l.RankOf(x),
-            "a weight of unknown shape");
+  l.Require(
+      std::ranges::count(weight, -1) == 0 && std::ssize(weight) == l.RankOf(x) && weight.size() > 2,
+      "a weight of unknown shape");
   const int64_t group = l.node().Int("group", 1), outputs = weight[0];
   Shape spatial = l.ShapeOf(x);
   spatial.erase(spatial.begin(), spatial.begin() + 2);

@@ -89,8 +89,9 @@ void LowerResize(TfliteLowering& l) {
   l.Require(node.Int("antialias", 0) == 0 && !node.attributes.contains("axes"),
             "antialias, or axes of a Resize");
   const Shape from = l.ShapeOf(x), to = l.ShapeOf(node.outputs[0]);
-  l.Require(from.size() == 4 && from[1] == to[1] && (from[0] == to[0] || to[0] < 0),
-            "a Resize of other than height and width");
+  l.Require(
+      from.size() == 4 && to.size() == 4 && from[1] == to[1] && (from[0] == to[0] || to[0] < 0),
+      "a Resize of other than height and width");
   const bool is_linear = mode != "nearest";
   const AxisOrder order = ChannelsLast(4);
   const int64_t image = l.Get(x, order);

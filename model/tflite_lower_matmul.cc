@@ -106,6 +106,7 @@ void LowerGemm(TfliteLowering& l) {
   const bool left = node.Int("transA", 0) != 0, right = node.Int("transB", 0) != 0;
   const AxisOrder a = left ? AxisOrder{1, 0} : AxisOrder{0, 1};
   const std::string bias = l.HasInput(2) ? node.inputs[2] : "";
+  l.Require(l.RankOf(node.outputs[0]) == 2, "a Gemm of other than matrices");
   const int64_t outputs = l.ShapeOf(node.outputs[0])[1];
   bool is_row = bias.empty();
   if (!bias.empty()) {

@@ -45,6 +45,7 @@ void LowerPool(TfliteLowering& l) {
   const bool is_max = l.node().op_type == "MaxPool";
   const std::string& x = l.Input(0);
   Shape spatial = l.ShapeOf(x);
+  l.Require(spatial.size() > 2, "a pool without spatial axes");
   spatial.erase(spatial.begin(), spatial.begin() + 2);
   TfliteWindow w = WindowOf(l, spatial, l.node().Ints("kernel_shape"));
   l.Require(std::ranges::all_of(w.dilations, [](int64_t d) { return d == 1; }),

@@ -175,6 +175,7 @@ void LowerLayerNormalization(TfliteLowering& l) {
 
 // A constant of each channel, for values of the rank in the order.
 int64_t OfChannels(TfliteLowering& l, std::vector<float> numbers, const AxisOrder& order) {
+  l.Require(order.size() > 1, "a value without channels");
   Shape shape(order.size(), 1);
   shape[static_cast<size_t>(PlaceOf(order, 1))] = std::ssize(numbers);
   return l.AddConstant(l.result() + "/channels", Tensor::Make<float>(shape, std::move(numbers)));

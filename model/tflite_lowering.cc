@@ -197,6 +197,7 @@ DType TfliteLowering::TypeOf(const std::string& value) const {
 }
 
 Shape TfliteLowering::ShapeOf(const std::string& value) const {
+  if (const Tensor* constant = Constant(value)) return constant->shape();
   const auto type = types_.find(value);
   Require(type != types_.end() && type->second.shape, "the rank of " + value + " is not known");
   Shape shape;
@@ -318,6 +319,8 @@ int64_t TfliteLowering::Get(const std::string& value, const AxisOrder& order) {
 int64_t TfliteLowering::GetResolved(const std::string& value, const AxisOrder& order,
                                     bool to_codes) {
   const Alias alias = Resolve(value, to_codes);
+  Require(alias.order.size() == order.size(),
+          value + " has " + std::to_string(alias.order.size()) + " axes");
   return MakeHeld(alias.source, Composed(alias.order, order));
 }
 
@@ -398,6 +401,9 @@ void TfliteLowering::DefineCodes(const std::string& value, const AxisOrder& orde
 }
 
 void TfliteLowering::DefineTransposed(const std::string& source, const AxisOrder& order) {
+  AxisOrder sorted = order;
+  std::ranges::sort(sorted);
+  Require(sorted == PlainOrder(RankOf(source)), "an order of other axes than its input");
   aliases_[result_] = {source, order};
 }
 

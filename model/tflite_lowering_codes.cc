@@ -91,14 +91,14 @@ std::optional<TfliteLowering::Stored> TfliteLowering::StoredCodes(const std::str
   const Tensor* tensor = Constant(node->inputs[0]);
   if (tensor == nullptr) return std::nullopt;
   if (node->op_type == "Cast" && tensor->dtype() == DType::kFloat16 &&
-      TypeOf(alias.source) == DType::kFloat32) {
+      TypeOf(alias.source) == DType::kFloat32 && tensor->rank() == std::ssize(alias.order)) {
     return Stored{Permuted(*tensor, alias.order), {}, {}, 0};
   }
   if (node->op_type == "Cast" || node->Int("block_size", 0) != 0) return std::nullopt;
   const bool has_points = node->inputs.size() > 2 && !node->inputs[2].empty();
   std::optional<Stored> stored =
       MakeStored(*tensor, node->inputs[1], has_points ? node->inputs[2] : "", node->Int("axis", 1));
-  if (!stored) return std::nullopt;
+  if (!stored || stored->tensor.rank() != std::ssize(alias.order)) return std::nullopt;
   stored->tensor = Permuted(stored->tensor, alias.order);
   if (stored->scales.size() > 1) stored->axis = PlaceOf(alias.order, stored->axis);
   return stored;

@@ -17,6 +17,7 @@ int64_t FloatWeight(TfliteLowering& l, const std::string& value, const AxisOrder
     if (moved.dtype() == DType::kFloat32) return l.AddConstant(value, moved.Reshaped(shape));
   }
   if (auto stored = l.StoredCodes(value); stored && stored->tensor.rank() != std::ssize(shape)) {
+    l.Require(stored->tensor.count() == ElementCount(shape), "codes of another shape");
     // The axis of the scales is the first or the last one, which stays so.
     const bool is_last = PlaceOf(order, stored->axis) + 1 == std::ssize(order);
     stored->tensor = Permuted(stored->tensor, order).Reshaped(shape);
@@ -75,14 +76,17 @@ std::optional<std::vector<float>> BiasFloats(const TfliteLowering& l, const std:
 
 TfliteWeights MakeWeights(TfliteLowering& l, const std::string& weight, const std::string& bias,
                           int64_t outputs, const AxisOrder& order, const Shape& shape) {
-  const int64_t count = l.ShapeOf(weight)[static_cast<size_t>(outputs)] *
+  const Shape own = l.ShapeOf(weight);
+  l.Require(std::ranges::count(own, -1) == 0 && ElementCount(own) == ElementCount(shape),
+            "a weight of unknown shape");
+  const int64_t count = own[static_cast<size_t>(outputs)] *
                         (l.node().op_type == "ConvTranspose" ? l.node().Int("group", 1) : 1);
   const std::optional<std::vector<float>> floats = BiasFloats(l, bias, count);
   std::optional<TfliteLowering::Stored> stored;
   std::vector<int32_t> codes;
   std::vector<float> scales;
   if (l.in_codes()) stored = l.StoredCodes(weight);
-  if (floats && SuitsCodes(stored, outputs)) {
+  if (floats && SuitsCodes(stored, outputs) && stored->tensor.shape() == own) {
     const float input = l.ScaleOf(*l.CodesOf(l.Input(0))).scale;
     for (const float scale : stored->scales) scales.push_back(input * scale);
     codes = BiasCodes(*floats, scales);

@@ -106,6 +106,7 @@ Shape ImageShape(const TfliteLowering& l) {
   const std::string& value = l.node().outputs[0];
   Shape shape = Permuted(l.ShapeOf(value), ChannelsLast(l.RankOf(value)));
   if (shape.size() == 3) shape.insert(shape.begin() + 1, 1);
+  l.Require(shape.size() == 4, "a result of other axes than an image");
   return shape;
 }
 

@@ -147,6 +147,7 @@ class Fixer {
                       ", not " + ShapeText(*wanted),
                   where);
     }
+    ForgetAmbiguous(input, *wanted);
     for (size_t axis = 0; axis < wanted->size(); ++axis) {
       const Dim& dim = (*input.shape)[axis];
       const auto length = lengths_.find(dim.param);
@@ -162,6 +163,21 @@ class Fixer {
                     where);
       }
       Note(input, axis, known >= 0 ? known : given);
+    }
+  }
+
+  // Some exporters give one symbol to all open dimensions: one that is to be two lengths says
+  // nothing.
+  void ForgetAmbiguous(ValueInfo& input, const Shape& wanted) const {
+    std::map<std::string, std::set<int64_t>> asked;
+    for (size_t axis = 0; axis < wanted.size(); ++axis) {
+      const Dim& dim = (*input.shape)[axis];
+      if (dim.value < 0 && !dim.param.empty()) asked[dim.param].insert(wanted[axis]);
+    }
+    for (Dim& dim : *input.shape) {
+      const auto found = asked.find(dim.param);
+      const bool is_said = options_.dims.contains(dim.param);
+      if (found != asked.end() && found->second.size() > 1 && !is_said) dim.param.clear();
     }
   }
 

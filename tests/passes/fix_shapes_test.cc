@@ -79,6 +79,15 @@ TEST(FixShapes, WhatDoesNotFitIsAnError) {
               ThrowsError(ErrorCode::kInvalidArgument, "shapes/z", "axis 0 of z is 2, not 3"));
 }
 
+TEST(FixShapes, ASymbolThatIsTwoLengthsOfOneInputSaysNothing) {
+  const PassResult out =
+      RunPass("fix_shapes", {{"shapes", {{"x", {1, 48, 192}}}}}, ModelFromText(R"(
+    net (float[n, n, n] x) => (float[n, n, n] y) {
+      y = Relu(x)
+    })"));
+  EXPECT_EQ(Lengths(out.model.graph.inputs[0]), (Shape{1, 48, 192}));
+}
+
 TEST(FixShapes, FoldConstantsThenFindsTheShapes) {
   const Model in = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 17]>
     net (float[batch, 6] x) => (float[batch, a, b] y) <int64[2] more = {2, 3}, int64[1] zero = {0}, int64[1] one = {1}> {
