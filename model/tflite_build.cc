@@ -6,6 +6,7 @@
 #include <map>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "model/tflite_schema.h"
@@ -135,10 +136,22 @@ class Writer {
   Writer(const std::vector<TfliteTensor>& tensors, const std::vector<int64_t>& places)
       : tensors_(tensors), places_(places) {}
 
-  Tables WriteTensors() {
+  // Names are unique, as tools want them; those of inputs and outputs stay as they are.
+  Tables WriteTensors(const std::vector<TfliteBuilder::Entry>& inputs,
+                      const std::vector<TfliteBuilder::Entry>& outputs) {
+    std::unordered_set<int64_t> fixed;
+    for (const auto* entries : {&inputs, &outputs}) {
+      for (const TfliteBuilder::Entry& entry : *entries) {
+        fixed.insert(entry.tensor);
+        names_.insert(tensors_[static_cast<size_t>(entry.tensor)].name);
+      }
+    }
     Tables written;
     for (size_t t = 0; t < tensors_.size(); ++t) {
-      if (places_[t] >= 0) written.push_back(WriteTensor(tensors_[t]));
+      if (places_[t] < 0) continue;
+      const std::string& name = tensors_[t].name;
+      const bool is_fixed = fixed.contains(static_cast<int64_t>(t));
+      written.push_back(WriteTensor(tensors_[t], is_fixed ? name : Unique(name)));
     }
     return written;
   }
@@ -247,6 +260,14 @@ class Writer {
     return tensors;
   }
 
+  std::string Unique(const std::string& base) {
+    std::string name = base;
+    for (int64_t& next = next_[base]; !names_.insert(name).second;) {
+      name = base + "_" + std::to_string(++next);
+    }
+    return name;
+  }
+
   uint32_t CodeOf(int32_t number, int32_t version) {
     const auto found = std::ranges::find(codes_, std::pair(number, version));
     if (found != codes_.end()) return static_cast<uint32_t>(found - codes_.begin());
@@ -275,9 +296,9 @@ class Writer {
         .End();
   }
 
-  Table WriteTensor(const TfliteTensor& tensor) {
+  Table WriteTensor(const TfliteTensor& tensor, const std::string& unique_name) {
     const uint32_t buffer = tensor.constant.defined() ? AddBuffer(tensor.constant.bytes()) : 0;
-    const auto name = builder_.CreateString(tensor.name);
+    const auto name = builder_.CreateString(unique_name);
     Shape shape = tensor.shape;
     for (int64_t& dim : shape) dim = dim < 0 ? 1 : dim;
     const auto dims = Numbers(builder_, shape);
@@ -299,6 +320,8 @@ class Writer {
   const std::vector<TfliteTensor>& tensors_;
   const std::vector<int64_t>& places_;
   FlatBufferBuilder builder_;
+  std::unordered_set<std::string> names_;
+  std::unordered_map<std::string, int64_t> next_;  // the last number tried of each name
   Tables buffers_;
   std::unordered_map<std::string_view, uint32_t> stored_;  // by bytes, which outlive this
   std::vector<std::pair<int32_t, int32_t>> codes_;         // numbers and versions of operators
@@ -355,7 +378,7 @@ std::string TfliteBuilder::Finish(
                     std::to_string(bytes) + " bytes");
   }
   Writer writer(tensors_, kept.places);
-  const Tables tensors = writer.WriteTensors();
+  const Tables tensors = writer.WriteTensors(inputs, outputs);
   Tables ops, notes;
   for (const Op* op : kept.ops) {
     ops.push_back(writer.WriteOp(op->type, op->inputs, op->outputs, op->options));

@@ -267,6 +267,11 @@ def finished(g, value, **inputs):
     return onnx_model(g.nodes, inputs, [output], g.constants)
 
 
+def repeated_names(content):
+    names = [tensor.name for tensor in schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0].tensors]
+    return len(names) != len(set(names))
+
+
 def computes_codes(content, operator):
     """Whether all of the kind read and make int8."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
@@ -290,6 +295,8 @@ def coded(tool, chosen):
                 continue
             written += 1
             path, model, operator = cases[name]
+            if repeated_names(made):
+                problems.append(f"{name}: tensors have the same name")
             if operator and not computes_codes(made, operator):
                 problems.append(f"{name}: {operator} does not compute with codes")
             feeds = {value.name: rng.uniform(-2, 2, [d.dim_value for d in value.type.tensor_type.shape.dim]).astype(np.float32)
