@@ -98,6 +98,9 @@ void LowerSlice(TfliteLowering& l) {
   const auto starts = computes_starts ? std::nullopt : Given(l, "starts", 1);
   const auto ends = computes_ends ? std::nullopt : Given(l, "ends", 2);
   l.Require((starts || computes_starts) && (ends || computes_ends), "a Slice without places");
+  l.Require(!starts || !ends || starts->size() == ends->size(),
+            "starts and ends of different numbers");
+  l.Require(starts || ends || l.RankOf(l.Input(1)) == 1, "starts of other than one axis");
   const int64_t count = starts ? std::ssize(*starts)
                         : ends ? std::ssize(*ends)
                                : l.ShapeOf(l.Input(1))[0];

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/joined.h"
+#include "model/check_ops.h"
 #include "model/domain.h"
 #include "model/new_file.h"
 #include "model/read_at.h"
@@ -101,6 +102,7 @@ void Lower(TfliteLowering& lowering, const Node& node) {
 }  // namespace
 
 std::string SerializeTflite(const Model& model) {
+  CheckOps(model);
   TfliteLowering lowering(model);
   const std::vector<const Node*> nodes = NeededNodes(model, lowering);
   CheckOperators(nodes);
