@@ -371,6 +371,7 @@ int64_t TfliteLowering::Aligned(const std::string& value, const AxisOrder& order
 int64_t TfliteLowering::AlignedTo(const std::string& value, const AxisOrder& order, bool to_codes) {
   const int64_t rank = std::ssize(order), own = RankOf(value);
   if (own == rank) return GetResolved(value, order, to_codes);
+  Require(own < rank, value + " has more axes than the result");
   Shape shape = ShapeOf(value);
   shape.insert(shape.begin(), static_cast<size_t>(rank - own), 1);
   if (const Tensor* constant = Constant(value)) {

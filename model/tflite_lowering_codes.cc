@@ -170,6 +170,7 @@ int64_t TfliteLowering::Codes8(const std::string& value, const AxisOrder& order)
   }
   if (CodesOf(value) != nullptr) return AlignedTo(value, order, true);
   Stored stored = *StoredCodes(value);
+  Require(stored.tensor.rank() <= rank, value + " has more axes than the result");
   Shape shape = stored.tensor.shape();
   shape.insert(shape.begin(), static_cast<size_t>(rank) - shape.size(), 1);
   stored.tensor = Permuted(stored.tensor.Reshaped(shape), order);
