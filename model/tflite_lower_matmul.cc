@@ -59,13 +59,11 @@ void LowerMatMul(TfliteLowering& l) {
   const int64_t left = l.RankOf(l.Input(0)), right = l.RankOf(l.Input(1));
   l.Require(left >= 2 && right >= 2, "a product with a vector");
   if (IsConstantMatrix(l, l.Input(1))) return MultiplyRows(l, PlainOrder(left), {1, 0}, l.bias());
-  if (l.in_codes() && !(l.HasCodes(l.Input(0)) && l.HasCodes(l.Input(1)) && l.bias().empty())) {
-    l.LeaveCodes();
-  }
+  const bool is_plain = l.bias().empty() && l.activation() == 0;
+  if (!is_plain || !l.HasCodes(l.Input(0)) || !l.HasCodes(l.Input(1))) l.LeaveCodes();
   const Factor a = FactorOf(l, l.Input(0)), b = FactorOf(l, l.Input(1));
   const AxisOrder order = PlainOrder(l.RankOf(l.node().outputs[0]));
   const TfliteOptions options = {Kind::kBatchMatMul, {{0, a.is_adjoint}, {1, b.is_adjoint}}};
-  const bool is_plain = l.bias().empty() && l.activation() == 0;
   const int64_t product = l.EmitResult("BATCH_MATMUL", {a.t, b.t}, order, options);
   if (is_plain) return l.Define(order, product);
   if (l.bias().empty()) {
