@@ -44,8 +44,6 @@ enum class TfliteOptionsKind : uint8_t {
   kTransposeConv = 49,
   kShape = 55,
   kArgMin = 57,
-  kPack = 59,
-  kOneHot = 61,
   kResizeNearestNeighbor = 74,
   kLeakyRelu = 75,
   kMirrorPad = 77,

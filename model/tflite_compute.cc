@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "model/same_padding.h"
 #include "model/tflite_ops.h"
 
 namespace pared {
@@ -40,9 +41,8 @@ NamedAttributes Attributes(const TfliteValues& values, int64_t input, const Wind
     if (size < 0) {
       return all + TextAttribute("auto_pad", "SAME_UPPER");
     }
-    const int64_t covered = (window.kernel[i] - 1) * window.dilations[i] + 1;
-    const int64_t outputs = (size + window.strides[i] - 1) / window.strides[i];
-    const int64_t total = std::max<int64_t>((outputs - 1) * window.strides[i] + covered - size, 0);
+    const int64_t total =
+        SamePadding(size, window.kernel[i], window.strides[i], window.dilations[i]);
     pads[i] = total / 2;
     pads[i + 2] = total - total / 2;
   }

@@ -70,12 +70,9 @@ void LowerConv(TfliteLowering& l) {
 // [N, ...rest] as int32, N as `t` has it.
 int64_t BatchedShape(TfliteLowering& l, int64_t t, Shape shape) {
   if (shape[0] >= 0) return l.AddInts(shape);
-  const int64_t all = l.ShapeTensor(t);
-  const int64_t batch =
-      l.EmitTyped("SLICE", {all, l.AddInts({0}), l.AddInts({1})}, {1}, DType::kInt32);
+  const int64_t batch = l.Part32(l.ShapeTensor(t), 0, 1), rank = std::ssize(shape);
   shape.erase(shape.begin());
-  return l.EmitTyped("CONCATENATION", {batch, l.AddInts(shape)}, {std::ssize(shape) + 1},
-                     DType::kInt32, {Kind::kConcatenation, {{0, int32_t{0}}}});
+  return l.Joined32({batch, l.AddInts(shape)}, rank);
 }
 
 void LowerConvTranspose(TfliteLowering& l) {

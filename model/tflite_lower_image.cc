@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "model/permute.h"
 #include "model/tflite_lowering.h"
@@ -69,13 +68,11 @@ Size SizeOf(TfliteLowering& l, int64_t image) {
     l.Require(scales[3] == scale && scale >= 1 && scale == std::floor(scale),
               "scales that are not whole where lengths are open");
     size.times = static_cast<int64_t>(scale);
-    const int64_t lengths = l.EmitTyped(
-        "SLICE", {l.ShapeTensor(image), l.AddInts({1}), l.AddInts({2})}, {2}, DType::kInt32);
+    const int64_t lengths = l.Part32(l.ShapeTensor(image), 1, 2);
     size.t = l.EmitTyped("MUL", {lengths, l.AddInts({size.times, size.times})}, {2}, DType::kInt32,
                          {Kind::kMul, {}});
   } else {
-    const int64_t all = l.Computed32(l.Input(3));
-    size.t = l.EmitTyped("SLICE", {all, l.AddInts({2}), l.AddInts({2})}, {2}, DType::kInt32);
+    size.t = l.Part32(l.Computed32(l.Input(3)), 2, 2);
   }
   return size;
 }

@@ -1,8 +1,6 @@
 // What moves elements, as TensorFlow Lite operators.
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "model/permute.h"
 #include "model/tflite_lowering.h"
@@ -31,20 +29,14 @@ void LowerTranspose(TfliteLowering& l) {
   l.DefineTransposed(l.Input(0), l.node().Ints("perm", order));
 }
 
-// Dimension `axis` of the tensor, as int32 [1].
-int64_t DimTensor(TfliteLowering& l, int64_t t, int64_t axis) {
-  return l.EmitTyped("SLICE", {l.ShapeTensor(t), l.AddInts({axis}), l.AddInts({1})}, {1},
-                     DType::kInt32);
-}
-
 // `numbers` as int32 [n], of which -2 - i is dimension i of the tensor.
 int64_t MixedShape(TfliteLowering& l, int64_t t, const std::vector<int64_t>& numbers) {
   std::vector<int64_t> parts;
   for (const int64_t number : numbers) {
-    parts.push_back(number >= -1 ? l.AddInts({number}) : DimTensor(l, t, -2 - number));
+    parts.push_back(number >= -1 ? l.AddInts({number})
+                                 : l.Part32(l.ShapeTensor(t), -2 - number, 1));
   }
-  return l.EmitTyped("CONCATENATION", parts, {std::ssize(numbers)}, DType::kInt32,
-                     {Kind::kConcatenation, {{0, int32_t{0}}}});
+  return l.Joined32(std::move(parts), std::ssize(numbers));
 }
 
 // A shape that is computed, of `count` numbers: 0 is as long as the tensor is there.
@@ -54,11 +46,9 @@ int64_t WithCopies(TfliteLowering& l, int64_t numbers, int64_t t, int64_t count)
   const int64_t rank = std::ssize(l.tensor(t).shape);
   if (rank < count) {
     const std::vector<int64_t> zeros(static_cast<size_t>(count - rank), 0);
-    lengths = l.EmitTyped("CONCATENATION", {lengths, l.AddInts(zeros)}, {count}, DType::kInt32,
-                          {Kind::kConcatenation, {{0, int32_t{0}}}});
+    lengths = l.Joined32({lengths, l.AddInts(zeros)}, count);
   } else if (rank > count) {
-    lengths =
-        l.EmitTyped("SLICE", {lengths, l.AddInts({0}), l.AddInts({count})}, {count}, DType::kInt32);
+    lengths = l.Part32(lengths, 0, count);
   }
   const int64_t copies = l.EmitTyped("EQUAL", {numbers, l.AddInts({0})}, {count}, DType::kBool);
   return l.EmitTyped("SELECT_V2", {copies, lengths, numbers}, {count}, DType::kInt32);
@@ -146,8 +136,7 @@ void LowerSplit(TfliteLowering& l) {
     sizes.push_back(shape[place]);
     outputs.push_back(l.AddLike(std::move(shape), t));
   }
-  const int64_t at =
-      l.AddConstant(l.result() + "/axis", Tensor::Scalar<int32_t>(Narrow(PlaceOf(order, axis))));
+  const int64_t at = l.AddInt("axis", PlaceOf(order, axis));
   l.EmitSeveral("SPLIT_V", {t, l.AddInts(sizes), at}, outputs,
                 {Kind::kSplitV, {{0, Narrow(std::ssize(sizes))}}});
   for (size_t i = 0; i < outputs.size(); ++i) l.DefineOutput(i, order, outputs[i]);

@@ -85,8 +85,7 @@ void LowerArgMax(TfliteLowering& l) {
   const bool keeps = l.node().Int("keepdims", 1) != 0;
   Shape shape = l.tensor(t).shape;
   shape.erase(shape.begin() + PlaceOf(order, axis));
-  const int64_t place =
-      l.AddConstant(l.result() + "/axis", Tensor::Scalar<int32_t>(Narrow(PlaceOf(order, axis))));
+  const int64_t place = l.AddInt("axis", PlaceOf(order, axis));
   const int8_t int64 = *TfliteTypeNumber(DType::kInt64);
   int64_t made = l.EmitTyped(is_max ? "ARG_MAX" : "ARG_MIN", {t, place}, shape, DType::kInt64,
                              {is_max ? Kind::kArgMax : Kind::kArgMin, {{0, int64}}});
@@ -230,14 +229,11 @@ void LowerTopK(TfliteLowering& l) {
   const int64_t t = l.Get(x, order);
   Shape shape = l.tensor(t).shape;
   shape.back() = k[0];
-  const int64_t count = l.AddConstant(l.result() + "/k", Tensor::Scalar<int32_t>(Narrow(k[0])));
+  const int64_t count = l.AddInt("k", k[0]);
   const int64_t values = l.AddLike(shape, l.TypeOf(x)), places = l.AddLike(shape, DType::kInt32);
   l.EmitSeveral("TOPK_V2", {t, count}, {values, places});
   l.DefineOutput(0, order, values);
-  const int8_t from = *TfliteTypeNumber(DType::kInt32), to = *TfliteTypeNumber(DType::kInt64);
-  l.DefineOutput(
-      1, order,
-      l.EmitTyped("CAST", {places}, shape, DType::kInt64, {Kind::kCast, {{0, from}, {1, to}}}));
+  l.DefineOutput(1, order, l.Cast(places, DType::kInt64));
 }
 
 void LowerCumSum(TfliteLowering& l) {
@@ -245,8 +241,7 @@ void LowerCumSum(TfliteLowering& l) {
   const std::vector<int64_t> axis = l.Integers(l.Input(1), "the axis");
   l.Require(axis.size() == 1, "a CumSum along several axes");
   const int64_t rank = l.RankOf(x);
-  const auto place = Narrow(l.Axis(axis[0], rank));
-  const int64_t at = l.AddConstant(l.result() + "/axis", Tensor::Scalar<int32_t>(place));
+  const int64_t at = l.AddInt("axis", l.Axis(axis[0], rank));
   const AxisOrder order = PlainOrder(rank);
   l.Define(order, l.EmitResult("CUMSUM", {l.Plain(x), at}, order,
                                {Kind::kCumsum,

@@ -1,8 +1,6 @@
 // What takes some elements, as TensorFlow Lite operators.
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "model/permute.h"
 #include "model/tflite_lowering.h"
@@ -81,12 +79,10 @@ int64_t MixedPlaces(TfliteLowering& l, const AxisOrder& order, const Slicing& sl
     if (named == std::ssize(slicing.axes)) {
       parts.push_back(l.AddInts({known[i]}));
     } else {
-      parts.push_back(
-          l.EmitTyped("SLICE", {computed, l.AddInts({named}), l.AddInts({1})}, {1}, DType::kInt32));
+      parts.push_back(l.Part32(computed, named, 1));
     }
   }
-  return l.EmitTyped("CONCATENATION", parts, {std::ssize(order)}, DType::kInt32,
-                     {Kind::kConcatenation, {{0, int32_t{0}}}});
+  return l.Joined32(std::move(parts), std::ssize(order));
 }
 
 void LowerSlice(TfliteLowering& l) {

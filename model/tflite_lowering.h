@@ -129,7 +129,8 @@ class TfliteLowering {
 
   int64_t AddConstant(const std::string& name, Tensor tensor);
   int64_t AddCodes(const std::string& name, const Stored& stored);
-  int64_t AddInts(const std::vector<int64_t>& values);  // int32 [n]
+  int64_t AddInts(const std::vector<int64_t>& values);     // int32 [n]
+  int64_t AddInt(const std::string& what, int64_t value);  // int32 []
   int64_t AddFloat(float value);
   const TfliteTensor& tensor(int64_t t) const { return builder_.tensor(t); }
 
@@ -144,9 +145,13 @@ class TfliteLowering {
     return Float("MUL", {a, b}, {TfliteOptionsKind::kMul, {}});
   }
   int64_t Plus(int64_t a, int64_t b) { return Float("ADD", {a, b}, {TfliteOptionsKind::kAdd, {}}); }
-  // The shape of the tensor, and numbers that the model computes, as int32.
+  int64_t Cast(int64_t t, DType to);  // the tensor itself where it has the type
+  // Lists of int32: the shape of the tensor; numbers that the model computes; `count` elements of a
+  // list; lists of `count` elements in all, one behind the other.
   int64_t ShapeTensor(int64_t t);
-  int64_t Computed32(const std::string& value);
+  int64_t Computed32(const std::string& value) { return Cast(Plain(value), DType::kInt32); }
+  int64_t Part32(int64_t list, int64_t begin, int64_t count);
+  int64_t Joined32(std::vector<int64_t> lists, int64_t count);
   int64_t EmitCodes(const std::string& type, std::vector<int64_t> inputs, Shape shape,
                     CodeScale scale, TfliteOptions options = {});
   // A tensor that an operator of several outputs makes: of the type, or of that and the scale of

@@ -53,6 +53,10 @@ int64_t TfliteLowering::AddInts(const std::vector<int64_t>& values) {
                      Tensor::Make<int32_t>({std::ssize(values)}, std::move(narrow)));
 }
 
+int64_t TfliteLowering::AddInt(const std::string& what, int64_t value) {
+  return AddConstant(result_ + "/" + what, Tensor::Scalar<int32_t>(Narrow(value)));
+}
+
 int64_t TfliteLowering::AddFloat(float value) {
   return AddConstant(result_ + "/number", Tensor::Scalar<float>(value));
 }
@@ -134,12 +138,21 @@ int64_t TfliteLowering::ShapeTensor(int64_t t) {
   return EmitTyped("SHAPE", {t}, {std::ssize(tensor(t).shape)}, DType::kInt32, options);
 }
 
-int64_t TfliteLowering::Computed32(const std::string& value) {
-  const int64_t t = Plain(value);
-  const int8_t from = *TfliteTypeNumber(tensor(t).dtype), to = *TfliteTypeNumber(DType::kInt32);
+int64_t TfliteLowering::Cast(int64_t t, DType to) {
+  const DType from = tensor(t).dtype;
   if (from == to) return t;
-  return EmitTyped("CAST", {t}, tensor(t).shape, DType::kInt32,
-                   {TfliteOptionsKind::kCast, {{0, from}, {1, to}}});
+  return EmitTyped(
+      "CAST", {t}, tensor(t).shape, to,
+      {TfliteOptionsKind::kCast, {{0, *TfliteTypeNumber(from)}, {1, *TfliteTypeNumber(to)}}});
+}
+
+int64_t TfliteLowering::Part32(int64_t list, int64_t begin, int64_t count) {
+  return EmitTyped("SLICE", {list, AddInts({begin}), AddInts({count})}, {count}, DType::kInt32);
+}
+
+int64_t TfliteLowering::Joined32(std::vector<int64_t> lists, int64_t count) {
+  return EmitTyped("CONCATENATION", std::move(lists), {count}, DType::kInt32,
+                   {TfliteOptionsKind::kConcatenation, {{0, int32_t{0}}}});
 }
 
 }  // namespace pared

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "model/permute.h"
+#include "model/same_padding.h"
 
 namespace pared {
 
@@ -22,9 +23,7 @@ TfliteWindow WindowOf(const TfliteLowering& l, const Shape& spatial, std::vector
   const std::string automatic = node.String("auto_pad", "NOTSET");
   for (size_t i = 0; i < rank && automatic.starts_with("SAME"); ++i) {
     l.Require(spatial[i] >= 0, "auto_pad where lengths are open");
-    const int64_t covered = (w.kernel[i] - 1) * w.dilations[i] + 1;
-    const int64_t outputs = (spatial[i] + w.strides[i] - 1) / w.strides[i];
-    const int64_t total = std::max<int64_t>((outputs - 1) * w.strides[i] + covered - spatial[i], 0);
+    const int64_t total = SamePadding(spatial[i], w.kernel[i], w.strides[i], w.dilations[i]);
     pads[i] = automatic == "SAME_UPPER" ? total / 2 : total - total / 2;
     pads[i + rank] = total - pads[i];
   }
@@ -48,13 +47,9 @@ void Widen(TfliteWindow& w) {
 
 bool IsSame(const TfliteWindow& w, const Shape& spatial) {
   for (size_t i = 0; i < 2; ++i) {
-    const int64_t covered = (w.kernel[i] - 1) * w.dilations[i] + 1;
-    int64_t total = covered - 1;  // of stride 1, whatever the length
-    if (w.strides[i] != 1) {
-      if (spatial[i] < 0) return false;
-      const int64_t outputs = (spatial[i] + w.strides[i] - 1) / w.strides[i];
-      total = std::max<int64_t>((outputs - 1) * w.strides[i] + covered - spatial[i], 0);
-    }
+    if (spatial[i] < 0 && w.strides[i] != 1) return false;
+    const int64_t size = std::max<int64_t>(spatial[i], 1);  // of stride 1 whatever the length
+    const int64_t total = SamePadding(size, w.kernel[i], w.strides[i], w.dilations[i]);
     if (w.begins[i] != total / 2 || w.ends[i] != total - total / 2) return false;
   }
   return true;

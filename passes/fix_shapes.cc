@@ -203,7 +203,8 @@ class Fixer {
     if (before_.empty()) return;
     graph.values.erase_if([](const std::string&, const ValueInfo& value) { return IsOpen(value); });
     for (ValueInfo& output : graph.outputs) {
-      for (Dim& dim : output.shape ? *output.shape : empty_) {
+      if (!output.shape) continue;
+      for (Dim& dim : *output.shape) {
         if (lengths_.contains(dim.param)) dim = {-1, "", {}};
       }
     }
@@ -244,7 +245,6 @@ class Fixer {
   std::set<std::string> excluded_;
   Lengths lengths_;
   std::map<std::string, std::string> before_;  // shapes of inputs that were changed
-  std::vector<Dim> empty_;
 };
 
 Model Fix(Model model, const Options& options, PassContext& context) {

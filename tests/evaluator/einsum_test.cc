@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "evaluator/executor.h"
+#include "tests/evaluator/run_text.h"
 #include "tests/testing/floats.h"
 #include "tests/testing/models.h"
 
@@ -17,10 +18,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::FloatNear;
 using ::testing::Pointwise;
-
-std::vector<Tensor> RunText(std::string_view text, const std::vector<Tensor>& inputs) {
-  return Executor(ModelFromText(text)).Run(inputs);
-}
 
 Tensor Counted(const Shape& shape) {
   std::vector<float> values(static_cast<size_t>(ElementCount(shape)));

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/evaluator/run_text.h"
 #include "tests/testing/floats.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/models.h"
@@ -20,10 +21,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::FloatNear;
 using ::testing::HasSubstr;
-
-std::vector<Tensor> RunText(std::string_view text, const std::vector<Tensor>& inputs) {
-  return Executor(ModelFromText(text)).Run(inputs);
-}
 
 TEST(Executor, RunsNodesInOrder) {
   const std::vector<Tensor> y = RunText(R"(g (float[2] x) => (float[2] y, float[2] h) {
