@@ -54,29 +54,32 @@ int64_t ConvF32::group_floats(bool by_outputs) const {
                     : PackedLhsFloats(outputs, k_, kernels_);
 }
 
-std::shared_ptr<const AlignedBuffer<float>> ConvF32::Pack(bool by_outputs) const {
+AlignedBuffer<float> ConvF32::Pack(Layout layout) const {
+  if (layout == kWinograd) {
+    return PackWinograd(weights_.get(), options_.outputs, options_.channels, kernels_);
+  }
   const int64_t outputs = options_.outputs / options_.groups;
-  const int64_t floats = group_floats(by_outputs);
+  const int64_t floats = group_floats(layout == kPanels);
   AlignedBuffer<float> packed(static_cast<size_t>(floats * options_.groups));
   for (int64_t g = 0; g < options_.groups; ++g) {
     const float* from = weights_.get() + g * outputs * k_;
     float* to = packed.data() + g * floats;
-    if (by_outputs) {
+    if (layout == kPanels) {
       PackRhs({from, k_, outputs, 1, k_}, kernels_, 0, CeilDiv(outputs, kernels_.tile_columns), to);
     } else {
       PackLhs({from, outputs, k_, k_, 1}, kernels_, to);
     }
   }
-  return std::make_shared<const AlignedBuffer<float>>(std::move(packed));
+  return packed;
 }
 
-std::shared_ptr<const AlignedBuffer<float>> ConvF32::WeightsFor(bool by_outputs) const {
+std::shared_ptr<const AlignedBuffer<float>> ConvF32::WeightsFor(Layout layout) const {
   const std::scoped_lock lock(layouts_mutex_);
-  auto& wanted = by_outputs ? as_panels_ : as_rows_;
-  auto& other = by_outputs ? as_rows_ : as_panels_;
+  std::shared_ptr<const AlignedBuffer<float>>& wanted = layouts_[layout];
   if (wanted == nullptr) {
-    wanted = Pack(by_outputs);
-    if (++packs_ < 3) other.reset();  // the second change of mind is not the last
+    auto packed = std::make_shared<const AlignedBuffer<float>>(Pack(layout));
+    if (++packs_ < 3) layouts_.fill(nullptr);  // the second change of mind is not the last
+    wanted = std::move(packed);
   }
   return wanted;
 }
@@ -110,9 +113,34 @@ void ConvF32::PlanLanes(ConvF32Plan& plan) const {
   plan.scratch_floats = band_floats(plan.band_rows);
 }
 
+std::optional<WinogradPlanF32> ConvF32::PlanWinogradOf(const ConvF32Plan& plan,
+                                                       int64_t threads) const {
+  constexpr Extent3 kKernel = {1, 3, 3}, kOnes = {1, 1, 1};
+  const bool fits = options_.groups == 1 && options_.kernel == kKernel &&
+                    options_.stride == kOnes && options_.dilation == kOnes && plan.in[0] == 1 &&
+                    plan.out[0] == 1 && plan.pad[0] == 0;
+  const WinogradShapeF32 shape{.channels = options_.channels,
+                               .outputs = options_.outputs,
+                               .height = plan.in[1],
+                               .width = plan.in[2],
+                               .out_height = plan.out[1],
+                               .out_width = plan.out[2],
+                               .pad_y = plan.pad[1],
+                               .pad_x = plan.pad[2]};
+  if (!fits || !PrefersWinograd(shape, kernels_)) return std::nullopt;
+  return PlanWinograd(shape, kernels_, threads);
+}
+
 ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& pad,
                           int64_t threads) const {
   ConvF32Plan plan{.in = in, .out = out, .pad = pad};
+  plan.winograd = PlanWinogradOf(plan, threads);
+  if (plan.winograd) {
+    plan.units = plan.winograd->units;
+    plan.scratch_floats = plan.winograd->scratch_floats;
+    plan.weights = WeightsFor(kWinograd);
+    return plan;
+  }
   const Extent3& stride = options_.stride;
   plan.pads = stride[2] != 1;
   for (size_t d = 0; d < 3; ++d) {
@@ -157,7 +185,7 @@ ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& 
   plan.by_outputs = 25 * plan.pixels * Whole(outputs, kernels_.lanes) <
                     24 * Whole(plan.pixels, kernels_.lanes) * outputs;
   plan.is_direct = !plan.pads && Volume(options_.kernel) == 1 && plan.row_floats == plan.pixels;
-  plan.weights = WeightsFor(plan.by_outputs);
+  plan.weights = WeightsFor(plan.by_outputs ? kPanels : kRows);
   if (plan.by_outputs) {
     PlanOutputs(plan, threads);
   } else {
@@ -224,7 +252,16 @@ void ConvF32::Pad(const ConvF32Plan& plan, const float* x, int64_t begin, int64_
 void ConvF32::RunUnits(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
                        int64_t unit_begin, int64_t unit_end, float* scratch) const noexcept {
   for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
-    if (plan.band_rows > 0) {
+    if (plan.winograd) {
+      RunWinograd(*plan.winograd, kernels_,
+                  {.weights = plan.weights->data(),
+                   .x = x,
+                   .y = y,
+                   .bias = bias_,
+                   .addend = addend,
+                   .activation = options_.activation},
+                  unit, scratch);
+    } else if (plan.band_rows > 0) {
       RunLanes(plan, x, y, addend, unit, scratch);
     } else if (depthwise_) {
       RunDepthwise(plan, x, y, addend, unit, scratch);

@@ -1,7 +1,8 @@
 // Single-precision convolution of constant weights over 1, 2 or 3 spatial dimensions (fewer are
 // led by ones).
 //
-// Where padding or a horizontal stride is asked for, the input is first copied into a buffer with
+// 3 x 3 kernels of stride 1 go by kernels/winograd_f32 where that is faster; of all others, where
+// padding or a horizontal stride is asked for, the input is first copied into a buffer with
 // the padding written out and the columns sorted by their remainder modulo the stride:
 //
 //   [channel][depth][row][x mod stride][x div stride]
@@ -21,12 +22,14 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "kernels/aligned.h"
 #include "kernels/f32.h"
 #include "kernels/gemm_f32.h"
+#include "kernels/winograd_f32.h"
 
 namespace pared {
 
@@ -66,6 +69,7 @@ struct ConvF32Plan {
   bool reads_image = false;            // panels are not packed
   bool is_direct = false;  // rows of the product's right operand lie in the image as they are
   std::shared_ptr<const AlignedBuffer<float>> weights{};  // packed; null: depthwise
+  std::optional<WinogradPlanF32> winograd{};  // set: by Winograd's algorithm, from the image itself
   int64_t band_rows = 0;       // depthwise by lanes: output rows at a time; 0: row by row
   int64_t row_vectors = 0;     // the same: of a padded row
   int64_t buffer_floats = 0;   // padded input of all channels; 0: none
@@ -110,8 +114,11 @@ class ConvF32 {
                   int64_t count) const noexcept;
   void PackPixelPanels(const ConvF32Plan& plan, const PackColumnsF32& part) const noexcept;
   void PackPixelTiles(const ConvF32Plan& plan, const PackColumnsF32& part) const noexcept;
-  std::shared_ptr<const AlignedBuffer<float>> WeightsFor(bool by_outputs) const;
-  std::shared_ptr<const AlignedBuffer<float>> Pack(bool by_outputs) const;
+  // Of packed weights: as the left operand of a product, as the right one, for Winograd.
+  enum Layout { kRows, kPanels, kWinograd, kLayouts };
+  std::optional<WinogradPlanF32> PlanWinogradOf(const ConvF32Plan& plan, int64_t threads) const;
+  std::shared_ptr<const AlignedBuffer<float>> WeightsFor(Layout layout) const;
+  AlignedBuffer<float> Pack(Layout layout) const;
   int64_t group_floats(bool by_outputs) const;
   void PadChannel(const ConvF32Plan& plan, const float* x, float* target) const noexcept;
 
@@ -120,10 +127,10 @@ class ConvF32 {
   bool depthwise_ = false;
   int64_t k_ = 0;                         // sums of one output
   std::shared_ptr<const float> weights_;  // as given
-  // By group, as left and as right operand. Only the one that the last plan asked for is kept,
-  // until plans turn out to alternate.
+  // By group. Only the layout that the last plan asked for is kept, until plans turn out to
+  // alternate.
   mutable std::mutex layouts_mutex_;
-  mutable std::shared_ptr<const AlignedBuffer<float>> as_rows_, as_panels_;
+  mutable std::array<std::shared_ptr<const AlignedBuffer<float>>, kLayouts> layouts_;
   mutable int packs_ = 0;
   std::vector<float> lanes_;  // depthwise by lanes: [vector of channels][taps and bias][lanes]
   std::vector<float> bias_;   // empty: none

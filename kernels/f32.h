@@ -150,6 +150,36 @@ struct PackRowsF32 {
   int64_t panel_step = 0;
 };
 
+// Tiles [first_tile, first_tile + tiles) of one row of tiles of a Winograd convolution, one
+// channel: element i, j of B^T d B of tile `first_tile` + t goes to v[(6 i + j) * plane + t]. Up to
+// `lanes` floats behind the last tile are overwritten.
+struct WinogradInputF32 {
+  const float* x = nullptr;  // the channel's image
+  int64_t height = 0, width = 0, pad_y = 0, pad_x = 0;
+  int64_t tile_row = 0, first_tile = 0, tiles = 0;
+  float* v = nullptr;
+  int64_t plane = 0;
+  float* scratch = nullptr;  // WinogradScratchF32 floats
+};
+
+// Floats that the transform of so many tiles works in.
+constexpr int64_t WinogradScratchF32(int64_t tiles, int64_t lanes) {
+  return 48 * (tiles + lanes) / lanes * lanes;
+}
+
+// The same of one output channel: y = clamp(A^T m A + bias + addend), element i, j of m of tile t
+// at m[(6 i + j) * plane + t]. Up to `lanes` floats behind the last tile are read.
+struct WinogradOutputF32 {
+  const float* m = nullptr;
+  int64_t plane = 0, tiles = 0;
+  float* y = nullptr;             // the first output of the first tile
+  int64_t y_step = 0;             // from one row to the next
+  int64_t rows = 0, columns = 0;  // that lie in the image: at most 4, and 4 `tiles`
+  float bias = 0;
+  const float* addend = nullptr;  // laid out as y, or null
+  float low = 0, high = 0;        // clamp
+};
+
 struct F32Kernels {
   int64_t tile_rows, tile_columns, lanes;
   int64_t packed_floats;  // of panels worked on at once: half of the L2 cache
@@ -165,6 +195,9 @@ struct F32Kernels {
   // it.
   void (*pack_rows)(const PackRowsF32& pack) noexcept;
   void (*pad_rows)(const PadRowsF32& rows) noexcept;
+  // Null where Winograd convolutions are not offered.
+  void (*winograd_input)(const WinogradInputF32& tiles) noexcept;
+  void (*winograd_output)(const WinogradOutputF32& tiles) noexcept;
   void (*softmax)(const float* x, float* y, int64_t count) noexcept;
   // y = (x - mean) / sqrt(variance + epsilon) over one row; mean_inverse receives mean and
   // 1 / sqrt(variance + epsilon).

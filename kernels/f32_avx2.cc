@@ -82,27 +82,49 @@ inline Vec Even(Vec a, Vec b) {
   return Vec(_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), 0xD8)));
 }
 
+// Transposes the four elements of each 128-bit lane of four vectors.
+inline void TransposeInLanes(__m256 (&rows)[4]) {
+  const __m256 low01 = _mm256_unpacklo_ps(rows[0], rows[1]);
+  const __m256 high01 = _mm256_unpackhi_ps(rows[0], rows[1]);
+  const __m256 low23 = _mm256_unpacklo_ps(rows[2], rows[3]);
+  const __m256 high23 = _mm256_unpackhi_ps(rows[2], rows[3]);
+  rows[0] = _mm256_shuffle_ps(low01, low23, 0x44);
+  rows[1] = _mm256_shuffle_ps(low01, low23, 0xEE);
+  rows[2] = _mm256_shuffle_ps(high01, high23, 0x44);
+  rows[3] = _mm256_shuffle_ps(high01, high23, 0xEE);
+}
+
+inline __m256 JoinLow(__m256 a, __m256 b) { return _mm256_permute2f128_ps(a, b, 0x20); }
+inline __m256 JoinHigh(__m256 a, __m256 b) { return _mm256_permute2f128_ps(a, b, 0x31); }
+
 // Lane i of vector j becomes lane j of vector i.
 inline void Transpose(Vec (&rows)[8]) {
-  __m256 pairs[8];
-  __m256 fours[8];  // [4 g + j]: in 128-bit lane l, column 4 l + j of rows 4 g to 4 g + 3
-#pragma GCC unroll 4
-  for (int i = 0; i < 8; i += 2) {
-    pairs[i] = _mm256_unpacklo_ps(rows[i].x, rows[i + 1].x);
-    pairs[i + 1] = _mm256_unpackhi_ps(rows[i].x, rows[i + 1].x);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 8; i += 4) {
-    fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
-    fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xEE);
-    fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
-    fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xEE);
-  }
+  __m256 top[4] = {rows[0].x, rows[1].x, rows[2].x, rows[3].x};
+  __m256 end[4] = {rows[4].x, rows[5].x, rows[6].x, rows[7].x};
+  TransposeInLanes(top);
+  TransposeInLanes(end);
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
-    rows[j].x = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x20);
-    rows[4 + j].x = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x31);
+    rows[j].x = JoinLow(top[j], end[j]);
+    rows[4 + j].x = JoinHigh(top[j], end[j]);
   }
+}
+
+// Lane i of vector j becomes element 4 i + j of the four vectors, and back.
+inline void Interleave(Vec (&rows)[4]) {
+  __m256 fours[4] = {rows[0].x, rows[1].x, rows[2].x, rows[3].x};
+  TransposeInLanes(fours);
+  rows[0].x = JoinLow(fours[0], fours[1]);
+  rows[1].x = JoinLow(fours[2], fours[3]);
+  rows[2].x = JoinHigh(fours[0], fours[1]);
+  rows[3].x = JoinHigh(fours[2], fours[3]);
+}
+inline void Deinterleave(Vec (&rows)[4]) {
+  __m256 fours[4] = {JoinLow(rows[0].x, rows[2].x), JoinHigh(rows[0].x, rows[2].x),
+                     JoinLow(rows[1].x, rows[3].x), JoinHigh(rows[1].x, rows[3].x)};
+  TransposeInLanes(fours);
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) rows[j].x = fours[j];
 }
 
 #include "kernels/f32_body.h"

@@ -70,33 +70,62 @@ inline __m512 JoinHigh(__m512 a, __m512 b) {
   return _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xFF, _mm512_castps_pd(a), _mm512_castps_pd(b)));
 }
 
+// Transposes the four elements of each 128-bit lane of four vectors.
+inline void TransposeInLanes(__m512 (&rows)[4]) {
+  const __m512 low01 = _mm512_maskz_unpacklo_ps(0xFFFF, rows[0], rows[1]);
+  const __m512 high01 = _mm512_maskz_unpackhi_ps(0xFFFF, rows[0], rows[1]);
+  const __m512 low23 = _mm512_maskz_unpacklo_ps(0xFFFF, rows[2], rows[3]);
+  const __m512 high23 = _mm512_maskz_unpackhi_ps(0xFFFF, rows[2], rows[3]);
+  rows[0] = JoinLow(low01, low23);
+  rows[1] = JoinHigh(low01, low23);
+  rows[2] = JoinLow(high01, high23);
+  rows[3] = JoinHigh(high01, high23);
+}
+
+// Lane i of vector j becomes lane j of vector i, in lanes of 128 bits.
+inline void TransposeLanes(__m512 (&rows)[4]) {
+  const __m512 even_top = _mm512_maskz_shuffle_f32x4(0xFFFF, rows[0], rows[1], 0x88);
+  const __m512 even_end = _mm512_maskz_shuffle_f32x4(0xFFFF, rows[2], rows[3], 0x88);
+  const __m512 odd_top = _mm512_maskz_shuffle_f32x4(0xFFFF, rows[0], rows[1], 0xDD);
+  const __m512 odd_end = _mm512_maskz_shuffle_f32x4(0xFFFF, rows[2], rows[3], 0xDD);
+  rows[0] = _mm512_maskz_shuffle_f32x4(0xFFFF, even_top, even_end, 0x88);
+  rows[1] = _mm512_maskz_shuffle_f32x4(0xFFFF, odd_top, odd_end, 0x88);
+  rows[2] = _mm512_maskz_shuffle_f32x4(0xFFFF, even_top, even_end, 0xDD);
+  rows[3] = _mm512_maskz_shuffle_f32x4(0xFFFF, odd_top, odd_end, 0xDD);
+}
+
 // Lane i of vector j becomes lane j of vector i.
 inline void Transpose(Vec (&rows)[16]) {
-  __m512 pairs[16];
-  __m512 fours[16];  // [4 g + j]: in 128-bit lane l, column 4 l + j of rows 4 g to 4 g + 3
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    pairs[i] = _mm512_maskz_unpacklo_ps(0xFFFF, rows[i].x, rows[i + 1].x);
-    pairs[i + 1] = _mm512_maskz_unpackhi_ps(0xFFFF, rows[i].x, rows[i + 1].x);
-  }
+  __m512 fours[4][4];  // [j][g]: in 128-bit lane l, column 4 l + j of rows 4 g to 4 g + 3
 #pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    fours[i] = JoinLow(pairs[i], pairs[i + 2]);
-    fours[i + 1] = JoinHigh(pairs[i], pairs[i + 2]);
-    fours[i + 2] = JoinLow(pairs[i + 1], pairs[i + 3]);
-    fours[i + 3] = JoinHigh(pairs[i + 1], pairs[i + 3]);
+  for (int g = 0; g < 4; ++g) {
+    __m512 group[4] = {rows[4 * g].x, rows[4 * g + 1].x, rows[4 * g + 2].x, rows[4 * g + 3].x};
+    TransposeInLanes(group);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) fours[j][g] = group[j];
   }
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
-    const __m512 even_top = _mm512_maskz_shuffle_f32x4(0xFFFF, fours[j], fours[4 + j], 0x88);
-    const __m512 even_end = _mm512_maskz_shuffle_f32x4(0xFFFF, fours[8 + j], fours[12 + j], 0x88);
-    const __m512 odd_top = _mm512_maskz_shuffle_f32x4(0xFFFF, fours[j], fours[4 + j], 0xDD);
-    const __m512 odd_end = _mm512_maskz_shuffle_f32x4(0xFFFF, fours[8 + j], fours[12 + j], 0xDD);
-    rows[j].x = _mm512_maskz_shuffle_f32x4(0xFFFF, even_top, even_end, 0x88);
-    rows[4 + j].x = _mm512_maskz_shuffle_f32x4(0xFFFF, odd_top, odd_end, 0x88);
-    rows[8 + j].x = _mm512_maskz_shuffle_f32x4(0xFFFF, even_top, even_end, 0xDD);
-    rows[12 + j].x = _mm512_maskz_shuffle_f32x4(0xFFFF, odd_top, odd_end, 0xDD);
+    TransposeLanes(fours[j]);
+#pragma GCC unroll 4
+    for (int l = 0; l < 4; ++l) rows[4 * l + j].x = fours[j][l];
   }
+}
+
+// Lane i of vector j becomes element 4 i + j of the four vectors, and back.
+inline void Interleave(Vec (&rows)[4]) {
+  __m512 fours[4] = {rows[0].x, rows[1].x, rows[2].x, rows[3].x};
+  TransposeInLanes(fours);
+  TransposeLanes(fours);
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) rows[j].x = fours[j];
+}
+inline void Deinterleave(Vec (&rows)[4]) {
+  __m512 fours[4] = {rows[0].x, rows[1].x, rows[2].x, rows[3].x};
+  TransposeLanes(fours);
+  TransposeInLanes(fours);
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) rows[j].x = fours[j];
 }
 
 #include "kernels/f32_body.h"

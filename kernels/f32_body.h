@@ -332,6 +332,9 @@ void Axpy(const float* x, float factor, float* y, int64_t count) noexcept {
 }
 
 #include "kernels/f32_depthwise_body.h"
+#include "kernels/f32_winograd_body.h"
+
+constexpr bool kOffersWinograd = Vec::kWidth > 1;  // the oracle computes by the definition
 
 constexpr F32Kernels kTable = {
     .tile_rows = 6,
@@ -348,6 +351,8 @@ constexpr F32Kernels kTable = {
     .pack_columns = PackColumns,
     .pack_rows = kTilesPack ? nullptr : PackRows,
     .pad_rows = PadRows,
+    .winograd_input = kOffersWinograd ? WinogradInput : nullptr,
+    .winograd_output = kOffersWinograd ? WinogradOutput : nullptr,
     .softmax = Softmax,
     .normalize = Normalize,
     .scale_shift = ScaleShift,

@@ -79,6 +79,10 @@ inline void Transpose(Vec (&rows)[4]) {
   rows[3].x = vreinterpretq_f32_f64(vzip2q_f64(high01, high23));
 }
 
+// The lanes of four vectors in turn, and back.
+inline void Interleave(Vec (&rows)[4]) { Transpose(rows); }
+inline void Deinterleave(Vec (&rows)[4]) { Transpose(rows); }
+
 #include "kernels/f32_body.h"
 
 }  // namespace

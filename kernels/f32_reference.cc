@@ -45,6 +45,8 @@ inline Vec TimesPowerOfTwo(Vec a, Vec n) {
 inline Vec Even(Vec a, Vec /*b*/) { return a; }
 
 inline void Transpose(Vec (&/*rows*/)[1]) {}
+inline void Interleave(Vec (&/*rows*/)[4]) {}
+inline void Deinterleave(Vec (&/*rows*/)[4]) {}
 
 #include "kernels/f32_body.h"
 

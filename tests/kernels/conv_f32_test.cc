@@ -161,6 +161,19 @@ TEST_P(ConvF32Test, RowsOfWholeVectorsAgreeWithTheDefinition) {
          {4, 8, 1, 13, 34, 3, 1, 1, 0}});
 }
 
+TEST_P(ConvF32Test, ThreeByThreeAgreesWithTheDefinition) {
+  // channels, outputs, groups, height, width, kernel, stride, dilation, pad: tiles that reach over
+  // the edge, several blocks of tiles, rows cut by blocks, several blocks of k, parts of outputs
+  Check({{16, 16, 1, 20, 20, 3, 1, 1, 1},
+         {17, 33, 1, 13, 30, 3, 1, 1, 1},
+         {8, 41, 1, 39, 67, 3, 1, 1, 0},
+         {33, 8, 1, 18, 21, 3, 1, 1, 2},
+         {600, 14, 1, 12, 14, 3, 1, 1, 1},
+         {16, 130, 1, 23, 35, 3, 1, 1, 1},
+         {16, 17, 1, 5, 1030, 3, 1, 1, 1},
+         {16, 16, 1, 150, 4, 3, 1, 1, 1}});
+}
+
 TEST_P(ConvF32Test, PointwiseAgreesWithTheDefinition) {
   // channels, outputs, groups, height, width, kernel: several panels, blocks of k, part blocks
   Check({{600, 13, 1, 17, 23, 1},
@@ -173,21 +186,26 @@ TEST_P(ConvF32Test, PointwiseAgreesWithTheDefinition) {
 }
 
 TEST_P(ConvF32Test, LayoutsOfWeightsMayAlternate) {
-  Case c{.channels = 20, .outputs = 64, .groups = 1, .height = 7, .width = 7, .kernel = 1};
-  const Data small(c);
-  const ConvF32 conv(c.Options({}), Lent(small.weights), small.bias, F32KernelsFor(GetParam()));
-  const auto run = [&](int64_t side) {
-    const std::vector<float> x = RandomFloats(20 * side * side, 9);
-    const ConvF32Plan plan = conv.Plan({1, side, side}, {1, side, side}, {0, 0, 0}, 1);
-    std::vector<float> y(static_cast<size_t>(64 * side * side));
-    std::vector<float> scratch(static_cast<size_t>(plan.scratch_floats));
-    conv.RunUnits(plan, x.data(), y.data(), nullptr, 0, plan.units, scratch.data());
-    return y;
-  };
-  const std::vector<float> of_49 = run(7), of_256 = run(16);
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(run(7), of_49);
-    EXPECT_EQ(run(16), of_256);
+  for (const int64_t kernel : {1, 3}) {
+    const Case c{
+        .channels = 20, .outputs = 64, .groups = 1, .height = 7, .width = 7, .kernel = kernel};
+    const Data small(c);
+    const ConvF32 conv(c.Options({}), Lent(small.weights), small.bias, F32KernelsFor(GetParam()));
+    const auto run = [&](int64_t side) {
+      const std::vector<float> x = RandomFloats(20 * side * side, 9);
+      const int64_t out = side - kernel + 1;
+      const ConvF32Plan plan = conv.Plan({1, side, side}, {1, out, out}, {0, 0, 0}, 1);
+      std::vector<float> y(static_cast<size_t>(64 * out * out));
+      std::vector<float> scratch(static_cast<size_t>(plan.scratch_floats));
+      conv.RunUnits(plan, x.data(), y.data(), nullptr, 0, plan.units, scratch.data());
+      return y;
+    };
+    const std::vector<float> of_7 = run(7), of_8 = run(8), of_16 = run(16);
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_EQ(run(7), of_7);
+      EXPECT_EQ(run(8), of_8);
+      EXPECT_EQ(run(16), of_16);
+    }
   }
 }
 
