@@ -309,21 +309,37 @@ int64_t CalibrationCount(const PassContext& context) {
   return context.calibration_samples > 0 ? std::min(all, context.calibration_samples) : all;
 }
 
-static Calibration Measure(Model model, const CalibrationRequest& request, PassContext& context) {
+static Calibration Measure(Model model, const CalibrationRequest& request, PassContext& context,
+                           KeptValues* kept) {
   Calibration result;
   result.samples = CalibrationCount(context);
   for (const std::string& value : request.values) result.sketches[value];
   for (const auto& [value, axis] : request.channels) result.channels[value].axis = axis;
   const Calibration empty = result;
-  std::vector<std::string> kept = request.values;
-  for (const auto& [value, axis] : request.channels) kept.push_back(value);
-  KeepPart(model.graph, kept);
+  std::vector<std::string> watched = request.values;
+  for (const auto& [value, axis] : request.channels) watched.push_back(value);
+  if (kept != nullptr) {
+    watched.insert(watched.end(), kept->values.begin(), kept->values.end());
+    kept->seen.resize(kept->samples.size());
+  }
+  KeepPart(model.graph, watched);
   model.graph.outputs.clear();  // else they would be in memory at the end of a run
-  const Executor executor(FuseFloat(std::move(model), kept), {.fuse = false, .seed = context.seed});
+  const Executor executor(FuseFloat(std::move(model), watched),
+                          {.fuse = false, .seed = context.seed});
+  const auto kept_of = [&](int64_t sample) -> std::unordered_map<std::string, Tensor>* {
+    if (kept == nullptr) return nullptr;
+    const auto found = std::ranges::lower_bound(kept->samples, sample);
+    if (found == kept->samples.end() || *found != sample) return nullptr;
+    return &kept->seen[static_cast<size_t>(found - kept->samples.begin())];
+  };
   const auto measure = [&](int64_t sample) {
     if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while calibrating");
     Calibration part = empty;
+    std::unordered_map<std::string, Tensor>* const whole = kept_of(sample);
     const Observer observer = [&](const std::string& value, const Tensor& tensor) {
+      if (whole != nullptr && std::ranges::find(kept->values, value) != kept->values.end()) {
+        whole->emplace(value, tensor);
+      }
       if (tensor.dtype() != DType::kFloat32) return;
       const auto sketch = part.sketches.find(value);
       if (sketch != part.sketches.end())
@@ -387,9 +403,9 @@ static Calibration PartOf(const Calibration& known, const CalibrationRequest& re
 }
 
 static Calibration MeasureOnce(const Model& model, const CalibrationRequest& request,
-                               PassContext& context) {
+                               PassContext& context, KeptValues* kept) {
   constexpr const char* kWhat = "calibration";
-  if (context.shared == nullptr) return Measure(model, request, context);
+  if (context.shared == nullptr) return Measure(model, request, context, kept);
   const std::string key = KeyText({kWhat, model}, context);
   std::shared_ptr<const Calibration> known = context.shared->Find<Calibration>(key);
   if (known && Covers(*known, request)) {
@@ -397,7 +413,7 @@ static Calibration MeasureOnce(const Model& model, const CalibrationRequest& req
     return PartOf(*known, request);
   }
   known = std::make_shared<const Calibration>(
-      Measure(model, known ? Joined(request, *known) : request, context));
+      Measure(model, known ? Joined(request, *known) : request, context, kept));
   int64_t bytes = 0;
   for (const auto& [value, sketch] : known->sketches) bytes += sketch.bytes();
   for (const auto& [value, stats] : known->channels) bytes += 12 * std::ssize(stats.sums);
@@ -405,12 +421,13 @@ static Calibration MeasureOnce(const Model& model, const CalibrationRequest& req
   return PartOf(*known, request);
 }
 
-Calibration Calibrate(const Model& model, const CalibrationRequest& request, PassContext& context) {
+Calibration Calibrate(const Model& model, const CalibrationRequest& request, PassContext& context,
+                      KeptValues* kept) {
   if (CalibrationCount(context) == 0) {
     throw Error(ErrorCode::kInvalidArgument, "the calibration dataset has no samples",
                 context.calibration == nullptr ? "calibration" : context.calibration->name());
   }
-  Calibration result = MeasureOnce(model, request, context);
+  Calibration result = MeasureOnce(model, request, context, kept);
   for (const std::string& value : request.values) {
     const Sketch& sketch = result.sketches.at(value);
     if (sketch.count() == 0) {

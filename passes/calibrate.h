@@ -81,10 +81,19 @@ struct Calibration {
   int64_t samples = 0;
 };
 
-// Runs the samples of context.calibration, once for what context.shared keeps. Throws
-// kInvalidArgument naming the value where more than one element in a thousand is NaN or infinite,
-// or where a value was never seen; kCancelled.
-Calibration Calibrate(const Model& model, const CalibrationRequest& request, PassContext& context);
+// What is wanted whole of some samples, which need not be run a second time for it.
+struct KeptValues {
+  std::vector<std::string> values;
+  std::vector<int64_t> samples;  // ascending
+  // Of each sample, once they were run: values that no node makes are not among them.
+  std::vector<std::unordered_map<std::string, Tensor>> seen{};
+};
+
+// Runs the samples of context.calibration, once for what context.shared keeps; `kept` is filled
+// where they are run. Throws kInvalidArgument naming the value where more than one element in a
+// thousand is NaN or infinite, or where a value was never seen; kCancelled.
+Calibration Calibrate(const Model& model, const CalibrationRequest& request, PassContext& context,
+                      KeptValues* kept = nullptr);
 
 ValueRange RangeOf(const Sketch& sketch, RangeMethod method, double percentile);
 

@@ -55,14 +55,14 @@ std::map<std::string, int64_t> InputChannels(const Int8Choice& choice) {
 }
 
 Calibration CalibrateInt8(const Int8Candidate& candidate, const Int8Options& options,
-                          PassContext& context) {
+                          PassContext& context, KeptValues* kept) {
   const Int8Choice& choice = candidate.choice;
   CalibrationRequest request;
   // Another candidate of the search may ask for more than the ends.
   request.with_bins = options.method != Int8Options::Method::kMinMax || context.shared != nullptr;
   request.values = choice.values;
   request.channels = InputChannels(choice);
-  return Calibrate(candidate.model, request, context);
+  return Calibrate(candidate.model, request, context, kept);
 }
 
 }  // namespace pared

@@ -90,8 +90,9 @@ std::unique_ptr<Int8Candidate> MakeInt8Candidate(
 // The inputs of the weighted nodes, and the axis of each that a weight sums over.
 std::map<std::string, int64_t> InputChannels(const Int8Choice& choice);
 
-// Calibration of all that the candidate quantizes, or that it would with fewer INT8 nodes.
+// Calibration of all that the candidate quantizes, or that it would with fewer INT8 nodes; `kept`
+// as Calibrate has it.
 Calibration CalibrateInt8(const Int8Candidate& candidate, const Int8Options& options,
-                          PassContext& context);
+                          PassContext& context, KeptValues* kept = nullptr);
 
 }  // namespace pared

@@ -101,26 +101,46 @@ void WarnOfCollapse(double sqnr_db, Json& report, const std::string& remedy) {
   report["warnings"].push_back(text.str());
 }
 
-FidelityJudge::FidelityJudge(const Model& model, PassContext& context, int64_t samples_max)
-    : context_(context),
-      samples_(Spread(CalibrationCount(context), samples_max)),
-      judged_(JudgedValues(model.graph)),
-      stood_for_(StoodForOutputs(model.graph)) {
-  std::ranges::copy_if(judged_, std::back_inserter(within_), [&](const std::string& value) {
-    return !IsAmong(model.graph.outputs, value);
-  });
-  const GraphIndex index(model.graph);
-  for (const Node& node : model.graph.nodes) {
-    if (node.op_type != "If" || index.producer(node.inputs[0]) == nullptr) continue;
-    if (std::ranges::find(judged_, node.inputs[0]) == judged_.end()) {
-      judged_.push_back(node.inputs[0]);
+// Of If, that the graph computes.
+static std::vector<std::string> ConditionsOf(const Graph& graph) {
+  const GraphIndex index(graph);
+  std::vector<std::string> conditions;
+  for (const Node& node : graph.nodes) {
+    if (node.op_type == "If" && index.producer(node.inputs[0]) != nullptr) {
+      conditions.push_back(node.inputs[0]);
     }
-    conditions_.push_back(node.inputs[0]);
   }
-  for (const std::string& places : FindSelections(model, judged_)) {
-    if (std::ranges::find(judged_, places) == judged_.end()) judged_.push_back(places);
+  return conditions;
+}
+
+static void AddMissing(std::vector<std::string>& to, const std::vector<std::string>& values) {
+  std::ranges::copy_if(values, std::back_inserter(to), [&](const std::string& value) {
+    return std::ranges::find(to, value) == to.end();
+  });
+}
+
+KeptValues JudgedOf(const Model& model, const PassContext& context, int64_t samples_max) {
+  KeptValues judged = {JudgedValues(model.graph), Spread(CalibrationCount(context), samples_max)};
+  AddMissing(judged.values, ConditionsOf(model.graph));
+  AddMissing(judged.values, FindSelections(model, judged.values));
+  AddMissing(judged.values, StoodForOutputs(model.graph));
+  return judged;
+}
+
+FidelityJudge::FidelityJudge(const Model& model, PassContext& context, KeptValues judged)
+    : context_(context),
+      samples_(judged.samples),
+      stood_for_(StoodForOutputs(model.graph)),
+      judged_(judged.values),
+      conditions_(ConditionsOf(model.graph)) {
+  // What is judged is not at the same time stood for.
+  std::erase_if(judged_, [&](const std::string& value) {
+    return std::ranges::find(stood_for_, value) != stood_for_.end();
+  });
+  for (const std::string& value : JudgedValues(model.graph)) {
+    if (!IsAmong(model.graph.outputs, value)) within_.push_back(value);
   }
-  const auto watch = [&] { return Watch(Watching(model), 0, samples_.size()); };
+  const auto watch = [&] { return Seen(model, judged); };
   const auto bytes = [](const std::vector<Values>& samples) {
     size_t sum = 0;
     for (const Values& values : samples) {
@@ -154,6 +174,29 @@ void FidelityJudge::Hold(const Model& model) {
     return found != wanted_->front().end() && found->second.dtype() == DType::kInt64;
   });
   if (are_places) held_ = selections;
+}
+
+// What was seen, where that is all; else the samples are run.
+std::vector<FidelityJudge::Values> FidelityJudge::Seen(const Model& model,
+                                                       KeptValues& judged) const {
+  Graph graph = model.graph;
+  KeepWatched(graph);
+  const auto is_usable = [&](const Values& values) {
+    return std::ranges::all_of(graph.outputs, [&](const ValueInfo& output) {
+      const auto found = values.find(output.name);
+      if (found == values.end()) return false;
+      // Codes may lie as integer kernels lay them out.
+      const DType dtype = found->second.dtype();
+      return dtype != DType::kUInt8 && dtype != DType::kInt8;
+    });
+  };
+  if (judged.seen.empty() || !std::ranges::all_of(judged.seen, is_usable)) {
+    return Watch(Watching(model), 0, samples_.size());
+  }
+  for (Values& values : judged.seen) {
+    for (auto& [value, tensor] : values) tensor = AsFloat32(tensor);
+  }
+  return std::move(judged.seen);
 }
 
 // With the kernels that a result runs on: integer ones where they are. What follows the judged

@@ -12,6 +12,7 @@
 
 #include "evaluator/executor.h"
 #include "model/graph.h"
+#include "passes/calibrate.h"
 #include "passes/int8_choice.h"
 #include "passes/judged_values.h"
 #include "passes/known_values.h"
@@ -43,13 +44,18 @@ inline constexpr const char* kExcludeOrBound =
 // Where noise is more than half the signal no accuracy survives: says so in report["warnings"].
 void WarnOfCollapse(double sqnr_db, Json& report, const std::string& remedy = kExcludeOrBound);
 
+// What a model is judged by on `samples_max` samples at most, spread over all: nothing is seen yet.
+KeptValues JudgedOf(const Model& model, const PassContext& context, int64_t samples_max);
+
 // Keeps the judged values of the float model, so that many candidates compare with one run of it.
 // Where a judged value is computed for elements that were selected before it, a candidate gets the
 // float model's selection (held_selections.h).
 class FidelityJudge {
  public:
-  // Looks at `samples_max` samples at most, spread over all.
-  FidelityJudge(const Model& model, PassContext& context, int64_t samples_max);
+  // `judged`: what JudgedOf gave for the model, whose samples are run unless they were seen.
+  FidelityJudge(const Model& model, PassContext& context, KeptValues judged);
+  FidelityJudge(const Model& model, PassContext& context, int64_t samples_max)
+      : FidelityJudge(model, context, JudgedOf(model, context, samples_max)) {}
 
   // Of the worst judged value: an average would hide an output that collapses. Samples whose If
   // takes another branch than in the float model are left out, half of all at most: one result of
@@ -82,15 +88,16 @@ class FidelityJudge {
   };
   Watched Watching(Model model) const;
   void KeepWatched(Graph& graph) const;
+  std::vector<Values> Seen(const Model& model, KeptValues& judged) const;
   void Hold(const Model& model);
   bool HasTurned(const Values& wanted, const Values& got) const;
   std::vector<Values> Watch(const Watched& watched, size_t begin, size_t count) const;
 
   const PassContext& context_;
   std::vector<int64_t> samples_;
+  std::vector<std::string> stood_for_;  // outputs, watched besides the judged
   std::vector<std::string> judged_;
   std::vector<std::string> within_;      // of the judged, those that are no outputs
-  std::vector<std::string> stood_for_;   // outputs, watched besides the judged
   std::vector<std::string> conditions_;  // of If, that the graph computes; among the judged
   std::vector<std::string> held_;        // selections that candidates get; among the judged
   std::shared_ptr<const std::vector<Values>> wanted_;  // per sample

@@ -36,9 +36,10 @@ class Search {
   }
 
   Int8Found Run() {
-    found_.calibration = CalibrateInt8(*found_.candidate, *request_.options, context_);
-    found_.judge =
-        std::make_unique<FidelityJudge>(found_.candidate->model, context_, JudgeSamples());
+    const Model& model = found_.candidate->model;
+    KeptValues judged = JudgedOf(model, context_, JudgeSamples());
+    found_.calibration = CalibrateInt8(*found_.candidate, *request_.options, context_, &judged);
+    found_.judge = std::make_unique<FidelityJudge>(model, context_, std::move(judged));
     found_.settings.range.known = KnownRanges();
     Try();
     EqualizeConvolutions();

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <map>
 
@@ -80,12 +81,12 @@ struct Sharing {
       return false;
     };
   }
-  int64_t TakeSamplesRun() { return std::exchange(samples_run, 0); }
+  int64_t TakeSamplesRun() { return samples_run.exchange(0); }
 
   const Dataset data;
   SharedStatistics shared;
   PassContext context;
-  int64_t samples_run = 0;
+  std::atomic<int64_t> samples_run = 0;
 };
 
 TEST(Calibrate, RunsTheSamplesOnceForWhatIsAskedTwice) {
@@ -168,6 +169,28 @@ Model Network() {
     model = WithInitializer(std::move(model), name, random.Normal(shape, 0.3));
   }
   return model;
+}
+
+TEST(QuantizeInt8, TheFloatModelRunsOnceToBeCalibratedAndToBeComparedWith) {
+  constexpr int64_t kResultRuns = 16 + 4;  // as a whole, and node by node
+  const Model model = Network();
+  for (const bool is_sharing : {true, false}) {
+    Sharing job(model);
+    if (!is_sharing) job.context.shared = nullptr;
+    const PassInfo* pass = FindPass("quantize_int8");
+    const Json options = {{"pass", "quantize_int8"},
+                          {"method", "minmax"},
+                          {"rounding", "nearest"},
+                          {"smooth", "off"},
+                          {"keep_float", "off"}};
+    pass->bind(*pass, options, "").run(model, job.context);
+    EXPECT_EQ(job.TakeSamplesRun(), 16 + kResultRuns);
+    EXPECT_GT(job.context.report.at("calibration_sqnr_db"), 20);
+    if (is_sharing) {
+      pass->bind(*pass, options, "").run(model, job.context);
+      EXPECT_EQ(job.TakeSamplesRun(), kResultRuns);
+    }
+  }
 }
 
 struct Candidates {
