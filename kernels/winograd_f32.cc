@@ -132,19 +132,38 @@ void Unit::TransformSums(int64_t begin, int64_t end) const {
   }
 }
 
-// Row i of G, times three weights.
-std::array<double, 6> TransformWeights(const std::array<double, 3>& g) {
+using Matrix6x3 = std::array<std::array<double, 3>, 6>;
+
+constexpr Matrix6x3 MakeG() {
   constexpr std::array<double, 5> kPoints = {0, 0.75, -0.75, 1.5, -1.5};
-  std::array<double, 6> u{};
+  Matrix6x3 g{};
   for (size_t i = 0; i < kPoints.size(); ++i) {
     double product = 1;
     for (size_t k = 0; k < kPoints.size(); ++k) {
       if (k != i) product *= kPoints[i] - kPoints[k];
     }
-    u[i] = (g[0] + kPoints[i] * (g[1] + kPoints[i] * g[2])) / product;
+    g[i] = {1 / product, kPoints[i] / product, kPoints[i] * kPoints[i] / product};
   }
-  u[5] = g[2];
-  return u;
+  g[5] = {0, 0, 1};
+  return g;
+}
+constexpr Matrix6x3 kG = MakeG();
+
+// G g G^T of one output and channel; element i, j goes to u[(6 i + j) * plane].
+void TransformWeights(const float* g, float* u, int64_t plane) {
+  std::array<std::array<double, 6>, 3> rows;  // g G^T
+  for (size_t i = 0; i < 3; ++i) {
+    const double first = g[3 * i], second = g[3 * i + 1], third = g[3 * i + 2];
+    for (size_t j = 0; j < 6; ++j) {
+      rows[i][j] = kG[j][0] * first + kG[j][1] * second + kG[j][2] * third;
+    }
+  }
+  for (size_t i = 0; i < 6; ++i) {
+    for (size_t j = 0; j < 6; ++j, u += plane) {
+      *u =
+          static_cast<float>(kG[i][0] * rows[0][j] + kG[i][1] * rows[1][j] + kG[i][2] * rows[2][j]);
+    }
+  }
 }
 
 }  // namespace
@@ -183,21 +202,11 @@ AlignedBuffer<float> PackWinograd(const float* weights, int64_t outputs, int64_t
   const WinogradShapeF32 shape{.channels = channels, .outputs = outputs};
   const int64_t floats = PositionFloats(shape, kernels);
   AlignedBuffer<float> packed(static_cast<size_t>(kPositions * floats));
+  const int64_t rows = kernels.tile_rows;
   for (int64_t m = 0; m < outputs; ++m) {
     for (int64_t c = 0; c < channels; ++c) {
-      const float* g = weights + (m * channels + c) * 9;
-      std::array<std::array<double, 6>, 3> rows;
-      for (size_t i = 0; i < 3; ++i) {
-        rows[i] = TransformWeights({g[3 * i], g[3 * i + 1], g[3 * i + 2]});
-      }
-      float* to = packed.data() + (m / kernels.tile_rows * channels + c) * kernels.tile_rows +
-                  m % kernels.tile_rows;
-      for (size_t j = 0; j < 6; ++j) {
-        const std::array<double, 6> u = TransformWeights({rows[0][j], rows[1][j], rows[2][j]});
-        for (size_t i = 0; i < 6; ++i) {
-          to[static_cast<int64_t>(6 * i + j) * floats] = static_cast<float>(u[i]);
-        }
-      }
+      float* to = packed.data() + (m / rows * channels + c) * rows + m % rows;
+      TransformWeights(weights + (m * channels + c) * 9, to, floats);
     }
   }
   return packed;
