@@ -186,32 +186,40 @@ void PackedWinograd::Transform(const uint8_t* image, const Part& part,
   }
 }
 
-void PackedWinograd::Run(const std::byte* operand, const Part& part, void* y,
+void PackedWinograd::Run(const std::byte* operand, const Part& part, const Output& output,
                          std::byte* scratch) const noexcept {
   const WinogradPlan::Block& block = part.plan->blocks()[static_cast<size_t>(part.block)];
-  const EpilogueView e = epilogue_.view();
-  const int64_t element = OutputBytes(e.output);
   auto* products = reinterpret_cast<int32_t*>(scratch);
   std::byte* staged = scratch + block.columns * kGroupRows * kWinogradPositions * 4;
-  for (int64_t first = part.begin * kGroupRows; first < std::min(m_, part.end * kGroupRows);
-       first += kGroupRows) {
-    const int64_t rows = std::min(kGroupRows, m_ - first);
+  const int64_t end = std::min(m_, part.end * kGroupRows);
+  for (int64_t first = part.begin * kGroupRows; first < end; first += kGroupRows) {
+    const int64_t rows = std::min(kGroupRows, end - first);
     const int64_t panels = RoundUp(rows, kWinogradPanelRows) / kWinogradPanelRows;
     if constexpr (kOnX86) {
       WinogradMultiplyAvx2({pairs(), block.columns, panels}, operand,
                            values_.data() + first * kWinogradPositions * pairs() * 2, products);
-    }
-    for (int64_t row = 0; row < rows; ++row) {
-      if constexpr (kOnX86) {
-        WinogradOutputAvx2(products + row * block.columns * kWinogradPositions, block.columns, e,
-                           first + row, staged);
-      }
-      for (const WinogradPlan::Piece& piece : block.pieces) {
-        CopyPiece(staged + piece.from * element, piece.count * element,
-                  static_cast<std::byte*>(y) +
-                      ((piece.tile * m_ + first + row) * kTileColumns + piece.column) * element);
+      for (int64_t row = 0; row < rows; ++row) {
+        WinogradOutputAvx2(products + row * block.columns * kWinogradPositions, block.columns,
+                           epilogue_.view(), first + row, staged);
+        Place(block, first + row, staged, output);
       }
     }
+  }
+}
+
+// Staged outputs of one row to where they belong.
+void PackedWinograd::Place(const WinogradPlan::Block& block, int64_t row, std::byte* staged,
+                           const Output& output) const noexcept {
+  if (output.table != nullptr) {
+    auto* codes = reinterpret_cast<uint8_t*>(staged);
+    const auto count = static_cast<size_t>(block.columns * kSide * kSide);
+    LookUp({codes, count}, *output.table, codes, Isa::kAvx2);
+  }
+  const int64_t element = OutputBytes(epilogue_.view().output);
+  for (const WinogradPlan::Piece& piece : block.pieces) {
+    const int64_t to = (piece.tile * m_ + row) * kTileColumns + piece.column;
+    CopyPiece(staged + piece.from * element, piece.count * element,
+              static_cast<std::byte*>(output.y) + to * element);
   }
 }
 

@@ -36,6 +36,7 @@
 #include <vector>
 
 #include "kernels/aligned.h"
+#include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "kernels/im2col.h"
 #include "kernels/packing.h"
@@ -104,11 +105,18 @@ class PackedWinograd {
     int64_t block, begin, end;
   };
   void Transform(const uint8_t* image, const Part& pairs, std::byte* operand) const noexcept;
-  // The outputs of groups [begin, end) of 16 rows. y: [tiles][m][64] of the output's type.
-  void Run(const std::byte* operand, const Part& groups, void* y,
+  struct Output {
+    void* y;                           // [tiles][m][64] of the output's type
+    const ByteTable* table = nullptr;  // what becomes of each code; null: it stays
+  };
+  // The outputs of groups [begin, end) of 16 rows.
+  void Run(const std::byte* operand, const Part& groups, const Output& output,
            std::byte* scratch) const noexcept;
 
  private:
+  void Place(const WinogradPlan::Block& block, int64_t row, std::byte* staged,
+             const Output& output) const noexcept;
+
   int64_t m_, channels_;
   AlignedBuffer<int16_t> values_;
   PackedEpilogue epilogue_;

@@ -93,7 +93,7 @@ Output Actual(const Case& c, const Data& data) {
       winograd.Transform(padded.data(), {&plan, block, begin, end}, operand.data());
     });
     parts(winograd.groups(), [&](int64_t begin, int64_t end) {
-      winograd.Run(operand.data(), {&plan, block, begin, end}, y.data(), scratch.data());
+      winograd.Run(operand.data(), {&plan, block, begin, end}, {y.data()}, scratch.data());
     });
   }
   return y;
