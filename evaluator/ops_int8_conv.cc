@@ -54,11 +54,11 @@ struct RowPart {
 };
 
 struct Plan {
-  Shape in, out;                               // [N,C,H,W] with N = 1, or [1,C,L]
-  bool is_planar;                              // of x
-  std::unique_ptr<Im2col> im2col;              // of one group; null: not needed
-  std::unique_ptr<PlanarGather> gather;        // likewise, instead of it
-  std::unique_ptr<PackedDepthwise> depthwise;  // null: not depthwise
+  Shape in, out;                                 // [N,C,H,W] with N = 1, or [1,C,L]
+  bool is_planar;                                // of x
+  std::unique_ptr<Im2col> im2col;                // of one group; null: not needed
+  std::unique_ptr<PlanarGather> gather;          // likewise, instead of it
+  std::unique_ptr<PackedDepthwise> depthwise;    // null: not depthwise
   std::unique_ptr<const WinogradPlan> winograd;  // null: not by Winograd's algorithm
 };
 
@@ -143,7 +143,9 @@ class ConvInt8 {
 };
 
 ConvInt8::ConvInt8(const Node& node, const OpContext& context)
-    : node_(node), w_(*node.TensorOf("w")), isa_(context.isa),
+    : node_(node),
+      w_(*node.TensorOf("w")),
+      isa_(context.isa),
       threads_(context.threads),
       group_(node.Int("group", 1)) {
   m_ = w_.shape()[0];
@@ -379,8 +381,7 @@ void ConvInt8::RunDepthwise(const Call& call, int64_t image) const {
 
 void ConvInt8::RunWinograd(const Call& call, int64_t image) const {
   const WinogradPlan& plan = *call.plan->winograd;
-  const PaddedImage padded =
-      PadImage(*call.x, image, plan.im2col(), x_zero_point_, *call.scratch);
+  const PaddedImage padded = PadImage(*call.x, image, plan.im2col(), x_zero_point_, *call.scratch);
   std::byte* y = TileOf(call, image, 0);
   const ByteTable* table = table_ ? &*table_ : nullptr;
   pared::RunWinograd({.weights = winograd_.get(),

@@ -1,4 +1,5 @@
-// Which INT8 convolutions take Winograd's algorithm (kernels/winograd.h), and how threads share one.
+// Which INT8 convolutions take Winograd's algorithm (kernels/winograd.h), and how threads share
+// one.
 
 #pragma once
 

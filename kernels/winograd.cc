@@ -79,10 +79,9 @@ WinogradPlan::WinogradPlan(const ConvGeometry& geometry, int64_t block_tiles, Is
     columns_max_ = std::max(columns_max_, block.columns);
     for (int64_t tile = begin, count = 0; tile < end; tile += count) {
       count = std::min(end - tile, row_tiles - tile % row_tiles);
-      block.runs.push_back(
-          {.offset = (tile / row_tiles * row_bytes_ + tile % row_tiles) * kSide,
-           .column = tile - begin,
-           .count = count});
+      block.runs.push_back({.offset = (tile / row_tiles * row_bytes_ + tile % row_tiles) * kSide,
+                            .column = tile - begin,
+                            .count = count});
       AddPieces(geometry, tile, block);
     }
   }
@@ -124,7 +123,8 @@ bool PackedWinograd::Accepts(const GemmWeights& weights, Isa isa) {
 PackedWinograd::PackedWinograd(const GemmWeights& weights)
     : m_(weights.m),
       channels_(weights.k / kTaps),
-      values_(static_cast<size_t>(RoundUp(m_, kWinogradPanelRows) * kWinogradPositions * pairs() * 2)),
+      values_(
+          static_cast<size_t>(RoundUp(m_, kWinogradPanelRows) * kWinogradPositions * pairs() * 2)),
       epilogue_(weights.epilogue, weights.m) {
   CheckedDensity(weights);
   const int64_t panel = pairs() * 2 * kWinogradPanelRows;

@@ -4,8 +4,8 @@
 //
 //   y = A^T [(G g G^T) * (B^T d B)] A      d: 6x6 inputs, g: 3x3 weights, y: 4x4 outputs
 //
-// Rows of G have denominators: row i is multiplied by s = 12, 6, 6, 24, 24, 3 and column i of A^T by
-// 24 / s, so that all is integer. Row j of A^T keeps no common power of two:
+// Rows of G have denominators: row i is multiplied by s = 12, 6, 6, 24, 24, 3 and column i of A^T
+// by 24 / s, so that all is integer. Row j of A^T keeps no common power of two:
 //
 //   B^T = 4  0 -5  0  1  0     s G =  3  0  0      A^T = 2  4  4  1  1  0   24 times too large
 //         0 -4 -4  1  1  0           -1 -1 -1            0  2 -2  1 -1  0   12 times
@@ -15,9 +15,9 @@
 //         0  4  0 -5  0  1            0  0  3
 //
 // Transformed codes are at most 68 * 255 = 17,340, weights 49 * 128 = 6,272: int16, exact. Sums of
-// their products are taken modulo 2^32. What A leaves is 9 * 2^a times the sum of w * x modulo 2^32,
-// a <= 6: times the inverse of 9 modulo 2^32, then shifted right by a, it is that sum wherever the
-// sum lies within 2^25 (Accepts).
+// their products are taken modulo 2^32. What A leaves is 9 * 2^a times the sum of w * x modulo
+// 2^32, a <= 6: times the inverse of 9 modulo 2^32, then shifted right by a, it is that sum
+// wherever the sum lies within 2^25 (Accepts).
 //
 // A block of tiles of 4x4 outputs is worked on at a time, T of them, a multiple of 8:
 //

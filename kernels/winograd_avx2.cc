@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kSide = 6, kOut = 4;  // of a tile: inputs, outputs
 constexpr int64_t kLanes = 8;
-constexpr int kInverseOf9 = 0x38e38e39;        // modulo 2^32
+constexpr int kInverseOf9 = 0x38e38e39;    // modulo 2^32
 constexpr int kTwos[kOut] = {3, 2, 1, 1};  // row i of A^T is 3 * 2^kTwos[i] times too large
 
 [[gnu::always_inline]] inline __m256i Load(const void* p) {
@@ -30,8 +30,8 @@ constexpr int kTwos[kOut] = {3, 2, 1, 1};  // row i of A^T is 3 * 2^kTwos[i] tim
 // t is byte 4 t + i.
 [[gnu::always_inline]] inline void LoadLine(const uint8_t* even, const uint8_t* odd,
                                             __m256i (&d)[kSide]) {
-  const __m256i by_fours =
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const __m256i by_fours = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   const __m256i a = _mm256_shuffle_epi8(Load(even), by_fours);
   const __m256i b = _mm256_shuffle_epi8(Load(odd), by_fours);
   // Inputs 0 | 1 and 2 | 3 of all tiles.
@@ -144,20 +144,22 @@ template <int N>
                                               const __m256i (&sums)[kOut]) {
   const __m256 high = _mm256_set1_ps(e.high_minus_zero);
   const auto scaled = [&](int j) __attribute__((always_inline)) {
-    return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums[j]), scale), high));
+    return _mm256_cvtps_epi32(
+        _mm256_min_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums[j]), scale), high));
   };
   const __m256i zero_point = _mm256_set1_epi16(static_cast<int16_t>(e.zero_point));
   const __m256i first = _mm256_adds_epi16(_mm256_packs_epi32(scaled(0), scaled(1)), zero_point);
   const __m256i second = _mm256_adds_epi16(_mm256_packs_epi32(scaled(2), scaled(3)), zero_point);
-  const __m256i by_fours =
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const __m256i by_fours = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   const __m256i codes = _mm256_shuffle_epi8(_mm256_packus_epi16(first, second), by_fours);
   return _mm256_max_epu8(codes, _mm256_set1_epi8(static_cast<char>(e.low)));
 }
 
 // Four elements of 4 bytes of each of eight tiles, tile by tile.
 [[gnu::always_inline]] inline void StoreWide(const __m256i (&v)[kOut], std::byte* out) {
-  const __m256i low01 = _mm256_unpacklo_epi32(v[0], v[1]), low23 = _mm256_unpacklo_epi32(v[2], v[3]);
+  const __m256i low01 = _mm256_unpacklo_epi32(v[0], v[1]),
+                low23 = _mm256_unpacklo_epi32(v[2], v[3]);
   const __m256i high01 = _mm256_unpackhi_epi32(v[0], v[1]);
   const __m256i high23 = _mm256_unpackhi_epi32(v[2], v[3]);
   // Tiles i and i + 4.
@@ -194,7 +196,8 @@ void WinogradTransformAvx2(const WinogradInput& in, int64_t stride, std::byte* o
 void WinogradMultiplyAvx2(const WinogradProduct& product, const std::byte* operand,
                           const int16_t* weights, int32_t* products) noexcept {
   const auto [pairs, columns, panels] = product;
-  const int64_t vector_step = kWinogradPositions * kLanes, row_step = columns / kLanes * vector_step;
+  const int64_t vector_step = kWinogradPositions * kLanes,
+                row_step = columns / kLanes * vector_step;
   const int64_t stride = WinogradStride(pairs, columns);
   for (int64_t p = 0; p < kWinogradPositions; ++p, operand += stride, products += kLanes) {
     for (int64_t panel = 0; panel < panels; ++panel) {

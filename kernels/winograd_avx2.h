@@ -14,7 +14,9 @@ constexpr int64_t kWinogradPanelRows = 4;
 
 // Bytes between the positions of an operand: a line more than its size, or the 36 stores of a
 // transformed tile would meet in one set of the L1 cache.
-constexpr int64_t WinogradStride(int64_t pairs, int64_t columns) { return pairs * columns * 4 + 64; }
+constexpr int64_t WinogradStride(int64_t pairs, int64_t columns) {
+  return pairs * columns * 4 + 64;
+}
 
 // Two channels of the padded image, 6x6 inputs of up to eight tiles side by side.
 struct WinogradInput {

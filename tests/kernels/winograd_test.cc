@@ -43,17 +43,19 @@ Data MakeData(const Case& c, std::mt19937& random) {
   const ConvGeometry& g = c.geometry;
   for (int64_t i = 0; i < g.channels * g.height * g.width; ++i) {
     const auto code = static_cast<uint8_t>(random() % 256);
-    data.image.push_back(c.fill == Fill::kRandom   ? code
+    data.image.push_back(c.fill == Fill::kRandom    ? code
                          : c.fill == Fill::kLargest ? uint8_t{255}
                                                     : static_cast<uint8_t>(code < 128 ? 0 : 255));
   }
   for (int64_t i = 0; i < c.m * g.k(); ++i) {
     const auto w = static_cast<int8_t>(static_cast<int>(random() % 255) - 127);
-    data.w.push_back(c.fill == Fill::kRandom    ? w
-                     : c.fill == Fill::kLargest ? static_cast<int8_t>(i / g.k() % 2 == 0 ? 127 : -127)
-                                                : static_cast<int8_t>(w < 0 ? -127 : 127));
+    data.w.push_back(c.fill == Fill::kRandom ? w
+                     : c.fill == Fill::kLargest
+                         ? static_cast<int8_t>(i / g.k() % 2 == 0 ? 127 : -127)
+                         : static_cast<int8_t>(w < 0 ? -127 : 127));
   }
-  data.epilogue = {.bias = {}, .scale = {}, .output = c.output, .zero_point = 100, .low = 30, .high = 240};
+  data.epilogue = {
+      .bias = {}, .scale = {}, .output = c.output, .zero_point = 100, .low = 30, .high = 240};
   for (int64_t row = 0; row < c.m; ++row) {
     data.epilogue.bias.push_back(static_cast<int32_t>(random() % 200000) - 100000);
     data.epilogue.scale.push_back(row == 1 ? 1e6F : 1e-6F * static_cast<float>(random() % 2000));
@@ -142,14 +144,16 @@ TEST(Winograd, RandomShapesEqualTheReference) {
   std::mt19937 random(3);
   for (int i = 0; i < 300; ++i) {
     const auto below = [&](int64_t n) { return static_cast<int64_t>(random()) % n; };
-    Case c{.geometry = Image(1 + below(130), 1 + below(i % 8 == 0 ? 70 : 20), 1 + below(i % 9 == 0 ? 140 : 34)),
-           .m = 1 + below(130),
-           .padding = Pick<uint8_t>(random, {0, 128, 255}),
-           .output = Pick<GemmOutput>(random, {GemmOutput::kUInt8, GemmOutput::kUInt8,
-                                               GemmOutput::kFloat32, GemmOutput::kInt32}),
-           .fill = Pick<Fill>(random, {Fill::kRandom, Fill::kRandom, Fill::kExtreme, Fill::kLargest}),
-           .block_tiles = Pick<int64_t>(random, {8, 16, 24, 48, 96}),
-           .parts = 1 + below(3)};
+    Case c{
+        .geometry = Image(1 + below(130), 1 + below(i % 8 == 0 ? 70 : 20),
+                          1 + below(i % 9 == 0 ? 140 : 34)),
+        .m = 1 + below(130),
+        .padding = Pick<uint8_t>(random, {0, 128, 255}),
+        .output = Pick<GemmOutput>(random, {GemmOutput::kUInt8, GemmOutput::kUInt8,
+                                            GemmOutput::kFloat32, GemmOutput::kInt32}),
+        .fill = Pick<Fill>(random, {Fill::kRandom, Fill::kRandom, Fill::kExtreme, Fill::kLargest}),
+        .block_tiles = Pick<int64_t>(random, {8, 16, 24, 48, 96}),
+        .parts = 1 + below(3)};
     ConvGeometry& g = c.geometry;
     if (c.fill == Fill::kLargest) g.channels = std::min<int64_t>(g.channels, 115);
     if (i % 3 == 0) {
@@ -183,8 +187,9 @@ TEST(Winograd, SumsAtTheLimitAreExact) {
   if (!HasKernel()) GTEST_SKIP() << "needs AVX2";
   std::mt19937 random(6);
   // 9 * 115 weights of 127 reach 131,445 of 131,586.
-  Check({.geometry = Image(115, 5, 9), .m = 2, .output = GemmOutput::kInt32, .fill = Fill::kLargest},
-        random);
+  Check(
+      {.geometry = Image(115, 5, 9), .m = 2, .output = GemmOutput::kInt32, .fill = Fill::kLargest},
+      random);
 }
 
 GemmWeights Constant(const std::vector<int8_t>& values) {
@@ -206,7 +211,8 @@ TEST(Winograd, RefusesSumsThatMayPassTwoToThe25) {
 
 TEST(Winograd, IsForAvx2Alone) {
   const std::vector<int8_t> w(9, int8_t{1});
-  for (const Isa isa : {Isa::kReference, Isa::kNeonDot, Isa::kNeonI8mm, Isa::kAvxVnni, Isa::kAvx512Vnni}) {
+  for (const Isa isa :
+       {Isa::kReference, Isa::kNeonDot, Isa::kNeonI8mm, Isa::kAvxVnni, Isa::kAvx512Vnni}) {
     EXPECT_FALSE(PackedWinograd::Accepts(Constant(w), isa));
   }
 }
