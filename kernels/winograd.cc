@@ -49,6 +49,24 @@ std::array<int16_t, kWinogradPositions> TransformWeights(const int8_t* w) {
   return out;
 }
 
+// Tiles side by side, eight at a time. `is_exact`: nothing is written behind them.
+void TransformRun(WinogradInput in, int64_t count, int64_t stride, bool is_exact,
+                  std::byte* out) noexcept {
+  alignas(32) std::array<std::byte, kWinogradPositions * kVector * 4> tiles;
+  for (; count > 0; count -= kVector, out += kVector * 4) {
+    const bool is_whole = count >= kVector || !is_exact;
+    if constexpr (kOnX86) {
+      is_whole ? WinogradTransformAvx2(in, stride, out)
+               : WinogradTransformAvx2(in, kVector * 4, tiles.data());
+    }
+    in.even += kVector * kSide;
+    in.odd += kVector * kSide;
+    for (int64_t p = 0; !is_whole && p < kWinogradPositions; ++p) {
+      std::memcpy(out + p * stride, tiles.data() + p * kVector * 4, static_cast<size_t>(count) * 4);
+    }
+  }
+}
+
 // At most 64 elements.
 void CopyPiece(const std::byte* from, int64_t bytes, std::byte* to) noexcept {
   if (bytes < 16 || bytes > 64) {
@@ -167,21 +185,12 @@ void PackedWinograd::Transform(const uint8_t* image, const Part& part,
     const uint8_t* odd = 2 * pair + 1 < channels_ ? even + plane : even;
     std::byte* out = operand + pair * block.columns * 4;
     for (const WinogradPlan::Run& run : block.runs) {
-      for (int64_t i = 0; i < run.count; i += kVector) {
-        const int64_t offset = run.offset + i * kSide, column = run.column + i;
-        const WinogradInput in{even + offset, odd + offset, part.plan->row_bytes()};
-        // What is written behind the run, its next or the next pair overwrites.
-        if (pair + 1 < part.end || column + kVector <= block.columns) {
-          if constexpr (kOnX86) WinogradTransformAvx2(in, stride, out + column * 4);
-          continue;
-        }
-        alignas(32) std::array<std::byte, kWinogradPositions * kVector * 4> tiles;
-        if constexpr (kOnX86) WinogradTransformAvx2(in, kVector * 4, tiles.data());
-        for (int64_t p = 0; p < kWinogradPositions; ++p) {
-          std::memcpy(out + p * stride + column * 4, tiles.data() + p * kVector * 4,
-                      static_cast<size_t>(run.count - i) * 4);
-        }
-      }
+      const WinogradInput in{even + run.offset, odd + run.offset, part.plan->row_bytes()};
+      // What is written behind a run, the next one or the next pair overwrites; not behind the
+      // last.
+      const bool is_exact =
+          pair + 1 == part.end && run.column + run.count > block.columns - kVector;
+      TransformRun(in, run.count, stride, is_exact, out + run.column * 4);
     }
   }
 }
