@@ -15,14 +15,6 @@ constexpr int64_t kBlocksPerThread = 4;  // fewer, and threads share the rows of
 constexpr int64_t kBlockTilesMin = 16;
 constexpr int64_t kPairGrain = 8;
 
-bool IsPlain3x3(const Node& node) {
-  const auto are_one = [](const std::vector<int64_t>& values) {
-    return std::ranges::all_of(values, [](int64_t v) { return v == 1; });
-  };
-  return node.Ints("kernel_shape") == std::vector<int64_t>{3, 3} && are_one(node.Ints("strides")) &&
-         are_one(node.Ints("dilations")) && node.Int("group", 1) == 1;
-}
-
 // A thread transforms and multiplies whole blocks.
 void RunBlocks(const WinogradCall& call, Scratch& scratch) {
   const PackedWinograd& weights = *call.weights;
@@ -69,9 +61,23 @@ void RunGroups(const WinogradCall& call, Scratch& scratch) {
 
 }  // namespace
 
+bool MayTakeWinograd(const Node& node, Isa isa) {
+  const auto are_one = [](const std::vector<int64_t>& values) {
+    return std::ranges::all_of(values, [](int64_t v) { return v == 1; });
+  };
+  return isa == Isa::kAvx2 && node.Ints("kernel_shape") == std::vector<int64_t>{3, 3} &&
+         are_one(node.Ints("strides")) && are_one(node.Ints("dilations")) &&
+         node.Int("group", 1) == 1;
+}
+
+bool WinogradPays(int64_t pixels, int64_t k) {
+  return pixels >= kPixelsMin && k >= kChannelsMin * 9;
+}
+
 std::unique_ptr<const PackedWinograd> PackWinogradFor(const Node& node, const GemmWeights& weights,
                                                       int64_t pixels, Isa isa) {
-  if (!IsPlain3x3(node) || pixels < kPixelsMin || weights.k < kChannelsMin * 9) return nullptr;
+  if (!MayTakeWinograd(node, isa) || pixels < kPixelsMin || weights.k < kChannelsMin * 9)
+    return nullptr;
   if (!PackedWinograd::Accepts(weights, isa)) return nullptr;
   return std::make_unique<PackedWinograd>(weights);
 }
@@ -90,6 +96,26 @@ void RunWinograd(const WinogradCall& call, Scratch& scratch) {
   const int64_t threads = scratch.threads();
   const bool has_many = std::ssize(call.plan->blocks()) >= kBlocksPerThread * threads;
   threads == 1 || has_many ? RunBlocks(call, scratch) : RunGroups(call, scratch);
+}
+
+void RunWinogradSums(const WinogradCall& call, const StoreWinogradSums& store, Scratch& scratch) {
+  const PackedWinograd& weights = *call.weights;
+  const int64_t columns = call.plan->columns_max();
+  const size_t operand_bytes = weights.operand_bytes(columns);
+  const size_t work_bytes = operand_bytes + weights.scratch_bytes(columns);
+  const auto run = [&](int64_t begin, int64_t end, std::byte* memory) {
+    std::byte* staged = memory + work_bytes;
+    for (int64_t block = begin; block < end; ++block) {
+      weights.Transform(call.image, {call.plan, block, 0, weights.pairs()}, memory);
+      weights.Stage(memory, {call.plan, block, 0, weights.groups()}, staged,
+                    memory + operand_bytes);
+      store(call.plan->blocks()[static_cast<size_t>(block)],
+            reinterpret_cast<const int32_t*>(staged));
+    }
+  };
+  const auto staged_bytes =
+      static_cast<size_t>(weights.m() * PackedWinograd::staged_elements(columns) * 4);
+  ForEachPiece(scratch, std::ssize(call.plan->blocks()), work_bytes + staged_bytes, run);
 }
 
 }  // namespace pared

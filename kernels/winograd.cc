@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "kernels/packing.h"
 #include "kernels/winograd_avx2.h"
 
 namespace pared {
@@ -143,7 +144,7 @@ PackedWinograd::PackedWinograd(const GemmWeights& weights)
       channels_(weights.k / kTaps),
       values_(
           static_cast<size_t>(RoundUp(m_, kWinogradPanelRows) * kWinogradPositions * pairs() * 2)),
-      epilogue_(weights.epilogue, weights.m) {
+      epilogue_(std::make_unique<PackedEpilogue>(weights.epilogue, weights.m)) {
   CheckedDensity(weights);
   const int64_t panel = pairs() * 2 * kWinogradPanelRows;
   for (int64_t m = 0; m < m_; ++m) {
@@ -160,6 +161,12 @@ PackedWinograd::PackedWinograd(const GemmWeights& weights)
       }
     }
   }
+}
+
+PackedWinograd::~PackedWinograd() = default;
+
+size_t PackedWinograd::weight_bytes() const {
+  return values_.size_bytes() + epilogue_->size_bytes();
 }
 
 int64_t PackedWinograd::block_tiles() const {
@@ -195,11 +202,11 @@ void PackedWinograd::Transform(const uint8_t* image, const Part& part,
   }
 }
 
-void PackedWinograd::Run(const std::byte* operand, const Part& part, const Output& output,
-                         std::byte* scratch) const noexcept {
+template <class Visit>
+void PackedWinograd::ForEachRow(const std::byte* operand, const Part& part, std::byte* scratch,
+                                const Visit& visit) const noexcept {
   const WinogradPlan::Block& block = part.plan->blocks()[static_cast<size_t>(part.block)];
   auto* products = reinterpret_cast<int32_t*>(scratch);
-  std::byte* staged = scratch + block.columns * kGroupRows * kWinogradPositions * 4;
   const int64_t end = std::min(m_, part.end * kGroupRows);
   for (int64_t first = part.begin * kGroupRows; first < end; first += kGroupRows) {
     const int64_t rows = std::min(kGroupRows, end - first);
@@ -207,13 +214,33 @@ void PackedWinograd::Run(const std::byte* operand, const Part& part, const Outpu
     if constexpr (kOnX86) {
       WinogradMultiplyAvx2({pairs(), block.columns, panels}, operand,
                            values_.data() + first * kWinogradPositions * pairs() * 2, products);
-      for (int64_t row = 0; row < rows; ++row) {
-        WinogradOutputAvx2(products + row * block.columns * kWinogradPositions, block.columns,
-                           epilogue_.view(), first + row, staged);
-        Place(block, first + row, staged, output);
-      }
+    }
+    for (int64_t row = 0; row < rows; ++row) {
+      visit(first + row, products + row * block.columns * kWinogradPositions);
     }
   }
+}
+
+void PackedWinograd::Run(const std::byte* operand, const Part& part, const Output& output,
+                         std::byte* scratch) const noexcept {
+  const WinogradPlan::Block& block = part.plan->blocks()[static_cast<size_t>(part.block)];
+  std::byte* staged = scratch + block.columns * kGroupRows * kWinogradPositions * 4;
+  ForEachRow(operand, part, scratch, [&](int64_t row, const int32_t* products) {
+    if constexpr (kOnX86) {
+      WinogradOutputAvx2(products, block.columns, epilogue_->view(), row, staged);
+    }
+    Place(block, row, staged, output);
+  });
+}
+
+void PackedWinograd::Stage(const std::byte* operand, const Part& part, std::byte* staged,
+                           std::byte* scratch) const noexcept {
+  const int64_t columns = part.plan->blocks()[static_cast<size_t>(part.block)].columns;
+  const EpilogueView e = epilogue_->view();
+  const int64_t row_bytes = staged_elements(columns) * OutputBytes(e.output);
+  ForEachRow(operand, part, scratch, [&](int64_t row, const int32_t* products) {
+    if constexpr (kOnX86) WinogradOutputAvx2(products, columns, e, row, staged + row * row_bytes);
+  });
 }
 
 // Staged outputs of one row to where they belong.
@@ -224,7 +251,7 @@ void PackedWinograd::Place(const WinogradPlan::Block& block, int64_t row, std::b
     const auto count = static_cast<size_t>(block.columns * kSide * kSide);
     LookUp({codes, count}, *output.table, codes, Isa::kAvx2);
   }
-  const int64_t element = OutputBytes(epilogue_.view().output);
+  const int64_t element = OutputBytes(epilogue_->view().output);
   for (const WinogradPlan::Piece& piece : block.pieces) {
     const int64_t to = (piece.tile * m_ + row) * kTileColumns + piece.column;
     CopyPiece(staged + piece.from * element, piece.count * element,

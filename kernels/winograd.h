@@ -32,6 +32,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -39,9 +40,10 @@
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "kernels/im2col.h"
-#include "kernels/packing.h"
 
 namespace pared {
+
+class PackedEpilogue;  // packing.h
 
 // How the outputs of one size of image are cut into blocks.
 class WinogradPlan {
@@ -88,7 +90,9 @@ class PackedWinograd {
   static bool Accepts(const GemmWeights& weights, Isa isa);
 
   explicit PackedWinograd(const GemmWeights& weights);
+  ~PackedWinograd();
 
+  int64_t m() const { return m_; }
   int64_t pairs() const { return (channels_ + 1) / 2; }
   int64_t groups() const { return (m_ + kGroupRows - 1) / kGroupRows; }
   // Tiles of a block of which operand and products stay in the L2 cache.
@@ -96,7 +100,7 @@ class PackedWinograd {
 
   size_t operand_bytes(int64_t columns) const;
   size_t scratch_bytes(int64_t columns) const;  // of Run
-  size_t weight_bytes() const { return values_.size_bytes() + epilogue_.size_bytes(); }
+  size_t weight_bytes() const;
   static const char* kernel_name() { return "winograd_avx2"; }
 
   // The operand of pairs [begin, end) of channels. `image`: padded by the plan's Im2col.
@@ -112,14 +116,24 @@ class PackedWinograd {
   // The outputs of groups [begin, end) of 16 rows.
   void Run(const std::byte* operand, const Part& groups, const Output& output,
            std::byte* scratch) const noexcept;
+  // The same as they are staged, one row behind the other: [m][4][T][4]. Pieces say where they
+  // belong.
+  void Stage(const std::byte* operand, const Part& groups, std::byte* staged,
+             std::byte* scratch) const noexcept;
+  // Of a row.
+  static int64_t staged_elements(int64_t columns) { return columns * 16; }
 
  private:
+  // Calls visit(row, products of the row).
+  template <class Visit>
+  void ForEachRow(const std::byte* operand, const Part& groups, std::byte* scratch,
+                  const Visit& visit) const noexcept;
   void Place(const WinogradPlan::Block& block, int64_t row, std::byte* staged,
              const Output& output) const noexcept;
 
   int64_t m_, channels_;
   AlignedBuffer<int16_t> values_;
-  PackedEpilogue epilogue_;
+  std::unique_ptr<const PackedEpilogue> epilogue_;
 };
 
 }  // namespace pared

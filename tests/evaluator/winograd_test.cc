@@ -120,5 +120,43 @@ TEST(WinogradInt8, OtherWindowsTakeTheDenseKernel) {
   }
 }
 
+// --- integer products, by the sizes of images that come ---
+
+Model IntegerModel(Tensor w, Tensor w_zero) {
+  const Model model = ParseText(
+      "g (uint8[N,21,H,W] x) => (int32[a,b,c,e] y) <uint8 xz = {130}>"
+      "{ y = ConvInteger <pads = [1, 1, 1, 1]> (x, w, xz, wz) }");
+  return WithInitializer(WithInitializer(model, "w", std::move(w)), "wz", std::move(w_zero));
+}
+
+// The same bits for images of 100 pixels and more, which take it, and for smaller ones between.
+void ExpectIntegerReference(const Model& model) {
+  Random random(8);
+  const Executor reference(model, {.isa = Isa::kReference});
+  for (const int64_t threads : {1, 2, 3}) {
+    const Executor executor(model, {.isa = Isa::kAvx2, .threads = threads});
+    for (const Shape& shape : {Shape{1, 21, 9, 11}, Shape{2, 21, 13, 30}, Shape{1, 21, 3, 3},
+                               Shape{1, 21, 70, 66}, Shape{1, 21, 10, 10}}) {
+      const Tensor x = random.Uniform<uint8_t>(shape, 0, 255);
+      std::vector<LayerStats> layers;
+      const Tensor y = executor.RunTimed({x}, layers).at(0);
+      EXPECT_EQ(BytesOf(y), BytesOf(reference.Run({x}).at(0))) << ShapeText(shape);
+      const bool is_small = shape[2] * shape[3] < 100;
+      EXPECT_EQ(layers.at(0).kernel, is_small ? "dense_avx2" : "winograd_avx2") << ShapeText(shape);
+    }
+  }
+}
+
+TEST(WinogradInteger, SumsOfEveryTypeAndZeroPointEqualTheReference) {
+  if (!HasAvx2()) GTEST_SKIP() << "needs AVX2";
+  Random random(9);
+  const Tensor unsigned_w = random.Uniform<uint8_t>({19, 21, 3, 3}, 0, 255);
+  const Tensor signed_w = random.Uniform<int8_t>({19, 21, 3, 3}, -128, 127);
+  ExpectIntegerReference(IntegerModel(unsigned_w, Tensor::Scalar<uint8_t>(128)));
+  ExpectIntegerReference(IntegerModel(unsigned_w, Tensor::Scalar<uint8_t>(0)));
+  ExpectIntegerReference(IntegerModel(signed_w, Tensor::Scalar<int8_t>(0)));
+  ExpectIntegerReference(IntegerModel(signed_w, random.Uniform<int8_t>({19}, -128, 127)));
+}
+
 }  // namespace
 }  // namespace pared

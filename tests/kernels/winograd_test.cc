@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/packing.h"
 #include "kernels/reference.h"
 
 namespace pared {
