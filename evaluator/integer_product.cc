@@ -9,6 +9,7 @@
 #include "evaluator/fuse_graph.h"
 #include "evaluator/op_checks.h"
 #include "evaluator/ops_int8.h"
+#include "evaluator/winograd.h"
 #include "kernels/im2col.h"
 
 namespace pared {
@@ -85,7 +86,7 @@ int64_t BytesOf(DType dtype) { return ElementBits(dtype) / 8; }
 class IntegerConv final : public IntegerProduct {
  public:
   IntegerConv(const Node& node, const IntegerOperands& operands, const OpContext& context)
-      : node_(node), isa_(context.isa), group_(node.Int("group", 1)) {
+      : node_(node), isa_(context.isa), threads_(context.threads), group_(node.Int("group", 1)) {
     const Shape& w = operands.w->shape();
     if (group_ < 1 || w[0] % group_ != 0) {
       RefuseNode("group does not divide the output channels", NodeLabel(node));
@@ -100,7 +101,8 @@ class IntegerConv final : public IntegerProduct {
                                     .first = g * rows,
                                     .m = rows,
                                     .k = ElementCount(w) / w[0],
-                                    .zero_point = operands.w_zero};
+                                    .zero_point = operands.w_zero,
+                                    .keeps_values = MayTakeWinograd(node_, isa_)};
       if (!bias.empty()) source.bias = bias.subspan(Sz(g * rows), Sz(rows));
       weights_.push_back(std::make_unique<IntegerWeights>(source, context));
       scratch_bytes_ = std::max(scratch_bytes_, weights_.back()->gemm().scratch_bytes());
@@ -115,50 +117,112 @@ class IntegerConv final : public IntegerProduct {
            Scratch& scratch) const override;
 
  private:
-  std::shared_ptr<const Im2col> PlanFor(const Shape& x) const;
+  // What depends on the size of the image.
+  struct Plan {
+    Shape in;
+    ConvGeometry geometry;
+    std::unique_ptr<const Im2col> im2col;           // null: not needed
+    std::unique_ptr<const WinogradPlan> winograd;   // null: by im2col
+    std::shared_ptr<const PackedWinograd> weights;  // for it
+  };
+  std::shared_ptr<const Plan> PlanFor(const Shape& x) const;
+  // Null: not by Winograd's algorithm. Under mutex_.
+  std::unique_ptr<const WinogradPlan> WinogradFor(const ConvGeometry& g) const;
   // One tile of one group: gathered, multiplied and stored in rows `pixels` apart.
   struct Place {
     const Channels* channels;
     int64_t group, tile, pixels;
     std::byte* y;  // of the image
   };
+  // Sums of `count` pixels from `pixel` on, rows of the GEMM `stride` elements apart.
+  struct Lines {
+    int64_t count;
+    const int32_t* sums;
+    int64_t stride;
+  };
+  void StoreLines(const Place& place, int64_t pixel, const Lines& lines) const;
   void StoreTile(const Place& place, const int32_t* sums) const;
+  void StoreBlock(const Place& place, const WinogradPlan::Block& block, const int32_t* sums) const;
+  // One image.
+  void RunGathered(const Im2col& im2col, const PaddedImage& padded, const Place& start,
+                   Scratch& scratch) const;
+  void RunImage(const Plan& plan, const PaddedImage& padded, const Place& start,
+                Scratch& scratch) const;
 
   Node node_;
   Isa isa_;
-  int64_t group_, m_ = 0;
+  int64_t threads_, group_, m_ = 0;
   size_t scratch_bytes_ = 0;
   std::vector<std::unique_ptr<IntegerWeights>> weights_;  // by group
   mutable std::mutex mutex_;
-  mutable std::shared_ptr<const Im2col> plan_;  // guarded by mutex_
-  mutable Shape planned_;                       // likewise
+  mutable std::shared_ptr<const Plan> plan_;                // guarded by mutex_
+  mutable std::shared_ptr<const PackedWinograd> winograd_;  // likewise; null: not needed yet
 };
 
-std::shared_ptr<const Im2col> IntegerConv::PlanFor(const Shape& x) const {
+std::unique_ptr<const WinogradPlan> IntegerConv::WinogradFor(const ConvGeometry& g) const {
+  constexpr int64_t kGain = 3;  // docs/kernels.md
+  const bool is_sparse = weights_[0]->gemm().kernel_name()[0] == 's';
+  if (!MayTakeWinograd(node_, isa_) || is_sparse || !WinogradPays(g.out_pixels(), g.k())) {
+    return nullptr;
+  }
+  if (winograd_ == nullptr) {
+    winograd_ = PackWinogradFor(node_, weights_[0]->Values(), g.out_pixels(), isa_);
+    if (winograd_ == nullptr) return nullptr;
+    weights_[0]->ForgetValues();
+  }
+  std::unique_ptr<const WinogradPlan> plan = PlanWinograd(*winograd_, g, threads_);
+  // Threads share whole blocks; where these are too few, tiles shared by all threads take less.
+  const bool is_shared = std::ssize(plan->blocks()) * kGain >= std::min(threads_, g.out_tiles());
+  return is_shared ? std::move(plan) : nullptr;
+}
+
+std::shared_ptr<const IntegerConv::Plan> IntegerConv::PlanFor(const Shape& x) const {
   const std::scoped_lock lock(mutex_);
-  if (plan_ == nullptr || planned_ != x) {
-    ConvGeometry g = GeometryOf(node_, x);
+  if (plan_ == nullptr || plan_->in != x) {
+    auto plan = std::make_shared<Plan>();
+    plan->in = x;
+    ConvGeometry& g = plan->geometry;
+    g = GeometryOf(node_, x);
     g.channels = x[1] / group_;
     if (x[1] % group_ != 0 || g.k() != weights_[0]->k()) {
       RefuseNode("x has shape " + ShapeText(x) + ", whose channels do not fit the weights",
                  NodeLabel(node_));
     }
-    plan_ = std::make_shared<const Im2col>(g, isa_);
-    planned_ = x;
+    plan->winograd = WinogradFor(g);
+    plan->weights = winograd_;
+    if (plan->winograd == nullptr) plan->im2col = std::make_unique<const Im2col>(g, isa_);
+    plan_ = plan;
   }
   return plan_;
 }
 
 void IntegerConv::StoreTile(const Place& place, const int32_t* sums) const {
+  const int64_t pixel = place.tile * kTileColumns;
+  StoreLines(place, pixel,
+             {.count = std::min(kTileColumns, place.pixels - pixel),
+              .sums = sums,
+              .stride = kTileColumns});
+}
+
+void IntegerConv::StoreBlock(const Place& place, const WinogradPlan::Block& block,
+                             const int32_t* sums) const {
+  for (const WinogradPlan::Piece& piece : block.pieces) {
+    StoreLines(place, piece.tile * kTileColumns + piece.column,
+               {.count = piece.count,
+                .sums = sums + piece.from,
+                .stride = PackedWinograd::staged_elements(block.columns)});
+  }
+}
+
+void IntegerConv::StoreLines(const Place& place, int64_t pixel, const Lines& lines) const {
   const IntegerWeights& weights = *weights_[Sz(place.group)];
-  const int64_t first = place.group * weights.m(), pixel = place.tile * kTileColumns;
-  const int64_t bytes = BytesOf(place.channels->result.dtype);
+  const int64_t first = place.group * weights.m(), bytes = BytesOf(place.channels->result.dtype);
   for (int64_t row = 0; row < weights.m(); ++row) {
     const int64_t m = first + row;
     const SumLine line{.along = SumsAlong::kColumns,
-                       .count = std::min(kTileColumns, place.pixels - pixel),
-                       .sums = sums + row * kTileColumns,
-                       .column_sums = sums + (weights.rows() - 1) * kTileColumns,
+                       .count = lines.count,
+                       .sums = lines.sums + row * lines.stride,
+                       .column_sums = lines.sums + (weights.rows() - 1) * lines.stride,
                        .w_zero = &place.channels->w_zero[Sz(m)],
                        .offset = &place.channels->offset[Sz(m)]};
     StoreLine(line, *place.channels, m, place.y + (m * place.pixels + pixel) * bytes, isa_);
@@ -167,8 +231,8 @@ void IntegerConv::StoreTile(const Place& place, const int32_t* sums) const {
 
 void IntegerConv::Run(const Tensor& x, const Tensor* x_zero, const IntegerResult& result, Tensor& y,
                       Scratch& scratch) const {
-  const std::shared_ptr<const Im2col> plan = PlanFor(x.shape());
-  const ConvGeometry& g = plan->geometry();
+  const std::shared_ptr<const Plan> plan = PlanFor(x.shape());
+  const ConvGeometry& g = plan->geometry;
   const Tensor codes = CodesOf(x, scratch);
   const int32_t zero = ZeroPointOf(x, x_zero);
   Channels channels{.result = result, .offset = {}, .w_zero = {}};
@@ -181,31 +245,51 @@ void IntegerConv::Run(const Tensor& x, const Tensor* x_zero, const IntegerResult
   const Shape out = OutputShape(g, x.shape(), m_);
   std::byte* bytes = scratch.AllocateBytes(y, result.dtype, out, Layout::kRowMajor);
   scratch.AddMacs(x.shape()[0] * g.out_pixels() * m_ * g.k());
-  const size_t operand_bytes = (plan->tile_bytes() + 63) / 64 * 64;
-  const size_t sum_bytes = Sz(weights_[0]->rows() * kTileColumns * 4);
+  scratch.SetKernel({plan->winograd != nullptr ? PackedWinograd::kernel_name()
+                                               : weights_[0]->gemm().kernel_name()});
+  const Im2col& im2col = plan->winograd != nullptr ? plan->winograd->im2col() : *plan->im2col;
   for (int64_t image = 0; image < x.shape()[0]; ++image) {
-    const PaddedImage padded = PadImage(codes, image, *plan, static_cast<uint8_t>(zero), scratch);
+    const PaddedImage padded = PadImage(codes, image, im2col, static_cast<uint8_t>(zero), scratch);
     const Place start{.channels = &channels,
                       .group = 0,
                       .tile = 0,
                       .pixels = g.out_pixels(),
                       .y = bytes + image * m_ * g.out_pixels() * BytesOf(result.dtype)};
-    const auto run = [&](int64_t begin, int64_t end, std::byte* memory) {
-      Place place = start;  // of this thread
-      auto* operand = reinterpret_cast<uint8_t*>(memory);
-      auto* sums = reinterpret_cast<int32_t*>(memory + operand_bytes);
-      for (place.tile = begin; place.tile < end; ++place.tile) {
-        for (place.group = 0; place.group < group_; ++place.group) {
-          plan->GatherTile(padded.bytes + padded.stride * Sz(place.group), place.tile, operand);
-          weights_[Sz(place.group)]->gemm().RunColumns(
-              operand, std::min(kTileColumns, place.pixels - place.tile * kTileColumns), sums,
-              memory + operand_bytes + sum_bytes);
-          StoreTile(place, sums);
-        }
-      }
-    };
-    ForEachPiece(scratch, g.out_tiles(), operand_bytes + sum_bytes + scratch_bytes_, run);
+    RunImage(*plan, padded, start, scratch);
   }
+}
+
+void IntegerConv::RunImage(const Plan& plan, const PaddedImage& padded, const Place& start,
+                           Scratch& scratch) const {
+  if (plan.winograd == nullptr) return RunGathered(*plan.im2col, padded, start, scratch);
+  RunWinogradSums(
+      {.weights = plan.weights.get(), .plan = plan.winograd.get(), .image = padded.bytes},
+      [&](const WinogradPlan::Block& block, const int32_t* sums) {
+        StoreBlock(start, block, sums);
+      },
+      scratch);
+}
+
+void IntegerConv::RunGathered(const Im2col& im2col, const PaddedImage& padded, const Place& start,
+                              Scratch& scratch) const {
+  const size_t operand_bytes = (im2col.tile_bytes() + 63) / 64 * 64;
+  const size_t sum_bytes = Sz(weights_[0]->rows() * kTileColumns * 4);
+  const auto run = [&](int64_t begin, int64_t end, std::byte* memory) {
+    Place place = start;  // of this thread
+    auto* operand = reinterpret_cast<uint8_t*>(memory);
+    auto* sums = reinterpret_cast<int32_t*>(memory + operand_bytes);
+    for (place.tile = begin; place.tile < end; ++place.tile) {
+      for (place.group = 0; place.group < group_; ++place.group) {
+        im2col.GatherTile(padded.bytes + padded.stride * Sz(place.group), place.tile, operand);
+        weights_[Sz(place.group)]->gemm().RunColumns(
+            operand, std::min(kTileColumns, place.pixels - place.tile * kTileColumns), sums,
+            memory + operand_bytes + sum_bytes);
+        StoreTile(place, sums);
+      }
+    }
+  };
+  ForEachPiece(scratch, im2col.geometry().out_tiles(), operand_bytes + sum_bytes + scratch_bytes_,
+               run);
 }
 
 class IntegerMatMul final : public IntegerProduct {
@@ -351,13 +435,18 @@ IntegerWeights::IntegerWeights(const Source& source, const OpContext& context)
   bias_.resize(m, 0);
   density_ = static_cast<double>(nonzero) / static_cast<double>(std::max<size_t>(1, m * k));
   values_.resize(Sz(rows()) * k);
+  const GemmWeights weights = Values();
+  gemm_ = PackGemm(weights, isa_);
+  if (source.transposed) gemv_ = PackGemv(weights, isa_);
+  if (!source.keeps_values) ForgetValues();
+}
+
+GemmWeights IntegerWeights::Values() const {
   GemmWeights weights{.m = rows(), .k = k_, .values = values_, .epilogue = {}};
   weights.epilogue.bias.assign(Sz(rows()), 0);
   weights.epilogue.scale.assign(Sz(rows()), 1.0F);
   weights.epilogue.output = GemmOutput::kInt32;
-  gemm_ = PackGemm(weights, isa_);
-  if (source.transposed) gemv_ = PackGemv(weights, isa_);
-  values_ = {};
+  return weights;
 }
 
 const PackedGemv& IntegerWeights::gemv() const { return *gemv_; }

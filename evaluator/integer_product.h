@@ -41,6 +41,7 @@ class IntegerWeights {
     bool transposed = false;
     const Tensor* zero_point = nullptr;
     std::span<const int32_t> bias = {};
+    bool keeps_values = false;  // until ForgetValues
   };
   IntegerWeights(const Source& source, const OpContext& context);
 
@@ -50,6 +51,9 @@ class IntegerWeights {
   double density() const { return density_; }
   const PackedGemm& gemm() const { return *gemm_; }
   const PackedGemv& gemv() const;
+  // What is packed: rows() by k().
+  GemmWeights Values() const;
+  void ForgetValues() { values_ = {}; }
 
   // offset[m] of kernels/sums.h for activations whose uint8 zero point is `x_zero`.
   std::vector<int32_t> Offsets(int32_t x_zero) const;
@@ -58,7 +62,7 @@ class IntegerWeights {
  private:
   int64_t m_, k_;
   Isa isa_;
-  std::vector<int8_t> values_;  // [rows][k], the last row ones
+  std::vector<int8_t> values_;  // [rows][k], the last row ones; empty: not kept
   std::vector<int32_t> w_zero_, sums_, bias_;
   bool has_zero_points_ = false;
   double density_ = 1;

@@ -2,6 +2,7 @@
 //
 //   pointwise, stride 1   the planar image is the operand
 //   depthwise             the depthwise kernel on the padded image
+//   3x3, stride 1         by Winograd's algorithm, where that is faster (winograd.h)
 //   anything else         for each tile of 64 output pixels and each group: gather [k][64],
 //   multiply
 //
@@ -22,6 +23,7 @@
 #include "evaluator/executor.h"
 #include "evaluator/metrics.h"
 #include "evaluator/ops_int8.h"
+#include "evaluator/winograd.h"
 #include "kernels/depthwise.h"
 #include "kernels/im2col.h"
 #include "kernels/planar_gather.h"
@@ -47,14 +49,17 @@ int64_t PartsFor(int64_t m, int64_t tiles, int64_t threads) {
 struct RowPart {
   int64_t first, count;
   std::unique_ptr<PackedGemm> gemm;
+
+  bool is_sparse() const { return gemm->kernel_name()[0] == 's'; }
 };
 
 struct Plan {
-  Shape in, out;                               // [N,C,H,W] with N = 1, or [1,C,L]
-  bool is_planar;                              // of x
-  std::unique_ptr<Im2col> im2col;              // of one group; null: not needed
-  std::unique_ptr<PlanarGather> gather;        // likewise, instead of it
-  std::unique_ptr<PackedDepthwise> depthwise;  // null: not depthwise
+  Shape in, out;                                 // [N,C,H,W] with N = 1, or [1,C,L]
+  bool is_planar;                                // of x
+  std::unique_ptr<Im2col> im2col;                // of one group; null: not needed
+  std::unique_ptr<PlanarGather> gather;          // likewise, instead of it
+  std::unique_ptr<PackedDepthwise> depthwise;    // null: not depthwise
+  std::unique_ptr<const WinogradPlan> winograd;  // null: not by Winograd's algorithm
 };
 
 class ConvInt8 {
@@ -77,10 +82,12 @@ class ConvInt8 {
   };
   std::shared_ptr<const Plan> PlanFor(const Tensor& x) const;
   std::shared_ptr<const Plan> MakePlan(const Shape& x, bool is_planar) const;
+  void RunImages(const Call& call) const;
   void RunPointwise(const Call& call) const;
   void ToFloat(const Call& call, Tensor& y) const;
   void RunGathered(const Call& call, int64_t image) const;
   void RunDepthwise(const Call& call, int64_t image) const;
+  void RunWinograd(const Call& call, int64_t image) const;
   // What one group is multiplied with: tile t of `tiles` is at `x` + t * `stride`. Each image has
   // `image_tiles` of them for its `pixels`.
   struct Operand {
@@ -111,6 +118,7 @@ class ConvInt8 {
   void Pack(const OpContext& context);
   // What follows the convolution, on `bytes` bytes of the output at `y`.
   void Follow(const Call& call, std::byte* y, int64_t bytes) const;
+  void FollowBinary(const Call& call, std::byte* y, int64_t bytes) const;
   bool follows() const { return table_.has_value() || follow_.has_value(); }
   std::byte* TileOf(const Call& call, int64_t image, int64_t tile) const {
     return call.y + (image * call.out.tiles() + tile) * m_ * kTileColumns * element_bytes_;
@@ -119,21 +127,27 @@ class ConvInt8 {
   Node node_;
   Tensor w_;
   Isa isa_;
-  int64_t group_, m_, k_;
+  int64_t threads_, group_, m_, k_;
   int64_t window_ = 1;  // kernel positions
   uint8_t x_zero_point_;
   bool float_output_, depthwise_;
   int64_t element_bytes_;
   std::optional<ByteTable> table_;
   std::optional<BinaryInt8> follow_;
-  std::vector<RowPart> parts_;  // one for each group, or several of the one group; empty: depthwise
+  // One for each group, or several of the one group. Empty: depthwise, or by Winograd's algorithm.
+  std::vector<RowPart> parts_;
+  std::unique_ptr<const PackedWinograd> winograd_;
   size_t gemm_scratch_ = 0;
   mutable std::mutex mutex_;
   mutable std::shared_ptr<const Plan> plan_;  // guarded by mutex_
 };
 
 ConvInt8::ConvInt8(const Node& node, const OpContext& context)
-    : node_(node), w_(*node.TensorOf("w")), isa_(context.isa), group_(node.Int("group", 1)) {
+    : node_(node),
+      w_(*node.TensorOf("w")),
+      isa_(context.isa),
+      threads_(context.threads),
+      group_(node.Int("group", 1)) {
   m_ = w_.shape()[0];
   k_ = w_.shape()[1];
   if (group_ < 1 || m_ % group_ != 0) {
@@ -171,6 +185,9 @@ void ConvInt8::Pack(const OpContext& context) {
     parts_.push_back({begin, end - begin, PackFor(context, weights, pixels)});
     gemm_scratch_ = std::max(gemm_scratch_, parts_.back().gemm->scratch_bytes());
   }
+  if (std::ranges::any_of(parts_, [](const RowPart& part) { return part.is_sparse(); })) return;
+  winograd_ = PackWinogradFor(node_, WeightsOf(node_, w_), pixels, isa_);
+  if (winograd_ != nullptr) parts_.clear();
 }
 
 std::shared_ptr<const Plan> ConvInt8::MakePlan(const Shape& x, bool is_planar) const {
@@ -192,6 +209,8 @@ std::shared_ptr<const Plan> ConvInt8::MakePlan(const Shape& x, bool is_planar) c
                                      .values = w_.data<int8_t>(),
                                      .epilogue = EpilogueOf(node_)},
                                     isa_);
+  } else if (winograd_ != nullptr) {
+    plan->winograd = PlanWinograd(*winograd_, g, threads_);
   } else if (!g.is_pointwise() || group_ > 1) {
     if (is_planar && PlanarGather::Supports(isa_)) {
       plan->gather = std::make_unique<PlanarGather>(g, x[1]);
@@ -214,7 +233,13 @@ void ConvInt8::Follow(const Call& call, std::byte* y, int64_t bytes) const {
   const auto count = static_cast<size_t>(bytes);
   auto* codes = reinterpret_cast<uint8_t*>(y);
   if (table_) LookUp({codes, count}, *table_, codes, isa_);
-  if (call.other != nullptr) follow_->RunFlat({codes, count}, call.other + (y - call.y), codes);
+  FollowBinary(call, y, bytes);
+}
+
+void ConvInt8::FollowBinary(const Call& call, std::byte* y, int64_t bytes) const {
+  if (call.other == nullptr) return;
+  auto* codes = reinterpret_cast<uint8_t*>(y);
+  follow_->RunFlat({codes, static_cast<size_t>(bytes)}, call.other + (y - call.y), codes);
 }
 
 void ConvInt8::RunPointwise(const Call& call) const {
@@ -314,7 +339,7 @@ void ConvInt8::RunGathered(const Call& call, int64_t image) const {
   const Source source = SourceOf(call, image);
   const int64_t rows = m_ / group_;
   // Sparse kernels read an entry once for two tiles, or for one and the columns behind it.
-  const int64_t step = group_ == 1 && parts_[0].gemm->kernel_name()[0] == 's' ? 2 : 1;
+  const int64_t step = group_ == 1 && parts_[0].is_sparse() ? 2 : 1;
   const size_t tile_bytes = static_cast<size_t>(step * operand_bytes + 64);
   const auto run = [&](int64_t begin, int64_t end, std::byte* memory) {
     auto* operand = reinterpret_cast<uint8_t*>(memory);
@@ -354,6 +379,39 @@ void ConvInt8::RunDepthwise(const Call& call, int64_t image) const {
   ForEachPiece(*call.scratch, tiles * parts, kernel.scratch_bytes(), run);
 }
 
+void ConvInt8::RunWinograd(const Call& call, int64_t image) const {
+  const WinogradPlan& plan = *call.plan->winograd;
+  const PaddedImage padded = PadImage(*call.x, image, plan.im2col(), x_zero_point_, *call.scratch);
+  std::byte* y = TileOf(call, image, 0);
+  const ByteTable* table = table_ ? &*table_ : nullptr;
+  pared::RunWinograd({.weights = winograd_.get(),
+                      .plan = &plan,
+                      .image = padded.bytes,
+                      .output = {.y = y, .table = table}},
+                     *call.scratch);
+  if (call.other == nullptr) return;
+  // A block ends inside tiles.
+  call.scratch->ParallelFor(call.out.tiles(), 1, [&](int64_t begin, int64_t end) {
+    const int64_t tile_bytes = m_ * kTileColumns;
+    FollowBinary(call, y + begin * tile_bytes, (end - begin) * tile_bytes);
+  });
+}
+
+void ConvInt8::RunImages(const Call& call) const {
+  const Plan& plan = *call.plan;
+  const bool is_gathered = plan.im2col != nullptr || plan.gather != nullptr;
+  if (!is_gathered && !plan.depthwise && !plan.winograd) return RunPointwise(call);
+  for (int64_t image = 0; image < call.images; ++image) {
+    if (plan.depthwise) {
+      RunDepthwise(call, image);
+    } else if (plan.winograd) {
+      RunWinograd(call, image);
+    } else {
+      RunGathered(call, image);
+    }
+  }
+}
+
 void ConvInt8::Run(const Tensor& x, const Tensor* other, Tensor& y, Scratch& scratch) const {
   const std::shared_ptr<const Plan> plan = PlanFor(x);
   const bool joined = other != nullptr && other->shape() == plan->out;
@@ -371,13 +429,7 @@ void ConvInt8::Run(const Tensor& x, const Tensor* other, Tensor& y, Scratch& scr
                ? scratch.Temporary(static_cast<size_t>(bytes))
                : scratch.AllocateBytes(result, DType::kUInt8, plan->out, Layout::kPlanar64);
   scratch.AddMacs(call.images * call.out.pixels * m_ * k_);
-  if (plan->im2col == nullptr && plan->gather == nullptr && plan->depthwise == nullptr) {
-    RunPointwise(call);
-  } else {
-    for (int64_t image = 0; image < call.images; ++image) {
-      plan->depthwise ? RunDepthwise(call, image) : RunGathered(call, image);
-    }
-  }
+  RunImages(call);
   if (float_output_) {
     ToFloat(call, result);
   } else if (other != nullptr && !joined) {
@@ -396,6 +448,7 @@ void ConvInt8::ToFloat(const Call& call, Tensor& y) const {
 }
 
 void ConvInt8::Describe(LayerStats& stats) const {
+  if (winograd_ != nullptr) return DescribeKernel(winograd_->kernel_name(), w_, stats);
   if (!depthwise_) return DescribeKernel(parts_[0].gemm->kernel_name(), w_, stats);
   stats.kernel = std::string("depthwise_") + IsaName(isa_);
   stats.density = DensityOf(w_.data<int8_t>());

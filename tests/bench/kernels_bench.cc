@@ -1,6 +1,9 @@
 // INT8 GEMM kernels over the layers of ResNet-50, MobileNet-v2 and BERT-base: effective GOPS
 // (2 m k n / time, zeros counted) beside the vpdpbusd peak measured in the same process.
 //
+// Then 3x3 convolutions whole, from planar images, as gathered operands and by Winograd's
+// algorithm: conv_CHANNELSxMxSIZE/PERCENT/KERNEL.
+//
 //   kernels_bench --benchmark_filter='/90' --benchmark_repetitions=5
 
 #include <benchmark/benchmark.h>
@@ -14,6 +17,7 @@
 
 #include "kernels/aligned.h"
 #include "kernels/gemm.h"
+#include "kernels/winograd.h"
 
 namespace pared {
 namespace {
@@ -107,6 +111,106 @@ void PeakAvx512Vnni(benchmark::State& state) {
 #undef DOT
 #pragma GCC pop_options
 
+// A 3x3 convolution of a square image.
+struct Conv {
+  int64_t channels, m, size;
+  int percent = 0;  // of the weights that are zero
+
+  ConvGeometry geometry() const {
+    return {.channels = channels,
+            .height = size,
+            .width = size,
+            .kernel_height = 3,
+            .kernel_width = 3,
+            .pad_top = 1,
+            .pad_left = 1,
+            .pad_bottom = 1,
+            .pad_right = 1};
+  }
+};
+
+constexpr std::array kConvs = {
+    Conv{64, 64, 56}, Conv{128, 128, 28}, Conv{256, 256, 14}, Conv{512, 512, 7}, Conv{16, 16, 160},
+    Conv{32, 32, 80}, Conv{64, 64, 40},   Conv{128, 128, 20}, Conv{64, 80, 80},  Conv{256, 80, 20},
+    Conv{3, 16, 160}, Conv{8, 8, 80},     Conv{64, 64, 10},   Conv{64, 64, 7},   Conv{256, 256, 10},
+};
+
+struct ConvData {
+  explicit ConvData(const Conv& conv)
+      : values(Weights({"", conv.m, conv.geometry().k(), 0}, kPatterns[0], conv.percent)),
+        x(static_cast<size_t>(conv.geometry().out_tiles() * conv.channels * 64)),
+        y(static_cast<size_t>(conv.geometry().out_tiles() * conv.m * 64)) {
+    for (size_t i = 0; i < values.size(); i += 2) values[i] = static_cast<int8_t>(-values[i]);
+    weights = {.m = conv.m, .k = conv.geometry().k(), .values = values, .epilogue = {}};
+    weights.epilogue.bias.assign(static_cast<size_t>(conv.m), 0);
+    weights.epilogue.scale.assign(static_cast<size_t>(conv.m), 1e-4F);
+  }
+
+  std::vector<int8_t> values;
+  GemmWeights weights;
+  AlignedBuffer<uint8_t> x, y;
+};
+
+void CountConv(benchmark::State& state, const Conv& conv) {
+  const ConvGeometry g = conv.geometry();
+  const auto macs = static_cast<double>(g.out_pixels() * conv.m * g.k());
+  state.counters["GOPS"] =
+      benchmark::Counter(2e-9 * macs, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+void RunGatheredConv(benchmark::State& state, const Conv& conv) {
+  ConvData data(conv);
+  const ConvGeometry g = conv.geometry();
+  const auto gemm = PackGemm(data.weights, SelectedIsa());
+  const Im2col im2col(g, SelectedIsa());
+  AlignedBuffer<uint8_t> padded(im2col.image_bytes()), operand(im2col.tile_bytes());
+  AlignedBuffer<std::byte> scratch(gemm->scratch_bytes());
+  for (auto _ : state) {
+    im2col.PadPlanar({data.x.data(), 0, conv.channels}, 0, 0, conv.channels, padded.data());
+    for (int64_t tile = 0; tile < g.out_tiles(); ++tile) {
+      im2col.GatherTile(padded.data(), tile, operand.data());
+      const int64_t columns = std::min<int64_t>(64, g.out_pixels() - tile * 64);
+      gemm->RunColumns(operand.data(), columns, data.y.data() + tile * conv.m * 64, scratch.data());
+    }
+  }
+  state.SetLabel(gemm->kernel_name());
+  CountConv(state, conv);
+}
+
+void RunWinogradConv(benchmark::State& state, const Conv& conv) {
+  ConvData data(conv);
+  const PackedWinograd winograd(data.weights);
+  const WinogradPlan plan(conv.geometry(), winograd.block_tiles(), Isa::kAvx2);
+  AlignedBuffer<uint8_t> padded(plan.im2col().image_bytes());
+  AlignedBuffer<std::byte> operand(winograd.operand_bytes(plan.columns_max()));
+  AlignedBuffer<std::byte> scratch(winograd.scratch_bytes(plan.columns_max()));
+  for (auto _ : state) {
+    plan.im2col().PadPlanar({data.x.data(), 0, conv.channels}, 0, 0, conv.channels, padded.data());
+    for (int64_t block = 0; block < std::ssize(plan.blocks()); ++block) {
+      winograd.Transform(padded.data(), {&plan, block, 0, winograd.pairs()}, operand.data());
+      winograd.Run(operand.data(), {&plan, block, 0, winograd.groups()}, {data.y.data()},
+                   scratch.data());
+    }
+  }
+  CountConv(state, conv);
+}
+
+void RegisterConvs() {
+  for (const Conv& layer : kConvs) {
+    const std::string name = "conv_" + std::to_string(layer.channels) + "x" +
+                             std::to_string(layer.m) + "x" + std::to_string(layer.size);
+    for (const int percent : {0, 60, 70, 80, 90}) {
+      Conv conv = layer;
+      conv.percent = percent;
+      benchmark::RegisterBenchmark((name + "/" + std::to_string(percent) + "/gathered").c_str(),
+                                   [conv](benchmark::State& s) { RunGatheredConv(s, conv); });
+    }
+    if (SelectedIsa() != Isa::kAvx2) continue;
+    benchmark::RegisterBenchmark((name + "/0/winograd_avx2").c_str(),
+                                 [layer](benchmark::State& s) { RunWinogradConv(s, layer); });
+  }
+}
+
 std::string Name(const Run& run, const char* kernel) {
   const Layer& l = run.layer;
   return std::string(l.model) + "_" + std::to_string(l.m) + "x" + std::to_string(l.k) + "x" +
@@ -144,6 +248,7 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("cpu", pared::CpuName());
   benchmark::AddCustomContext("isa", pared::IsaName(pared::SelectedIsa()));
   pared::RegisterAll();
+  pared::RegisterConvs();
   benchmark::RunSpecifiedBenchmarks();
   return 0;
 }
