@@ -35,7 +35,7 @@ std::optional<float> ClipBound(const FuseGraph& graph, const Node& clip, size_t 
 
 // Narrows `range` to what `node` lets pass. Quantization is monotonic, so clipping codes equals
 // clipping before it. False: `node` is no Relu or Clip.
-bool Narrow(const FuseGraph& graph, const Node& node, const Quantized& output, CodeRange& range) {
+bool Narrow(const FuseGraph& graph, const Node& node, const Quantized& output, CodeLimits& range) {
   float low = 0, high = std::numeric_limits<float>::max();
   if (!node.domain.empty()) return false;
   if (node.op_type == "Clip") {

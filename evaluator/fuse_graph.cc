@@ -223,7 +223,7 @@ void SetParameters(Node& node, const std::string& suffix, const Quantized& value
   SetInt(node, "is_signed_" + suffix, value.is_signed ? 1 : 0);
 }
 
-void SetRange(Node& node, const CodeRange& range) {
+void SetRange(Node& node, const CodeLimits& range) {
   SetInt(node, "low", range.low);
   SetInt(node, "high", range.high);
 }

@@ -35,7 +35,7 @@ struct Quantized {
 };
 
 // The codes that a Relu or Clip before a QuantizeLinear lets pass.
-struct CodeRange {
+struct CodeLimits {
   int32_t low = 0, high = 255;
 };
 
@@ -109,7 +109,7 @@ Node MakeInt8Node(const std::string& op_type, const std::string& name,
 // The parameters of input or output number `index`: "scale_x0", "zero_point_x0"; `y` is the output.
 void SetParameters(Node& node, const std::string& suffix, const Quantized& value);
 
-void SetRange(Node& node, const CodeRange& range);
+void SetRange(Node& node, const CodeLimits& range);
 
 // The rules. Each looks at a QuantizeLinear `quantize` whose input `value` is made by `node`, after
 // a Relu or Clip within `range` was taken off, and says whether it made the twin of `output`.
@@ -117,7 +117,7 @@ struct Match {
   const Node* node = nullptr;
   std::string value;  // the float value before Relu or Clip
   Quantized output;
-  CodeRange range;
+  CodeLimits range;
 };
 bool FuseConvolution(FuseGraph& graph, const Match& match);    // Conv
 bool FuseMatrixProduct(FuseGraph& graph, const Match& match);  // MatMul, Gemm

@@ -107,6 +107,9 @@ class IntegerConv final : public IntegerProduct {
       weights_.push_back(std::make_unique<IntegerWeights>(source, context));
       scratch_bytes_ = std::max(scratch_bytes_, weights_.back()->gemm().scratch_bytes());
     }
+    if (MayTakeWinograd(node_, isa_)) {
+      gain_ = GainOf(weights_[0]->gemm(), weights_[0]->Values(), isa_);
+    }
     if (context.stats != nullptr) {
       context.stats->kernel = weights_[0]->gemm().kernel_name();
       context.stats->density = weights_[0]->density();
@@ -152,6 +155,7 @@ class IntegerConv final : public IntegerProduct {
   Node node_;
   Isa isa_;
   int64_t threads_, group_, m_ = 0;
+  double gain_ = 1;  // of the product's kernel over the dense one
   size_t scratch_bytes_ = 0;
   std::vector<std::unique_ptr<IntegerWeights>> weights_;  // by group
   mutable std::mutex mutex_;
@@ -161,12 +165,11 @@ class IntegerConv final : public IntegerProduct {
 
 std::unique_ptr<const WinogradPlan> IntegerConv::WinogradFor(const ConvGeometry& g) const {
   constexpr int64_t kGain = 3;  // docs/kernels.md
-  const bool is_sparse = weights_[0]->gemm().kernel_name()[0] == 's';
-  if (!MayTakeWinograd(node_, isa_) || is_sparse || !WinogradPays(g.out_pixels(), g.k())) {
-    return nullptr;
-  }
+  const GatheredLayer layer = {
+      .m = weights_[0]->rows(), .k = g.k(), .pixels = g.out_pixels(), .gain = gain_};
+  if (!MayTakeWinograd(node_, isa_) || !WinogradPays(layer)) return nullptr;
   if (winograd_ == nullptr) {
-    winograd_ = PackWinogradFor(node_, weights_[0]->Values(), g.out_pixels(), isa_);
+    winograd_ = PackWinograd(weights_[0]->Values(), isa_);
     if (winograd_ == nullptr) return nullptr;
     weights_[0]->ForgetValues();
   }

@@ -192,6 +192,11 @@ std::unique_ptr<PackedGemm> PackFor(const OpContext& context, const GemmWeights&
                       : PackGemm(weights, context.isa);
 }
 
+double GainOf(const PackedGemm& gemm, const GemmWeights& weights, Isa isa) {
+  const std::string_view kernel = gemm.kernel_name();
+  return kernel.starts_with("sparse") ? PredictGemm(weights, isa).GainOf(kernel) : 1;
+}
+
 void DescribeKernel(const char* kernel, const Tensor& w, LayerStats& stats) {
   const std::span<const int8_t> values = w.data<int8_t>();
   stats.density = DensityOf(values);

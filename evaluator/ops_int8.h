@@ -26,6 +26,9 @@ ByteTable TableOf(const Tensor& tensor);
 GemmEpilogue EpilogueOf(const Node& node);
 GemmWeights WeightsOf(const Node& node, const Tensor& w);
 
+// How many times as fast as the dense one the kernel of a product is, by the cost model.
+double GainOf(const PackedGemm& gemm, const GemmWeights& weights, Isa isa);
+
 // Packed as the context asks: dense only, by the cost model or by the clock over so many columns.
 std::unique_ptr<PackedGemm> PackFor(const OpContext& context, const GemmWeights& weights,
                                     int64_t columns);

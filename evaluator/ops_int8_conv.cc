@@ -185,8 +185,11 @@ void ConvInt8::Pack(const OpContext& context) {
     parts_.push_back({begin, end - begin, PackFor(context, weights, pixels)});
     gemm_scratch_ = std::max(gemm_scratch_, parts_.back().gemm->scratch_bytes());
   }
-  if (std::ranges::any_of(parts_, [](const RowPart& part) { return part.is_sparse(); })) return;
-  winograd_ = PackWinogradFor(node_, WeightsOf(node_, w_), pixels, isa_);
+  if (!MayTakeWinograd(node_, isa_)) return;
+  const GemmWeights all = WeightsOf(node_, w_);
+  const double gain = GainOf(*parts_[0].gemm, all, isa_);
+  if (!WinogradPays({.m = m_, .k = k_, .pixels = pixels, .gain = gain})) return;
+  winograd_ = PackWinograd(all, isa_);
   if (winograd_ != nullptr) parts_.clear();
 }
 

@@ -1,15 +1,20 @@
 #include "evaluator/winograd.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "evaluator/ops_int8.h"
 
 namespace pared {
 namespace {
 
-// Smaller images leave lanes of tiles empty and read all weights for few products; fewer channels
-// have too few products for the transforms (docs/kernels.md).
-constexpr int64_t kPixelsMin = 100, kChannelsMin = 4;
+// Nanoseconds on Zen 3, from the table in docs/kernels.md; only their order decides.
+constexpr double kDenseStepNs = 3.9;  // four weights of a row times 64 columns
+constexpr double kGatherRowNs = 6;    // 64 columns of one k
+constexpr double kProductNs = 0.25;   // eight tiles, one row, two channels, one of 36 positions
+constexpr double kWeightsNs = 0.45;   // or what reading their weights takes
+constexpr double kInputsNs = 80;      // eight tiles of two channels
+constexpr double kOutputsNs = 60;     // eight tiles of a row
 
 constexpr int64_t kBlocksPerThread = 4;  // fewer, and threads share the rows of blocks too
 constexpr int64_t kBlockTilesMin = 16;
@@ -70,14 +75,20 @@ bool MayTakeWinograd(const Node& node, Isa isa) {
          node.Int("group", 1) == 1;
 }
 
-bool WinogradPays(int64_t pixels, int64_t k) {
-  return pixels >= kPixelsMin && k >= kChannelsMin * 9;
+bool WinogradPays(const GatheredLayer& layer) {
+  const auto m = static_cast<double>(layer.m), k = static_cast<double>(layer.k);
+  const double channels = k / 9, pixels = static_cast<double>(layer.pixels);
+  const double tiles = pixels / kTileColumns;
+  const double gathered = tiles * (m * k / 4 * kDenseStepNs / layer.gain + k * kGatherRowNs);
+  // An image whose sides are equal.
+  const double side = std::ceil(std::sqrt(pixels) / 4);
+  const double vectors = std::ceil(side * side / 8), pairs = std::ceil(channels / 2);
+  const double products = std::max(vectors * kProductNs, kWeightsNs);
+  const double transformed = vectors * (pairs * kInputsNs + m * kOutputsNs);
+  return products * 36 * pairs * m + transformed < gathered;
 }
 
-std::unique_ptr<const PackedWinograd> PackWinogradFor(const Node& node, const GemmWeights& weights,
-                                                      int64_t pixels, Isa isa) {
-  if (!MayTakeWinograd(node, isa) || pixels < kPixelsMin || weights.k < kChannelsMin * 9)
-    return nullptr;
+std::unique_ptr<const PackedWinograd> PackWinograd(const GemmWeights& weights, Isa isa) {
   if (!PackedWinograd::Accepts(weights, isa)) return nullptr;
   return std::make_unique<PackedWinograd>(weights);
 }

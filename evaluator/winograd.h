@@ -16,12 +16,17 @@ namespace pared {
 // Whether `node` is a convolution of windows that the algorithm is for, and `isa` one it is for.
 bool MayTakeWinograd(const Node& node, Isa isa);
 
-// Whether it is the faster one for images of `pixels` outputs and weights of `k`.
-bool WinogradPays(int64_t pixels, int64_t k);
+// A layer of m rows of k weights: the outputs of an image, and how many times as fast as dense the
+// kernel is that would multiply what is gathered (GemmPrediction).
+struct GatheredLayer {
+  int64_t m, k, pixels;
+  double gain = 1;
+};
+// Whether the algorithm is expected to be faster than that.
+bool WinogradPays(const GatheredLayer& layer);
 
-// Packed where `node`, a convolution of `pixels` outputs an image, is one that it makes faster.
-std::unique_ptr<const PackedWinograd> PackWinogradFor(const Node& node, const GemmWeights& weights,
-                                                      int64_t pixels, Isa isa);
+// Null where the sums of these weights are out of reach.
+std::unique_ptr<const PackedWinograd> PackWinograd(const GemmWeights& weights, Isa isa);
 
 // Cut so that `threads` have enough to share.
 std::unique_ptr<const WinogradPlan> PlanWinograd(const PackedWinograd& weights,

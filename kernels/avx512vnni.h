@@ -123,7 +123,7 @@ struct Sums {
 // would take turns with the arithmetic.
 [[gnu::always_inline]] inline void StoreCodes(const EpilogueView& e, void* y, const Sums& s) {
   __m512i a = _mm512_packs_epi32(s.c0, s.c1), b = _mm512_packs_epi32(s.c2, s.c3);
-  if (e.range == CodeRange::kPlain) [[likely]] {
+  if (e.range == CodeSaturation::kPlain) [[likely]] {
     _mm512_storeu_si512(y, _mm512_packus_epi16(a, b));
     return;
   }
@@ -140,7 +140,7 @@ struct Sums {
   if (e.output == GemmOutput::kUInt8) [[likely]] {
     const __m512 scale = _mm512_set1_ps(e.scale[row]);
     uint8_t* out = static_cast<uint8_t*>(y) + row * 64;
-    if (e.range != CodeRange::kAny) [[likely]] {
+    if (e.range != CodeSaturation::kAny) [[likely]] {
       return StoreCodes(e, out,
                         {ScaleInt32(s.c0, scale), ScaleInt32(s.c1, scale), ScaleInt32(s.c2, scale),
                          ScaleInt32(s.c3, scale)});

@@ -105,10 +105,10 @@ double GemmPrediction::GainOf(std::string_view kernel_name) const {
   return 1;
 }
 
-GemmPrediction PredictGemm(const GemmWeights& weights) {
+GemmPrediction PredictGemm(const GemmWeights& weights, Isa isa) {
   const double dense = DenseCost(weights);
-  return {.sparse_1x1 = dense / SparseCost(weights, 1, kSparseStep1),
-          .sparse_2x1 = dense / SparseCost(weights, 2, kSparseStep2),
+  return {.sparse_1x1 = dense / SparseCost(weights, 1, Step1(isa)),
+          .sparse_2x1 = dense / SparseCost(weights, 2, Step2(isa)),
           .sparse_4x1 = dense / SparseCost(weights, 4, kSparseStep4)};
 }
 

@@ -87,7 +87,8 @@ struct GemmPrediction {
   // Of the candidate `kernel_name`; 1 for dense ones.
   double GainOf(std::string_view kernel_name) const;
 };
-GemmPrediction PredictGemm(const GemmWeights& weights);
+// Of AVX2, or of the levels that have dot products.
+GemmPrediction PredictGemm(const GemmWeights& weights, Isa isa = Isa::kAvx512Vnni);
 
 // The same choice confirmed by timing: every candidate that can run on `isa` and may win runs on
 // `columns` columns of synthetic activations, 256 at most, and the fastest is kept. The result's

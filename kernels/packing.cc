@@ -9,11 +9,11 @@
 namespace pared {
 namespace {
 
-CodeRange RangeOf(const GemmEpilogue& epilogue) {
+CodeSaturation RangeOf(const GemmEpilogue& epilogue) {
   const auto is_small = [](float scale) { return std::abs(scale) <= 0.5F; };  // not NaN either
-  if (!std::ranges::all_of(epilogue.scale, is_small)) return CodeRange::kAny;
+  if (!std::ranges::all_of(epilogue.scale, is_small)) return CodeSaturation::kAny;
   const bool is_plain = epilogue.zero_point == 0 && epilogue.low == 0 && epilogue.high == 255;
-  return is_plain ? CodeRange::kPlain : CodeRange::kInt32;
+  return is_plain ? CodeSaturation::kPlain : CodeSaturation::kInt32;
 }
 
 }  // namespace

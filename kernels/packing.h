@@ -11,7 +11,7 @@
 namespace pared {
 
 // What the conversion of sums to codes must look after.
-enum class CodeRange {
+enum class CodeSaturation {
   kAny,    // a scale above 1/2: a product may overflow int32
   kInt32,  // none: `low` and `high` may wait until sums are bytes
   kPlain,  // and the saturation of the packs does it all: zero point 0, codes 0 to 255
@@ -24,7 +24,7 @@ struct EpilogueView {
   GemmOutput output;
   int32_t zero_point, low, high;
   float high_minus_zero;
-  CodeRange range;
+  CodeSaturation range;
   const int16_t* zero_points;   // 32 of them
   const uint8_t *lows, *highs;  // 64 each
 };

@@ -1,5 +1,7 @@
 // INT8 convolutions by Winograd's algorithm in whole models: the same bits as the reference.
 
+#include "evaluator/winograd.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -120,6 +122,36 @@ TEST(WinogradInt8, OtherWindowsTakeTheDenseKernel) {
   }
 }
 
+// Which is faster by docs/kernels.md.
+TEST(WinogradInt8, IsTakenWhereItIsFasterThanWhatIsGathered) {
+  constexpr int64_t k64 = 64 * 9;
+  EXPECT_TRUE(WinogradPays({64, k64, 56 * 56}));
+  EXPECT_TRUE(WinogradPays({256, 256 * 9, 14 * 14}));
+  EXPECT_TRUE(WinogradPays({8, 8 * 9, 80 * 80}));
+  EXPECT_TRUE(WinogradPays({64, k64, 10 * 10}));
+  EXPECT_FALSE(WinogradPays({512, 512 * 9, 7 * 7}));
+  EXPECT_FALSE(WinogradPays({2, k64, 56 * 56}));
+  EXPECT_FALSE(WinogradPays({64, k64, 1}));
+  // Sparse weights.
+  EXPECT_TRUE(WinogradPays({64, k64, 56 * 56, 2.2}));
+  EXPECT_FALSE(WinogradPays({64, k64, 56 * 56, 4.2}));
+  EXPECT_TRUE(WinogradPays({64, k64, 56 * 56, 0.9}));
+}
+
+TEST(WinogradInt8, SparseWeightsTakeTheSparseKernelWhereItIsFaster) {
+  if (!HasAvx2()) GTEST_SKIP() << "needs AVX2";
+  for (const auto& [zeros, kernel] : {std::pair(70, "winograd_avx2"), {95, "sparse_1x1_avx2"}}) {
+    std::vector<int8_t> w(64 * 64 * 9);
+    for (size_t i = 0; i < w.size(); ++i) {
+      w[i] = static_cast<int64_t>(i * 7919 % 101) < zeros ? int8_t{0} : int8_t{77};
+    }
+    const Model model = ConvModel(64, std::string(kConv) + kToCodes, "uint8[a,b,c,e]",
+                                  Tensor::Make<int8_t>({64, 64, 3, 3}, std::move(w)));
+    EXPECT_EQ(KernelsOf(model, Ones({1, 64, 40, 40})), std::vector<std::string>{kernel}) << zeros;
+    ExpectReference(model, {{1, 64, 13, 30}});
+  }
+}
+
 // --- integer products, by the sizes of images that come ---
 
 Model IntegerModel(Tensor w, Tensor w_zero) {
@@ -129,19 +161,19 @@ Model IntegerModel(Tensor w, Tensor w_zero) {
   return WithInitializer(WithInitializer(model, "w", std::move(w)), "wz", std::move(w_zero));
 }
 
-// The same bits for images of 100 pixels and more, which take it, and for smaller ones between.
+// The same bits for images of 144 pixels and more, which take it, and for smaller ones between.
 void ExpectIntegerReference(const Model& model) {
   Random random(8);
   const Executor reference(model, {.isa = Isa::kReference});
   for (const int64_t threads : {1, 2, 3}) {
     const Executor executor(model, {.isa = Isa::kAvx2, .threads = threads});
     for (const Shape& shape : {Shape{1, 21, 9, 11}, Shape{2, 21, 13, 30}, Shape{1, 21, 3, 3},
-                               Shape{1, 21, 70, 66}, Shape{1, 21, 10, 10}}) {
+                               Shape{1, 21, 70, 66}, Shape{1, 21, 12, 12}}) {
       const Tensor x = random.Uniform<uint8_t>(shape, 0, 255);
       std::vector<LayerStats> layers;
       const Tensor y = executor.RunTimed({x}, layers).at(0);
       EXPECT_EQ(BytesOf(y), BytesOf(reference.Run({x}).at(0))) << ShapeText(shape);
-      const bool is_small = shape[2] * shape[3] < 100;
+      const bool is_small = shape[2] * shape[3] < 144;
       EXPECT_EQ(layers.at(0).kernel, is_small ? "dense_avx2" : "winograd_avx2") << ShapeText(shape);
     }
   }
