@@ -130,7 +130,7 @@ TEST(WinogradInt8, IsTakenWhereItIsFasterThanWhatIsGathered) {
   EXPECT_TRUE(WinogradPays({8, 8 * 9, 80 * 80}));
   EXPECT_TRUE(WinogradPays({64, k64, 10 * 10}));
   EXPECT_FALSE(WinogradPays({512, 512 * 9, 7 * 7}));
-  EXPECT_FALSE(WinogradPays({2, k64, 56 * 56}));
+  EXPECT_FALSE(WinogradPays({1, 9, 56 * 56}));
   EXPECT_FALSE(WinogradPays({64, k64, 1}));
   // Sparse weights.
   EXPECT_TRUE(WinogradPays({64, k64, 56 * 56, 2.2}));
