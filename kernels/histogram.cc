@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #pragma GCC push_options
 #pragma GCC optimize("O3")
@@ -37,7 +38,30 @@ HistogramEnds CountAll(std::span<const float> elements, int64_t* counts, const C
   return ends;
 }
 
+template <class Lanes, class Add>
+FiniteSum SumLanes(std::span<const float> elements, const Add& add) {
+  Lanes lanes;
+  add(elements.data(), std::ssize(elements), lanes);
+  FiniteSum total;
+  int32_t largest = 0;
+  for (int64_t i = 0; i < Lanes::kCount; ++i) {
+    total.sum += lanes.sums[i];
+    largest = std::max(largest, lanes.largest[i]);
+  }
+  total.largest = std::bit_cast<float>(largest);
+  return total;
+}
+
 }  // namespace
+
+FiniteSum SumFinite(std::span<const float> elements, Isa isa) noexcept {
+#ifdef __x86_64__
+  if (Includes(isa, Isa::kAvx512Vnni)) return SumLanes<avx512::Lanes>(elements, avx512::AddFinite);
+  if (Includes(isa, Isa::kAvx2)) return SumLanes<avx2::Lanes>(elements, avx2::AddFinite);
+#endif
+  static_cast<void>(isa);
+  return SumLanes<plain::Lanes>(elements, plain::AddFinite);
+}
 
 HistogramEnds AddToHistogram(std::span<const float> elements, int64_t* counts, Isa isa) noexcept {
 #ifdef __x86_64__

@@ -34,4 +34,11 @@ struct HistogramEnds {
 // `counts`: [kHistogramPlaces], added to; null: only the ends are wanted.
 HistogramEnds AddToHistogram(std::span<const float> elements, int64_t* counts, Isa isa) noexcept;
 
+// Of the finite elements. Every eighth is added to the same of eight sums: the same on every ISA.
+struct FiniteSum {
+  double sum = 0;
+  float largest = 0;  // magnitude
+};
+FiniteSum SumFinite(std::span<const float> elements, Isa isa) noexcept;
+
 }  // namespace pared

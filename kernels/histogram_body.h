@@ -52,3 +52,42 @@ void Count(const float* x, int64_t count, int64_t* counts, Extremes& extremes) {
     for (int64_t i = 0; i < size; ++i) ++counts[places[i]];
   }
 }
+
+struct Lanes {
+  static constexpr int64_t kCount = 8;
+  double sums[kCount] = {};
+  int32_t largest[kCount] = {};  // bit patterns of magnitudes
+};
+
+// Two by four lanes, which the compiler turns into conversions of whole vectors.
+using FourInts = int32_t [[gnu::vector_size(16)]];
+using FourFloats = float [[gnu::vector_size(16)]];
+using FourDoubles = double [[gnu::vector_size(32)]];
+
+inline void AddFour(const float* x, FourDoubles& sums, FourInts& largest) {
+  FourInts bits;
+  std::memcpy(&bits, x, sizeof(bits));
+  const FourInts is_not_finite = (kInfinity - 1 - (bits & kInt32Max)) >> 31;  // -1 or 0
+  const FourInts finite = bits & ~is_not_finite;
+  const FourInts magnitude = finite & kInt32Max;
+  sums += __builtin_convertvector(__builtin_bit_cast(FourFloats, finite), FourDoubles);
+  largest = magnitude > largest ? magnitude : largest;
+}
+
+void AddFinite(const float* x, int64_t count, Lanes& lanes) {
+  FourDoubles sums[2] = {};
+  FourInts largest[2] = {};
+  const int64_t whole = count / Lanes::kCount * Lanes::kCount;
+  for (int64_t i = 0; i < whole; i += Lanes::kCount) {
+    AddFour(x + i, sums[0], largest[0]);
+    AddFour(x + i + 4, sums[1], largest[1]);
+  }
+  if (whole < count) {
+    float last[Lanes::kCount] = {};
+    std::copy_n(x + whole, count - whole, last);
+    AddFour(last, sums[0], largest[0]);
+    AddFour(last + 4, sums[1], largest[1]);
+  }
+  std::memcpy(lanes.sums, sums, sizeof(sums));
+  std::memcpy(lanes.largest, largest, sizeof(largest));
+}

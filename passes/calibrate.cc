@@ -27,30 +27,6 @@ double CenterOf(int bin) {
   return std::ldexp(1 + within, octave);
 }
 
-struct ChannelSum {
-  double sum = 0;
-  float largest = 0;  // magnitude
-};
-
-// Of the finite elements. Four sums run side by side, so that no addition waits for the one before.
-ChannelSum SumOf(const float* elements, int64_t count) {
-  double sums[4] = {};
-  float largest[4] = {};
-  const auto add = [&](int64_t at, int64_t to) {
-    const float magnitude = std::fabs(elements[at]);
-    const bool is_finite = magnitude <= std::numeric_limits<float>::max();
-    sums[to] += is_finite ? elements[at] : 0;
-    largest[to] = std::max(largest[to], is_finite ? magnitude : 0);
-  };
-  int64_t at = 0;
-  for (; at + 4 <= count; at += 4) {
-#pragma GCC unroll 4
-    for (int64_t i = 0; i < 4; ++i) add(at + i, i);
-  }
-  for (; at < count; ++at) add(at, 0);
-  return {sums[0] + sums[1] + sums[2] + sums[3], std::ranges::max(largest)};
-}
-
 void AddChannels(const Tensor& tensor, ChannelStats& stats) {
   const int64_t rank = tensor.rank();
   const int64_t axis = stats.axis < 0 ? stats.axis + rank : stats.axis;
@@ -63,8 +39,9 @@ void AddChannels(const Tensor& tensor, ChannelStats& stats) {
   stats.magnitudes.resize(std::max(stats.magnitudes.size(), size));
   const float* at = tensor.data<float>().data();
   const int64_t outer = tensor.count() / (channels * inner);
+  const Isa isa = SelectedIsa();
   for (int64_t i = 0; i < outer * channels; ++i, at += inner) {
-    const ChannelSum sum = SumOf(at, inner);
+    const FiniteSum sum = SumFinite({at, static_cast<size_t>(inner)}, isa);
     const size_t channel = static_cast<size_t>(i % channels);
     stats.sums[channel] += sum.sum;
     stats.magnitudes[channel] = std::max(stats.magnitudes[channel], sum.largest);

@@ -98,5 +98,29 @@ TEST(Histogram, OfNothingIsEmptyAroundZero) {
   }
 }
 
+TEST(SumFinite, AddsWhatIsFiniteAlikeOnEveryIsa) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  for (const size_t count : {0, 1, 7, 8, 9, 31, 32, 1000, 4099}) {
+    std::vector<float> values(count);
+    double sum = 0;
+    float largest = 0;
+    for (size_t i = 0; i < count; ++i) {
+      values[i] = i % 11 == 5 ? kNan : i % 13 == 6 ? -kInfinity : normal(random) * 1e20f;
+      if (!std::isfinite(values[i])) continue;
+      sum += static_cast<double>(values[i]);
+      largest = std::max(largest, std::fabs(values[i]));
+    }
+    const FiniteSum reference = SumFinite(values, Isa::kReference);
+    EXPECT_NEAR(reference.sum, sum, 1e8 * static_cast<double>(count)) << count;
+    EXPECT_EQ(reference.largest, largest) << count;
+    for (const Isa isa : AvailableIsas()) {
+      const FiniteSum found = SumFinite(values, isa);
+      EXPECT_EQ(found.sum, reference.sum) << IsaName(isa) << " " << count;
+      EXPECT_EQ(found.largest, reference.largest) << IsaName(isa) << " " << count;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace pared
