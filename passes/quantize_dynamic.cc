@@ -365,11 +365,6 @@ StoredResult Make(Model model, const Options& options, const FidelityJudge* judg
   return made;
 }
 
-Options Excluding(Options options, const std::vector<std::string>& names) {
-  options.exclude.insert(options.exclude.end(), names.begin(), names.end());
-  return options;
-}
-
 Model Run(Model model, const Options& given, PassContext& context) {
   Options options = given;
   SelectNodes(model, options.exclude, "exclude");
@@ -383,10 +378,10 @@ Model Run(Model model, const Options& given, PassContext& context) {
   options.exclude = history.Follow({{"exclude", given.exclude}}, notes).at("exclude");
   Json raised = RaiseOpset(model, kOpset);
   const StoredPass pass = {[&](const std::vector<std::string>& names, const FidelityJudge* judge) {
-                             return Make(model, Excluding(options, names), judge, context);
+                             return Make(model, Excluding(names, options), judge, context);
                            },
                            [&](const Model& source, const std::vector<std::string>& names) {
-                             return Quantizer(source, Excluding(options, names), context).Run();
+                             return Quantizer(source, Excluding(names, options), context).Run();
                            }};
   const bool is_smoothed = options.smooth == Smooth::kAuto;
   Model out = MakeWithinBounds(model, options.bounds, is_smoothed, pass, context);

@@ -424,20 +424,15 @@ StoredResult Make(Model model, const Options& options, PassContext& context) {
   return made;
 }
 
-Options Excluding(Options options, const std::vector<std::string>& names) {
-  options.exclude.insert(options.exclude.end(), names.begin(), names.end());
-  return options;
-}
-
 Model Run(Model model, const Options& options, PassContext& context) {
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
   CheckFiniteWeights(model);
   context.report["raised"] = RaiseOpset(model, kOpsetOfChannelScales);
   const StoredPass pass = {[&](const std::vector<std::string>& names, const FidelityJudge*) {
-                             return Make(model, Excluding(options, names), context);
+                             return Make(model, Excluding(names, options), context);
                            },
                            [&](const Model& source, const std::vector<std::string>& names) {
-                             Options alone = Excluding(options, names);
+                             Options alone = Excluding(names, options);
                              alone.rounding = Rounding::kNearest;
                              Model out = Quantizer(source, alone, context).Run();
                              RaiseForBlocks(out);

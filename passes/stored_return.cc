@@ -111,6 +111,7 @@ class Returner {
       for (const size_t place : places) {
         names.insert(names.end(), order[place].names.begin(), order[place].names.end());
       }
+      tried = {};  // two of them at a time are enough
       tried = Make(names);
       return tried.result.model;
     };

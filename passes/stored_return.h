@@ -51,6 +51,13 @@ struct StoredPass {
   std::function<Model(const Model& source, const std::vector<std::string>& names)> make_alone;
 };
 
+// A pass's options with more nodes that stay float.
+template <class Options>
+Options Excluding(const std::vector<std::string>& names, Options options) {
+  options.exclude.insert(options.exclude.end(), names.begin(), names.end());
+  return options;
+}
+
 // Runs the pass on `model`, and again with nodes excluded until `bounds` hold. `is_judged`: the
 // pass itself compares. Adds "calibration_sqnr_db" and what else FidelityJudge::Report tells,
 // "returned_to_float" and "accuracy_drop". Throws kInvalidArgument where there is a bound and no

@@ -1,22 +1,20 @@
 // Nodes that return to float under quantize_dynamic and quantize_weights.
 
 #include <gmock/gmock.h>
+#include <sys/mman.h>
 
-#include <cmath>
+#include <memory>
 
-#include "model/onnx.h"
 #include "passes/shared_statistics.h"
 #include "tests/passes/made_model.h"
 #include "tests/passes/run_step.h"
 #include "tests/testing/random_tensor.h"
-#include "tests/testing/temp_dir.h"
 
 namespace pared {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 struct Form {
   const char* name;
@@ -273,6 +271,28 @@ TEST_P(StoredReturn, AModelOfMoreThan20DbKeepsItsBytes) {
   EXPECT_GT(out.report.at("calibration_sqnr_db").get<double>(), 20);
   EXPECT_EQ(Bytes(out.model), Bytes(off.model));
   EXPECT_FALSE(out.report.contains("returned_to_float"));
+}
+
+// Zeros that take no memory: a model of more than 512 MiB is not run.
+TEST_P(StoredReturn, ABoundOfAModelThatIsTooLargeToRunIsAnError) {
+  constexpr int64_t kRows = 16384, kColumns = 8200;
+  constexpr size_t kBytes = kRows * kColumns * sizeof(float);
+  void* const zeros = mmap(nullptr, kBytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(zeros, MAP_FAILED);
+  const std::shared_ptr<void> owner(zeros, [](void* place) { munmap(place, kBytes); });
+  Model model = ModelFromText(R"(g (float[1,16384] x) => (float[1,8200] y)
+    <float[1,1] w = {0}> { y = MatMul(x, w) })");
+  model.graph.initializers.set("w",
+                               {Tensor::View(DType::kFloat32, {kRows, kColumns},
+                                             {static_cast<const std::byte*>(zeros), kBytes}, owner),
+                                ""});
+  const Dataset data = Dataset::Random(model.graph.inputs, 1, 1);
+  EXPECT_THAT(
+      [&] {
+        RunStep(GetParam().pass, With(GetParam().options, {{"min_sqnr_db", 20}}), model, &data);
+      },
+      ThrowsError(ErrorCode::kUnsupported, "min_sqnr_db",
+                  HasSubstr("min_sqnr_db 20.0 cannot be measured")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Forms, StoredReturn, ::testing::ValuesIn(kForms),
