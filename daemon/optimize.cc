@@ -68,8 +68,8 @@ void CheckPass(const Json& entry, const std::string& flag, const OptimizeOptions
   spec.calibration.dataset = "calibration";
   const Step step = BindStep(entry, flag, spec);
   if (!step.needs_calibration || !options.calibration.empty()) return;
-  throw Error(ErrorCode::kInvalidArgument,
-              step.pass + " needs calibration data: name a dataset's folder", "--calibration");
+  throw Error(ErrorCode::kInvalidArgument, WhatCalibrates(step) + ": name a dataset's folder",
+              "--calibration");
 }
 
 // The options as a job of one chain; the plan does not care where the data lies.

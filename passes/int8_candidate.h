@@ -12,6 +12,7 @@
 
 #include "passes/calibrate.h"
 #include "passes/code_range.h"
+#include "passes/float_bounds.h"
 #include "passes/int8_choice.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
@@ -19,7 +20,6 @@
 namespace pared {
 
 struct Int8Options {
-  static constexpr double kAnyDrop = 100;  // no bound
   enum class Granularity { kPerChannel, kPerTensor };
   enum class Method { kAuto, kMinMax, kPercentile, kEntropy, kMse, kOutput };
   enum class Smooth { kAuto, kOff };
@@ -27,7 +27,6 @@ struct Int8Options {
   enum class Format { kQdq, kQOperator };
   enum class Target { kOnnxruntime, kOpenvino, kPared };
   enum class Rounding { kAuto, kNearest };
-  enum class KeepFloat { kAuto, kOff };
   enum class KeepAs { kFloat32, kFloat16 };
 
   Granularity granularity = Granularity::kPerChannel;
@@ -38,11 +37,8 @@ struct Int8Options {
   Rounding rounding = Rounding::kAuto;
   bool bias_correction = true;
   CodeRange code_range;
-  KeepFloat keep_float = KeepFloat::kAuto;
-  double min_sqnr_db = 0;
-  double max_accuracy_drop = kAnyDrop;
+  FloatBounds bounds;
   KeepAs keep_as = KeepAs::kFloat32;
-  int64_t max_nodes_float = 1000;
   bool sensitivity = false;
   bool tables = true;
   Format format = Format::kQdq;

@@ -1,13 +1,11 @@
 #include "passes/int8_mixed.h"
 
 #include <algorithm>
-#include <iterator>
-#include <limits>
 #include <map>
 #include <optional>
 #include <utility>
 
-#include "base/error.h"
+#include "passes/float_return.h"
 #include "passes/int8_half.h"
 #include "passes/layer_progress.h"
 #include "passes/select_nodes.h"
@@ -15,30 +13,8 @@
 namespace pared {
 namespace {
 
-constexpr int64_t kRankSamples = 4;
-// A model with less has suffered visibly: some of its nodes return to float, one in kNodesPerFloat
-// at most, and one of a small model of no less than kNodesForOne.
-constexpr double kPoorDb = 20;
-constexpr size_t kNodesPerFloat = 5, kNodesForOne = 3;
-constexpr double kLargeShare = 0.1;     // of the model's weights or multiplications
-constexpr double kDropRounding = 1e-9;  // 0.9 - 0.8 is more than 0.1
-
 // Outputs of nodes that stay float.
 using Values = std::unordered_set<std::string>;
-
-bool LeavesSqnrBound(const Nearness& nearness, const Int8Options& options) {
-  const double worst_db = std::min(nearness.sqnr_db, nearness.output_db);
-  return options.min_sqnr_db > 0 && worst_db < options.min_sqnr_db;
-}
-
-// Accuracy, which costs more to measure, comes last: `drop` is what it was then.
-bool IsWithinBounds(const Model& model, const Nearness& nearness, const Int8Found& found,
-                    const Int8Options& options, AccuracyDrop& drop) {
-  if (LeavesSqnrBound(nearness, options)) return false;
-  if (found.accuracy == nullptr) return true;
-  drop = found.accuracy->DropOf(model);
-  return drop.drop <= options.max_accuracy_drop + kDropRounding;
-}
 
 class Mixer {
  public:
@@ -47,26 +23,17 @@ class Mixer {
 
   void Run() {
     ReportSensitivity();
-    const Int8Options& options = *request_.options;
-    if (options.max_accuracy_drop < Int8Options::kAnyDrop) {
+    const FloatBounds& bounds = request_.options->bounds;
+    if (bounds.max_accuracy_drop < FloatBounds::kAnyDrop) {
       found_.accuracy = std::make_unique<AccuracyJudge>(found_.candidate->model, context_);
     }
-    const bool has_bound = options.min_sqnr_db > 0 || found_.accuracy != nullptr;
-    if (options.min_sqnr_db > 0) wanted_db_ = options.min_sqnr_db;
-    if (has_bound && !Holds(found_.best.model, found_.best_near) &&
-        !ReturnNodes(static_cast<size_t>(options.max_nodes_float)) && !SearchAgain()) {
-      Refuse();
-    }
-    if (!has_bound && options.keep_float == Int8Options::KeepFloat::kAuto &&
-        found_.best_near.sqnr_db < kPoorDb) {
-      wanted_db_ = kPoorDb;
-      const size_t most =
-          order_.size() < kNodesForOne ? 0 : std::max<size_t>(1, order_.size() / kNodesPerFloat);
-      if (!ReturnNodes(std::min(most, static_cast<size_t>(options.max_nodes_float)))) SearchAgain();
-    }
-    if (options.keep_as == Int8Options::KeepAs::kFloat16) KeepAsFloat16();
+    floats_.emplace(bounds, found_.accuracy.get());
+    const auto most = floats_->MostNodes(found_.best.model, found_.best_near, order_.size());
+    if (most && !ReturnNodes(*most) && !SearchAgain()) floats_->RefuseUnmet(found_.best_near);
+    if (request_.options->keep_as == Int8Options::KeepAs::kFloat16) KeepAsFloat16();
     if (found_.accuracy != nullptr) {
-      context_.report["accuracy_drop"] = {{drop_.figure, drop_.drop}};
+      const AccuracyDrop& drop = floats_->drop();
+      context_.report["accuracy_drop"] = {{drop.figure, drop.drop}};
     }
   }
 
@@ -87,7 +54,6 @@ class Mixer {
   void ReportSensitivity() {
     order_ = BySensitivity();
     if (request_.options->sensitivity) found_.judge->Remember(found_.candidate->model);
-    node_count_ = order_.size();
     Json& report = context_.report["sensitivity"] = Json::array();
     size_t index = 0;
     for (const auto& [sqnr_db, node] : order_) {
@@ -131,83 +97,28 @@ class Mixer {
     return nodes;
   }
 
-  // Whether the bounds that are asked for hold.
-  bool Holds(const Model& model, const Nearness& nearness) {
-    return nearness.sqnr_db >= wanted_db_ &&
-           IsWithinBounds(model, nearness, found_, *request_.options, drop_);
-  }
-
-  // Takes the model with these nodes float where the bounds hold, or, as long as they have not,
-  // where it is better than what there is. Whether they hold.
-  bool Attempt(const std::vector<const Node*>& floats) {
-    Values outputs;
-    for (const Node* node : floats) outputs.insert(node->outputs[0]);
-    Int8Rewrite tried = WithFloat(outputs);
-    const Nearness nearness =
-        found_.judge->Compare(tried.model, std::min(wanted_db_, found_.best_near.sqnr_db));
-    AccuracyDrop before = drop_;
-    const bool holds = Holds(tried.model, nearness);
-    if (holds || (!has_held_ && nearness.sqnr_db > found_.best_near.sqnr_db)) {
-      found_.best = std::move(tried);
-      found_.best_near = nearness;
-      floats_ = floats;
-    } else {
-      drop_ = std::move(before);
-    }
-    has_held_ = has_held_ || holds;
-    return holds;
-  }
-
-  // Returns the least number of the most sensitive nodes that suffices, by bisection; where none
-  // does, as many as are best. False: none does.
+  // Returns the most sensitive nodes. False: the bounds do not hold with `most` of them.
   bool ReturnNodes(size_t most) {
     const std::vector<const Node*> nodes = ByOutputSqnr();
-    // With none left the model would be no INT8 model.
-    size_t low = 0, high = std::min(nodes.size() - 1, most);
-    most_ = high;
-    const auto attempt = [&](size_t count) {
-      return Attempt({nodes.begin(), nodes.begin() + static_cast<int64_t>(count)});
-    };
-    bool holds = high > 0 && attempt(high);
-    // Ranges were chosen for the whole: more float is better as a rule, not always.
-    for (size_t count = 1; !holds && count < high; count *= 2) {
-      holds = attempt(count);
-      if (holds) high = count;
-    }
-    while (holds && high - low > 1) {
-      const size_t middle = low + (high - low) / 2;
-      (attempt(middle) ? high : low) = middle;
-    }
-    if (holds) ReplaceLarge(nodes);
-    ReportFloat(floats_);
-    return holds;
-  }
-
-  // Tries each large node that returned in INT8 again, the largest first: without more, or with
-  // the next ones of the order float in its place, which together are half as large at most.
-  void ReplaceLarge(const std::vector<const Node*>& order) {
     const std::map<const Node*, double> shares = Shares();
-    const auto is_large = [&](const Node* node) { return shares.at(node) >= kLargeShare; };
-    std::vector<const Node*> large;
-    std::ranges::copy_if(floats_, std::back_inserter(large), is_large);
-    std::ranges::stable_sort(large, std::greater(), [&](const Node* n) { return shares.at(n); });
-    for (const Node* node : large) {
-      std::vector<const Node*> floats = floats_;
-      std::erase(floats, node);
-      if (Attempt(floats)) continue;
-      const std::unordered_set<const Node*> chosen(floats_.begin(), floats_.end());
-      double share = 0;
-      size_t next_attempt = 1, added = 0;
-      for (const Node* other : order) {
-        if (chosen.contains(other) || is_large(other)) continue;
-        share += shares.at(other);
-        if (share > shares.at(node) / 2 || floats.size() == most_) break;
-        floats.push_back(other);
-        if (++added < next_attempt) continue;
-        if (Attempt(floats)) break;
-        next_attempt *= 2;
-      }
-    }
+    FloatCandidates candidates;
+    for (const Node* node : nodes) candidates.order.push_back({1, shares.at(node)});
+    Int8Rewrite tried;
+    candidates.make = [&](const std::vector<size_t>& places) -> const Model& {
+      Values outputs;
+      for (const size_t place : places) outputs.insert(nodes[place]->outputs[0]);
+      tried = WithFloat(outputs);
+      return tried.model;
+    };
+    candidates.keep = [&](const Nearness& nearness) {
+      found_.best = std::move(tried);
+      found_.best_near = nearness;
+    };
+    const bool holds = floats_->Search(candidates, *found_.judge, most, found_.best_near.sqnr_db);
+    std::vector<const Node*> returned;
+    for (const size_t place : floats_->places()) returned.push_back(nodes[place]);
+    ReportFloat(returned);
+    return holds;
   }
 
   // Of each compute node, how much of the weights or of the multiplications it has, the larger.
@@ -241,28 +152,8 @@ class Mixer {
     found_ = std::move(again);
     order_.clear();  // of the candidate that is gone
     context_.report["searched_again"] = true;
-    for (const auto& [key, value] : report.items()) {
-      Json& entry = context_.report[key];
-      if (value.is_array() && entry.is_array()) {
-        entry.insert(entry.end(), value.begin(), value.end());
-      } else {
-        entry = value;
-      }
-    }
-    return Holds(found_.best.model, found_.best_near);
-  }
-
-  [[noreturn]] void Refuse() const {
-    const Int8Options& options = *request_.options;
-    const std::string nodes = " with at most " + std::to_string(most_) + " of its " +
-                              std::to_string(node_count_) + " nodes in float";
-    if (LeavesSqnrBound(found_.best_near, options)) {
-      const double worst_db = std::min(found_.best_near.sqnr_db, found_.best_near.output_db);
-      throw Error(ErrorCode::kUnsupported,
-                  "min_sqnr_db is not reached: " + std::to_string(worst_db) + " dB" + nodes);
-    }
-    throw Error(ErrorCode::kUnsupported, "max_accuracy_drop does not hold: " + drop_.figure +
-                                             " drops by " + std::to_string(drop_.drop) + nodes);
+    AppendReport(context_.report, report);
+    return floats_->Holds(found_.best.model, found_.best_near);
   }
 
   void ReportFloat(const std::vector<const Node*>& nodes) {
@@ -272,8 +163,7 @@ class Mixer {
       report.push_back(NodeLabel(*node));
       returned.insert(NodeLabel(*node));
       context_.report["skipped"].push_back(
-          {{"node", NodeLabel(*node)},
-           {"reason", "returned to float: of the nodes, its INT8 form costs the outputs most"}});
+          {{"node", NodeLabel(*node)}, {"reason", kReturnedToFloat}});
       kept_.insert(node->outputs[0]);
     }
     std::erase_if(context_.report["changed"].get_ref<Json::array_t&>(), [&](const Json& entry) {
@@ -288,12 +178,9 @@ class Mixer {
     if (kept_.empty()) return;
     std::optional<Model> half = KeepAsHalf(found_.best.model, kept_, context_);
     if (!half) return;
-    const AccuracyDrop drop = drop_;
     const Nearness nearness = found_.judge->Compare(*half);
-    wanted_db_ = std::min(wanted_db_, found_.best_near.sqnr_db);
-    if (!Holds(*half, nearness)) {
+    if (!floats_->StillHolds(*half, nearness, found_.best_near.sqnr_db)) {
       context_.report["kept_as"] = "float32: in float16 the bound does not hold";
-      drop_ = drop;
       return;
     }
     found_.best.model = std::move(*half);
@@ -304,12 +191,8 @@ class Mixer {
   const Int8Request& request_;
   PassContext& context_;
   std::vector<std::pair<double, const Node*>> order_;
-  double wanted_db_ = -std::numeric_limits<double>::infinity();
-  AccuracyDrop drop_;                 // of what was measured last
-  bool has_held_ = false;             // the bounds, of found_.best
-  size_t most_ = 0, node_count_ = 0;  // nodes that may return, of so many
-  std::vector<const Node*> floats_;   // the nodes that returned in found_.best
-  Values kept_;                       // float, as keep_as says
+  std::optional<FloatReturn> floats_;
+  Values kept_;  // float, as keep_as says
 };
 
 }  // namespace
@@ -321,7 +204,8 @@ void ReturnToFloat(Int8Found& found, const Int8Request& request, PassContext& co
 bool HoldsBounds(const Model& model, const Nearness& nearness, const Int8Found& found,
                  const Int8Request& request, PassContext& context) {
   AccuracyDrop drop;
-  if (!IsWithinBounds(model, nearness, found, *request.options, drop)) return false;
+  if (!IsWithinBounds(request.options->bounds, found.accuracy.get(), model, nearness, drop))
+    return false;
   if (found.accuracy != nullptr) context.report["accuracy_drop"] = {{drop.figure, drop.drop}};
   return true;
 }

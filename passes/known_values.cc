@@ -91,14 +91,14 @@ const Tensor& KnownValues::at(size_t sample, const std::string& value) const {
 }
 
 // Whether the model has the node, too. Passes that quantize leave attributes as they are, but for
-// the value of a Constant.
+// the value of a Constant and subgraphs, which are copied where they are edited.
 bool KnownValues::IsSame(const Node& node) const {
   if (node.outputs.empty() || node.op_type == "Constant") return false;
   const auto maker = makers_.find(node.outputs[0]);
   if (maker == makers_.end()) return false;
   const Node& own = graph_.nodes[maker->second];
   return own.op_type == node.op_type && own.domain == node.domain && own.inputs == node.inputs &&
-         own.outputs == node.outputs;
+         own.outputs == node.outputs && SubgraphsOf(own) == SubgraphsOf(node);
 }
 
 // Values of the candidate that may differ from the model's.

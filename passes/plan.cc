@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "passes/float_bounds.h"
 #include "passes/registry.h"
 #include "passes/select_nodes.h"
 
@@ -60,12 +61,16 @@ Step BindStep(const Json& entry, const std::string& pointer, const JobSpec& spec
   if (pass == nullptr) ThrowUnknownPass(name->get<std::string>(), pointer);
   Step step = BindPass(*pass, entry, pointer);
   if (step.needs_calibration && spec.calibration.dataset.empty()) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        step.pass + " needs calibration data and the job names none: set /calibration/dataset",
-        pointer);
+    throw Error(ErrorCode::kInvalidArgument,
+                WhatCalibrates(step) + " and the job names none: set /calibration/dataset",
+                pointer);
   }
   return step;
+}
+
+std::string WhatCalibrates(const Step& step) {
+  const std::string bound = BoundIn(step.options);
+  return step.pass + (bound.empty() ? "" : " with " + bound) + " needs calibration data";
 }
 
 PlanNode MakePlan(const JobSpec& spec) {

@@ -25,6 +25,9 @@ PlanNode MakePlan(const JobSpec& spec);
 // One entry of a chain, bound. Throws as MakePlan, at `pointer`.
 Step BindStep(const Json& entry, const std::string& pointer, const JobSpec& spec);
 
+// "PASS needs calibration data", with the bound that it has to measure.
+std::string WhatCalibrates(const Step& step);
+
 // The step as it holds for a model whose nodes were called otherwise when the chain began: `notes`
 // gets what NodeHistory::Follow has to say.
 Step FollowNodes(const Step& step, const NodeHistory& history, Json& notes);

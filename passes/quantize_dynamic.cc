@@ -9,7 +9,7 @@
 // Tables are looked up as codes. Weights of subgraphs, or captured by them, are stored once, where
 // they were. Only operators of ONNX itself are written.
 // Where there is calibration data, the spread of input channels is moved into the weights first, if
-// the SQNR measured on it rises.
+// the SQNR measured on it rises, and the most sensitive nodes return to float (stored_return.h).
 // Declines, with a report: weights that are no matrix or kernel, that a node reads which stays
 // float, recurrent nodes. Where no weight is left, it is an error.
 
@@ -24,7 +24,7 @@
 #include "passes/decided_lengths.h"
 #include "passes/dynamic_smooth.h"
 #include "passes/finite_weights.h"
-#include "passes/int8_fidelity.h"
+#include "passes/float_bounds.h"
 #include "passes/int8_params.h"
 #include "passes/layer_progress.h"
 #include "passes/log_power.h"
@@ -32,6 +32,7 @@
 #include "passes/opset_raise.h"
 #include "passes/pass.h"
 #include "passes/select_nodes.h"
+#include "passes/stored_return.h"
 #include "passes/stored_weights.h"
 #include "passes/weight_codes.h"
 #include "passes/widen_halves.h"
@@ -41,17 +42,15 @@ namespace {
 
 constexpr int64_t kOpset = 11;  // DynamicQuantizeLinear
 
-// A smoothed model must gain so much over the plain one to be taken; a larger model is not tried,
-// since that takes a few of it in memory.
+// A smoothed model must gain so much over the plain one to be taken.
 constexpr double kGainMinDb = 0.25;
-constexpr int64_t kJudgeSamples = 16;
-constexpr size_t kSmoothBytesMax = size_t{1} << 29;
 
 enum class Smooth { kAuto, kOff };
 
 struct Options {
   Smooth smooth = Smooth::kAuto;
   CodeRange code_range;
+  FloatBounds bounds;
   std::vector<std::string> op_types = {"Gemm", "MatMul", "Gather"};
   std::vector<std::string> exclude;
   bool freeze_inputs = false;
@@ -62,6 +61,7 @@ void Fields(FieldVisitor& f, Options& o) {
            "Move the spread of input channels into the weights of matrix products; \"auto\": where "
            "there is calibration data and the SQNR measured on it rises.");
   Fields(f, o.code_range);
+  Fields(f, o.bounds);
   f.ChoiceList("op_types", o.op_types, {"MatMul", "Gemm", "Conv", "Gather"},
                "Operators to quantize. Conv some runtimes compute slower so; Gather's tables are "
                "stored in 8 bits.");
@@ -148,6 +148,8 @@ class Quantizer {
     EditGraphs(out.graph, EraseDead);
     return out;
   }
+
+  std::vector<StoredUnit> Units(const Json& untied) const { return UnitsOf(stored_, untied); }
 
  private:
   std::string WhyFloat(const StoredWeight& stored) const {
@@ -320,29 +322,47 @@ class Quantizer {
   size_t done_ = 0;
 };
 
-// Returns `quantized`, or what is nearer to the float model when it is smoothed first.
-Model BestSmoothed(const Model& model, Model quantized, const Options& options,
-                   PassContext& context) {
-  auto excluded = SelectNodes(model, options.exclude, "exclude");
-  for (const Node& node : model.graph.nodes) {
+// Puts what is made of the smoothed model in the place of `made` where it is nearer.
+void Smoothed(const Options& options, const FidelityJudge& judge, StoredResult& made,
+              PassContext& context) {
+  auto excluded = SelectNodes(made.source, options.exclude, "exclude");
+  for (const Node& node : made.source.graph.nodes) {
     if (!std::ranges::count(options.op_types, node.op_type)) excluded.insert(&node);
   }
-  Smoothing smoothing = SmoothProducts(model, excluded, context);
-  const FidelityJudge judge(model, context, kJudgeSamples);
-  Nearness nearness = judge.Compare(quantized);
+  Smoothing smoothing = SmoothProducts(made.source, excluded, context);
+  made.nearness = judge.Compare(made.model);
   if (!smoothing.values.empty()) {
     Model smoothed = Quantizer(smoothing.model, options, context).Run();
-    const Nearness of_smoothed = judge.Compare(smoothed);
-    if (of_smoothed.sqnr_db < nearness.sqnr_db + kGainMinDb) {
+    const Nearness nearness = judge.Compare(smoothed);
+    if (nearness.sqnr_db < made.nearness->sqnr_db + kGainMinDb) {
       smoothing.values.clear();
     } else {
-      quantized = std::move(smoothed);
-      nearness = of_smoothed;
+      made.model = std::move(smoothed);
+      made.source = std::move(smoothing.model);
+      made.nearness = nearness;
     }
   }
   context.report["smoothed"] = smoothing.values;
-  judge.Report(nearness, context.report, "exclude the nodes that are most sensitive");
-  return quantized;
+}
+
+StoredResult Make(Model model, const Options& options, const FidelityJudge* judge,
+                  PassContext& context) {
+  const Json untied = UntieTables(
+      model, {options.op_types, SelectNodes(model, options.exclude, "exclude")},
+      [](const StoredWeight& stored) {
+        return std::ranges::all_of(
+            stored.sites, [](const WeightSite* site) { return WhyNoInteger(*site).empty(); });
+      });
+  if (!untied.empty()) context.report["untied"] = untied;
+  Quantizer quantizer(model, options, context);
+  StoredResult made;
+  made.model = quantizer.Run();
+  made.units = quantizer.Units(untied);
+  made.source = model;
+  if (judge != nullptr && options.smooth == Smooth::kAuto) {
+    Smoothed(options, *judge, made, context);
+  }
+  return made;
 }
 
 Model Run(Model model, const Options& given, PassContext& context) {
@@ -357,24 +377,17 @@ Model Run(Model model, const Options& given, PassContext& context) {
   Json notes;
   options.exclude = history.Follow({{"exclude", given.exclude}}, notes).at("exclude");
   Json raised = RaiseOpset(model, kOpset);
-  const Json untied = UntieTables(
-      model, {options.op_types, SelectNodes(model, options.exclude, "exclude")},
-      [](const StoredWeight& stored) {
-        return std::ranges::all_of(
-            stored.sites, [](const WeightSite* site) { return WhyNoInteger(*site).empty(); });
-      });
-  if (!untied.empty()) context.report["untied"] = untied;
-  Model out = Quantizer(model, options, context).Run();
-  if (options.smooth == Smooth::kAuto && context.calibration != nullptr) {
-    size_t bytes = 0;
-    for (const auto& [name, stored] : model.graph.initializers)
-      bytes += stored.tensor.bytes().size();
-    if (bytes <= kSmoothBytesMax) {
-      out = BestSmoothed(model, std::move(out), options, context);
-    } else {
-      context.report["smooth"] =
-          "off: models of more than " + std::to_string(kSmoothBytesMax) + " bytes are not run";
-    }
+  const StoredPass pass = {[&](const std::vector<std::string>& names, const FidelityJudge* judge) {
+                             return Make(model, Excluding(names, options), judge, context);
+                           },
+                           [&](const Model& source, const std::vector<std::string>& names) {
+                             return Quantizer(source, Excluding(names, options), context).Run();
+                           }};
+  const bool is_smoothed = options.smooth == Smooth::kAuto;
+  Model out = MakeWithinBounds(model, options.bounds, is_smoothed, pass, context);
+  if (is_smoothed && context.calibration != nullptr && !IsSmallEnoughToRun(model)) {
+    context.report["smooth"] =
+        "off: models of more than " + std::to_string(kRunBytesMax) + " bytes are not run";
   }
   context.report["raised"] = std::move(raised);
   WarnOfSaturation(options.code_range, context.report);
@@ -389,6 +402,6 @@ extern const PassInfo kQuantizeDynamic;
 const PassInfo kQuantizeDynamic = DefinePass<Options, Run>(
     "quantize_dynamic",
     "Computes products in INT8 with scales of activations found at run time; needs no data.",
-    [](const Json&) { return false; }, 12);
+    [](const Json& options) { return !BoundIn(options).empty(); }, 13);
 
 }  // namespace pared

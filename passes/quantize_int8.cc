@@ -58,22 +58,10 @@ void Fields(FieldVisitor& f, Int8Options& o) {
   f.Flag("bias_correction", o.bias_correction,
          "Correct each bias by what the rounding of the weights shifts the mean of the result.");
   Fields(f, o.code_range);
-  f.Choice("keep_float", o.keep_float, {"auto", "off"},
-           "The most sensitive nodes return to float, one in five at most (of three or four one), "
-           "where the worst output would have less than 20 dB; or none do.");
-  f.Number("min_sqnr_db", o.min_sqnr_db, {0, 200},
-           "As many of the most sensitive nodes return to float as it takes for the worst output, "
-           "and what the report calls judged_values, to have this SQNR on calibration samples; 0: "
-           "keep_float decides.");
-  f.Number("max_accuracy_drop", o.max_accuracy_drop, {0, Int8Options::kAnyDrop},
-           "As many return to float as it takes for the first figure of the calibration data's "
-           "task (top1, map50 ...; without labels the share of samples with the float model's arg "
-           "max) to drop by no more; 100: no bound.");
+  Fields(f, o.bounds);
   f.Choice("keep_as", o.keep_as, {"float32", "float16"},
            "How weighted nodes are stored and computed that return to float or are excluded; those "
            "that float16 does not hold stay float32.");
-  f.Integer("max_nodes_float", o.max_nodes_float, {0, 1000000},
-            "So many nodes at most return to float; where a bound needs more, it is an error.");
   f.Flag("sensitivity", o.sensitivity,
          "Report for each node the SQNR of the outputs where it alone is INT8; runs the model "
          "once for each node.");
@@ -240,9 +228,9 @@ void WarnOfCopies(const Graph& before, int64_t bytes_before, const Graph& after,
 // The model and the branches within it, with the report; nullopt: nothing of it can be INT8.
 std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, PassContext& context) {
   Int8Options within = *request.options;
-  within.max_accuracy_drop =
-      Int8Options::kAnyDrop;  // the job's labels are not of a branch's outputs
-  within.tables = false;      // those of branches are stored with the others
+  // The job's labels are not of a branch's outputs.
+  within.bounds.max_accuracy_drop = FloatBounds::kAnyDrop;
+  within.tables = false;  // those of branches are stored with the others
   const auto quantize = [&](Model branch, PassContext& inner) {
     return QuantizeGraph(std::move(branch), {&within, request.exclusions}, inner);
   };

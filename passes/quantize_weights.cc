@@ -10,10 +10,10 @@
 // zero. A dequantized value has the weight's old name: every reader, through a Transpose or from
 // within a subgraph, sees the same elements, and a tied weight stays one tensor. Tables are looked
 // up as codes, so that a lookup does not expand the table.
-// Needs no data; where there is some, the blocks of products are rounded by it (round_layers.h).
-// Declines, with a report: weights that a node reads which stays float, that are computed, or that
-// would not get smaller. Where no weight is left, it is an error. Without data one tensor is held
-// at a time.
+// Needs no data; where there is some, the blocks of products are rounded by it (round_layers.h),
+// and the most sensitive nodes return to float (stored_return.h). Declines, with a report: weights
+// that a node reads which stays float, that are computed, or that would not get smaller. Where no
+// weight is left, it is an error. Without data one tensor is held at a time.
 
 #include <algorithm>
 #include <cmath>
@@ -26,6 +26,7 @@
 #include "model/rewrite.h"
 #include "model/spill.h"
 #include "passes/finite_weights.h"
+#include "passes/float_bounds.h"
 #include "passes/int8_params.h"
 #include "passes/layer_progress.h"
 #include "passes/log_power.h"
@@ -33,6 +34,7 @@
 #include "passes/pass.h"
 #include "passes/round_layers.h"
 #include "passes/select_nodes.h"
+#include "passes/stored_return.h"
 #include "passes/stored_weights.h"
 #include "passes/weight_codes.h"
 
@@ -56,6 +58,7 @@ struct Options {
   Scheme scheme = Scheme::kAsymmetric;
   Rounding rounding = Rounding::kAuto;
   double damping = 0;
+  FloatBounds bounds;
   std::vector<std::string> op_types = {"Conv",   "ConvTranspose", "Gemm", "MatMul",
                                        "Gather", "LSTM",          "GRU",  "RNN"};
   std::vector<std::string> exclude;
@@ -88,6 +91,7 @@ void Fields(FieldVisitor& f, Options& o) {
   f.Number("damping", o.damping, {0, 10},
            "Of the second order: what is added to the second moments of the inputs, against their "
            "mean; 0: what rounds held-out samples best, or the nearest codes where these do.");
+  Fields(f, o.bounds);
   f.ChoiceList("op_types", o.op_types,
                {"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "LSTM", "GRU", "RNN"},
                "Operators whose weights are stored so.");
@@ -152,6 +156,8 @@ class Quantizer {
     }
     return Write(replacements);
   }
+
+  std::vector<StoredUnit> Units(const Json& untied) const { return UnitsOf(stored_, untied); }
 
   // Whether all nodes that read the weight can be MatMulNBits, which takes it as [rows][k].
   static bool IsProduct(const StoredWeight& stored);
@@ -394,20 +400,45 @@ bool HasBlocks(const Node& node) {
   return node.op_type == "DequantizeLinear" && node.attributes.contains("block_size");
 }
 
+// What it says of the model, where that has blocks.
+std::vector<std::string> RaiseForBlocks(Model& model) {
+  if (!HasNode(model.graph, HasBlocks)) return {};
+  return RaiseOpset(model, kOpsetOfBlocks);
+}
+
+StoredResult Make(Model model, const Options& options, PassContext& context) {
+  Json untied = Json::array();
+  if (options.format == Format::kMatMulNBits) {
+    untied = UntieTables(model, {options.op_types, SelectNodes(model, options.exclude, "exclude")},
+                         [](const StoredWeight& stored) { return Quantizer::IsProduct(stored); });
+    if (!untied.empty()) context.report["untied"] = untied;
+  }
+  Quantizer quantizer(model, options, context);
+  StoredResult made;
+  made.model = quantizer.Run();
+  made.units = quantizer.Units(untied);
+  made.source = model;
+  for (std::string& raised : RaiseForBlocks(made.model)) {
+    context.report["raised"].push_back(std::move(raised));
+  }
+  return made;
+}
+
 Model Run(Model model, const Options& options, PassContext& context) {
   if (options.freeze_inputs || model.ir_version < 4) DropInitializerInputs(model);
   CheckFiniteWeights(model);
-  std::vector<std::string> raised = RaiseOpset(model, kOpsetOfChannelScales);
-  if (options.format == Format::kMatMulNBits) {
-    const Json untied =
-        UntieTables(model, {options.op_types, SelectNodes(model, options.exclude, "exclude")},
-                    [](const StoredWeight& stored) { return Quantizer::IsProduct(stored); });
-    if (!untied.empty()) context.report["untied"] = untied;
-  }
-  Model out = Quantizer(model, options, context).Run();
-  if (HasNode(out.graph, HasBlocks))
-    std::ranges::move(RaiseOpset(out, kOpsetOfBlocks), std::back_inserter(raised));
-  context.report["raised"] = std::move(raised);
+  context.report["raised"] = RaiseOpset(model, kOpsetOfChannelScales);
+  const StoredPass pass = {[&](const std::vector<std::string>& names, const FidelityJudge*) {
+                             return Make(model, Excluding(names, options), context);
+                           },
+                           [&](const Model& source, const std::vector<std::string>& names) {
+                             Options alone = Excluding(names, options);
+                             alone.rounding = Rounding::kNearest;
+                             Model out = Quantizer(source, alone, context).Run();
+                             RaiseForBlocks(out);
+                             return out;
+                           }};
+  Model out = MakeWithinBounds(model, options.bounds, false, pass, context);
   WarnOfLogPower(model, context.report);
   return out;
 }
@@ -418,6 +449,6 @@ extern const PassInfo kQuantizeWeights;
 const PassInfo kQuantizeWeights = DefinePass<Options, Run>(
     "quantize_weights",
     "Stores weights in 8 bits a channel or 4 bits a block and computes in float; needs no data.",
-    [](const Json&) { return false; }, 11);
+    [](const Json& options) { return !BoundIn(options).empty(); }, 12);
 
 }  // namespace pared

@@ -92,6 +92,26 @@ TEST(Plan, RefusesAPassThatNeedsDataTheJobDoesNotName) {
                           HasSubstr("/calibration/dataset")));
 }
 
+// Which takes data without a bound, and could not tell whether one holds.
+TEST(Plan, RefusesABoundWithoutData) {
+  for (const std::string pass : {"quantize_dynamic", "quantize_weights"}) {
+    const auto plan = [&](const std::string& options) {
+      return [&pass, options] {
+        JobSpec spec = Chains({{"a", R"([{"pass": ")" + pass + "\"" + options + "}]"}});
+        spec.calibration.dataset.clear();
+        MakePlan(spec);
+      };
+    };
+    EXPECT_NO_THROW(plan("")()) << pass;
+    EXPECT_THAT(plan(R"(, "min_sqnr_db": 20)"),
+                ThrowsError(ErrorCode::kInvalidArgument, "/chains/0/passes/0",
+                            HasSubstr(pass + " with min_sqnr_db 20")));
+    EXPECT_THAT(plan(R"(, "max_accuracy_drop": 0.01)"),
+                ThrowsError(ErrorCode::kInvalidArgument, "/chains/0/passes/0",
+                            HasSubstr("with max_accuracy_drop 0.01 needs calibration data")));
+  }
+}
+
 TEST(Registry, DescribesEveryPassOnce) {
   std::set<std::string_view> names;
   for (const PassInfo* pass : Passes()) {
