@@ -15,8 +15,6 @@ constexpr int64_t kLineFloats = 16;  // of a cache line
 // image, which takes whole vectors of pixels in one row of the output.
 constexpr int64_t kUnpackedBlocks = 6;
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t Whole(int64_t n, int64_t lanes) { return CeilDiv(n, lanes) * lanes; }
 int64_t Volume(const Extent3& e) { return e[0] * e[1] * e[2]; }
 
 // Where `pixel` of the output begins in the input, and how many outputs follow it in its row.

@@ -19,7 +19,6 @@
 
 #include <array>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -34,16 +33,6 @@
 namespace pared {
 
 using Extent3 = std::array<int64_t, 3>;  // depth, height, width
-
-// What a clamp leaves; infinite for every other activation.
-struct ClampF32 {
-  float low, high;
-};
-inline ClampF32 ClampOf(const ActivationF32& activation) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  if (activation.kind == ActivationKind::kClamp) return {activation.alpha, activation.beta};
-  return {-kInfinity, kInfinity};
-}
 
 struct ConvF32Options {
   int64_t channels = 0, outputs = 0, groups = 1;  // of all groups together

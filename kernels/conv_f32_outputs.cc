@@ -17,9 +17,6 @@ namespace {
 
 constexpr int64_t kLineFloats = 16;  // of a cache line
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t Whole(int64_t n, int64_t lanes) { return CeilDiv(n, lanes) * lanes; }
-
 bool HasWideTiles(const F32Kernels& kernels) { return kernels.pack_rows == nullptr; }
 
 // Copies the first `count` floats, at most 6, of each of `k` rows to rows of 6.

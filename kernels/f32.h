@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "kernels/cpu.h"
 
@@ -33,6 +34,16 @@ struct ActivationF32 {
   ActivationKind kind = ActivationKind::kNone;
   float alpha = 0, beta = 0;
 };
+
+// What a clamp leaves; infinite for every other activation.
+struct ClampF32 {
+  float low, high;
+};
+inline ClampF32 ClampOf(const ActivationF32& activation) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  if (activation.kind == ActivationKind::kClamp) return {activation.alpha, activation.beta};
+  return {-kInfinity, kInfinity};
+}
 
 // One tile of C = A B: `rows` x `columns` sums over k.
 struct GemmTileF32 {

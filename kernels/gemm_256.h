@@ -67,10 +67,10 @@ template <class V, int N>
   return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale), high));
 }
 
-// Codes of 32 columns in the order of a step, or of 16 in order.
+// The codes of sums, in the order in which the packs leave them.
 template <int N>
-[[gnu::always_inline]] inline void StoreCodes256(const EpilogueView& e, std::byte* y,
-                                                 const Vectors256<N>& s, __m256 scale) {
+[[gnu::always_inline]] inline __m256i Codes256(const EpilogueView& e, const Vectors256<N>& s,
+                                               __m256 scale) {
   const __m256 high = _mm256_set1_ps(e.high_minus_zero);
   const __m256i zero_point = _mm256_set1_epi16(static_cast<int16_t>(e.zero_point));
   const __m256i low = _mm256_set1_epi8(static_cast<char>(e.low));
@@ -79,7 +79,14 @@ template <int N>
         _mm256_packs_epi32(Scale256(s.v[i], scale, high), Scale256(s.v[i + 1], scale, high)),
         zero_point);
   };
-  const __m256i bytes = _mm256_max_epu8(_mm256_packus_epi16(words(0), words(N - 2)), low);
+  return _mm256_max_epu8(_mm256_packus_epi16(words(0), words(N - 2)), low);
+}
+
+// Codes of 32 columns in the order of a step, or of 16 in order.
+template <int N>
+[[gnu::always_inline]] inline void StoreCodes256(const EpilogueView& e, std::byte* y,
+                                                 const Vectors256<N>& s, __m256 scale) {
+  const __m256i bytes = Codes256(e, s, scale);
   if constexpr (N == 4) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), bytes);
   } else {

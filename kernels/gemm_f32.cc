@@ -10,8 +10,6 @@ namespace {
 constexpr int64_t kSmallAColumns = 128;
 constexpr int64_t kSmallA = 64 * 1024;
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 }  // namespace
 
 int64_t PanelGroup(int64_t a_floats, const F32Kernels& kernels) {

@@ -14,6 +14,10 @@
 
 namespace pared {
 
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// `n` rounded up to a multiple of `unit`.
+constexpr int64_t Whole(int64_t n, int64_t unit) { return CeilDiv(n, unit) * unit; }
+
 // A strided matrix of constants or activations.
 struct MatrixF32 {
   const float* data = nullptr;

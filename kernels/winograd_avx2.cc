@@ -2,11 +2,18 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
+
+#include "kernels/packing.h"
+#include "kernels/sparse.h"
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
+
+#include "kernels/gemm_256.h"
 
 namespace pared {
 namespace {
@@ -82,9 +89,7 @@ template <int N>
     for (int n = 0; n < N; ++n) q[n] = Load(x + 32 * n);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
-      int32_t pair = 0;
-      __builtin_memcpy(&pair, w + 2 * r, 4);
-      const __m256i weight = _mm256_set1_epi32(pair);
+      const __m256i weight = Broadcast256(w + 2 * r);
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) {
         s[r][n] = _mm256_add_epi32(s[r][n], _mm256_madd_epi16(q[n], weight));
@@ -139,21 +144,13 @@ template <int N>
   }
 }
 
-// The codes of one line: four of each of eight tiles. As StoreCodes256 in kernels/gemm_256.h.
+// The codes of one line: four of each of eight tiles.
 [[gnu::always_inline]] inline __m256i CodesOf(const EpilogueView& e, __m256 scale,
                                               const __m256i (&sums)[kOut]) {
-  const __m256 high = _mm256_set1_ps(e.high_minus_zero);
-  const auto scaled = [&](int j) __attribute__((always_inline)) {
-    return _mm256_cvtps_epi32(
-        _mm256_min_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums[j]), scale), high));
-  };
-  const __m256i zero_point = _mm256_set1_epi16(static_cast<int16_t>(e.zero_point));
-  const __m256i first = _mm256_adds_epi16(_mm256_packs_epi32(scaled(0), scaled(1)), zero_point);
-  const __m256i second = _mm256_adds_epi16(_mm256_packs_epi32(scaled(2), scaled(3)), zero_point);
+  const Vectors256<kOut> line = {{sums[0], sums[1], sums[2], sums[3]}};
   const __m256i by_fours = _mm256_broadcastsi128_si256(
       _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-  const __m256i codes = _mm256_shuffle_epi8(_mm256_packus_epi16(first, second), by_fours);
-  return _mm256_max_epu8(codes, _mm256_set1_epi8(static_cast<char>(e.low)));
+  return _mm256_shuffle_epi8(Codes256(e, line, scale), by_fours);
 }
 
 // Four elements of 4 bytes of each of eight tiles, tile by tile.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 
 #include "kernels/gemm_f32.h"
 
@@ -12,9 +11,6 @@ namespace {
 constexpr int64_t kPositions = 36;
 constexpr int64_t kBlockTiles = 64;
 constexpr int64_t kSumFloats = 48 * 1024;  // of the products at a time: 192 KB of an L2 cache
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t Whole(int64_t n, int64_t lanes) { return CeilDiv(n, lanes) * lanes; }
 
 // Floats of one position: of the inputs, and of the sums of the outputs at a time. What follows the
 // last tile is read and written by whole vectors.
@@ -105,12 +101,11 @@ void Unit::Multiply(int64_t begin, int64_t end) const {
 void Unit::TransformSums(int64_t begin, int64_t end) const {
   const WinogradShapeF32& shape = plan.shape;
   const ActivationF32& activation = call.activation;
-  const bool clamps = activation.kind == ActivationKind::kClamp;
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const ClampF32 limits = ClampOf(activation);
   WinogradOutputF32 output{.plane = SumPlane(plan, kernels),
                            .y_step = shape.out_width,
-                           .low = clamps ? activation.alpha : -kInfinity,
-                           .high = clamps ? activation.beta : kInfinity};
+                           .low = limits.low,
+                           .high = limits.high};
   const int64_t first_output = begin * kernels.tile_rows;
   const int64_t end_output = std::min(shape.outputs, end * kernels.tile_rows);
   for (int64_t m = first_output; m < end_output; ++m) {
@@ -124,7 +119,7 @@ void Unit::TransformSums(int64_t begin, int64_t end) const {
       output.rows = std::min<int64_t>(4, shape.out_height - 4 * row);
       output.columns = std::min(4 * count, shape.out_width - 4 * first);
       kernels.winograd_output(output);
-      if (clamps || activation.kind == ActivationKind::kNone) return;
+      if (activation.kind <= ActivationKind::kClamp) return;
       for (int64_t r = 0; r < output.rows; ++r) {
         kernels.activate(activation, output.y + r * output.y_step, output.columns);
       }
