@@ -42,6 +42,7 @@ ConvF32::ConvF32(const ConvF32Options& options, std::shared_ptr<const float> wei
   const int64_t group_outputs = options.outputs / options.groups;
   k_ = group_channels * Volume(options.kernel);
   depthwise_ = group_channels == 1 && group_outputs <= 2 && options.groups > 1;
+  if (!depthwise_) nonzeros_ = NonZeros(weights_.get(), options.outputs * k_);
   const bool fills_lanes = options.channels > kernels.lanes / 2;
   if (depthwise_ && fills_lanes && group_outputs == 1 && options.kernel[0] == 1) PackLanes();
 }
@@ -52,9 +53,12 @@ int64_t ConvF32::group_floats(bool by_outputs) const {
                     : PackedLhsFloats(outputs, k_, kernels_);
 }
 
-AlignedBuffer<float> ConvF32::Pack(Layout layout) const {
+ConvWeightsF32 ConvF32::Pack(Layout layout) const {
   if (layout == kWinograd) {
-    return PackWinograd(weights_.get(), options_.outputs, options_.channels, kernels_);
+    return {.dense = PackWinograd(weights_.get(), options_.outputs, options_.channels, kernels_)};
+  }
+  if (layout == kSparse) {
+    return {.sparse = PackSparseLhs({weights_.get(), options_.outputs, k_, k_, 1})};
   }
   const int64_t outputs = options_.outputs / options_.groups;
   const int64_t floats = group_floats(layout == kPanels);
@@ -68,14 +72,14 @@ AlignedBuffer<float> ConvF32::Pack(Layout layout) const {
       PackLhs({from, outputs, k_, k_, 1}, kernels_, to);
     }
   }
-  return packed;
+  return {.dense = std::move(packed)};
 }
 
-std::shared_ptr<const AlignedBuffer<float>> ConvF32::WeightsFor(Layout layout) const {
+std::shared_ptr<const ConvWeightsF32> ConvF32::WeightsFor(Layout layout) const {
   const std::scoped_lock lock(layouts_mutex_);
-  std::shared_ptr<const AlignedBuffer<float>>& wanted = layouts_[layout];
+  std::shared_ptr<const ConvWeightsF32>& wanted = layouts_[layout];
   if (wanted == nullptr) {
-    auto packed = std::make_shared<const AlignedBuffer<float>>(Pack(layout));
+    auto packed = std::make_shared<const ConvWeightsF32>(Pack(layout));
     if (++packs_ < 3) layouts_.fill(nullptr);  // the second change of mind is not the last
     wanted = std::move(packed);
   }
@@ -126,6 +130,10 @@ std::optional<WinogradPlanF32> ConvF32::PlanWinogradOf(const ConvF32Plan& plan,
                                .pad_y = plan.pad[1],
                                .pad_x = plan.pad[2]};
   if (!fits || !PrefersWinograd(shape, kernels_)) return std::nullopt;
+  const int64_t vectors = CeilDiv(plan.out[1] * plan.out[2], kernels_.lanes);
+  if (SparseCost(options_.outputs, k_, nonzeros_, vectors) < WinogradCost(shape, kernels_)) {
+    return std::nullopt;
+  }
   return PlanWinograd(shape, kernels_, threads);
 }
 
@@ -182,6 +190,11 @@ ConvF32Plan ConvF32::Plan(const Extent3& in, const Extent3& out, const Extent3& 
   // 196 pixels are worth it: 12.25 vectors of them cost 13.
   plan.by_outputs = 25 * plan.pixels * Whole(outputs, kernels_.lanes) <
                     24 * Whole(plan.pixels, kernels_.lanes) * outputs;
+  if (PrefersSparse(plan)) {
+    plan.weights = WeightsFor(kSparse);
+    PlanSparse(plan, threads);
+    return plan;
+  }
   plan.is_direct = !plan.pads && Volume(options_.kernel) == 1 && plan.row_floats == plan.pixels;
   plan.weights = WeightsFor(plan.by_outputs ? kPanels : kRows);
   if (plan.by_outputs) {
@@ -252,7 +265,7 @@ void ConvF32::RunUnits(const ConvF32Plan& plan, const float* x, float* y, const 
   for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
     if (plan.winograd) {
       RunWinograd(*plan.winograd, kernels_,
-                  {.weights = plan.weights->data(),
+                  {.weights = plan.weights->dense.data(),
                    .x = x,
                    .y = y,
                    .bias = bias_,
@@ -263,6 +276,8 @@ void ConvF32::RunUnits(const ConvF32Plan& plan, const float* x, float* y, const 
       RunLanes(plan, x, y, addend, unit, scratch);
     } else if (depthwise_) {
       RunDepthwise(plan, x, y, addend, unit, scratch);
+    } else if (plan.is_sparse) {
+      RunSparse(plan, x, y, addend, unit, scratch);
     } else if (plan.by_outputs) {
       RunOutputs(plan, x, y, addend, unit, scratch);
     } else {
@@ -354,7 +369,7 @@ void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const 
   const int64_t width = kernels_.tile_columns;
 
   GemmF32 gemm{.m = group_outputs, .n = plan.pixels, .k = k_};
-  SetPackedLhs(gemm, plan.weights->data() + g * group_floats(false), kernels_);
+  SetPackedLhs(gemm, plan.weights->dense.data() + g * group_floats(false), kernels_);
   const int64_t first_output = g * group_outputs * plan.pixels;
   gemm.c = y + first_output;
   gemm.c_row = plan.pixels;

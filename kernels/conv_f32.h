@@ -1,13 +1,14 @@
 // Single-precision convolution of constant weights over 1, 2 or 3 spatial dimensions (fewer are
 // led by ones).
 //
-// 3 x 3 kernels of stride 1 go by kernels/winograd_f32 where that is faster; of all others, where
+// 3 x 3 kernels of stride 1 go by kernels/winograd_f32 where that is fastest; of all others, where
 // padding or a horizontal stride is asked for, the input is first copied into a buffer with
 // the padding written out and the columns sorted by their remainder modulo the stride:
 //
 //   [channel][depth][row][x mod stride][x div stride]
 //
 // so that under every tap the inputs of neighbouring outputs are neighbours. Then
+//   - weights of mostly zeros are multiplied by kernels/sparse_f32 where that is faster;
 //   - a depthwise convolution of few channels, or of very wide rows, sums its taps row by row,
 //     straight from that buffer; any other is transposed so that channels fill the vectors;
 //   - any other packs panels of columns (im2col of one tile group and one block of k, in cache),
@@ -28,6 +29,7 @@
 #include "kernels/aligned.h"
 #include "kernels/f32.h"
 #include "kernels/gemm_f32.h"
+#include "kernels/sparse_f32.h"
 #include "kernels/winograd_f32.h"
 
 namespace pared {
@@ -38,6 +40,12 @@ struct ConvF32Options {
   int64_t channels = 0, outputs = 0, groups = 1;  // of all groups together
   Extent3 kernel = {1, 1, 1}, stride = {1, 1, 1}, dilation = {1, 1, 1};
   ActivationF32 activation{};
+};
+
+// Weights as one of the ways of computing takes them.
+struct ConvWeightsF32 {
+  AlignedBuffer<float> dense{};
+  SparseLhsF32 sparse{};  // of all groups' rows
 };
 
 // What follows from one input shape.
@@ -57,7 +65,8 @@ struct ConvF32Plan {
   int64_t packed_floats = 0;           // the same: of the scratch
   bool reads_image = false;            // panels are not packed
   bool is_direct = false;  // rows of the product's right operand lie in the image as they are
-  std::shared_ptr<const AlignedBuffer<float>> weights{};  // packed; null: depthwise
+  std::shared_ptr<const ConvWeightsF32> weights{};  // packed; null: depthwise
+  bool is_sparse = false;                           // by column groups and row splits as tiles are
   std::optional<WinogradPlanF32> winograd{};  // set: by Winograd's algorithm, from the image itself
   int64_t band_rows = 0;       // depthwise by lanes: output rows at a time; 0: row by row
   int64_t row_vectors = 0;     // the same: of a padded row
@@ -97,17 +106,31 @@ class ConvF32 {
                   int64_t unit, float* scratch) const noexcept;
   void FinishOutputs(const ConvF32Plan& plan, const float* sums, int64_t output, float* y,
                      const float* addend) const noexcept;
+  // Multiply-adds of whole vectors that each way is expected to take, of one group.
+  double DenseCost(const ConvF32Plan& plan) const;
+  bool PrefersSparse(const ConvF32Plan& plan) const;
+  void PlanSparse(ConvF32Plan& plan, int64_t threads) const;
+  struct SparseUnit;
+  SparseUnit SparseUnitAt(const ConvF32Plan& plan, int64_t unit) const;
+  void PackSparsePanels(const ConvF32Plan& plan, const PackColumnsF32& part, const SparseUnit& unit,
+                        int64_t panel_rows) const noexcept;
+  void RunSparse(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
+                 int64_t unit, float* scratch) const noexcept;
+  // The same where inputs are not finite, by all weights.
+  void RunDenseUnit(const ConvF32Plan& plan, const PackColumnsF32& columns, const SparseUnit& unit,
+                    float* y, const float* addend) const noexcept;
   void PlanTiles(ConvF32Plan& plan, int64_t threads) const;
   void PlanOutputs(ConvF32Plan& plan, int64_t threads) const;
   void PackPixels(const ConvF32Plan& plan, const PackColumnsF32& part, int64_t first,
                   int64_t count) const noexcept;
   void PackPixelPanels(const ConvF32Plan& plan, const PackColumnsF32& part) const noexcept;
   void PackPixelTiles(const ConvF32Plan& plan, const PackColumnsF32& part) const noexcept;
-  // Of packed weights: as the left operand of a product, as the right one, for Winograd.
-  enum Layout { kRows, kPanels, kWinograd, kLayouts };
+  // Of packed weights: as the left operand of a product, as the right one, for Winograd, as a
+  // sparse left operand.
+  enum Layout { kRows, kPanels, kWinograd, kSparse, kLayouts };
   std::optional<WinogradPlanF32> PlanWinogradOf(const ConvF32Plan& plan, int64_t threads) const;
-  std::shared_ptr<const AlignedBuffer<float>> WeightsFor(Layout layout) const;
-  AlignedBuffer<float> Pack(Layout layout) const;
+  std::shared_ptr<const ConvWeightsF32> WeightsFor(Layout layout) const;
+  ConvWeightsF32 Pack(Layout layout) const;
   int64_t group_floats(bool by_outputs) const;
   void PadChannel(const ConvF32Plan& plan, const float* x, float* target) const noexcept;
 
@@ -115,11 +138,12 @@ class ConvF32 {
   const F32Kernels& kernels_;
   bool depthwise_ = false;
   int64_t k_ = 0;                         // sums of one output
+  int64_t nonzeros_ = 0;                  // weights
   std::shared_ptr<const float> weights_;  // as given
   // By group. Only the layout that the last plan asked for is kept, until plans turn out to
   // alternate.
   mutable std::mutex layouts_mutex_;
-  mutable std::array<std::shared_ptr<const AlignedBuffer<float>>, kLayouts> layouts_;
+  mutable std::array<std::shared_ptr<const ConvWeightsF32>, kLayouts> layouts_;
   mutable int packs_ = 0;
   std::vector<float> lanes_;  // depthwise by lanes: [vector of channels][taps and bias][lanes]
   std::vector<float> bias_;   // empty: none

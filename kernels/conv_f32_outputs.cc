@@ -99,7 +99,7 @@ void ConvF32::RunOutputs(const ConvF32Plan& plan, const float* x, float* y, cons
   const int64_t panels = CeilDiv(outputs, width);
   const int64_t begin = panels * split / plan.row_splits;
   const int64_t end = panels * (split + 1) / plan.row_splits;
-  const float* weights = plan.weights->data() + g * group_floats(true);
+  const float* weights = plan.weights->dense.data() + g * group_floats(true);
   float* sums = scratch + plan.packed_floats;
   const bool wide = HasWideTiles(kernels_);
   GemmTileF32 tile{.a_row = 1, .b_step = width, .ahead_step = kLineFloats, .c_row = width};

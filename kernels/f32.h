@@ -73,6 +73,24 @@ struct GemmTileF32 {
   ActivationF32 activation{};
 };
 
+constexpr int64_t kSparseBlockK = 128;
+
+// Rows of a sparse A by one block of B: `tile` says what one row does with its sums, of row 0; of
+// it only c, c_row, columns and what follows the sums are read. Vector v of row k of B is at panels
+// + v / t * kSparseBlockK * tile_columns + k * tile_columns + v % t * lanes, where t = tile_columns
+// / lanes.
+struct SparseRowsF32 {
+  const float* values = nullptr;    // nonzeros
+  const uint8_t* k = nullptr;       // the row of B's block that each multiplies
+  const int64_t* begins = nullptr;  // row r: nonzeros [begins[r], begins[r + 1])
+  int64_t rows = 0;
+  const float* panels = nullptr;
+  float* sums = nullptr;    // [rows][sparse_columns]
+  bool begins_sums = true;  // else `sums` are added to
+  bool ends_sums = true;    // else they are kept in `sums`
+  GemmTileF32 tile{};
+};
+
 constexpr int64_t kTapSlack = 64;
 
 // Rows of sums over taps: y[x] = bias + sum over t of weights[t] * source[offsets[t] + x], clamped.
@@ -193,9 +211,11 @@ struct WinogradOutputF32 {
 
 struct F32Kernels {
   int64_t tile_rows, tile_columns, lanes;
-  int64_t packed_floats;  // of panels worked on at once: half of the L2 cache
+  int64_t sparse_columns;  // of a sparse product's block: whole panels, or a part of one
+  int64_t packed_floats;   // of panels worked on at once: half of the L2 cache
   bool reads_images;  // tiles of two vectors may take each from where a convolution's input lies
   void (*gemm_tile)(const GemmTileF32& tile) noexcept;
+  void (*sparse_rows)(const SparseRowsF32& rows) noexcept;
   void (*activate)(const ActivationF32& activation, float* x, int64_t count) noexcept;
   void (*tap_sum_rows)(const TapRowsF32& rows) noexcept;
   void (*tap_max_rows)(const TapRowsF32& rows) noexcept;  // only source, offsets and y are read

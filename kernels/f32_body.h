@@ -332,6 +332,7 @@ void Axpy(const float* x, float factor, float* y, int64_t count) noexcept {
 }
 
 #include "kernels/f32_depthwise_body.h"
+#include "kernels/f32_sparse_body.h"
 #include "kernels/f32_winograd_body.h"
 
 constexpr bool kOffersWinograd = Vec::kWidth > 1;  // the oracle computes by the definition
@@ -340,9 +341,11 @@ constexpr F32Kernels kTable = {
     .tile_rows = 6,
     .tile_columns = kTileColumns,
     .lanes = Vec::kWidth,
+    .sparse_columns = kSparseVectors * Vec::kWidth,
     .packed_floats = (kWideL2 ? 128 : 64) * 1024,
     .reads_images = kReadsImages,
     .gemm_tile = GemmTile,
+    .sparse_rows = SparseRows,
     .activate = Activate,
     .tap_sum_rows = TapSumRows,
     .tap_max_rows = TapMaxRows,

@@ -173,6 +173,17 @@ bool PrefersWinograd(const WinogradShapeF32& shape, const F32Kernels& kernels) {
   return repays && shape.out_height * shape.out_width >= 6 * Whole(tiles, 16);
 }
 
+double WinogradCost(const WinogradShapeF32& shape, const F32Kernels& kernels) {
+  const int64_t tiles = CeilDiv(shape.out_height, 4) * CeilDiv(shape.out_width, 4);
+  const int64_t vectors = CeilDiv(tiles, kernels.lanes);
+  const auto channels = static_cast<double>(shape.channels);
+  const auto outputs = static_cast<double>(shape.outputs);
+  // The transforms, as above, and tiles that one vector of columns leaves short of work.
+  const double products = channels * outputs + 8 * (channels + outputs);
+  const double rate = 1.15 + 0.7 / static_cast<double>(vectors);
+  return rate * static_cast<double>(kPositions * vectors) * products;
+}
+
 WinogradPlanF32 PlanWinograd(const WinogradShapeF32& shape, const F32Kernels& kernels,
                              int64_t threads) {
   WinogradPlanF32 plan{.shape = shape};

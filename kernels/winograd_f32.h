@@ -35,6 +35,9 @@ struct WinogradShapeF32 {
 // What is expected to be faster than summing directly.
 bool PrefersWinograd(const WinogradShapeF32& shape, const F32Kernels& kernels);
 
+// What it is expected to take, in multiply-adds of whole vectors in dense tiles.
+double WinogradCost(const WinogradShapeF32& shape, const F32Kernels& kernels);
+
 struct WinogradPlanF32 {
   WinogradShapeF32 shape{};
   int64_t tiles_x = 0, tiles = 0;  // of a row; of the image

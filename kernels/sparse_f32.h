@@ -1,0 +1,57 @@
+// Single-precision products with a sparse left operand, of which only the nonzeros are stored and
+// multiplied: C[m][n] = activation(sum over k of A[m][k] B[k][n] + bias + addend).
+//
+// The sums of kernels/gemm_f32, bit for bit, where B is finite: they are taken in the same order,
+// and a product with zero adds nothing. Where B holds NaN or infinity, products with zero are NaN:
+// the caller, who looks for them (HoldsOnlyFinite), takes the dense product there.
+//
+// B is worked on in blocks of kSparseBlockK rows by `sparse_columns` columns, which the L1 cache
+// holds, since each row of A reads every nonzero's row of B anew.
+
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/f32.h"
+#include "kernels/gemm_f32.h"
+
+namespace pared {
+
+static_assert(kBlockK % kSparseBlockK == 0, "sums are cut where dense ones are");
+
+struct SparseLhsF32 {
+  int64_t rows = 0, k = 0;
+  std::vector<float> values{};        // nonzeros by [block of k][row], each in the order of k
+  std::vector<uint8_t> k_in_block{};  // of each
+  std::vector<int64_t> begins{};      // of each block's rows, and the end
+};
+SparseLhsF32 PackSparseLhs(const MatrixF32& a);
+
+int64_t NonZeros(const float* values, int64_t count);
+
+// What a product is expected to take, in multiply-adds of whole vectors in dense tiles. `vectors`:
+// of a row of C. Measured: docs/kernels_f32.md.
+double SparseCost(int64_t rows, int64_t k, int64_t nonzeros, int64_t vectors);
+
+// Floats of a block of B, and of the sums of `rows` rows of A.
+int64_t SparsePanelFloats(const F32Kernels& kernels);
+int64_t SparseSumFloats(int64_t rows, const F32Kernels& kernels);
+
+// Whether the panels of a block of B, packed in `k` rows, are known to be finite.
+bool HoldsOnlyFinite(const float* panels, int64_t k, int64_t columns, const F32Kernels& kernels);
+
+// Rows [row_begin, row_end) of A by block `block` of B, which lies at `panels` as the left operand
+// of panels of tile_columns, kSparseBlockK rows each. tile: c, columns, bias, addend and
+// activation, of row row_begin; the blocks of a product follow each other from 0 on.
+struct SparsePartF32 {
+  const SparseLhsF32* a = nullptr;
+  int64_t row_begin = 0, row_end = 0;
+  int64_t block = 0;
+  const float* panels = nullptr;
+  float* sums = nullptr;  // SparseSumFloats, kept from block to block
+  GemmTileF32 tile{};
+};
+void RunSparsePart(const SparsePartF32& part, const F32Kernels& kernels) noexcept;
+
+}  // namespace pared
