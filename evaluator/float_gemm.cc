@@ -4,11 +4,13 @@
 
 #include "evaluator/op_checks.h"
 #include "evaluator/worker_slots.h"
+#include "kernels/sparse_matmul_f32.h"
 
 namespace pared {
 namespace {
 
-constexpr int64_t kDirectRows = 6;  // up to one row block, packing B costs more than it saves
+constexpr int64_t kDirectRows = 6;   // up to one row block, packing B costs more than it saves
+constexpr int64_t kManyRows = 1024;  // if sparse products do not repay here, they never do
 
 struct Product {
   GemmF32 gemm;
@@ -115,6 +117,36 @@ void RunOneByOne(const BatchedGemm& call, const F32Kernels& kernels, Scratch& sc
   }
 }
 
+bool PrefersSparse(const BatchedGemm& call, const F32Kernels& kernels) {
+  if (call.packed == nullptr || call.a_column_step != 1) return false;
+  const auto nonzeros = static_cast<int64_t>(call.packed->sparse.values.size());
+  return call.packed->sparse.rows > 0 && PrefersSparse(call.m, call.n, call.k, nonzeros, kernels);
+}
+
+void RunSparse(const BatchedGemm& call, const F32Kernels& kernels, Scratch& scratch) {
+  for (const GemmOperands& operands : call.products) {
+    const GemmF32 gemm = MakeProduct(call, operands).gemm;
+    const SparseMatMulF32 product{.m = call.m,
+                                  .n = call.n,
+                                  .k = call.k,
+                                  .a = operands.a,
+                                  .a_row = call.a_row_step,
+                                  .b = &call.packed->sparse,
+                                  .dense_panels = call.packed->panels.data(),
+                                  .c = gemm.c,
+                                  .bias = gemm.column_bias,
+                                  .addend = gemm.addend,
+                                  .activation = gemm.activation};
+    const SparseMatMulPlan plan = PlanSparseMatMul(product, kernels, scratch.threads());
+    ForEachShare(scratch, plan.units, plan.scratch_floats,
+                 [&](int64_t begin, int64_t end, float* memory) {
+                   for (int64_t unit = begin; unit < end; ++unit) {
+                     RunSparseMatMul(product, plan, kernels, unit, memory);
+                   }
+                 });
+  }
+}
+
 }  // namespace
 
 std::shared_ptr<const PackedRhs> PackConstantRhs(const MatrixF32& b, const F32Kernels& kernels) {
@@ -124,6 +156,10 @@ std::shared_ptr<const PackedRhs> PackConstantRhs(const MatrixF32& b, const F32Ke
   packed->panels.resize(Sz(PackedRhsFloats(b.rows, b.columns, kernels)));
   const int64_t panels = (b.columns + kernels.tile_columns - 1) / kernels.tile_columns;
   PackRhs(b, kernels, 0, panels, packed->panels.data());
+  const int64_t nonzeros = NonZeros(b.data, b.rows * b.columns);
+  if (PrefersSparse(kManyRows, b.columns, b.rows, nonzeros, kernels)) {
+    packed->sparse = PackSparseLhs({b.data, b.columns, b.rows, b.column_step, b.row_step});
+  }
   return packed;
 }
 
@@ -131,6 +167,7 @@ void RunBatchedGemm(const BatchedGemm& gemm, const F32Kernels& kernels, Scratch&
   const int64_t count = static_cast<int64_t>(gemm.products.size());
   if (count == 0 || gemm.m == 0 || gemm.n == 0) return;
   scratch.AddMacs(count * gemm.m * gemm.n * gemm.k);
+  if (PrefersSparse(gemm, kernels)) return RunSparse(gemm, kernels, scratch);
   if (scratch.threads() == 1 || count < scratch.threads()) {
     RunOneByOne(gemm, kernels, scratch);
     return;

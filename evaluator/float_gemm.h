@@ -8,6 +8,7 @@
 
 #include "evaluator/ops.h"
 #include "kernels/gemm_f32.h"
+#include "kernels/sparse_f32.h"
 
 namespace pared {
 
@@ -15,6 +16,8 @@ namespace pared {
 struct PackedRhs {
   int64_t k = 0, n = 0;
   std::vector<float> panels;
+  // Its transpose's nonzeros, where some number of rows is multiplied faster by them; else none.
+  SparseLhsF32 sparse;
 };
 std::shared_ptr<const PackedRhs> PackConstantRhs(const MatrixF32& b, const F32Kernels& kernels);
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "kernels/conv_f32.h"
+#include "kernels/sparse_matmul_f32.h"
 
 namespace pared {
 namespace {
@@ -78,6 +80,69 @@ struct Data {
     weights = RandomFloats(s.outputs * s.k(), density, random);
     bias = RandomFloats(s.outputs, 1, random);
     addend = RandomFloats(s.outputs * s.pixels(), 1, random);
+  }
+};
+
+// A product with a sparse right operand; rows of A lie `gap` floats apart.
+struct MatMul {
+  int64_t m, n, k, gap;
+  std::vector<float> a, b, bias, addend;
+
+  MatMul(int64_t rows, int64_t columns, int64_t depth, double density, uint32_t seed)
+      : m(rows), n(columns), k(depth), gap(seed % 3) {
+    std::mt19937 random(seed);
+    a = RandomFloats(m * (k + gap) - gap, 1, random);
+    b = RandomFloats(k * n, density, random);
+    bias = RandomFloats(n, 1, random);
+    addend = RandomFloats(m * n, 1, random);
+  }
+
+  GemmF32 Gemm(float* c, ActivationF32 activation) const {
+    GemmF32 gemm{.m = m, .n = n, .k = k, .c = c, .c_row = n};
+    SetLhs(gemm, {a.data(), m, k, k + gap, 1});
+    gemm.column_bias = bias.data();
+    gemm.addend = addend.data();
+    gemm.activation = activation;
+    return gemm;
+  }
+
+  std::vector<float> Panels(const F32Kernels& kernels) const {
+    std::vector<float> panels(static_cast<size_t>(PackedRhsFloats(k, n, kernels)));
+    PackRhs({b.data(), k, n, n, 1}, kernels, 0, CeilDiv(n, kernels.tile_columns), panels.data());
+    return panels;
+  }
+
+  std::vector<float> Dense(ActivationF32 activation, const F32Kernels& kernels) const {
+    const std::vector<float> panels = Panels(kernels);
+    std::vector<float> c(static_cast<size_t>(m * n), 99.0F);
+    GemmF32 gemm = Gemm(c.data(), activation);
+    gemm.b = panels.data();
+    RunGemm(gemm, kernels, {0, RowBlocks(gemm, kernels), 0, pared::Panels(gemm, kernels)});
+    return c;
+  }
+
+  std::vector<float> Sparse(ActivationF32 activation, const F32Kernels& kernels,
+                            int64_t threads) const {
+    const std::vector<float> panels = Panels(kernels);
+    const SparseLhsF32 packed = PackSparseLhs({b.data(), n, k, 1, n});
+    std::vector<float> c(static_cast<size_t>(m * n), 99.0F);
+    const SparseMatMulF32 product{.m = m,
+                                  .n = n,
+                                  .k = k,
+                                  .a = a.data(),
+                                  .a_row = k + gap,
+                                  .b = &packed,
+                                  .dense_panels = panels.data(),
+                                  .c = c.data(),
+                                  .bias = bias.data(),
+                                  .addend = addend.data(),
+                                  .activation = activation};
+    const SparseMatMulPlan plan = PlanSparseMatMul(product, kernels, threads);
+    std::vector<float> scratch(static_cast<size_t>(plan.scratch_floats), NAN);
+    for (int64_t unit = 0; unit < plan.units; ++unit) {
+      RunSparseMatMul(product, plan, kernels, unit, scratch.data());
+    }
+    return c;
   }
 };
 
@@ -209,6 +274,45 @@ TEST_P(SparseF32Test, WeightsWithoutZerosStayDense) {
   const ConvF32 conv({.channels = s.channels, .outputs = s.outputs},
                      {std::shared_ptr<const void>(), data.weights.data()}, data.bias, kernels());
   EXPECT_FALSE(conv.Plan({1, 28, 28}, {1, 28, 28}, {0, 0, 0}, 1).is_sparse);
+}
+
+TEST_P(SparseF32Test, MatrixProductsEqualDenseOnesBitForBit) {
+  uint32_t seed = 100;
+  for (const auto& [m, n, k] : std::vector<std::array<int64_t, 3>>{{1, 40, 30},
+                                                                   {16, 64, 128},
+                                                                   {67, 70, 129},
+                                                                   {128, 33, 600},
+                                                                   {130, 600, 61},
+                                                                   {50, 1030, 17},
+                                                                   {64, 5, 1100}}) {
+    SCOPED_TRACE(std::to_string(m) + " " + std::to_string(n) + " " + std::to_string(k));
+    for (const ActivationF32 activation :
+         {ActivationF32{}, ActivationF32{ActivationKind::kClamp, -0.5F, 0.5F},
+          ActivationF32{ActivationKind::kGelu, 0, 0}}) {
+      const MatMul product(m, n, k, 0.1, ++seed);
+      const std::vector<float> expected = product.Dense(activation, kernels());
+      ExpectSame(product.Sparse(activation, kernels(), 1), expected);
+      ExpectSame(product.Sparse(activation, kernels(), 5), expected);
+    }
+  }
+}
+
+TEST_P(SparseF32Test, RowsThatAreNotFiniteMeetWeightsOfZero) {
+  uint32_t seed = 200;
+  for (const int64_t m : {3, 70, 129}) {
+    for (const float value : {std::numeric_limits<float>::infinity(), static_cast<float>(NAN)}) {
+      MatMul product(m, 150, 300, 0.1, ++seed);
+      product.a[(seed * 7919) % product.a.size()] = value;
+      ExpectSame(product.Sparse({}, kernels(), 2), product.Dense({}, kernels()));
+    }
+  }
+}
+
+TEST_P(SparseF32Test, FewRowsStayDense) {
+  const int64_t nonzeros = 384 * 384 / 10;
+  EXPECT_TRUE(PrefersSparse(128, 384, 384, nonzeros, kernels()));
+  EXPECT_FALSE(kernels().lanes > 1 && PrefersSparse(1, 384, 384, nonzeros, kernels()));
+  EXPECT_FALSE(PrefersSparse(128, 384, 384, 384 * 384, kernels()));
 }
 
 INSTANTIATE_TEST_SUITE_P(Isas, SparseF32Test, ::testing::ValuesIn(AvailableIsas()),
