@@ -119,8 +119,8 @@ void RunOneByOne(const BatchedGemm& call, const F32Kernels& kernels, Scratch& sc
 
 bool PrefersSparse(const BatchedGemm& call, const F32Kernels& kernels) {
   if (call.packed == nullptr || call.a_column_step != 1) return false;
-  const auto nonzeros = static_cast<int64_t>(call.packed->sparse.values.size());
-  return call.packed->sparse.rows > 0 && PrefersSparse(call.m, call.n, call.k, nonzeros, kernels);
+  const SparseLhsF32& b = call.packed->sparse;
+  return b.rows > 0 && PrefersSparse(call.m, call.n, call.k, b.nonzeros, kernels);
 }
 
 void RunSparse(const BatchedGemm& call, const F32Kernels& kernels, Scratch& scratch) {
@@ -158,7 +158,8 @@ std::shared_ptr<const PackedRhs> PackConstantRhs(const MatrixF32& b, const F32Ke
   PackRhs(b, kernels, 0, panels, packed->panels.data());
   const int64_t nonzeros = NonZeros(b.data, b.rows * b.columns);
   if (PrefersSparse(kManyRows, b.columns, b.rows, nonzeros, kernels)) {
-    packed->sparse = PackSparseLhs({b.data, b.columns, b.rows, b.column_step, b.row_step});
+    packed->sparse =
+        PackSparseLhs({b.data, b.columns, b.rows, b.column_step, b.row_step}, nonzeros);
   }
   return packed;
 }

@@ -58,7 +58,7 @@ ConvWeightsF32 ConvF32::Pack(Layout layout) const {
     return {.dense = PackWinograd(weights_.get(), options_.outputs, options_.channels, kernels_)};
   }
   if (layout == kSparse) {
-    return {.sparse = PackSparseLhs({weights_.get(), options_.outputs, k_, k_, 1})};
+    return {.sparse = PackSparseLhs({weights_.get(), options_.outputs, k_, k_, 1}, nonzeros_)};
   }
   const int64_t outputs = options_.outputs / options_.groups;
   const int64_t floats = group_floats(layout == kPanels);

@@ -4,25 +4,27 @@
 #include <cmath>
 
 namespace pared {
-SparseLhsF32 PackSparseLhs(const MatrixF32& a) {
-  SparseLhsF32 packed{.rows = a.rows, .k = a.columns};
+SparseLhsF32 PackSparseLhs(const MatrixF32& a, int64_t nonzeros) {
+  SparseLhsF32 packed{.rows = a.rows, .k = a.columns, .nonzeros = nonzeros};
   packed.begins.reserve(static_cast<size_t>(CeilDiv(a.columns, kSparseBlockK) * a.rows + 1));
   packed.begins.push_back(0);
+  // Zeros are written too, and overwritten: a branch would be guessed wrong as often as not.
+  packed.values.resize(static_cast<size_t>(nonzeros + 1));
+  packed.k_in_block.resize(static_cast<size_t>(nonzeros + 1));
+  int64_t count = 0;
   for (int64_t first = 0; first < a.columns; first += kSparseBlockK) {
     const int64_t end = std::min(a.columns, first + kSparseBlockK);
     for (int64_t row = 0; row < a.rows; ++row) {
       const float* from = a.data + row * a.row_step;
       for (int64_t k = first; k < end; ++k) {
         const float value = from[k * a.column_step];
-        if (value == 0) continue;
-        packed.values.push_back(value);
-        packed.k_in_block.push_back(static_cast<uint8_t>(k - first));
+        packed.values[static_cast<size_t>(count)] = value;
+        packed.k_in_block[static_cast<size_t>(count)] = static_cast<uint8_t>(k - first);
+        count += value != 0 ? 1 : 0;
       }
-      packed.begins.push_back(static_cast<int64_t>(packed.values.size()));
+      packed.begins.push_back(count);
     }
   }
-  packed.values.shrink_to_fit();
-  packed.k_in_block.shrink_to_fit();
   return packed;
 }
 

@@ -21,14 +21,15 @@ namespace pared {
 static_assert(kBlockK % kSparseBlockK == 0, "sums are cut where dense ones are");
 
 struct SparseLhsF32 {
-  int64_t rows = 0, k = 0;
-  std::vector<float> values{};        // nonzeros by [block of k][row], each in the order of k
+  int64_t rows = 0, k = 0, nonzeros = 0;
+  // Nonzeros by [block of k][row], each in the order of k; one element more than there are.
+  std::vector<float> values{};
   std::vector<uint8_t> k_in_block{};  // of each
   std::vector<int64_t> begins{};      // of each block's rows, and the end
 };
-SparseLhsF32 PackSparseLhs(const MatrixF32& a);
 
 int64_t NonZeros(const float* values, int64_t count);
+SparseLhsF32 PackSparseLhs(const MatrixF32& a, int64_t nonzeros);
 
 // What a product is expected to take, in multiply-adds of whole vectors in dense tiles. `vectors`:
 // of a row of C. Measured: docs/kernels_f32.md.

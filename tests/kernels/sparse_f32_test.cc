@@ -124,7 +124,7 @@ struct MatMul {
   std::vector<float> Sparse(ActivationF32 activation, const F32Kernels& kernels,
                             int64_t threads) const {
     const std::vector<float> panels = Panels(kernels);
-    const SparseLhsF32 packed = PackSparseLhs({b.data(), n, k, 1, n});
+    const SparseLhsF32 packed = PackSparseLhs({b.data(), n, k, 1, n}, NonZeros(b.data(), k * n));
     std::vector<float> c(static_cast<size_t>(m * n), 99.0F);
     const SparseMatMulF32 product{.m = m,
                                   .n = n,
