@@ -4,20 +4,26 @@
 #include <cmath>
 
 namespace pared {
-SparseLhsF32 PackSparseLhs(const MatrixF32& a, int64_t nonzeros) {
-  SparseLhsF32 packed{.rows = a.rows, .k = a.columns, .nonzeros = nonzeros};
-  packed.begins.reserve(static_cast<size_t>(CeilDiv(a.columns, kSparseBlockK) * a.rows + 1));
+namespace {
+
+// Rows of sums that are kept from block to block at once: 128 KB of 64 columns.
+constexpr int64_t kSumRows = 512;
+
+template <class RowAt>
+SparseLhsF32 Pack(int64_t rows, int64_t k_all, int64_t step, int64_t nonzeros, RowAt row_at) {
+  SparseLhsF32 packed{.rows = rows, .k = k_all, .nonzeros = nonzeros};
+  packed.begins.reserve(static_cast<size_t>(CeilDiv(k_all, kSparseBlockK) * rows + 1));
   packed.begins.push_back(0);
   // Zeros are written too, and overwritten: a branch would be guessed wrong as often as not.
   packed.values.resize(static_cast<size_t>(nonzeros + 1));
   packed.k_in_block.resize(static_cast<size_t>(nonzeros + 1));
   int64_t count = 0;
-  for (int64_t first = 0; first < a.columns; first += kSparseBlockK) {
-    const int64_t end = std::min(a.columns, first + kSparseBlockK);
-    for (int64_t row = 0; row < a.rows; ++row) {
-      const float* from = a.data + row * a.row_step;
+  for (int64_t first = 0; first < k_all; first += kSparseBlockK) {
+    const int64_t end = std::min(k_all, first + kSparseBlockK);
+    for (int64_t row = 0; row < rows; ++row) {
+      const float* from = row_at(row);
       for (int64_t k = first; k < end; ++k) {
-        const float value = from[k * a.column_step];
+        const float value = from[k * step];
         packed.values[static_cast<size_t>(count)] = value;
         packed.k_in_block[static_cast<size_t>(count)] = static_cast<uint8_t>(k - first);
         count += value != 0 ? 1 : 0;
@@ -26,6 +32,18 @@ SparseLhsF32 PackSparseLhs(const MatrixF32& a, int64_t nonzeros) {
     }
   }
   return packed;
+}
+
+}  // namespace
+
+SparseLhsF32 PackSparseLhs(const MatrixF32& a, int64_t nonzeros) {
+  return Pack(a.rows, a.columns, a.column_step, nonzeros,
+              [&](int64_t row) { return a.data + row * a.row_step; });
+}
+
+SparseLhsF32 PackSparseRows(std::span<const float* const> rows, int64_t k, int64_t nonzeros) {
+  return Pack(std::ssize(rows), k, 1, nonzeros,
+              [&](int64_t row) { return rows[static_cast<size_t>(row)]; });
 }
 
 int64_t NonZeros(const float* values, int64_t count) {
@@ -73,6 +91,38 @@ void RunSparsePart(const SparsePartF32& part, const F32Kernels& kernels) noexcep
   rows.tile.accumulate = part.block >= kBlocks;
   rows.tile.finish = is_last;
   kernels.sparse_rows(rows);
+}
+
+int64_t SparseScratchFloats(const F32Kernels& kernels) {
+  return SparseSumFloats(kSumRows, kernels) + SparsePanelFloats(kernels);
+}
+
+void RunSparseBlock(const SparseBlockF32& block, const F32Kernels& kernels,
+                    float* scratch) noexcept {
+  const int64_t k_all = block.a->k;
+  const int64_t width = kernels.tile_columns;
+  float* panels = scratch + SparseSumFloats(kSumRows, kernels);
+  SparsePartF32 part{.a = block.a, .panels = panels, .sums = scratch};
+  part.tile.columns = block.count;
+  part.tile.c_row = block.c_row;
+  for (int64_t row = block.row_begin; row < block.row_end; row += kSumRows) {
+    part.row_begin = row;
+    part.row_end = std::min(block.row_end, row + kSumRows);
+    part.tile.c = block.c + row * block.c_row + block.column;
+    for (part.block = 0; part.block * kSparseBlockK < k_all; ++part.block) {
+      const int64_t k = part.block * kSparseBlockK;
+      const int64_t count = std::min(kSparseBlockK, k_all - k);
+      const float* from = block.b + (block.column / width * k_all + k) * width;
+      if (kernels.sparse_columns <= width) {
+        part.panels = from;
+      } else {
+        for (int64_t at = 0; at < block.count; at += width, from += k_all * width) {
+          std::copy(from, from + count * width, panels + at * kSparseBlockK);
+        }
+      }
+      RunSparsePart(part, kernels);
+    }
+  }
 }
 
 }  // namespace pared

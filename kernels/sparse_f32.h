@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/f32.h"
@@ -30,6 +31,8 @@ struct SparseLhsF32 {
 
 int64_t NonZeros(const float* values, int64_t count);
 SparseLhsF32 PackSparseLhs(const MatrixF32& a, int64_t nonzeros);
+// Rows that lie anywhere, of `k` floats each.
+SparseLhsF32 PackSparseRows(std::span<const float* const> rows, int64_t k, int64_t nonzeros);
 
 // What a product is expected to take, in multiply-adds of whole vectors in dense tiles. `vectors`:
 // of a row of C. Measured: docs/kernels_f32.md.
@@ -54,5 +57,19 @@ struct SparsePartF32 {
   GemmTileF32 tile{};
 };
 void RunSparsePart(const SparsePartF32& part, const F32Kernels& kernels) noexcept;
+
+// Rows [row_begin, row_end) of A by columns [column, column + count) of B, packed by PackRhs and
+// finite. count: at most sparse_columns; column: a multiple of tile_columns. c: row 0, column 0.
+struct SparseBlockF32 {
+  const SparseLhsF32* a = nullptr;
+  int64_t row_begin = 0, row_end = 0;
+  const float* b = nullptr;
+  int64_t column = 0, count = 0;
+  float* c = nullptr;
+  int64_t c_row = 0;
+};
+int64_t SparseScratchFloats(const F32Kernels& kernels);
+void RunSparseBlock(const SparseBlockF32& block, const F32Kernels& kernels,
+                    float* scratch) noexcept;
 
 }  // namespace pared

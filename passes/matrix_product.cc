@@ -6,12 +6,14 @@
 #include <algorithm>
 
 #include "kernels/gemm_f32.h"
+#include "kernels/sparse_f32.h"
 
 namespace pared {
 namespace {
 
 // Of a product, what one thread takes at a time: enough to use a packed panel many times.
 constexpr int64_t kRowBlocks = 64, kPanels = 4;
+constexpr int64_t kSparseRows = 512;
 // Below, threads cost more than they gain.
 constexpr int64_t kSerialMacs = int64_t{1} << 18;
 
@@ -69,14 +71,50 @@ void Run(const GemmF32& gemm, bool is_symmetric, bool is_serial) {
       tbb::simple_partitioner());
 }
 
+// c [m][n] = a b where the rows of `a` are mostly zeros and b is packed; else false, and nothing.
+bool RunSparse(std::span<const float* const> a, int64_t k, int64_t n, const float* packed,
+               float* c) {
+  const F32Kernels& kernels = Kernels();
+  const int64_t m = std::ssize(a), vectors = CeilDiv(n, kernels.lanes);
+  int64_t nonzeros = 0;
+  for (const float* row : a) nonzeros += NonZeros(row, k);
+  if (SparseCost(m, k, nonzeros, vectors) >= static_cast<double>(m * k * vectors)) return false;
+  const SparseLhsF32 left = PackSparseRows(a, k, nonzeros);
+  const int64_t width = std::max(kernels.sparse_columns, kernels.tile_columns);
+  const tbb::blocked_range2d<int64_t> all(0, m, kSparseRows, 0, CeilDiv(n, width), 1);
+  tbb::parallel_for(all, [&](const auto& range) {
+    std::vector<float> scratch(static_cast<size_t>(SparseScratchFloats(kernels)));
+    for (int64_t group = range.cols().begin(); group < range.cols().end(); ++group) {
+      const int64_t column = group * width;
+      RunSparseBlock({.a = &left,
+                      .row_begin = range.rows().begin(),
+                      .row_end = range.rows().end(),
+                      .b = packed,
+                      .column = column,
+                      .count = std::min(width, n - column),
+                      .c = c,
+                      .c_row = n},
+                     kernels, scratch.data());
+    }
+  });
+  return true;
+}
+
 std::vector<float> MultiplyTiles(const Product& product, const std::vector<float>& a,
                                  const std::vector<float>& b, bool is_symmetric) {
   const auto& [m, n, k, is_a_transposed, is_b_transposed] = product;
   const F32Kernels& kernels = Kernels();
   const bool is_serial = m * n * k <= kSerialMacs;
   std::vector<float> c(static_cast<size_t>(m * n));
-  std::vector<float> lhs(static_cast<size_t>(PackedLhsFloats(m, k, kernels)));
   std::vector<float> rhs(static_cast<size_t>(PackedRhsFloats(k, n, kernels)));
+  const MatrixF32 right = {b.data(), k, n, is_b_transposed ? 1 : n, is_b_transposed ? k : 1};
+  Pack(right, CeilDiv(n, kernels.tile_columns), is_serial, rhs.data());
+  if (!is_serial && !is_symmetric && !is_a_transposed) {
+    std::vector<const float*> rows;
+    for (int64_t row = 0; row < m; ++row) rows.push_back(a.data() + row * k);
+    if (RunSparse(rows, k, n, rhs.data(), c.data())) return c;
+  }
+  std::vector<float> lhs(static_cast<size_t>(PackedLhsFloats(m, k, kernels)));
   const GemmF32 gemm = Packed(product, lhs.data(), rhs.data(), c.data());
   const int64_t a_row = is_a_transposed ? 1 : k, a_column = is_a_transposed ? m : 1;
   ForRange(RowBlocks(gemm, kernels), is_serial, [&](int64_t begin, int64_t end) {
@@ -84,8 +122,6 @@ std::vector<float> MultiplyTiles(const Product& product, const std::vector<float
     const int64_t rows = std::min(end * kernels.tile_rows, m) - row;
     PackLhs({a.data() + row * a_row, rows, k, a_row, a_column}, kernels, lhs.data() + row * k);
   });
-  const MatrixF32 right = {b.data(), k, n, is_b_transposed ? 1 : n, is_b_transposed ? k : 1};
-  Pack(right, Panels(gemm, kernels), is_serial, rhs.data());
   Run(gemm, is_symmetric, is_serial);
   return c;
 }
@@ -123,6 +159,7 @@ void RightMatrix::Multiply(std::span<const float* const> a, std::span<float> c) 
   const F32Kernels& kernels = Kernels();
   const int64_t m = std::ssize(a), tile = kernels.tile_rows;
   const bool is_serial = m * n_ * k_ <= kSerialMacs;
+  if (!is_serial && RunSparse(a, k_, n_, packed_.data(), c.data())) return;
   std::vector<float> lhs(static_cast<size_t>(PackedLhsFloats(m, k_, kernels)), 0.0f);
   ForRange((m + tile - 1) / tile, is_serial, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin * tile; row < std::min(m, end * tile); ++row) {

@@ -1,5 +1,6 @@
-// Dense float products of what layers see, with the process's fastest kernels. No result depends on
-// the number of threads.
+// Float products of what layers see, all finite, with the process's fastest kernels. Left operands
+// that are mostly zeros, as pruned weights are, are multiplied by their nonzeros alone where that
+// is faster: the bits are the same. No result depends on the number of threads.
 
 #pragma once
 

@@ -32,6 +32,32 @@ double LargestDifference(const std::vector<float>& got, const Matrix& wanted) {
   return (AsMatrix(got, wanted.rows(), wanted.cols()) - wanted).cwiseAbs().maxCoeff();
 }
 
+// Of a transposed left operand no zeros are looked for.
+TEST(MatrixProduct, RowsOfZerosGiveTheBitsOfDenseOnes) {
+  std::mt19937 random(5);
+  for (const int64_t m : {64, 530}) {
+    for (const int64_t n : {70, 200}) {
+      for (const int64_t k : {130, 600}) {
+        const auto b = RandomFloats(k * n, 3);
+        auto a = RandomFloats(m * k, 4);
+        std::vector<float> transposed(a.size());
+        for (size_t i = 0; i < a.size(); ++i) {
+          if (random() % 5 != 0) a[i] = 0;
+          transposed[i % static_cast<size_t>(k) * static_cast<size_t>(m) +
+                     i / static_cast<size_t>(k)] = a[i];
+        }
+        const std::vector<float> dense = Multiply({m, n, k, true, false}, transposed, b);
+        EXPECT_EQ(Multiply({m, n, k}, a, b), dense) << m << " " << n << " " << k;
+        std::vector<const float*> rows;
+        for (int64_t row = 0; row < m; ++row) rows.push_back(a.data() + row * k);
+        std::vector<float> c(dense.size());
+        RightMatrix(b, k, n).Multiply(rows, c);
+        EXPECT_EQ(c, dense) << m << " " << n << " " << k;
+      }
+    }
+  }
+}
+
 // Below, at and above the kernels' tiles (6 and 8 rows, 16 and 64 columns) and the parallel parts.
 TEST(MatrixProduct, IsEigensForEverySize) {
   for (const int64_t m : {1, 5, 6, 48, 401}) {
