@@ -34,6 +34,16 @@ void Pack(const MatrixF32& right, int64_t panels, bool is_serial, float* packed)
            [&](int64_t begin, int64_t end) { PackRhs(right, Kernels(), begin, end, packed); });
 }
 
+void PackRows(const MatrixF32& left, bool is_serial, std::vector<float>& packed) {
+  const int64_t tile = Kernels().tile_rows;
+  ForRange(CeilDiv(left.rows, tile), is_serial, [&](int64_t begin, int64_t end) {
+    MatrixF32 part = left;
+    part.data += begin * tile * left.row_step;
+    part.rows = std::min(end * tile, left.rows) - begin * tile;
+    PackLhs(part, Kernels(), packed.data() + begin * tile * left.columns);
+  });
+}
+
 // c [m][n] of packed operands.
 GemmF32 Packed(const Product& product, const float* lhs, const float* rhs, float* c) {
   GemmF32 gemm;
@@ -47,14 +57,19 @@ GemmF32 Packed(const Product& product, const float* lhs, const float* rhs, float
   return gemm;
 }
 
-// Of a symmetric product only what stands on and above the diagonal.
-void Run(const GemmF32& gemm, bool is_symmetric, bool is_serial) {
+// Of a symmetric product only what stands on and above, or on and below, the diagonal.
+enum class Part { kAll, kAbove, kBelow };
+
+void Run(const GemmF32& gemm, Part part, bool is_serial) {
   const F32Kernels& kernels = Kernels();
   const int64_t blocks = RowBlocks(gemm, kernels), panels = Panels(gemm, kernels);
   const auto body = [&](TileRange range) {
-    if (is_symmetric) {
+    if (part == Part::kAbove) {
       const int64_t above = range.panel_end * kernels.tile_columns / kernels.tile_rows + 1;
       range.block_end = std::min(range.block_end, above);
+    } else if (part == Part::kBelow) {
+      const int64_t below = range.panel_begin * kernels.tile_columns / kernels.tile_rows;
+      range.block_begin = std::max(range.block_begin, below);
     }
     if (range.block_begin < range.block_end) RunGemm(gemm, kernels, range);
   };
@@ -101,7 +116,7 @@ bool RunSparse(std::span<const float* const> a, int64_t k, int64_t n, const floa
 }
 
 std::vector<float> MultiplyTiles(const Product& product, const std::vector<float>& a,
-                                 const std::vector<float>& b, bool is_symmetric) {
+                                 const std::vector<float>& b, Part part) {
   const auto& [m, n, k, is_a_transposed, is_b_transposed] = product;
   const F32Kernels& kernels = Kernels();
   const bool is_serial = m * n * k <= kSerialMacs;
@@ -109,20 +124,15 @@ std::vector<float> MultiplyTiles(const Product& product, const std::vector<float
   std::vector<float> rhs(static_cast<size_t>(PackedRhsFloats(k, n, kernels)));
   const MatrixF32 right = {b.data(), k, n, is_b_transposed ? 1 : n, is_b_transposed ? k : 1};
   Pack(right, CeilDiv(n, kernels.tile_columns), is_serial, rhs.data());
-  if (!is_serial && !is_symmetric && !is_a_transposed) {
+  if (!is_serial && part == Part::kAll && !is_a_transposed) {
     std::vector<const float*> rows;
     for (int64_t row = 0; row < m; ++row) rows.push_back(a.data() + row * k);
     if (RunSparse(rows, k, n, rhs.data(), c.data())) return c;
   }
   std::vector<float> lhs(static_cast<size_t>(PackedLhsFloats(m, k, kernels)));
   const GemmF32 gemm = Packed(product, lhs.data(), rhs.data(), c.data());
-  const int64_t a_row = is_a_transposed ? 1 : k, a_column = is_a_transposed ? m : 1;
-  ForRange(RowBlocks(gemm, kernels), is_serial, [&](int64_t begin, int64_t end) {
-    const int64_t row = begin * kernels.tile_rows;
-    const int64_t rows = std::min(end * kernels.tile_rows, m) - row;
-    PackLhs({a.data() + row * a_row, rows, k, a_row, a_column}, kernels, lhs.data() + row * k);
-  });
-  Run(gemm, is_symmetric, is_serial);
+  PackRows({a.data(), m, k, is_a_transposed ? 1 : k, is_a_transposed ? m : 1}, is_serial, lhs);
+  Run(gemm, part, is_serial);
   return c;
 }
 
@@ -130,11 +140,11 @@ std::vector<float> MultiplyTiles(const Product& product, const std::vector<float
 
 std::vector<float> Multiply(const Product& product, const std::vector<float>& a,
                             const std::vector<float>& b) {
-  return MultiplyTiles(product, a, b, false);
+  return MultiplyTiles(product, a, b, Part::kAll);
 }
 
 std::vector<float> Gram(const std::vector<float>& x, int64_t count, int64_t k) {
-  std::vector<float> h = MultiplyTiles({k, k, count, true, false}, x, x, true);
+  std::vector<float> h = MultiplyTiles({k, k, count, true, false}, x, x, Part::kAbove);
   constexpr int64_t kTile = 64;  // both sides of a transposed copy stay in cache
   tbb::parallel_for(int64_t{0}, (k + kTile - 1) / kTile, [&](int64_t tile) {
     const int64_t begin = tile * kTile, end = std::min(k, begin + kTile);
@@ -147,6 +157,24 @@ std::vector<float> Gram(const std::vector<float>& x, int64_t count, int64_t k) {
     }
   });
   return h;
+}
+
+void SubtractOuterProduct(const OuterProduct& product) {
+  const F32Kernels& kernels = Kernels();
+  const int64_t k = product.columns, end = product.column + k, m = product.n - end;
+  if (m <= 0) return;
+  const bool is_serial = m * m * k <= kSerialMacs;
+  const float* from = product.matrix.data() + end * product.n + product.column;
+  std::vector<float> lhs(static_cast<size_t>(PackedLhsFloats(m, k, kernels)));
+  std::vector<float> rhs(static_cast<size_t>(PackedRhsFloats(k, m, kernels)));
+  GemmF32 gemm =
+      Packed({m, m, k}, lhs.data(), rhs.data(), product.matrix.data() + end * product.n + end);
+  gemm.c_row = product.n;
+  gemm.addend = gemm.c;  // element by element in place
+  PackRows({from, m, k, product.n, 1}, is_serial, lhs);
+  Pack({from, k, m, 1, product.n}, Panels(gemm, kernels), is_serial, rhs.data());
+  for (float& value : lhs) value = -value;
+  Run(gemm, Part::kBelow, is_serial);
 }
 
 RightMatrix::RightMatrix(std::span<const float> b, int64_t k, int64_t n)
@@ -168,7 +196,7 @@ void RightMatrix::Multiply(std::span<const float* const> a, std::span<float> c) 
       for (int64_t i = 0; i < k_; ++i) to[i * tile] = from[i];
     }
   });
-  Run(Packed({m, n_, k_}, lhs.data(), packed_.data(), c.data()), false, is_serial);
+  Run(Packed({m, n_, k_}, lhs.data(), packed_.data(), c.data()), Part::kAll, is_serial);
 }
 
 }  // namespace pared

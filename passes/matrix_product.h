@@ -21,6 +21,15 @@ std::vector<float> Multiply(const Product& product, const std::vector<float>& a,
 // x^T x of x [count][k].
 std::vector<float> Gram(const std::vector<float>& x, int64_t count, int64_t k);
 
+// What a step of a blocked Cholesky factorization leaves: of matrix [n][n], in rows and columns
+// from `end` = column + columns on, on and below the diagonal, l l^T is subtracted, where l are the
+// rows from `end` on of columns [column, end). What is above the diagonal may change.
+struct OuterProduct {
+  std::vector<float>& matrix;
+  int64_t n = 0, column = 0, columns = 0;
+};
+void SubtractOuterProduct(const OuterProduct& product);
+
 // A right operand b [k][n] that many products share: it is laid out for the kernels once.
 class RightMatrix {
  public:

@@ -14,26 +14,48 @@ namespace {
 
 using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-// Columns at a time.
+// Columns at a time, and of them those whose rows are solved by themselves.
+constexpr int64_t kPanel = 512;
 constexpr int64_t kBlock = 128;
 
-// Lower l with a = l l^T, block column after block column; empty: a is not positive definite.
-std::vector<float> Cholesky(const std::vector<float>& a, int64_t n) {
-  std::vector<float> l(a.size(), 0.0f);
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t size = std::min(kBlock, n - begin), below = n - begin;
-    std::vector<float> panel = BlockOf(a, n, begin, below, begin, size);
-    if (begin > 0) {
-      const std::vector<float> left = BlockOf(l, n, begin, below, 0, begin);
-      const std::vector<float> top = BlockOf(l, n, begin, size, 0, begin);
-      const std::vector<float> product = Multiply({below, size, begin, false, true}, left, top);
-      for (size_t i = 0; i < panel.size(); ++i) panel[i] -= product[i];
+// Of a symmetric matrix [n][n], on and below its diagonal: columns become those of its Cholesky
+// factor from left to right, and what is right of them the matrix that is left to factor.
+class Factorization {
+ public:
+  explicit Factorization(std::vector<float> matrix, int64_t n) : l_(std::move(matrix)), n_(n) {}
+
+  // Empty: not positive definite.
+  std::vector<float> Run() {
+    for (int64_t begin = 0; begin < n_; begin += kPanel) {
+      const int64_t end = std::min(n_, begin + kPanel);
+      for (int64_t block = begin; block < end; block += kBlock) {
+        if (!FactorBlock(begin, block, std::min(kBlock, end - block))) return {};
+      }
+      SubtractOuterProduct({.matrix = l_, .n = n_, .column = begin, .columns = end - begin});
     }
-    Eigen::Map<Matrix> rows(panel.data(), below, size);
+    for (int64_t i = 0; i < n_; ++i) {
+      std::fill(l_.begin() + i * n_ + i + 1, l_.begin() + (i + 1) * n_, 0.0F);
+    }
+    return std::move(l_);
+  }
+
+ private:
+  // Columns [begin, begin + size); the factor's from column `panel` on are not subtracted yet.
+  bool FactorBlock(int64_t panel, int64_t begin, int64_t size) {
+    const int64_t below = n_ - begin;
+    std::vector<float> columns = BlockOf(l_, n_, begin, below, begin, size);
+    if (begin > panel) {
+      const int64_t done = begin - panel;
+      const std::vector<float> left = BlockOf(l_, n_, begin, below, panel, done);
+      const std::vector<float> top = BlockOf(l_, n_, begin, size, panel, done);
+      const std::vector<float> product = Multiply({below, size, done, false, true}, left, top);
+      for (size_t i = 0; i < columns.size(); ++i) columns[i] -= product[i];
+    }
+    Eigen::Map<Matrix> rows(columns.data(), below, size);
     const Eigen::LLT<Eigen::MatrixXd> head(rows.topRows(size).cast<double>());
-    if (head.info() != Eigen::Success) return {};
+    if (head.info() != Eigen::Success) return false;
     const Matrix factor = Eigen::MatrixXd(head.matrixL()).cast<float>();
-    if (!factor.allFinite()) return {};
+    if (!factor.allFinite()) return false;
     rows.topRows(size) = factor;
     // x l^T = s for the rows below the diagonal block, always as many at a time.
     tbb::parallel_for(int64_t{0}, (below - 1) / kBlock, [&](int64_t i) {
@@ -43,11 +65,14 @@ std::vector<float> Cholesky(const std::vector<float>& a, int64_t n) {
       rows.middleRows(first, count) = rest;
     });
     tbb::parallel_for(int64_t{0}, below, [&](int64_t i) {
-      std::copy_n(panel.begin() + i * size, size, l.begin() + (begin + i) * n + begin);
+      std::copy_n(columns.begin() + i * size, size, l_.begin() + (begin + i) * n_ + begin);
     });
+    return true;
   }
-  return l;
-}
+
+  std::vector<float> l_;
+  int64_t n_;
+};
 
 void PutBlock(const std::vector<float>& block, int64_t columns, int64_t width,
               std::vector<float>::iterator to) {
@@ -76,7 +101,7 @@ std::vector<float> UpperFactor(const LayerStatistics& s, double damping) {
   for (int64_t i = 0; i < n; ++i) {
     turned[static_cast<size_t>(i * n + i)] += static_cast<float>(lambda);
   }
-  std::vector<float> lower = Cholesky(turned, n);
+  std::vector<float> lower = Factorization(std::move(turned), n).Run();
   std::ranges::reverse(lower);
   return lower;
 }
