@@ -110,12 +110,12 @@ class ZeroSearch {
   }
 
   // The units whose loss costs least if each is lost alone.
-  const std::vector<bool>& begun() const { return zero_; }
+  const std::vector<char>& begun() const { return zero_; }
 
   std::optional<ZeroedRows> Run() {
     double rho = kRho;
     for (int round = 0; round < kRounds; ++round, rho *= kRhoGrowth) {
-      const std::vector<bool> before = zero_;
+      const std::vector<char> before = zero_;
       std::vector<float> held = a_;
       for (int64_t i = 0; i < s_.k; ++i) held[At(i, i, s_.k)] += static_cast<float>(rho);
       const std::vector<float> inverse = Inverse(held, s_.k);
@@ -131,11 +131,12 @@ class ZeroSearch {
       });
     }
     ForEachRow(s_.rows, s_.k, [&](int64_t row) { Row(t_, row) *= scale_; });
+    std::vector<bool> zero(t_.size());
     for (size_t i = 0; i < t_.size(); ++i) {
-      zero_[i] = zero_[i] || fixed_[i];
-      if (zero_[i]) t_[i] = 0;
+      zero[i] = zero_[i] || fixed_[i];
+      if (zero[i]) t_[i] = 0;
     }
-    return ZeroedRows{std::move(zero_), std::move(t_)};
+    return ZeroedRows{std::move(zero), std::move(t_)};
   }
 
  private:
@@ -188,13 +189,13 @@ class ZeroSearch {
 
   float LossOf(size_t at) const { return fixed_[at] ? 0 : t_[at] * t_[at]; }
 
-  std::vector<bool> LeastUnits() const {
+  std::vector<char> LeastUnits() const {
     return pattern_.of == 0 ? LeastBlocks() : LeastOfGroups();
   }
 
-  std::vector<bool> LeastBlocks() const {
+  std::vector<char> LeastBlocks() const {
     std::vector<float> losses(static_cast<size_t>(UnitRows() * UnitColumns()));
-    tbb::parallel_for(int64_t{0}, UnitRows(), [&](int64_t row) {
+    ForEachRow(UnitRows(), UnitColumns(), [&](int64_t row) {
       for (int64_t column = 0; column < UnitColumns(); ++column) {
         float sum = 0, count = 0;
         ForEachElement(row, column, [&](size_t at) {
@@ -204,23 +205,31 @@ class ZeroSearch {
         losses[At(row, column, UnitColumns())] = sum / count;
       }
     });
-    Threshold least = SelectSmallest({losses}, wanted_);
-    std::vector<bool> zero(t_.size());
-    size_t unit = 0;
-    for (int64_t row = 0; row < UnitRows(); ++row) {
+    const Threshold least = SelectSmallest({losses}, wanted_);
+    const auto row_of = [&](int64_t row) { return losses.begin() + row * UnitColumns(); };
+    // Of units that equal the threshold the first are zeroed: how many lie before each row.
+    std::vector<int64_t> equal_before(static_cast<size_t>(UnitRows()) + 1);
+    ForEachRow(UnitRows(), UnitColumns(), [&](int64_t row) {
+      equal_before[static_cast<size_t>(row + 1)] =
+          std::count(row_of(row), row_of(row + 1), least.magnitude);
+    });
+    std::partial_sum(equal_before.begin(), equal_before.end(), equal_before.begin());
+    std::vector<char> zero(t_.size());
+    ForEachRow(UnitRows(), UnitColumns(), [&](int64_t row) {
+      int64_t ties = least.ties - equal_before[static_cast<size_t>(row)];
       for (int64_t column = 0; column < UnitColumns(); ++column) {
-        const float loss = losses[unit++];
-        if (loss > least.magnitude || (loss == least.magnitude && least.ties-- <= 0)) continue;
-        ForEachElement(row, column, [&](size_t at) { zero[at] = true; });
+        const float loss = losses[At(row, column, UnitColumns())];
+        if (loss > least.magnitude || (loss == least.magnitude && ties-- <= 0)) continue;
+        ForEachElement(row, column, [&](size_t at) { zero[at] = 1; });
       }
-    }
+    });
     return zero;
   }
 
   // N:M: of a smaller last group of r, ceil(r * keep / of) stay.
-  std::vector<bool> LeastOfGroups() const {
-    std::vector<bool> zero(t_.size());
-    for (int64_t row = 0; row < s_.rows; ++row) {
+  std::vector<char> LeastOfGroups() const {
+    std::vector<char> zero(t_.size());
+    ForEachRow(s_.rows, s_.k, [&](int64_t row) {
       for (int64_t k = 0; k < s_.k; k += pattern_.of) {
         const int64_t size = std::min(pattern_.of, s_.k - k);
         std::vector<size_t> group(static_cast<size_t>(size));
@@ -228,9 +237,9 @@ class ZeroSearch {
         std::ranges::stable_sort(group, {}, [&](size_t at) { return LossOf(at); });
         group.resize(
             static_cast<size_t>(size - (size * pattern_.keep + pattern_.of - 1) / pattern_.of));
-        for (const size_t at : group) zero[at] = true;
+        for (const size_t at : group) zero[at] = 1;
       }
-    }
+    });
     return zero;
   }
 
@@ -238,8 +247,8 @@ class ZeroSearch {
   Pattern pattern_;
   std::vector<float> t_, g_, a_;  // scaled
   Eigen::ArrayXf scale_;          // s
-  std::vector<bool> fixed_;       // 0 from the start
-  std::vector<bool> zero_;
+  std::vector<char> fixed_;       // not 0: zero from the start
+  std::vector<char> zero_;
   int64_t wanted_ = 0;  // units that are zeroed
 };
 
@@ -252,7 +261,7 @@ std::optional<ZeroedRows> FindZeros(const LeastSquares& problem, Pattern pattern
   if (!std::ranges::all_of(s.h, is_finite) || !std::ranges::all_of(s.g, is_finite)) {
     return std::nullopt;
   }
-  const auto error_of = [&](const std::vector<bool>& zero) {
+  const auto error_of = [&](const std::vector<char>& zero) {
     std::vector<float> weight = *problem.original;
     for (size_t i = 0; i < weight.size(); ++i) {
       if (zero[i]) weight[i] = 0;
