@@ -1,6 +1,8 @@
 // The program: the daemon, the worker that it starts, and the commands. The process boundary for
 // errors.
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <iostream>
 #include <string>
@@ -16,6 +18,15 @@ namespace pared {
 namespace {
 
 bool IsHelp(const std::string& argument) { return argument == "--help" || argument == "-h"; }
+
+// Passes allocate matrices of megabytes over and over. Given back to the system each time, as malloc
+// does by default above 128 KB to 32 MB, every page of them is mapped and zeroed anew: 5 % of
+// quantize_int8 on ResNet-50, whose peak is the same without.
+void KeepFreedMemory() {
+  constexpr int kBytes = 256 << 20;
+  mallopt(M_MMAP_THRESHOLD, kBytes);
+  mallopt(M_TRIM_THRESHOLD, kBytes);
+}
 
 void WorkIn(const std::vector<std::string>& arguments) {
   if (arguments.size() != 2 || arguments[0] != "--dir") {
@@ -57,6 +68,7 @@ void RunCommand(std::vector<std::string> arguments) {
   if (first == "--describe-passes") return DescribePasses(std::cout);
   if (first.empty() || first.starts_with("--")) return RunNamed("serve", arguments);
   arguments.erase(arguments.begin());
+  if (first != "serve") KeepFreedMemory();
   if (first == "work") return WorkIn(arguments);
   if (first == "import") return RunImport(arguments);
   RunNamed(first, arguments);
