@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/rewrite.h"
+#include "passes/int8_params.h"
 #include "passes/select_nodes.h"
 
 namespace pared {
@@ -47,9 +48,9 @@ std::map<std::string, int64_t> InputChannels(const Int8Choice& choice) {
   std::map<std::string, int64_t> channels;
   for (const auto& [node, site] : choice.weights) {
     if (site->input == 0) continue;
-    const bool is_conv = node->op_type == "Conv" || node->op_type == "ConvTranspose";
-    const bool is_transposed = node->op_type == "Gemm" && node->Int("transA", 0) != 0;
-    channels[node->inputs[0]] = is_conv ? 1 : is_transposed ? 0 : -1;
+    const int64_t axis = SummedAxis(*node);
+    const auto [known, is_new] = channels.emplace(node->inputs[0], axis);
+    if (!is_new) known->second = std::max(known->second, axis);
   }
   return channels;
 }

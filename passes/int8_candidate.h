@@ -83,7 +83,8 @@ std::unique_ptr<Int8Candidate> MakeInt8Candidate(
     Model model, const Int8Request& request,
     const std::unordered_set<std::string>& kept_float = {});
 
-// The inputs of the weighted nodes, and the axis of each that a weight sums over.
+// The inputs of the weighted nodes, and the axis of each that a weight sums over. Where readers
+// differ, that of convolutions: these have a bias to correct.
 std::map<std::string, int64_t> InputChannels(const Int8Choice& choice);
 
 // Calibration of all that the candidate quantizes, or that it would with fewer INT8 nodes; `kept`

@@ -334,8 +334,9 @@ SmoothingFactors MeasureSmoothing(const Int8ChoiceContext& context, const Int8Ch
     if (channels == calibration.channels.end()) return std::nullopt;
     const Sites sites = SmoothableProducts(context, choice, value);
     const int64_t k = std::ssize(channels->second.magnitudes);
-    const bool fit =
-        std::ranges::all_of(sites, [&](const WeightSite* site) { return site->layout.k == k; });
+    const bool fit = std::ranges::all_of(sites, [&](const WeightSite* site) {
+      return site->layout.k == k && channels->second.axis == SummedAxis(*site->node);
+    });
     return fit && !sites.empty() ? std::optional(sites) : std::nullopt;
   };
   const auto visit = [&](const LayerStream& stream, const Reading& reading) {

@@ -304,8 +304,14 @@ double LeastWeightScale(float bias, float scale) {
   return std::fabs(static_cast<double>(bias)) / (static_cast<double>(scale) * kBiasCodeMax);
 }
 
+int64_t SummedAxis(const Node& node) {
+  if (node.op_type == "Conv" || node.op_type == "ConvTranspose") return 1;
+  return node.op_type == "Gemm" && node.Int("transA", 0) != 0 ? 0 : -1;
+}
+
 std::vector<double> MeanLoss(const WeightSite& site, const QuantizedWeight& weight,
                              const ChannelStats& input) {
+  if (input.axis != SummedAxis(*site.node)) return {};
   const std::vector<float> elements = ViewedElements(site);
   const MatrixLayout& layout = site.layout;
   const bool is_conv = site.node->op_type == "Conv" || site.node->op_type == "ConvTranspose";

@@ -87,8 +87,12 @@ int64_t ChannelOf(const Shape& shape, int64_t axis, int64_t viewed);
 // products.
 double LeastWeightScale(float bias, float scale);
 
+// The axis of the first input that the weight of `node` sums over: -1, the last one, of products.
+int64_t SummedAxis(const Node& node);
+
 // For each output channel: what the mean of its result loses by the weight's rounding, given the
-// mean of each input channel. Added to the bias it restores the mean.
+// mean of each input channel. Added to the bias it restores the mean. Empty: `input` is of another
+// axis, or of fewer channels.
 std::vector<double> MeanLoss(const WeightSite& site, const QuantizedWeight& weight,
                              const ChannelStats& input);
 

@@ -191,7 +191,7 @@ class Reload(ServiceTest):
     def test_job_limits_hold_for_the_next_job(self):
         service = self.start()
         service.put_model()
-        service.write_settings(memory_mb=256, memory_total_mb=256, time_s_max=5, time_s=4)
+        service.write_settings(memory_mb=1024, memory_total_mb=1024, time_s_max=5, time_s=4)
         service.reload()
         status, _, body = service.ask("POST", "/v1/jobs", json.dumps(
             {"model": "tiny", "chains": [{"name": "c", "passes": [{"pass": "cast_fp16"}]}], "limits": {"time_s": 6}}))

@@ -340,6 +340,21 @@ TEST(QuantizeInt8, ASharedBiasIsStoredForEachReader) {
   EXPECT_GT(UnfusedSqnrDb(in, out.model), 25);
 }
 
+// The convolution sums over axis 1, the product over the last one, and the means differ by axis.
+TEST(QuantizeInt8, ABiasIsCorrectedByItsOwnChannelsWhereAnotherAxisIsReadToo) {
+  const auto codes_of = [](const std::string& readers) {
+    const Model in = ModelFromText(
+        R"(g (float[1,2,2,2] x) => (float[1,2,2,2] c, float[1,2,2,2] m)
+      <float[1,2,1,2] t = {9,-3,2,5}, float[2,2,1,1] w = {1,0.123,0.377,-1}, float[2] b = {0.5,-0.5},
+       float[2,2] v = {1,0.123,0.377,-1}> { a = Add(x, t) )" +
+        readers + " }");
+    return Elements(QuantizeNearest(in).model, "b_quantized");
+  };
+  const auto alone = codes_of("c = Conv(a, w, b) m = Identity(a)");
+  EXPECT_EQ(codes_of("c = Conv(a, w, b) m = MatMul(a, v)"), alone);
+  EXPECT_EQ(codes_of("m = MatMul(a, v) c = Conv(a, w, b)"), alone);
+}
+
 // One output channel is a thousand times the others: found on the right axis, nothing is lost.
 TEST(QuantizeInt8, FindsTheChannelsOfEveryGemm) {
   for (const bool is_left : {false, true}) {
