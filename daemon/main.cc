@@ -19,9 +19,9 @@ namespace {
 
 bool IsHelp(const std::string& argument) { return argument == "--help" || argument == "-h"; }
 
-// Passes allocate matrices of megabytes over and over. Given back to the system each time, as malloc
-// does by default above 128 KB to 32 MB, every page of them is mapped and zeroed anew: 5 % of
-// quantize_int8 on ResNet-50, whose peak is the same without.
+// Passes allocate matrices of megabytes over and over. Given back to the system each time, as
+// malloc does by default above 128 KB to 32 MB, every page of them is mapped and zeroed anew: 5 %
+// of quantize_int8 on ResNet-50, whose peak is the same without.
 void KeepFreedMemory() {
   constexpr int kBytes = 256 << 20;
   mallopt(M_MMAP_THRESHOLD, kBytes);

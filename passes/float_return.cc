@@ -14,7 +14,9 @@ namespace {
 // at most, and one of a small model of no less than kNodesForOne.
 constexpr double kPoorDb = 20;
 constexpr size_t kNodesPerFloat = 5, kNodesForOne = 3;
-constexpr double kLargeShare = 0.1;     // of the model's weights or multiplications
+constexpr double kLargeShare = 0.1;  // of the model's weights or multiplications
+// Multiplications of all nodes' runs: with one sample they may take twice as many.
+constexpr double kRankMacs = int64_t{1} << 40;
 constexpr double kDropRounding = 1e-9;  // 0.9 - 0.8 is more than 0.1
 
 double WorstDb(const Nearness& nearness) { return std::min(nearness.sqnr_db, nearness.output_db); }
@@ -24,6 +26,17 @@ bool LeavesSqnrBound(const FloatBounds& bounds, const Nearness& nearness) {
 }
 
 }  // namespace
+
+RankEffort RankEffortOf(size_t node_count, size_t nodes_max, double macs) {
+  const double all = macs * static_cast<double>(node_count);
+  if (!(all * static_cast<double>(kRankSamples) > kRankMacs)) return {.nodes = node_count};
+  RankEffort effort;
+  effort.samples = std::max<int64_t>(1, static_cast<int64_t>(kRankMacs / all));
+  const double affordable = std::min(2 * kRankMacs / macs, static_cast<double>(node_count));
+  const size_t least = std::min(node_count, 2 * std::min(nodes_max, node_count));
+  effort.nodes = std::max(static_cast<size_t>(affordable), least);
+  return effort;
+}
 
 bool IsWithinBounds(const FloatBounds& bounds, const AccuracyJudge* accuracy, const Model& model,
                     const Nearness& nearness, AccuracyDrop& drop) {

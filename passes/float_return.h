@@ -20,6 +20,15 @@ inline constexpr int64_t kRankSamples = 4;
 inline constexpr const char* kReturnedToFloat =
     "returned to float: of the nodes, its quantized form costs the outputs most";
 
+// How many samples nodes are ranked on, and how many of them: `nodes` is all, or those of a model
+// that takes `macs` multiplications a sample, so many that ranking `node_count` nodes would take
+// hours. Twice as many as may return are ranked, at least.
+struct RankEffort {
+  int64_t samples = kRankSamples;
+  size_t nodes = 0;
+};
+RankEffort RankEffortOf(size_t node_count, size_t nodes_max, double macs);
+
 // Nodes that return together.
 struct FloatUnit {
   size_t nodes = 1;

@@ -85,13 +85,22 @@ class Mixer {
                    : rewrite(CalibrateInt8(*candidate, *request_.options, context_));
   }
 
-  // The nodes whose INT8 form alone costs the outputs most, the worst first.
-  std::vector<const Node*> ByOutputSqnr() {
-    FidelityJudge judge(found_.candidate->model, context_, kRankSamples);
+  // The nodes whose INT8 form alone costs the outputs most, the worst first. Of a model that takes
+  // very long to run, those that cost their own outputs least follow unranked.
+  std::vector<const Node*> ByOutputSqnr(size_t most) {
+    const RankEffort effort = RankEffortOf(order_.size(), most, Macs());
+    if (effort.nodes < order_.size() || effort.samples < kRankSamples) {
+      context_.report["ranked"] = {{"nodes", effort.nodes}, {"samples", effort.samples}};
+    }
+    FidelityJudge judge(found_.candidate->model, context_, effort.samples);
     judge.Remember(found_.candidate->model);
     std::vector<std::pair<double, const Node*>> ranked;
-    for (const auto& [sqnr_db, node] : order_) ranked.emplace_back(AloneSqnrDb(*node, judge), node);
+    for (const auto& [sqnr_db, node] : order_) {
+      if (ranked.size() == effort.nodes) break;
+      ranked.emplace_back(AloneSqnrDb(*node, judge), node);
+    }
     std::ranges::stable_sort(ranked, {}, &std::pair<double, const Node*>::first);
+    ranked.insert(ranked.end(), order_.begin() + std::ssize(ranked), order_.end());
     std::vector<const Node*> nodes;
     for (const auto& [sqnr_db, node] : ranked) nodes.push_back(node);
     return nodes;
@@ -99,7 +108,7 @@ class Mixer {
 
   // Returns the most sensitive nodes. False: the bounds do not hold with `most` of them.
   bool ReturnNodes(size_t most) {
-    const std::vector<const Node*> nodes = ByOutputSqnr();
+    const std::vector<const Node*> nodes = ByOutputSqnr(most);
     const std::map<const Node*, double> shares = Shares();
     FloatCandidates candidates;
     for (const Node* node : nodes) candidates.order.push_back({1, shares.at(node)});
@@ -121,13 +130,22 @@ class Mixer {
     return holds;
   }
 
+  // Multiplications of one sample, by nodes with weights.
+  double Macs() const {
+    double macs = 0;
+    for (const auto& [node, site] : found_.candidate->choice.weights) {
+      macs += static_cast<double>(MacsOf(*site, found_.candidate->context.types));
+    }
+    return macs;
+  }
+
   // Of each compute node, how much of the weights or of the multiplications it has, the larger.
   std::map<const Node*, double> Shares() const {
-    double weights = 0, macs = 0;
+    double weights = 0;
+    const double macs = Macs();
     const auto& types = found_.candidate->context.types;
     for (const auto& [node, site] : found_.candidate->choice.weights) {
       weights += static_cast<double>(site->stored.count());
-      macs += static_cast<double>(MacsOf(*site, types));
     }
     std::map<const Node*, double> shares;
     for (const auto& [sqnr_db, node] : order_) shares[node] = 0;
