@@ -266,10 +266,12 @@ Runner::Runner(Store& store, Artifacts& artifacts, RunnerSettings settings)
       settings_(Completed(std::move(settings))),
       limits_(settings_.limits),
       budget_(TotalOf(settings_, limits_)),
-      logs_(settings_.logs_dir) {
+      logs_(settings_.logs_dir),
+      reserve_(settings_.reserve) {
   std::error_code absent;  // what a crash left behind
   std::filesystem::remove_all(settings_.work_dir, absent);
   if (HasCache()) ClearPassCacheParts(settings_.cache_dir, "");
+  reserve_.Take();
   for (int64_t i = 0; i < settings_.jobs_max; ++i) {
     threads_.emplace_back([this](std::stop_token stop) { Loop(stop); });
   }
@@ -308,6 +310,7 @@ void Runner::Loop(std::stop_token stop) {
 
 // The job boundary: whatever goes wrong around a job ends the job and nothing else.
 void Runner::RunGuarded(const Job& job, std::stop_token stop) {
+  reserve_.Take();
   Json failure;
   try {
     Tell(job.id, LogLevel::kInfo, "job_started", {{"tries", job.tries}});
@@ -319,8 +322,16 @@ void Runner::RunGuarded(const Job& job, std::stop_token stop) {
   }
   if (failure.is_null()) return;
   Tell(job.id, LogLevel::kWarning, "job_failed", {{"error", failure}});
-  // As long as the disk is full the job cannot be told of; it is, as soon as there is room.
-  while (!FinishFailed(job.id, failure) && !stop.stop_requested()) Pause(stop);
+  EndFailed(job.id, failure, stop);
+}
+
+// Where the disk is full, in the room of the reserve; where that is full too, as soon as there is
+// room.
+void Runner::EndFailed(JobId job, const Json& failure, std::stop_token stop) {
+  if (FinishFailed(job, failure)) return;
+  reserve_.GiveUp();
+  while (!FinishFailed(job, failure) && !stop.stop_requested()) Pause(stop);
+  reserve_.Take();
 }
 
 // False: the store cannot be written for now.

@@ -14,6 +14,7 @@
 #include "daemon/budget.h"
 #include "daemon/work_order.h"
 #include "storage/artifacts.h"
+#include "storage/disk_reserve.h"
 #include "storage/job_logs.h"
 #include "storage/store.h"
 
@@ -37,6 +38,7 @@ struct RunnerSettings {
   std::filesystem::path datasets_dir;
   std::filesystem::path cache_dir = {};  // storage/pass_cache.h; empty: none
   std::filesystem::path logs_dir = {};   // storage/job_logs.h
+  std::filesystem::path reserve = {};    // storage/disk_reserve.h, on the store's disk
   int64_t threads = 0;                   // of a job; 0: those of the machine, shared by jobs_max
   int64_t jobs_max = 1;  // at once; together they get memory_total_mb and threads * jobs_max
   bool confine = true;   // daemon/confine.h
@@ -57,6 +59,7 @@ class Runner {
   void Loop(std::stop_token stop);
   void RunGuarded(const Job& job, std::stop_token stop);
   void RunJob(const Job& job, std::stop_token stop);
+  void EndFailed(JobId job, const Json& failure, std::stop_token stop);
   bool FinishFailed(JobId job, const Json& failure);
   std::string ModelOf(const JobSpec& spec) const;  // SHA-256
   WorkOrder OrderFor(const JobSpec& spec, const OpenArtifact& model,
@@ -77,6 +80,7 @@ class Runner {
   RunnerLimits limits_;  // guarded by mutex_
   Budget budget_;
   const JobLogs logs_;
+  const DiskReserve reserve_;
   std::vector<std::jthread> threads_;  // last: they use the rest; each does one job at a time
 };
 

@@ -45,6 +45,7 @@ RunnerSettings RunnerSettingsOf(const Settings& settings) {
           .datasets_dir = settings.Datasets(),
           .cache_dir = settings.CacheDir(),
           .logs_dir = settings.LogsDir(),
+          .reserve = std::filesystem::path(settings.data_dir) / "reserve",
           .threads = settings.threads,
           .jobs_max = settings.jobs_max,
           .confine = settings.confine_workers,

@@ -45,9 +45,9 @@ int64_t SparseSumFloats(int64_t rows, const F32Kernels& kernels);
 // Whether the panels of a block of B, packed in `k` rows, are known to be finite.
 bool HoldsOnlyFinite(const float* panels, int64_t k, int64_t columns, const F32Kernels& kernels);
 
-// Rows [row_begin, row_end) of A by block `block` of B, which lies at `panels` as the left operand
-// of panels of tile_columns, kSparseBlockK rows each. tile: c, columns, bias, addend and
-// activation, of row row_begin; the blocks of a product follow each other from 0 on.
+// Rows [row_begin, row_end) of A by block `block` of B, whose panels of tile_columns, kSparseBlockK
+// rows each, follow each other at `panels`. tile: c, columns, bias, addend and activation, of row
+// row_begin. The blocks of a product follow each other from 0 on.
 struct SparsePartF32 {
   const SparseLhsF32* a = nullptr;
   int64_t row_begin = 0, row_end = 0;
