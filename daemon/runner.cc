@@ -325,13 +325,12 @@ void Runner::RunGuarded(const Job& job, std::stop_token stop) {
   EndFailed(job.id, failure, stop);
 }
 
-// Where the disk is full, in the room of the reserve; where that is full too, as soon as there is
-// room.
+// Where the disk is full, in the room of the reserve, which the next job takes again; where that is
+// full too, as soon as there is room.
 void Runner::EndFailed(JobId job, const Json& failure, std::stop_token stop) {
   if (FinishFailed(job, failure)) return;
   reserve_.GiveUp();
   while (!FinishFailed(job, failure) && !stop.stop_requested()) Pause(stop);
-  reserve_.Take();
 }
 
 // False: the store cannot be written for now.

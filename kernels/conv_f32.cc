@@ -219,12 +219,16 @@ void ConvF32::PlanTiles(ConvF32Plan& plan, int64_t threads) const {
                      RowBlocks(gemm, kernels_) <= kUnpackedBlocks;
   const int64_t group_columns = plan.group_panels * kernels_.tile_columns;
   plan.column_groups = CeilDiv(plan.pixels, group_columns);
-  const int64_t blocks = RowBlocks(gemm, kernels_);
+  CutUnits(plan, threads);
+  plan.scratch_floats =
+      std::min(k_, kBlockK) * group_columns + plan.group_panels * kLineFloats + kTapSlack;
+}
+
+void ConvF32::CutUnits(ConvF32Plan& plan, int64_t threads) const {
+  const int64_t blocks = CeilDiv(options_.outputs / options_.groups, kernels_.tile_rows);
   const int64_t pieces = plan.column_groups * options_.groups;
   if (pieces < threads) plan.row_splits = std::min(blocks, CeilDiv(threads, pieces));
   plan.units = pieces * plan.row_splits;
-  plan.scratch_floats =
-      std::min(k_, kBlockK) * group_columns + plan.group_panels * kLineFloats + kTapSlack;
 }
 
 void ConvF32::PadChannel(const ConvF32Plan& plan, const float* x, float* target) const noexcept {
@@ -360,22 +364,27 @@ void ConvF32::PackPixels(const ConvF32Plan& plan, const PackColumnsF32& part, in
   kernels_.pack_columns(pack);
 }
 
+GemmF32 ConvF32::GroupProduct(const ConvF32Plan& plan, int64_t group, int64_t pixel, float* y,
+                              const float* addend) const noexcept {
+  const int64_t outputs = options_.outputs / options_.groups;
+  const int64_t at = group * outputs * plan.pixels + pixel;
+  GemmF32 gemm{.m = outputs, .n = plan.pixels - pixel, .k = k_};
+  gemm.c = y + at;
+  gemm.c_row = plan.pixels;
+  gemm.row_bias = bias_.empty() ? nullptr : bias_.data() + group * outputs;
+  gemm.addend = addend == nullptr ? nullptr : addend + at;
+  gemm.activation = options_.activation;
+  return gemm;
+}
+
 void ConvF32::RunTiles(const ConvF32Plan& plan, const float* x, float* y, const float* addend,
                        int64_t unit, float* scratch) const noexcept {
   const int64_t split = unit % plan.row_splits;
   const int64_t columns_index = unit / plan.row_splits % plan.column_groups;
   const int64_t g = unit / plan.row_splits / plan.column_groups;
-  const int64_t group_outputs = options_.outputs / options_.groups;
   const int64_t width = kernels_.tile_columns;
-
-  GemmF32 gemm{.m = group_outputs, .n = plan.pixels, .k = k_};
+  GemmF32 gemm = GroupProduct(plan, g, 0, y, addend);
   SetPackedLhs(gemm, plan.weights->dense.data() + g * group_floats(false), kernels_);
-  const int64_t first_output = g * group_outputs * plan.pixels;
-  gemm.c = y + first_output;
-  gemm.c_row = plan.pixels;
-  gemm.row_bias = bias_.empty() ? nullptr : bias_.data() + g * group_outputs;
-  gemm.addend = addend == nullptr ? nullptr : addend + first_output;
-  gemm.activation = options_.activation;
 
   const int64_t blocks = RowBlocks(gemm, kernels_);
   TileRange range;

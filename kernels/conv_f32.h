@@ -119,6 +119,11 @@ class ConvF32 {
   // The same where inputs are not finite, by all weights.
   void RunDenseUnit(const ConvF32Plan& plan, const PackColumnsF32& columns, const SparseUnit& unit,
                     float* y, const float* addend) const noexcept;
+  // A group's product from an output's pixel on, but for its operands.
+  GemmF32 GroupProduct(const ConvF32Plan& plan, int64_t group, int64_t pixel, float* y,
+                       const float* addend) const noexcept;
+  // Into pieces of column groups, and those into rows where they are too few.
+  void CutUnits(ConvF32Plan& plan, int64_t threads) const;
   void PlanTiles(ConvF32Plan& plan, int64_t threads) const;
   void PlanOutputs(ConvF32Plan& plan, int64_t threads) const;
   void PackPixels(const ConvF32Plan& plan, const PackColumnsF32& part, int64_t first,

@@ -6,12 +6,6 @@
 #include "kernels/conv_f32.h"
 
 namespace pared {
-namespace {
-
-// Rows of sums that are kept from block to block at once: 128 KB of 64 columns.
-constexpr int64_t kSumRows = 512;
-
-}  // namespace
 
 double ConvF32::DenseCost(const ConvF32Plan& plan) const {
   const int64_t outputs = options_.outputs / options_.groups;
@@ -31,14 +25,10 @@ void ConvF32::PlanSparse(ConvF32Plan& plan, int64_t threads) const {
   plan.is_sparse = true;
   const int64_t vectors = CeilDiv(plan.pixels, kernels_.lanes);
   plan.column_groups = CeilDiv(vectors, kernels_.sparse_columns / kernels_.lanes);
-  const int64_t blocks = CeilDiv(options_.outputs / options_.groups, kernels_.tile_rows);
-  const int64_t pieces = plan.column_groups * options_.groups;
-  if (pieces < threads) plan.row_splits = std::min(blocks, CeilDiv(threads, pieces));
-  plan.units = pieces * plan.row_splits;
+  CutUnits(plan, threads);
   // Sums, and panels of a dense block.
-  plan.packed_floats = SparseSumFloats(kSumRows, kernels_);
   plan.scratch_floats =
-      plan.packed_floats + kBlockK / kSparseBlockK * SparsePanelFloats(kernels_) + kTapSlack;
+      SparseSumFloats(kernels_) + kBlockK / kSparseBlockK * SparsePanelFloats(kernels_) + kTapSlack;
 }
 
 // Columns [first, first + count) of the output by rows [row_begin, row_end) of one group.
@@ -83,43 +73,34 @@ void ConvF32::RunSparse(const ConvF32Plan& plan, const float* x, float* y, const
   const int64_t first_row = unit.group * (options_.outputs / options_.groups);
   PackColumnsF32 pack{
       .source = x + unit.group * (options_.channels / options_.groups) * plan.plane_floats,
-      .target = scratch + plan.packed_floats};
+      .target = scratch + SparseSumFloats(kernels_)};
   SparsePartF32 part{.a = &plan.weights->sparse, .panels = pack.target, .sums = scratch};
   part.tile.columns = unit.count;
   part.tile.c_row = plan.pixels;
   part.tile.activation = options_.activation;
-  for (int64_t row = unit.row_begin; row < unit.row_end; row += kSumRows) {
+  for (int64_t row = unit.row_begin; row < unit.row_end; row += kSparseSumRows) {
     part.row_begin = first_row + row;
-    part.row_end = first_row + std::min(unit.row_end, row + kSumRows);
+    part.row_end = first_row + std::min(unit.row_end, row + kSparseSumRows);
     const int64_t at = part.row_begin * plan.pixels + unit.first;
     part.tile.c = y + at;
     part.tile.addend = addend == nullptr ? nullptr : addend + at;
     part.tile.row_bias = bias_.empty() ? nullptr : bias_.data() + part.row_begin;
-    for (part.block = 0; part.block * kSparseBlockK < k_; ++part.block) {
-      const int64_t k = part.block * kSparseBlockK;
+    const bool is_complete = RunSparseBlocks(part, kernels_, [&](int64_t k, int64_t count) {
       pack.offsets = plan.tap_offsets.data() + k;
-      pack.k = std::min(kSparseBlockK, k_ - k);
+      pack.k = count;
       PackSparsePanels(plan, pack, unit, kSparseBlockK);
-      if (row == unit.row_begin && !HoldsOnlyFinite(part.panels, pack.k, unit.count, kernels_)) {
-        return RunDenseUnit(plan, pack, unit, y, addend);
-      }
-      RunSparsePart(part, kernels_);
-    }
+      return row > unit.row_begin || HoldsOnlyFinite(part.panels, count, unit.count, kernels_);
+    });
+    if (!is_complete) return RunDenseUnit(plan, pack, unit, y, addend);
   }
 }
 
 void ConvF32::RunDenseUnit(const ConvF32Plan& plan, const PackColumnsF32& columns,
                            const SparseUnit& unit, float* y, const float* addend) const noexcept {
   const int64_t outputs = options_.outputs / options_.groups;
-  const int64_t first_row = unit.group * outputs;
-  GemmF32 gemm{.m = outputs, .n = unit.count, .k = k_};
-  SetLhs(gemm, {weights_.get() + first_row * k_, outputs, k_, k_, 1});
-  const int64_t at = first_row * plan.pixels + unit.first;
-  gemm.c = y + at;
-  gemm.c_row = plan.pixels;
-  gemm.row_bias = bias_.empty() ? nullptr : bias_.data() + first_row;
-  gemm.addend = addend == nullptr ? nullptr : addend + at;
-  gemm.activation = options_.activation;
+  GemmF32 gemm = GroupProduct(plan, unit.group, unit.first, y, addend);
+  gemm.n = unit.count;
+  SetLhs(gemm, {weights_.get() + unit.group * outputs * k_, outputs, k_, k_, 1});
   const TileRange range{unit.row_begin / kernels_.tile_rows,
                         CeilDiv(unit.row_end, kernels_.tile_rows), 0, Panels(gemm, kernels_)};
   PackColumnsF32 pack = columns;

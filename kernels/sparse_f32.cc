@@ -6,9 +6,6 @@
 namespace pared {
 namespace {
 
-// Rows of sums that are kept from block to block at once: 128 KB of 64 columns.
-constexpr int64_t kSumRows = 512;
-
 template <class RowAt>
 SparseLhsF32 Pack(int64_t rows, int64_t k_all, int64_t step, int64_t nonzeros, RowAt row_at) {
   SparseLhsF32 packed{.rows = rows, .k = k_all, .nonzeros = nonzeros};
@@ -63,8 +60,8 @@ int64_t SparsePanelFloats(const F32Kernels& kernels) {
   return kSparseBlockK * std::max(kernels.sparse_columns, kernels.tile_columns);
 }
 
-int64_t SparseSumFloats(int64_t rows, const F32Kernels& kernels) {
-  return rows * kernels.sparse_columns;
+int64_t SparseSumFloats(const F32Kernels& kernels) {
+  return kSparseSumRows * kernels.sparse_columns;
 }
 
 bool HoldsOnlyFinite(const float* panels, int64_t k, int64_t columns, const F32Kernels& kernels) {
@@ -94,34 +91,33 @@ void RunSparsePart(const SparsePartF32& part, const F32Kernels& kernels) noexcep
 }
 
 int64_t SparseScratchFloats(const F32Kernels& kernels) {
-  return SparseSumFloats(kSumRows, kernels) + SparsePanelFloats(kernels);
+  return SparseSumFloats(kernels) + SparsePanelFloats(kernels);
 }
 
 void RunSparseBlock(const SparseBlockF32& block, const F32Kernels& kernels,
                     float* scratch) noexcept {
   const int64_t k_all = block.a->k;
   const int64_t width = kernels.tile_columns;
-  float* panels = scratch + SparseSumFloats(kSumRows, kernels);
+  float* panels = scratch + SparseSumFloats(kernels);
   SparsePartF32 part{.a = block.a, .panels = panels, .sums = scratch};
   part.tile.columns = block.count;
   part.tile.c_row = block.c_row;
-  for (int64_t row = block.row_begin; row < block.row_end; row += kSumRows) {
-    part.row_begin = row;
-    part.row_end = std::min(block.row_end, row + kSumRows);
-    part.tile.c = block.c + row * block.c_row + block.column;
-    for (part.block = 0; part.block * kSparseBlockK < k_all; ++part.block) {
-      const int64_t k = part.block * kSparseBlockK;
-      const int64_t count = std::min(kSparseBlockK, k_all - k);
-      const float* from = block.b + (block.column / width * k_all + k) * width;
-      if (kernels.sparse_columns <= width) {
-        part.panels = from;
-      } else {
-        for (int64_t at = 0; at < block.count; at += width, from += k_all * width) {
-          std::copy(from, from + count * width, panels + at * kSparseBlockK);
-        }
-      }
-      RunSparsePart(part, kernels);
+  const auto pack = [&](int64_t k, int64_t count) {
+    const float* from = block.b + (block.column / width * k_all + k) * width;
+    if (kernels.sparse_columns <= width) {
+      part.panels = from;
+      return true;
     }
+    for (int64_t at = 0; at < block.count; at += width, from += k_all * width) {
+      std::copy(from, from + count * width, panels + at * kSparseBlockK);
+    }
+    return true;
+  };
+  for (int64_t row = block.row_begin; row < block.row_end; row += kSparseSumRows) {
+    part.row_begin = row;
+    part.row_end = std::min(block.row_end, row + kSparseSumRows);
+    part.tile.c = block.c + row * block.c_row + block.column;
+    RunSparseBlocks(part, kernels, pack);
   }
 }
 

@@ -10,6 +10,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -38,25 +39,39 @@ SparseLhsF32 PackSparseRows(std::span<const float* const> rows, int64_t k, int64
 // of a row of C. Measured: docs/kernels_f32.md.
 double SparseCost(int64_t rows, int64_t k, int64_t nonzeros, int64_t vectors);
 
-// Floats of a block of B, and of the sums of `rows` rows of A.
+// Rows of A whose sums are kept from block to block at once: 128 KB of 64 columns.
+constexpr int64_t kSparseSumRows = 512;
+// Floats of a block of B, and of these sums.
 int64_t SparsePanelFloats(const F32Kernels& kernels);
-int64_t SparseSumFloats(int64_t rows, const F32Kernels& kernels);
+int64_t SparseSumFloats(const F32Kernels& kernels);
 
 // Whether the panels of a block of B, packed in `k` rows, are known to be finite.
 bool HoldsOnlyFinite(const float* panels, int64_t k, int64_t columns, const F32Kernels& kernels);
 
 // Rows [row_begin, row_end) of A by block `block` of B, whose panels of tile_columns, kSparseBlockK
 // rows each, follow each other at `panels`. tile: c, columns, bias, addend and activation, of row
-// row_begin. The blocks of a product follow each other from 0 on.
+// row_begin. The blocks of a product follow each other from 0 on: see RunSparseBlocks.
 struct SparsePartF32 {
   const SparseLhsF32* a = nullptr;
-  int64_t row_begin = 0, row_end = 0;
+  int64_t row_begin = 0, row_end = 0;  // kSparseSumRows at most
   int64_t block = 0;
   const float* panels = nullptr;
   float* sums = nullptr;  // SparseSumFloats, kept from block to block
   GemmTileF32 tile{};
 };
 void RunSparsePart(const SparsePartF32& part, const F32Kernels& kernels) noexcept;
+
+// All blocks of B by the rows of `part`. pack(k, count) sees to it that rows [k, k + count) of B
+// lie at part.panels, or returns false, which ends it; then so does this.
+template <class Pack>
+bool RunSparseBlocks(SparsePartF32& part, const F32Kernels& kernels, const Pack& pack) {
+  for (part.block = 0; part.block * kSparseBlockK < part.a->k; ++part.block) {
+    const int64_t k = part.block * kSparseBlockK;
+    if (!pack(k, std::min(kSparseBlockK, part.a->k - k))) return false;
+    RunSparsePart(part, kernels);
+  }
+  return true;
+}
 
 // Rows [row_begin, row_end) of A by columns [column, column + count) of B, packed by PackRhs and
 // finite. count: at most sparse_columns; column: a multiple of tile_columns. c: row 0, column 0.

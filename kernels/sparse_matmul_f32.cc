@@ -6,15 +6,12 @@
 namespace pared {
 namespace {
 
-// Columns of C whose sums are kept from block to block at once: 128 KB of 64 rows.
-constexpr int64_t kSumColumns = 512;
-
 // Rows [first, first + count) of A by columns [begin, end) of B.
 struct Unit {
   const SparseMatMulF32& product;
   const F32Kernels& kernels;
   int64_t first = 0, count = 0, begin = 0, end = 0;
-  float* sums = nullptr;    // [kSumColumns][sparse_columns]
+  float* sums = nullptr;    // SparseSumFloats
   float* result = nullptr;  // C transposed, the same
   float* panels = nullptr;
   float* tail = nullptr;  // [sparse_columns][lanes]
@@ -68,17 +65,15 @@ bool Unit::Multiply() const {
   part.tile.c = result;
   part.tile.c_row = kernels.sparse_columns;
   part.tile.columns = count;
-  for (int64_t column = begin; column < end; column += kSumColumns) {
+  for (int64_t column = begin; column < end; column += kSparseSumRows) {
     part.row_begin = column;
-    part.row_end = std::min(end, column + kSumColumns);
+    part.row_end = std::min(end, column + kSparseSumRows);
     part.tile.row_bias = product.bias == nullptr ? nullptr : product.bias + column;
-    for (part.block = 0; part.block * kSparseBlockK < product.k; ++part.block) {
-      const int64_t k = part.block * kSparseBlockK;
-      const int64_t columns = std::min(kSparseBlockK, product.k - k);
+    const bool is_complete = RunSparseBlocks(part, kernels, [&](int64_t k, int64_t columns) {
       Pack(k, columns);
-      if (column == begin && !HoldsOnlyFinite(panels, columns, count, kernels)) return false;
-      RunSparsePart(part, kernels);
-    }
+      return column > begin || HoldsOnlyFinite(panels, columns, count, kernels);
+    });
+    if (!is_complete) return false;
     Store(column, part.row_end - column);
   }
   return true;
@@ -136,7 +131,7 @@ SparseMatMulPlan PlanSparseMatMul(const SparseMatMulF32& product, const F32Kerne
     plan.column_splits = std::min(panels, CeilDiv(threads, plan.row_groups));
   }
   plan.units = plan.row_groups * plan.column_splits;
-  plan.scratch_floats = 2 * SparseSumFloats(kSumColumns, kernels) + SparsePanelFloats(kernels) +
+  plan.scratch_floats = 2 * SparseSumFloats(kernels) + SparsePanelFloats(kernels) +
                         kernels.sparse_columns * kernels.lanes + kTapSlack;
   return plan;
 }
@@ -154,7 +149,7 @@ void RunSparseMatMul(const SparseMatMulF32& product, const SparseMatMulPlan& pla
   const auto row = [&](int64_t i) {
     return std::min(product.m, vectors * i / plan.row_groups * kernels.lanes);
   };
-  const int64_t sums = SparseSumFloats(kSumColumns, kernels);
+  const int64_t sums = SparseSumFloats(kernels);
   const Unit part{.product = product,
                   .kernels = kernels,
                   .first = row(group),

@@ -11,8 +11,6 @@
 // Where inputs differ much in scale and samples say little, damping by the mean square of all
 // inputs would make of this the choice by magnitude: there each input is damped by its own square.
 
-#include <tbb/parallel_for.h>
-
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
 #include <algorithm>

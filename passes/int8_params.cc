@@ -314,7 +314,7 @@ std::vector<double> MeanLoss(const WeightSite& site, const QuantizedWeight& weig
   if (input.axis != SummedAxis(*site.node)) return {};
   const std::vector<float> elements = ViewedElements(site);
   const MatrixLayout& layout = site.layout;
-  const bool is_conv = site.node->op_type == "Conv" || site.node->op_type == "ConvTranspose";
+  const bool is_conv = input.axis == 1;
   const int64_t window = is_conv ? ElementCount({site.shape.begin() + 2, site.shape.end()}) : 1;
   const int64_t channels = layout.k / window;  // of a group
   if (layout.groups * channels > std::ssize(input.sums)) return {};

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "kernels/gemm_f32.h"
 #include "kernels/sparse_f32.h"
 
@@ -159,7 +160,11 @@ std::vector<float> Gram(const std::vector<float>& x, int64_t count, int64_t k) {
   return h;
 }
 
+// The addend is the result's own memory, which the first of several blocks of k would overwrite.
+static_assert(kOuterColumnsMax <= kBlockK);
+
 void SubtractOuterProduct(const OuterProduct& product) {
+  PARED_CHECK(product.columns <= kOuterColumnsMax);
   const F32Kernels& kernels = Kernels();
   const int64_t k = product.columns, end = product.column + k, m = product.n - end;
   if (m <= 0) return;

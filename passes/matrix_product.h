@@ -24,9 +24,10 @@ std::vector<float> Gram(const std::vector<float>& x, int64_t count, int64_t k);
 // What a step of a blocked Cholesky factorization leaves: of matrix [n][n], in rows and columns
 // from `end` = column + columns on, on and below the diagonal, l l^T is subtracted, where l are the
 // rows from `end` on of columns [column, end). What is above the diagonal may change.
+constexpr int64_t kOuterColumnsMax = 512;
 struct OuterProduct {
   std::vector<float>& matrix;
-  int64_t n = 0, column = 0, columns = 0;
+  int64_t n = 0, column = 0, columns = 0;  // kOuterColumnsMax at most
 };
 void SubtractOuterProduct(const OuterProduct& product);
 

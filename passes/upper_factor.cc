@@ -15,7 +15,7 @@ namespace {
 using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 // Columns at a time, and of them those whose rows are solved by themselves.
-constexpr int64_t kPanel = 512;
+constexpr int64_t kPanel = kOuterColumnsMax;
 constexpr int64_t kBlock = 128;
 
 // Of a symmetric matrix [n][n], on and below its diagonal: columns become those of its Cholesky
