@@ -8,11 +8,19 @@
 namespace pared {
 namespace {
 
-bool IsUsed(const GemmWeights& weights, int64_t row, int64_t rows, int64_t k) {
-  for (int64_t m = row; m < std::min(row + rows, weights.m); ++m) {
-    if (weights.values[static_cast<size_t>(m * weights.k + k)] != 0) return true;
+// The k from `begin` on, before `end`, at which some row from `row` on, before `row_end`, has a
+// nonzero; written to `used`, which has room for all of them.
+size_t FindUsed(const GemmWeights& weights, int64_t row, int64_t row_end, int64_t begin,
+                int64_t end, std::vector<int64_t>& used) {
+  size_t count = 0;
+  for (int64_t k = begin; k < end; ++k) {
+    int any = 0;
+    for (int64_t m = row; m < row_end; ++m)
+      any |= weights.values[static_cast<size_t>(m * weights.k + k)];
+    used[count] = k;  // without a branch, which pruned weights would mispredict
+    count += any != 0 ? 1 : 0;
   }
-  return false;
+  return count;
 }
 
 // How many bytes of `word` are not 0: each sets the highest bit of its place, and these are added.
@@ -22,9 +30,13 @@ int64_t NonzeroBytes(uint64_t word) {
   return static_cast<int64_t>((highest >> 7) * 0x0101010101010101 >> 56);
 }
 
-void AppendU16(uint16_t value, std::vector<uint8_t>& out) {
-  out.push_back(static_cast<uint8_t>(value & 255));
-  out.push_back(static_cast<uint8_t>(value >> 8));
+void WriteU16(uint16_t value, uint8_t*& out) {
+  *out++ = static_cast<uint8_t>(value & 255);
+  *out++ = static_cast<uint8_t>(value >> 8);
+}
+
+size_t EntryBytes(const SparseFormat& format) {
+  return static_cast<size_t>(2 * format.group + format.rows * 4);
 }
 
 }  // namespace
@@ -39,29 +51,31 @@ SparseLists::SparseLists(const GemmWeights& weights, const SparseFormat& format)
       blocks_((weights.k + format.block_k - 1) / format.block_k) {
   PARED_CHECK(format.block_k <= 8192);
   std::vector<uint8_t> entries;
+  std::vector<int64_t> used(static_cast<size_t>(format.block_k + format.group));
   for (int64_t block = 0; block < blocks_; ++block) {
     for (int64_t row = 0; row < weights.m; row += format.rows) {
-      Append(weights, format, block, row, entries);
+      Append(weights, format, block, row, used, entries);
     }
   }
   entries_ = AlignedBuffer<uint8_t>(std::span<const uint8_t>(entries));
 }
 
 void SparseLists::Append(const GemmWeights& weights, const SparseFormat& format, int64_t block,
-                         int64_t row, std::vector<uint8_t>& entries) {
+                         int64_t row, std::vector<int64_t>& used, std::vector<uint8_t>& entries) {
   const int64_t begin = block * format.block_k;
   const int64_t end = std::min(begin + format.block_k, weights.k);
-  std::vector<int64_t> used;
-  for (int64_t k = begin; k < end; ++k) {
-    if (IsUsed(weights, row, format.rows, k)) used.push_back(k);
-  }
+  const int64_t row_end = std::min(row + format.rows, weights.m);
+  const size_t real = FindUsed(weights, row, row_end, begin, end, used);
   const size_t group = static_cast<size_t>(format.group);
-  const size_t count = (used.size() + group - 1) / group;
-  const size_t real = used.size();
-  used.resize(count * group, used.empty() ? begin : used.back());
-  for (size_t i = 0; i < used.size(); i += group) {
+  const size_t count = (real + group - 1) / group;
+  std::fill_n(used.begin() + static_cast<ptrdiff_t>(real), count * group - real,
+              real == 0 ? begin : used[real - 1]);
+  const size_t size = entries.size();
+  entries.resize(size + count * EntryBytes(format));
+  uint8_t* out = entries.data() + size;
+  for (size_t i = 0; i < count * group; i += group) {
     for (size_t j = i; j < i + group; ++j) {
-      AppendU16(static_cast<uint16_t>((used[j] - begin) * 8), entries);
+      WriteU16(static_cast<uint16_t>((used[j] - begin) * 8), out);
     }
     for (int64_t m = row; m < row + format.rows; ++m) {
       for (size_t j = i; j < i + group; ++j) {
@@ -69,9 +83,9 @@ void SparseLists::Append(const GemmWeights& weights, const SparseFormat& format,
         const int8_t w =
             present ? weights.values[static_cast<size_t>(m * weights.k + used[j])] : int8_t{0};
         if (group == 4) {
-          entries.push_back(static_cast<uint8_t>(w));
+          *out++ = static_cast<uint8_t>(w);
         } else {
-          AppendU16(static_cast<uint16_t>(int16_t{w}), entries);
+          WriteU16(static_cast<uint16_t>(int16_t{w}), out);
         }
       }
     }

@@ -42,7 +42,7 @@ class SparseLists {
 
  private:
   void Append(const GemmWeights& weights, const SparseFormat& format, int64_t block, int64_t row,
-              std::vector<uint8_t>& entries);
+              std::vector<int64_t>& used, std::vector<uint8_t>& entries);
 
   int64_t row_groups_, blocks_;
   std::vector<uint32_t> counts_;

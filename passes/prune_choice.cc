@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "passes/decoded_distribution.h"
+#include "passes/each_layer.h"
 #include "passes/layer_progress.h"
 #include "passes/log_power.h"
 #include "passes/select_nodes.h"
@@ -82,16 +83,13 @@ class Chooser {
     for (const SkippedNode& node : scan_.skipped) Skip(*node.node, node.reason);
     std::vector<Layer> layers = ChooseLayers();
     if (ChoosesByData(options_)) LookAtData(layers);
-    std::vector<Layer> ranked_together;
-    for (const Layer& layer : layers) {
+    std::vector<Layer> ranked_alone, ranked_together;
+    for (Layer& layer : layers) {
       const bool together = options_.scope == PruneScope::kModel && !layer.is_overridden &&
                             PatternOf(layer.pattern).of == 0;
-      if (together) {
-        ranked_together.push_back(layer);
-      } else {
-        PruneAlone(layer);
-      }
+      (together ? ranked_together : ranked_alone).push_back(std::move(layer));
     }
+    PruneAlone(ranked_alone);
     if (!ranked_together.empty()) PruneTogether(ranked_together);
     std::ranges::sort(choices_, {}, [](const LayerChoice& choice) { return choice.site; });
     return std::move(choices_);
@@ -259,13 +257,17 @@ class Chooser {
     context_.report["warnings"].push_back(text.str());
   }
 
-  void PruneAlone(const Layer& layer) {
-    const Pattern pattern = PatternOf(layer.pattern);
-    if (pattern.of != 0) {
-      Apply(layer, ZeroesOfGroups(*layer.site, pattern, layer.importance));
-      return;
-    }
-    Apply(layer, LeastUnits(*layer.site, pattern, layer.importance, layer.sparsity));
+  void PruneAlone(const std::vector<Layer>& layers) {
+    std::vector<std::vector<bool>> zeros(layers.size());
+    const auto choose = [&](size_t i) {
+      const Layer& layer = layers[i];
+      const Pattern pattern = PatternOf(layer.pattern);
+      zeros[i] = pattern.of != 0
+                     ? ZeroesOfGroups(*layer.site, pattern, layer.importance)
+                     : LeastUnits(*layer.site, pattern, layer.importance, layer.sparsity);
+    };
+    ForEachLayer(layers.size(), SpillFolder(model_, context_.scratch), choose,
+                 [&](size_t i) { Apply(layers[i], std::move(zeros[i])); });
   }
 
   // One threshold over all layers. A layer that would fall below keep_min is cut to just that, by

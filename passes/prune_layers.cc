@@ -12,6 +12,7 @@
 #include "model/spill.h"
 #include "passes/calibrate.h"
 #include "passes/choose_damping.h"
+#include "passes/each_layer.h"
 #include "passes/layer_progress.h"
 #include "passes/layer_statistics.h"
 #include "passes/least_squares.h"
@@ -109,11 +110,14 @@ class Rebuilder {
     context_.report["changed"] = Json::array();
     ConstantEdits edits;
     const std::filesystem::path spill = SpillFolder(original_, context_.scratch);
-    for (const LayerChoice& choice : choices_) {
-      const Tensor& stored = choice.site->stored;
-      edits.emplace(EditedRef(choice.site->root), Spilled(Zeroed(stored, choice.zero), spill));
-      stored.DropPages();
-    }
+    std::vector<Tensor> zeroed(choices_.size());
+    const auto make = [&](size_t i) {
+      zeroed[i] = Spilled(Zeroed(choices_[i].site->stored, choices_[i].zero), spill);
+    };
+    ForEachLayer(choices_.size(), spill, make, [&](size_t i) {
+      edits.emplace(EditedRef(choices_[i].site->root), std::move(zeroed[i]));
+      choices_[i].site->stored.DropPages();
+    });
     ReplaceConstants(edited_, edits);
     const bool rebuilds = method_.rebuild != Rebuild::kOff && context_.calibration != nullptr;
     if (method_.rebuild == Rebuild::kOn && !rebuilds) {
