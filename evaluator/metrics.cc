@@ -22,7 +22,7 @@ struct WeightInput {
   size_t zero_point = 0;  // 0: the operator has none for it
 };
 
-constexpr std::array<WeightInput, 27> kWeightInputs = {{{"Conv", 1},
+constexpr std::array<WeightInput, 29> kWeightInputs = {{{"Conv", 1},
                                                         {"ConvTranspose", 1},
                                                         {"Gemm", 0},
                                                         {"Gemm", 1},
@@ -47,6 +47,8 @@ constexpr std::array<WeightInput, 27> kWeightInputs = {{{"Conv", 1},
                                                         {"FusedMatMul", 0},
                                                         {"FusedMatMul", 1},
                                                         {"DynamicQuantizeMatMul", 1, 3},
+                                                        {"DynamicQuantizeLSTM", 1, 9},
+                                                        {"DynamicQuantizeLSTM", 2, 11},
                                                         {"MatMulIntegerToFloat", 1, 5},
                                                         {"QGemm", 3, 5}}};
 

@@ -246,11 +246,9 @@ Op PrepareDynamicQuantize(const Node& node, const OpContext& context) {
   return [isa = context.isa, label = NodeLabel(node)](std::span<const Tensor* const> inputs,
                                                       std::span<Tensor> outputs, Scratch& scratch) {
     if (inputs[0]->dtype() != DType::kFloat32) RefuseDType(inputs[0]->dtype(), label);
-    const std::span<const float> x = inputs[0]->data<float>();
-    const DynamicScale chosen = ChooseDynamicScale(x);
-    QuantizeToBytes(x, {chosen.scale, chosen.zero_point},
-                    scratch.Allocate<uint8_t>(outputs[0], inputs[0]->shape()), false,
-                    {isa, &scratch});
+    const DynamicScale chosen = QuantizeDynamically(
+        inputs[0]->data<float>(), scratch.Allocate<uint8_t>(outputs[0], inputs[0]->shape()), isa,
+        scratch);
     if (outputs.size() > 1) outputs[1] = Tensor::Scalar<float>(chosen.scale);
     if (outputs.size() > 2) outputs[2] = Tensor::Scalar<uint8_t>(chosen.zero_point);
   };
@@ -286,6 +284,13 @@ DynamicScale ChooseDynamicScale(std::span<const float> values) {
   const float scale = low == high ? 1.0F : (high - low) / 255.0F;
   const float zero_point = RoundEven(std::clamp(0.0F - low / scale, 0.0F, 255.0F));
   return {scale, static_cast<uint8_t>(zero_point)};
+}
+
+DynamicScale QuantizeDynamically(std::span<const float> values, std::span<uint8_t> codes, Isa isa,
+                                 const Scratch& scratch) {
+  const DynamicScale chosen = ChooseDynamicScale(values);
+  QuantizeToBytes(values, {chosen.scale, chosen.zero_point}, codes, false, {isa, &scratch});
+  return chosen;
 }
 
 std::span<const OpInfo> QuantizeOps() { return kOps; }

@@ -1,4 +1,5 @@
-// RNN, GRU and LSTM, in ONNX's gate order: LSTM i o f c, GRU z r h.
+// RNN, GRU and LSTM, in ONNX's gate order: LSTM i o f c, GRU z r h; and com.microsoft's
+// DynamicQuantizeLSTM, an LSTM whose weights are 8-bit codes.
 //
 // The inputs of all steps are multiplied by W at once; each step then multiplies the state by R.
 
@@ -10,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "evaluator/dynamic_product.h"
 #include "evaluator/float_gemm.h"
 #include "evaluator/op_checks.h"
 #include "evaluator/ops.h"
@@ -20,7 +22,8 @@ namespace {
 
 enum class CellKind { kRnn, kGru, kLstm };
 
-using Gate = std::function<float(float)>;
+// In place.
+using Gate = std::function<void(float* x, int64_t count)>;
 
 struct CellNode {
   std::string label;
@@ -31,26 +34,39 @@ struct CellNode {
   float clip = 0;
   std::vector<std::vector<Gate>> activations;  // by direction
   const F32Kernels* kernels = nullptr;
-  std::array<std::vector<std::shared_ptr<const PackedRhs>>, 2> packed;  // W, R by direction
+  // W, R by direction. Dynamic ones: of codes; else none.
+  std::array<std::vector<std::shared_ptr<const PackedRhs>>, 2> packed;
+  std::array<std::vector<std::shared_ptr<const DynamicProduct>>, 2> dynamic;
+
+  bool has_codes() const { return !dynamic[0].empty(); }
 };
 
-Gate MakeGate(const std::string& given, float alpha, float beta, const std::string& label) {
+template <class F>
+Gate Each(const F& f) {
+  return [f](float* x, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) x[i] = f(x[i]);
+  };
+}
+
+Gate MakeGate(const std::string& given, float alpha, float beta, const CellNode& cell) {
   std::string name;
   for (const char c : given) name += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  if (name == "sigmoid") return [](float x) { return 1 / (1 + std::exp(-x)); };
-  if (name == "tanh") return [](float x) { return std::tanh(x); };
-  if (name == "relu") return [](float x) { return std::max(x, 0.0F); };
-  if (name == "affine") return [=](float x) { return alpha * x + beta; };
-  if (name == "leakyrelu") return [=](float x) { return x < 0 ? alpha * x : x; };
-  if (name == "thresholdedrelu") return [=](float x) { return x > alpha ? x : 0.0F; };
-  if (name == "scaledtanh") return [=](float x) { return alpha * std::tanh(beta * x); };
-  if (name == "hardsigmoid") {
-    return [=](float x) { return std::clamp(alpha * x + beta, 0.0F, 1.0F); };
-  }
-  if (name == "elu") return [=](float x) { return x < 0 ? alpha * (std::exp(x) - 1) : x; };
-  if (name == "softsign") return [](float x) { return x / (1 + std::abs(x)); };
-  if (name == "softplus") return [](float x) { return std::log1p(std::exp(x)); };
-  throw Error(ErrorCode::kUnsupported, "activation \"" + given + "\"", label);
+  const auto by_kernel = [&](ActivationKind kind) -> Gate {
+    return [activate = cell.kernels->activate, activation = ActivationF32{kind, alpha, beta}](
+               float* x, int64_t count) { activate(activation, x, count); };
+  };
+  if (name == "sigmoid") return by_kernel(ActivationKind::kSigmoid);
+  if (name == "tanh") return by_kernel(ActivationKind::kTanh);
+  if (name == "hardsigmoid") return by_kernel(ActivationKind::kHardSigmoid);
+  if (name == "leakyrelu") return by_kernel(ActivationKind::kLeakyRelu);
+  if (name == "relu") return Each([](float x) { return std::max(x, 0.0F); });
+  if (name == "affine") return Each([=](float x) { return alpha * x + beta; });
+  if (name == "thresholdedrelu") return Each([=](float x) { return x > alpha ? x : 0.0F; });
+  if (name == "scaledtanh") return Each([=](float x) { return alpha * std::tanh(beta * x); });
+  if (name == "elu") return Each([=](float x) { return x < 0 ? alpha * (std::exp(x) - 1) : x; });
+  if (name == "softsign") return Each([](float x) { return x / (1 + std::abs(x)); });
+  if (name == "softplus") return Each([](float x) { return std::log1p(std::exp(x)); });
+  throw Error(ErrorCode::kUnsupported, "activation \"" + given + "\"", cell.label);
 }
 
 // The parameters are given in order to those activations that take them.
@@ -82,7 +98,7 @@ void ReadGates(const Node& node, CellNode& cell) {
     const bool has_alpha = takes_alpha && alpha < alphas.size();
     const bool has_beta = takes_both && beta < betas.size();
     cell.activations.back().push_back(
-        MakeGate(n, has_alpha ? alphas[alpha++] : a, has_beta ? betas[beta++] : b, cell.label));
+        MakeGate(n, has_alpha ? alphas[alpha++] : a, has_beta ? betas[beta++] : b, cell));
   }
 }
 
@@ -90,54 +106,66 @@ void ReadGates(const Node& node, CellNode& cell) {
 struct CellRun {
   int64_t steps, batch, input;
   std::vector<int64_t> lengths;
-  const float* x;                                     // [steps][batch][input]
-  const float *bias, *peephole;                       // of the direction; null: none
-  std::vector<float> products;                        // [steps][batch][gates * hidden]: x W^T
-  std::vector<float> state, cell, recurrent, wanted;  // [batch][hidden], [batch][gates * hidden]
+  const float* x;                                 // [steps][batch][input]
+  const float *bias, *peephole;                   // of the direction; null: none
+  std::vector<float> products;                    // [steps][batch][gates * hidden]: x W^T
+  std::vector<float> state, cell, going, wanted;  // [batch][hidden]
+  std::vector<float> recurrent;                   // [batch][gates * hidden]
+  std::vector<float> sums, product;               // [gates * hidden], of one sequence
   std::function<void(const float*left, int64_t rows, float*out)> by_w, by_r;
 };
 
-float Limited(const CellNode& node, float x) {
-  return node.clip > 0 ? std::clamp(x, -node.clip, node.clip) : x;
+void Limit(const CellNode& node, std::span<float> values) {
+  if (node.clip <= 0) return;
+  for (float& value : values) value = std::clamp(value, -node.clip, node.clip);
 }
 
-float BiasOf(const CellNode& node, const CellRun& run, int64_t gate, int64_t h, bool recurrent) {
-  if (run.bias == nullptr) return 0;
-  return run.bias[((recurrent ? node.gates : 0) + gate) * node.hidden + h];
+// The gates of one sequence before their activations: `x` and the row's recurrent product, each
+// with its bias.
+void SumGates(const CellNode& node, CellRun& run, int64_t row, const float* x) {
+  const int64_t width = node.gates * node.hidden;
+  const float* r = run.recurrent.data() + row * width;
+  for (int64_t i = 0; i < width; ++i) run.sums[Sz(i)] = x[i] + r[i];
+  if (run.bias == nullptr) return;
+  for (int64_t i = 0; i < width; ++i) run.sums[Sz(i)] += run.bias[i] + run.bias[width + i];
 }
 
 // One sequence's step of an LSTM.
 void StepLstm(const CellNode& node, CellRun& run, const std::vector<Gate>& f, int64_t row,
               const float* x) {
   const int64_t hidden = node.hidden;
-  const float* r = run.recurrent.data() + row * 4 * hidden;
   float* state = run.state.data() + row * hidden;
   float* cell = run.cell.data() + row * hidden;
+  SumGates(node, run, row, x);
+  const auto peephole = [&](int64_t at) -> const float* {
+    return run.peephole == nullptr ? nullptr : run.peephole + at * hidden;
+  };
+  const auto open = [&](int64_t gate, const Gate& activation, const float* peep) -> const float* {
+    const std::span<float> values = std::span(run.sums).subspan(Sz(gate * hidden), Sz(hidden));
+    for (int64_t h = 0; peep != nullptr && h < hidden; ++h) values[Sz(h)] += peep[h] * cell[h];
+    Limit(node, values);
+    activation(values.data(), hidden);
+    return values.data();
+  };
+  const float* i = open(0, f[0], peephole(0));
+  const float* forget = open(2, f[0], peephole(2));
+  const float* candidate = open(3, f[1], nullptr);
   for (int64_t h = 0; h < hidden; ++h) {
-    const auto sum = [&](int64_t gate) {
-      return x[gate * hidden + h] + r[gate * hidden + h] + BiasOf(node, run, gate, h, false) +
-             BiasOf(node, run, gate, h, true);
-    };
-    const auto peep = [&](int64_t gate, float c) {
-      return run.peephole == nullptr ? 0.0F : run.peephole[gate * hidden + h] * c;
-    };
-    const float i = f[0](Limited(node, sum(0) + peep(0, cell[h])));
-    const float forget =
-        node.couples_forget ? 1 - i : f[0](Limited(node, sum(2) + peep(2, cell[h])));
-    cell[h] = forget * cell[h] + i * f[1](Limited(node, sum(3)));
-    const float o = f[0](Limited(node, sum(1) + peep(1, cell[h])));
-    state[h] = o * f[2](cell[h]);
+    const float kept = node.couples_forget ? 1 - i[h] : forget[h];
+    cell[h] = kept * cell[h] + i[h] * candidate[h];
   }
+  const float* o = open(1, f[0], peephole(1));  // sees the new cell
+  std::copy(cell, cell + hidden, state);
+  f[2](state, hidden);
+  for (int64_t h = 0; h < hidden; ++h) state[h] *= o[h];
 }
 
 void StepRnn(const CellNode& node, CellRun& run, const std::vector<Gate>& f, int64_t row,
              const float* x) {
-  float* state = run.state.data() + row * node.hidden;
-  const float* r = run.recurrent.data() + row * node.hidden;
-  for (int64_t h = 0; h < node.hidden; ++h) {
-    const float bias = BiasOf(node, run, 0, h, false) + BiasOf(node, run, 0, h, true);
-    state[h] = f[0](Limited(node, x[h] + r[h] + bias));
-  }
+  SumGates(node, run, row, x);
+  Limit(node, run.sums);
+  f[0](run.sums.data(), node.hidden);
+  std::ranges::copy(run.sums, run.state.begin() + row * node.hidden);
 }
 
 // The hidden gate of a GRU needs the reset state's product where the reset comes before R.
@@ -145,28 +173,43 @@ void StepGru(const CellNode& node, CellRun& run, const std::vector<Gate>& f, int
              const float* x) {
   const int64_t hidden = node.hidden;
   float* state = run.state.data() + row * hidden;
-  float* r = run.recurrent.data() + row * 3 * hidden;
-  std::vector<float> update(Sz(hidden));
-  std::vector<float> reset(Sz(hidden));
-  const auto sum = [&](int64_t gate, int64_t h) {
-    return x[gate * hidden + h] + r[gate * hidden + h] + BiasOf(node, run, gate, h, false) +
-           BiasOf(node, run, gate, h, true);
-  };
-  for (int64_t h = 0; h < hidden; ++h) {
-    update[Sz(h)] = f[0](Limited(node, sum(0, h)));
-    reset[Sz(h)] = f[0](Limited(node, sum(1, h)));
-  }
+  float* inner = run.recurrent.data() + (row * 3 + 2) * hidden;
+  SumGates(node, run, row, x);
+  const std::span<float> update = std::span(run.sums).first(Sz(hidden));
+  const std::span<float> reset = std::span(run.sums).subspan(Sz(hidden), Sz(hidden));
+  const std::span<float> candidate = std::span(run.sums).last(Sz(hidden));
+  const std::span<float> both = std::span(run.sums).first(Sz(2 * hidden));
+  Limit(node, both);
+  f[0](both.data(), 2 * hidden);
   if (!node.linear_before_reset) {
     for (int64_t h = 0; h < hidden; ++h) run.wanted[Sz(h)] = reset[Sz(h)] * state[h];
-    run.by_r(run.wanted.data(), 1, r);
+    run.by_r(run.wanted.data(), 1, run.product.data());
+    inner = run.product.data() + 2 * hidden;
   }
+  const int64_t width = 3 * hidden;
   for (int64_t h = 0; h < hidden; ++h) {
-    float inner = r[2 * hidden + h] + BiasOf(node, run, 2, h, true);
-    if (node.linear_before_reset) inner *= reset[Sz(h)];
-    const float candidate =
-        f[1](Limited(node, x[2 * hidden + h] + BiasOf(node, run, 2, h, false) + inner));
-    state[h] = (1 - update[Sz(h)]) * candidate + update[Sz(h)] * state[h];
+    const auto bias = [&](int64_t at) { return run.bias == nullptr ? 0 : run.bias[at]; };
+    float recurrent = inner[h] + bias(width + 2 * hidden + h);
+    if (node.linear_before_reset) recurrent *= reset[Sz(h)];
+    candidate[Sz(h)] = x[2 * hidden + h] + bias(2 * hidden + h) + recurrent;
   }
+  Limit(node, candidate);
+  f[1](candidate.data(), hidden);
+  for (int64_t h = 0; h < hidden; ++h) {
+    state[h] = (1 - update[Sz(h)]) * candidate[Sz(h)] + update[Sz(h)] * state[h];
+  }
+}
+
+// States for the product of step t. Codes are found for the outputs of the step before: as ONNX
+// Runtime has it, sequences that had ended then have no part in their range.
+const float* StatesAt(const CellNode& node, CellRun& run, int64_t t) {
+  if (!node.has_codes() || std::ranges::min(run.lengths) >= t) return run.state.data();
+  run.going = run.state;
+  for (int64_t row = 0; row < run.batch; ++row) {
+    if (run.lengths[Sz(row)] >= t) continue;
+    std::fill_n(run.going.begin() + row * node.hidden, node.hidden, 0.0F);
+  }
+  return run.going.data();
 }
 
 // Runs one direction; write(step, row, state) sees every state in the place of its step.
@@ -174,9 +217,10 @@ template <class Write>
 void RunDirection(const CellNode& node, CellRun& run, bool is_reverse, const std::vector<Gate>& f,
                   const Write& write) {
   const int64_t width = node.gates * node.hidden;
-  run.by_w(run.x, run.steps * run.batch, run.products.data());
-  for (int64_t t = 0; t < run.steps; ++t) {
-    run.by_r(run.state.data(), run.batch, run.recurrent.data());
+  const int64_t steps = run.lengths.empty() ? 0 : std::ranges::max(run.lengths);
+  run.by_w(run.x, steps * run.batch, run.products.data());
+  for (int64_t t = 0; t < steps; ++t) {
+    run.by_r(StatesAt(node, run, t), run.batch, run.recurrent.data());
     for (int64_t row = 0; row < run.batch; ++row) {
       const int64_t length = run.lengths[Sz(row)];
       if (t >= length) continue;  // the state stays as the last step left it
@@ -202,14 +246,17 @@ void CheckCell(const CellNode& node, std::span<const Tensor* const> inputs) {
   const Shape& w = inputs[1]->shape();
   const Shape& r = inputs[2]->shape();
   const int64_t rows = node.gates * node.hidden;
-  const bool fits = x.size() == 3 && w == Shape{node.directions, rows, x[2]} &&
-                    r == Shape{node.directions, rows, node.hidden};
+  const auto is_weight = [&](const Shape& shape, int64_t k) {
+    return shape ==
+           (node.has_codes() ? Shape{node.directions, k, rows} : Shape{node.directions, rows, k});
+  };
+  const bool fits = x.size() == 3 && is_weight(w, x[2]) && is_weight(r, node.hidden);
   if (!fits) {
     RefuseNode("X " + ShapeText(x) + ", W " + ShapeText(w) + " and R " + ShapeText(r) +
                    " do not fit hidden_size " + std::to_string(node.hidden),
                node.label);
   }
-  for (const Tensor* input : inputs.first(3)) {
+  for (const Tensor* input : inputs.first(node.has_codes() ? 1 : 3)) {
     if (input->dtype() != DType::kFloat32) RefuseDType(input->dtype(), node.label);
   }
 }
@@ -256,6 +303,13 @@ void StoreState(const CellNode& node, const std::vector<float>& state, int64_t d
 
 void BindProduct(const CellNode& node, const Tensor& weights, size_t which, int64_t direction,
                  Scratch& scratch, std::function<void(const float*, int64_t, float*)>& product) {
+  if (node.has_codes()) {
+    product = [&weights = *node.dynamic[which][Sz(direction)], &scratch](const float* left,
+                                                                         int64_t rows, float* out) {
+      weights.Run(left, rows, out, scratch);
+    };
+    return;
+  }
   std::shared_ptr<const PackedRhs> packed;
   if (!node.packed[which].empty()) packed = node.packed[which][Sz(direction)];
   if (packed == nullptr) packed = PackConstantRhs(Transposed(weights, direction), *node.kernels);
@@ -308,6 +362,8 @@ void RunCell(const CellNode& node, std::span<const Tensor* const> inputs, std::s
   run.products.resize(Sz(run.steps * run.batch * width));
   run.recurrent.resize(Sz(run.batch * width));
   run.wanted.resize(Sz(node.hidden));
+  run.sums.resize(Sz(width));
+  run.product.resize(Sz(width));
   for (int64_t d = 0; d < d_count; ++d) {
     run.bias = input(3) == nullptr ? nullptr : input(3)->data<float>().data() + d * 2 * width;
     run.peephole =
@@ -327,13 +383,11 @@ void RunCell(const CellNode& node, std::span<const Tensor* const> inputs, std::s
   }
 }
 
-template <CellKind kKind>
-Op PrepareCell(const Node& node, const OpContext& context) {
-  CheckInputCount(node, 3, 8);
+CellNode ReadCell(const Node& node, CellKind kind, const OpContext& context) {
   CellNode cell;
   cell.label = NodeLabel(node);
-  cell.kind = kKind;
-  cell.gates = kKind == CellKind::kRnn ? 1 : kKind == CellKind::kGru ? 3 : 4;
+  cell.kind = kind;
+  cell.gates = kind == CellKind::kRnn ? 1 : kind == CellKind::kGru ? 3 : 4;
   cell.hidden = node.Int("hidden_size", 0);
   const std::string direction = node.String("direction", "forward");
   cell.directions = direction == "bidirectional" ? 2 : 1;
@@ -345,6 +399,18 @@ Op PrepareCell(const Node& node, const OpContext& context) {
   cell.kernels = &F32KernelsFor(context.isa);
   if (cell.hidden < 1) RefuseNode("hidden_size must be positive", cell.label);
   ReadGates(node, cell);
+  return cell;
+}
+
+Op RunOf(CellNode cell) {
+  return [cell = std::move(cell)](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
+                                  Scratch& scratch) { RunCell(cell, inputs, outputs, scratch); };
+}
+
+template <CellKind kKind>
+Op PrepareCell(const Node& node, const OpContext& context) {
+  CheckInputCount(node, 3, 8);
+  CellNode cell = ReadCell(node, kKind, context);
   for (size_t i = 0; i < 2; ++i) {
     const Tensor* w = context.constants.size() > i + 1 ? context.constants[i + 1] : nullptr;
     const bool is_usable = w != nullptr && w->dtype() == DType::kFloat32 && w->rank() == 3 &&
@@ -353,14 +419,63 @@ Op PrepareCell(const Node& node, const OpContext& context) {
       cell.packed[i].push_back(PackConstantRhs(Transposed(*w, d), *cell.kernels));
     }
   }
-  return [cell](std::span<const Tensor* const> inputs, std::span<Tensor> outputs,
-                Scratch& scratch) { RunCell(cell, inputs, outputs, scratch); };
+  return RunOf(std::move(cell));
+}
+
+// The part of a constant [directions, ...] that is one direction's, without that axis.
+Tensor PartOf(const Tensor& all, int64_t direction) {
+  const size_t size = all.bytes().size() / Sz(all.shape()[0]);
+  return Tensor::View(all.dtype(), Shape(all.shape().begin() + 1, all.shape().end()),
+                      all.bytes().subspan(Sz(direction) * size, size),
+                      std::make_shared<const Tensor>(all));
+}
+
+// Inputs 8 to 11: scale and zero point of W, then of R; [directions], or [directions, gates *
+// hidden] (documentation of ONNX Runtime's contributed operators).
+Op PrepareDynamicLstm(const Node& node, const OpContext& context) {
+  CheckInputCount(node, 3, 12);
+  if (node.inputs.size() < 12) RefuseNode("must have scales and zero points", NodeLabel(node));
+  CellNode cell = ReadCell(node, CellKind::kLstm, context);
+  for (size_t i = 0; i < 2; ++i) {
+    const Tensor* w = context.constants[1 + i];
+    const Tensor* scale = context.constants[8 + 2 * i];
+    const Tensor* zero_point = context.constants[9 + 2 * i];
+    for (const Tensor* each : {w, scale, zero_point}) {
+      const bool fits = each != nullptr && each->rank() > 0 && each->shape()[0] == cell.directions;
+      if (!fits) {
+        RefuseNode("weights, scales and zero points must be constants, the first axis of each " +
+                       std::to_string(cell.directions) + " long",
+                   cell.label);
+      }
+    }
+    const int64_t columns = 4 * cell.hidden;
+    if (w->rank() != 3 || w->shape()[2] != columns) {
+      RefuseNode("weights must be [directions, inputs, " + std::to_string(columns) + "]",
+                 cell.label);
+    }
+    for (int64_t d = 0; d < cell.directions; ++d) {
+      const Tensor scales = PartOf(*scale, d);
+      const bool fits = scales.count() == 1 || scales.count() == columns;
+      if (scales.dtype() != DType::kFloat32 || !fits) {
+        RefuseNode("scales must be float32, one, or one for each of " + std::to_string(columns) +
+                       " columns, a direction",
+                   cell.label);
+      }
+      const std::span<const float> values = scales.data<float>();
+      DynamicProduct::Weights weights = {
+          PartOf(*w, d), PartOf(*zero_point, d), {values.begin(), values.end()}};
+      cell.dynamic[i].push_back(
+          std::make_shared<const DynamicProduct>(node, std::move(weights), context));
+    }
+  }
+  return RunOf(std::move(cell));
 }
 
 constexpr std::array kOps = {
     OpInfo{"RNN", "", PrepareCell<CellKind::kRnn>},
     OpInfo{"GRU", "", PrepareCell<CellKind::kGru>},
     OpInfo{"LSTM", "", PrepareCell<CellKind::kLstm>},
+    OpInfo{"DynamicQuantizeLSTM", "com.microsoft", PrepareDynamicLstm},
 };
 
 }  // namespace

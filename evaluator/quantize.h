@@ -7,9 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu.h"
 #include "model/tensor.h"
 
 namespace pared {
+
+class Scratch;
 
 // To the nearest whole number, ties to even.
 float RoundEven(float value);
@@ -25,5 +28,8 @@ struct DynamicScale {
 
 // DynamicQuantizeLinear's choice.
 DynamicScale ChooseDynamicScale(std::span<const float> values);
+// The same, and the codes by it.
+DynamicScale QuantizeDynamically(std::span<const float> values, std::span<uint8_t> codes, Isa isa,
+                                 const Scratch& scratch);
 
 }  // namespace pared

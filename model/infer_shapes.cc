@@ -85,6 +85,7 @@ std::string StandardName(const Node& node) {
       {"MatMulNBits", "com.microsoft.MatMulNBits"},
       {"MatMulIntegerToFloat", "com.microsoft.MatMulIntegerToFloat"},
       {"DynamicQuantizeMatMul", "com.microsoft.DynamicQuantizeMatMul"},
+      {"DynamicQuantizeLSTM", "LSTM"},
       {"Attention", "com.microsoft.Attention"},
       {"MultiHeadAttention", "com.microsoft.MultiHeadAttention"},
       {"GroupQueryAttention", "com.microsoft.MultiHeadAttention"},

@@ -169,6 +169,6 @@ Model CastToHalf(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kCastFp16 = DefinePass<Options, CastToHalf>(
     "cast_fp16", "Stores weights in 16-bit floats, and computes in float16 what float16 can hold.",
-    [](const Json&) { return false; }, 14);
+    [](const Json&) { return false; }, 15);
 
 }  // namespace pared

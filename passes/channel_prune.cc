@@ -377,6 +377,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kChannelPrune = DefinePass<Options, Prune>(
-    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 12);
+    "channel_prune", "Removes whole channels, so that layers get smaller.", NeedsCalibration, 13);
 
 }  // namespace pared

@@ -47,6 +47,6 @@ bool NeedsCalibration(const Json& options) {
 }  // namespace
 
 extern const PassInfo kMagnitudePrune = DefinePass<Options, Prune>(
-    "magnitude_prune", "Zeroes the weights of least magnitude.", NeedsCalibration, 14);
+    "magnitude_prune", "Zeroes the weights of least magnitude.", NeedsCalibration, 15);
 
 }  // namespace pared

@@ -7,13 +7,15 @@
 // The same for Gemm, whose bias is added behind, and for Conv by ConvInteger. Weights are int8,
 // symmetric, one scale an output channel, so that pruned weights stay zero; activations uint8.
 // Tables are looked up as codes. Weights of subgraphs, or captured by them, are stored once, where
-// they were. Only operators of ONNX itself are written.
+// they were. LSTM becomes DynamicQuantizeLSTM of com.microsoft (dynamic_lstm.h); all else that is
+// written are operators of ONNX itself.
 // Where there is calibration data, the spread of input channels is moved into the weights first, if
 // the SQNR measured on it rises, and the most sensitive nodes return to float (stored_return.h).
 // Declines, with a report: weights that are no matrix or kernel, that a node reads which stays
-// float, recurrent nodes. Where no weight is left, it is an error.
+// float, GRU and RNN. Where no weight is left, it is an error.
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <unordered_map>
@@ -22,6 +24,7 @@
 #include "passes/code_range.h"
 #include "passes/constant_aliases.h"
 #include "passes/decided_lengths.h"
+#include "passes/dynamic_lstm.h"
 #include "passes/dynamic_smooth.h"
 #include "passes/finite_weights.h"
 #include "passes/float_bounds.h"
@@ -51,7 +54,7 @@ struct Options {
   Smooth smooth = Smooth::kAuto;
   CodeRange code_range;
   FloatBounds bounds;
-  std::vector<std::string> op_types = {"Gemm", "MatMul", "Gather"};
+  std::vector<std::string> op_types = {"Gemm", "MatMul", "Gather", "LSTM"};
   std::vector<std::string> exclude;
   bool freeze_inputs = false;
 };
@@ -62,9 +65,11 @@ void Fields(FieldVisitor& f, Options& o) {
            "there is calibration data and the SQNR measured on it rises.");
   Fields(f, o.code_range);
   Fields(f, o.bounds);
-  f.ChoiceList("op_types", o.op_types, {"MatMul", "Gemm", "Conv", "Gather"},
-               "Operators to quantize. Conv some runtimes compute slower so; Gather's tables are "
-               "stored in 8 bits.");
+  f.ChoiceList(
+      "op_types", o.op_types, {"MatMul", "Gemm", "Conv", "Gather", "LSTM"},
+      "Operators to quantize. Conv some runtimes compute slower so; Gather's tables are "
+      "stored in 8 bits; LSTM becomes an operator that ONNX Runtime alone has, so name the "
+      "others for another runtime.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
              "Nodes that stay float; an entry that matches nothing is an error.");
   f.Flag("freeze_inputs", o.freeze_inputs,
@@ -73,6 +78,7 @@ void Fields(FieldVisitor& f, Options& o) {
 }
 
 bool IsConv(const WeightSite& site) { return site.node->op_type == "Conv"; }
+bool IsLstm(const WeightSite& site) { return site.node->op_type == "LSTM"; }
 
 // Empty: the node has an integer form.
 std::string WhyNoInteger(const WeightSite& site) {
@@ -83,8 +89,9 @@ std::string WhyNoInteger(const WeightSite& site) {
   if (IsConv(site)) {
     return site.shape.size() <= 4 ? "" : "ConvInteger of three axes is not supported everywhere";
   }
+  if (IsLstm(site)) return WhyNoDynamicLstm(site);
   if (node.op_type != "MatMul" && node.op_type != "Gemm") {
-    return node.op_type + " has no integer form in ONNX's own operators";
+    return node.op_type + " has no integer form";
   }
   if (site.input != 1) return "its weight is the left operand: its channels are rows";
   if (site.shape.size() != 2) return "its weight is no matrix";
@@ -127,6 +134,7 @@ class Quantizer {
     for (auto& [root, stored] : stored_) {
       if (stored.reason.empty()) stored.reason = WhyFloat(stored);
     }
+    KeepLstmsWhole(stored_);
   }
 
   Model Run() {
@@ -146,6 +154,7 @@ class Quantizer {
       for (size_t i = 0; i < nodes.size(); ++i) AddNode(original.nodes[i], nodes[i], graph);
     });
     EditGraphs(out.graph, EraseDead);
+    if (!cells_.empty()) ImportDomain(out, "com.microsoft", 1);
     return out;
   }
 
@@ -183,7 +192,14 @@ class Quantizer {
         for (const Node* lookup : stored.lookups) lookups_[lookup] = codes;
       }
       std::map<std::string, TableCodes> views;
+      std::map<std::string, LstmCodes> lstm_views;
       for (const WeightSite* site : stored.sites) {
+        if (IsLstm(*site)) {
+          const auto [view, is_new] = lstm_views.emplace(ViewOf(*site), LstmCodes{});
+          if (is_new) view->second = PutLstm(root.second, *site, graph);
+          cells_[site->node][site->input - 1] = view->second;
+          continue;
+        }
         const auto [view, is_new] = views.emplace(ViewOf(*site), TableCodes{});
         if (is_new) view->second = Put(root.second, CodesOf(*site), graph);
         operands_[site->node] = {site, view->second.codes, view->second.scale};
@@ -210,10 +226,20 @@ class Quantizer {
     return codes;
   }
 
+  LstmCodes PutLstm(const std::string& base, const WeightSite& site, Graph& graph) {
+    WeightCodes made = CodeLstm(site, static_cast<float>(options_.code_range.code_max()));
+    const std::string zero_point = names_.Make(base + "_zero_point");
+    graph.initializers.set(zero_point, {std::move(*made.zero_points), ""});
+    const TableCodes codes = Put(base, std::move(made), graph);
+    return {codes.codes, codes.scale, zero_point};
+  }
+
   void AddNode(const Node& original, Node& node, Graph& graph) {
     const auto operand = operands_.find(&original);
     if (operand != operands_.end()) {
       AddProduct(node, operand->second, graph);
+    } else if (const auto cell = cells_.find(&original); cell != cells_.end()) {
+      graph.nodes.push_back(MakeDynamicLstm(node, cell->second));
     } else if (const auto lookup = lookups_.find(&original); lookup != lookups_.end()) {
       AddLookup(node, lookup->second, graph, names_);
     } else {
@@ -317,6 +343,7 @@ class Quantizer {
   StoredWeights stored_;
   std::unordered_set<const Node*> lengths_;  // nodes that decide some
   std::unordered_map<const Node*, Operand> operands_;
+  std::unordered_map<const Node*, std::array<LstmCodes, 2>> cells_;  // W and R
   std::unordered_map<const Node*, TableCodes> lookups_;
   std::unordered_map<std::string, Quantized> inputs_;  // of the graph that is being written
   size_t done_ = 0;
@@ -402,6 +429,6 @@ extern const PassInfo kQuantizeDynamic;
 const PassInfo kQuantizeDynamic = DefinePass<Options, Run>(
     "quantize_dynamic",
     "Computes products in INT8 with scales of activations found at run time; needs no data.",
-    [](const Json& options) { return !BoundIn(options).empty(); }, 13);
+    [](const Json& options) { return !BoundIn(options).empty(); }, 14);
 
 }  // namespace pared

@@ -305,6 +305,6 @@ Model Quantize(Model model, const Int8Options& given, PassContext& context) {
 
 extern const PassInfo kQuantizeInt8 = DefinePass<Int8Options, Quantize>(
     "quantize_int8", "Quantizes weights and activations to INT8, statically.",
-    [](const Json&) { return true; }, 25);
+    [](const Json&) { return true; }, 26);
 
 }  // namespace pared

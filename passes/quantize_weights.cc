@@ -449,6 +449,6 @@ extern const PassInfo kQuantizeWeights;
 const PassInfo kQuantizeWeights = DefinePass<Options, Run>(
     "quantize_weights",
     "Stores weights in 8 bits a channel or 4 bits a block and computes in float; needs no data.",
-    [](const Json& options) { return !BoundIn(options).empty(); }, 13);
+    [](const Json& options) { return !BoundIn(options).empty(); }, 14);
 
 }  // namespace pared

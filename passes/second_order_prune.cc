@@ -30,6 +30,6 @@ Model Prune(Model model, const Options& options, PassContext& context) {
 
 extern const PassInfo kSecondOrderPrune = DefinePass<Options, Prune>(
     "second_order_prune", "Zeroes the weights whose loss the others can best make up for.",
-    [](const Json&) { return true; }, 14);
+    [](const Json&) { return true; }, 15);
 
 }  // namespace pared

@@ -314,7 +314,8 @@ class Scanner {
     static const std::unordered_set<std::string> kQuantized = {
         "MatMulInteger",        "ConvInteger",           "QLinearMatMul",
         "QLinearConv",          "MatMulNBits",           "QGemm",
-        "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QAttention"};
+        "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QAttention",
+        "DynamicQuantizeLSTM"};
     if (kQuantized.contains(node.op_type)) {
       scan_.skipped.push_back({&node, "it is quantized already"});
       return;

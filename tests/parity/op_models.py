@@ -82,6 +82,17 @@ def decoder():
                   "t": np.int32(5), "cos": f32(16, 8), "sin": f32(16, 8)})
 
 
+def recurrent():
+    """A reader of lines: a layer both ways behind a projection, as text recognizers end."""
+    nodes = [node("MatMul", ["x", "w1"], ["a"]),
+             node("LSTM", ["a", "w", "r", "b"], ["s", "h"], hidden_size=24, direction="bidirectional"),
+             node("Transpose", ["s"], ["t"], perm=[0, 2, 1, 3]), node("Reshape", ["t", "flat"], ["f"]),
+             node("MatMul", ["f", "w2"], ["y"])]
+    return model(nodes, {"x": [12, 2, 16]}, ["y", "h"],
+                 {"w1": f32(16, 32) / 4, "w": f32(2, 96, 32) / 6, "r": f32(2, 96, 24) / 5, "b": f32(2, 192) / 9,
+                  "flat": np.array([12, 2, 48]), "w2": f32(48, 20) / 7})
+
+
 def distance(got, wanted):
     return max(np.abs(a.astype(np.float64) - b).max() / np.ptp(b) for a, b in zip(got, wanted, strict=True))
 
@@ -89,7 +100,7 @@ def distance(got, wanted):
 def main():
     run_pass, run_model = sys.argv[1:3]
     failed = 0
-    for make in (sequences, spectra, decoder):
+    for make in (sequences, spectra, decoder, recurrent):
         original = make()
         feeds = {i.name: f32(*[d.dim_value for d in i.type.tensor_type.shape.dim]) for i in original.graph.input}
         with tempfile.TemporaryDirectory() as folder:

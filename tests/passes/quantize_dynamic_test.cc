@@ -97,6 +97,62 @@ TEST(QuantizeDynamic, SaysWhyAWeightStaysFloat) {
   EXPECT_THAT(SkippedReason(out.report, "MatMul third"), HasSubstr("left operand"));
 }
 
+// Gates lie in rows of ONNX's weights and in columns of the codes.
+TEST(QuantizeDynamic, AnLstmGetsCodesForEachGate) {
+  const Model in = ModelFromText(R"(g (float[3,1,2] x) => (float[3,1,1,1] y)
+    <float[1,4,2] w = {127,0, 254,2, 0,-127, 1.27,0.02}, float[1,4,1] r = {0.5,0,-0.25,1}>
+    { y = LSTM<hidden_size = 1, layout = 0>(x, w, r) })");
+  const PassResult out = RunStep("quantize_dynamic", {}, in);
+  ASSERT_THAT(OpTypes(out.model.graph), ElementsAre("DynamicQuantizeLSTM"));
+  const Node& node = out.model.graph.nodes[0];
+  EXPECT_EQ(node.domain, "com.microsoft");
+  EXPECT_EQ(out.model.Opset("com.microsoft"), 1);
+  EXPECT_FALSE(node.attributes.contains("layout"));
+  EXPECT_THAT(node.inputs, ElementsAre("x", "w_quantized", "r_quantized", "", "", "", "", "",
+                                       "w_scale", "w_zero_point", "r_scale", "r_zero_point"));
+  const auto shape = [&](const char* name) {
+    return out.model.graph.initializers.find(name)->tensor.shape();
+  };
+  EXPECT_THAT(Elements(out.model, "w_quantized"), ElementsAre(127, 127, 0, 127, 0, 1, -127, 2));
+  EXPECT_EQ(shape("w_quantized"), (Shape{1, 2, 4}));
+  EXPECT_EQ(shape("r_quantized"), (Shape{1, 1, 4}));
+  EXPECT_EQ(shape("w_scale"), (Shape{1, 4}));
+  EXPECT_THAT(Elements(out.model, "r_zero_point"), ElementsAre(0, 0, 0, 0));
+  EXPECT_EQ(out.report.at("quantized_weight_share"), 1.0);
+  const Tensor x = Tensor::Make<float>({3, 1, 2}, {0.01f, -0.02f, 0.005f, 0.01f, 0.0f, -0.01f});
+  const std::vector<float> was = Output(in, {x}), is = Output(out.model, {x});
+  for (size_t i = 0; i < was.size(); ++i) EXPECT_NEAR(was[i], is[i], 0.02) << i;
+}
+
+TEST(QuantizeDynamic, AnLstmIsQuantizedWholeOrNotAtAll) {
+  // The weight w is of three cells. The second has a computed r, so that w stays float, and with it
+  // the first and the third and their own r.
+  const PassResult out = QuantizeDynamic(R"(g (float[3,1,2] x, float[1,4,1] q) => (float[3,1,1,4] y)
+    <float[1,4,2] w = {1,2,3,4,5,6,7,8}, float[1,4,1] r = {1,2,3,4}, float[1,4,1] s = {4,3,2,1},
+     float[1,4,2] v = {8,7,6,5,4,3,2,1}, float[1,4,1] t = {4,3,2,1}>
+    { [one] a = LSTM<hidden_size = 1>(x, w, r)
+      [two] b = LSTM<hidden_size = 1>(x, w, q)
+      [three] c = LSTM<hidden_size = 1>(x, w, s)
+      [four] d = LSTM<hidden_size = 1>(x, v, t)
+      y = Concat<axis = 3>(a, b, c, d) })");
+  EXPECT_THAT(OpTypes(out.model.graph),
+              ElementsAre("LSTM", "LSTM", "LSTM", "DynamicQuantizeLSTM", "Concat"));
+  for (const char* node : {"LSTM one", "LSTM two", "LSTM three"}) {
+    EXPECT_THAT(SkippedReason(out.report, node), HasSubstr("stays float")) << node;
+  }
+}
+
+TEST(QuantizeDynamic, RecurrentLayersWithoutAnIntegerFormStayFloat) {
+  const PassResult out = QuantizeDynamic(R"(g (float[1,3,4] x) => (float[1,3,1,1] y)
+    <float[4,4] m = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,127}, float[1,4,4] w = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1},
+     float[1,4,1] r = {1,1,1,1},
+     float[1,3,4] v = {1,1,1,1,1,1,1,1,1,1,1,1}, float[1,3,1] s = {1,1,1}>
+    { p = MatMul(x, m) [first] a = LSTM<hidden_size = 1, layout = 1>(p, w, r)
+      [second] b = GRU<hidden_size = 1, layout = 1>(p, v, s) y = Add(a, b) })");
+  EXPECT_THAT(SkippedReason(out.report, "LSTM first"), HasSubstr("batch comes first"));
+  EXPECT_THAT(SkippedReason(out.report, "GRU second"), HasSubstr("GRU is not in op_types"));
+}
+
 TEST(QuantizeDynamic, ExclusionsHoldAndAreNamed) {
   constexpr const char* kModel = R"(g (float[1,4] x) => (float[1,4] z)
     <float[4,4] w = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,127},
