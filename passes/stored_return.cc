@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "model/infer_shapes.h"
 #include "passes/float_return.h"
 #include "passes/growth.h"
 #include "passes/layer_progress.h"
@@ -30,6 +31,16 @@ void Add(std::vector<std::string>& to, const std::string& text) {
   if (std::ranges::find(to, text) == to.end()) to.push_back(text);
 }
 
+// Multiplications of one sample, by nodes with weights.
+double MacsOf(const Model& model) {
+  const auto types = InferShapes(model);
+  double macs = 0;
+  for (const WeightSite& site : FindWeights(model).sites) {
+    macs += static_cast<double>(MacsOf(site, types));
+  }
+  return macs;
+}
+
 class Returner {
  public:
   Returner(const Model& model, const FloatBounds& bounds, const StoredPass& pass,
@@ -49,7 +60,7 @@ class Returner {
     const auto most = floats.MostNodes(best_.result.model, nearness_, node_count);
     std::vector<StoredUnit> returned;
     if (most) {
-      const std::vector<StoredUnit> order = *most > 0 ? Ranked() : best_.result.units;
+      const std::vector<StoredUnit> order = *most > 0 ? Ranked(*most) : best_.result.units;
       if (!Search(floats, order, *most)) floats.RefuseUnmet(nearness_);
       for (const size_t place : floats.places()) returned.push_back(order[place]);
     }
@@ -75,25 +86,34 @@ class Returner {
     return made;
   }
 
-  // The units by the SQNR of the outputs where each alone is in codes, the worst first.
-  std::vector<StoredUnit> Ranked() const {
-    const std::vector<StoredUnit>& units = best_.result.units;
+  // The units by the SQNR of the outputs where each alone is in codes, the worst first. Of a model
+  // that takes very long to run, the smallest, which cost least to return; the others follow.
+  std::vector<StoredUnit> Ranked(size_t most) const {
+    const Model& source = best_.result.source;
+    std::vector<StoredUnit> units = best_.result.units;
+    const RankEffort effort = RankEffortOf(units.size(), most, MacsOf(source));
+    if (effort.nodes < units.size()) std::ranges::stable_sort(units, {}, &StoredUnit::elements);
     const Json before = context_.report;
-    FidelityJudge judge(best_.result.source, context_, kRankSamples);
-    judge.Remember(best_.result.source);
+    FidelityJudge judge(source, context_, effort.samples);
+    judge.Remember(source);
     std::vector<std::pair<double, const StoredUnit*>> ranked;
     for (const StoredUnit& unit : units) {
-      TellLayer(context_, unit.labels[0], ranked.size() + 1, units.size());
+      if (ranked.size() == effort.nodes) break;
+      TellLayer(context_, unit.labels[0], ranked.size() + 1, effort.nodes);
       std::vector<std::string> others;
       for (const StoredUnit& other : units) {
         if (&other != &unit) others.insert(others.end(), other.names.begin(), other.names.end());
       }
-      ranked.emplace_back(judge.SqnrDb(pass_.make_alone(best_.result.source, others)), &unit);
+      ranked.emplace_back(judge.SqnrDb(pass_.make_alone(source, others)), &unit);
     }
     context_.report = before;
+    if (effort.nodes < units.size() || effort.samples < kRankSamples) {
+      context_.report["ranked"] = {{"nodes", effort.nodes}, {"samples", effort.samples}};
+    }
     std::ranges::stable_sort(ranked, {}, [](const auto& entry) { return entry.first; });
     std::vector<StoredUnit> order;
     for (const auto& [sqnr_db, unit] : ranked) order.push_back(*unit);
+    order.insert(order.end(), units.begin() + std::ssize(ranked), units.end());
     return order;
   }
 
