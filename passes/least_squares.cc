@@ -20,6 +20,7 @@ constexpr double kRounding = 1e-6;  // of sums in single precision
 // One row under one damping: rho is the residual squared in the norm of the preconditioner.
 struct RowSolver {
   double rho = 0, stop = 0;
+  double start_error = 0;  // squared
   double objective = 0;
   double gains[kGainSteps] = {};  // what the last steps took off the objective
   bool is_done = false;
@@ -50,7 +51,7 @@ class ConjugateGradients {
     }
   }
 
-  // [dampings][rows][k].
+  // [dampings][rows][k]. Once.
   std::vector<float> Run(const std::vector<float>& start) {
     const size_t size = solvers_.size() * static_cast<size_t>(s_.k);
     x_.resize(size);
@@ -76,6 +77,18 @@ class ConjugateGradients {
       Of(x_, i) = (Kept(i) > 0).select(ConstRow(&x_[At(i)], s_.k), 0.0f);
     });
     return std::move(x_);
+  }
+
+  // Of all rows under all dampings, before and after Run().
+  double StartError() const {
+    double sum = 0;
+    for (const RowSolver& solver : solvers_) sum += solver.start_error;
+    return std::max(sum, 0.0);
+  }
+  double Error(const std::vector<float>& solution) const {
+    double sum = 0;
+    for (int64_t i = 0; i < std::ssize(solvers_); ++i) sum += ErrorOf(i, solution);
+    return std::max(sum, 0.0);
   }
 
  private:
@@ -109,11 +122,28 @@ class ConjugateGradients {
     r = (r - product - lambda * x) * Kept(row);
     Of(p_, i) = r * Scale(i);
     const double square = s_.y_square[static_cast<size_t>(row)];
-    const double error = square + (x * (product - 2 * g)).sum();
+    solver.start_error = ErrorOf(square, x, product.cast<double>(), g);
+    const double error = solver.start_error;
     solver.objective = std::max(error, kRounding * square) + PullOf(i);
     solver.rho = (r * Of(p_, i)).sum();
     solver.stop = right * kResidualMin * kResidualMin;
     solver.is_done = !(solver.rho > solver.stop);
+  }
+
+  template <class X, class Product>
+  static double ErrorOf(double square, const X& x, const Product& product, const ConstRow& g) {
+    return square + (x.template cast<double>() * (product - 2 * g.cast<double>())).sum();
+  }
+
+  // h x, where weights may be, is what the residual says.
+  double ErrorOf(int64_t i, const std::vector<float>& solution) const {
+    const int64_t row = i % s_.rows;
+    const double lambda = lambdas_[static_cast<size_t>(i / s_.rows)];
+    const ConstRow g(&s_.g[At(row)], s_.k), original(&original_[At(row)], s_.k);
+    const ConstRow x(&solution[At(i)], s_.k), r(&r_[At(i)], s_.k);
+    const Eigen::ArrayXd product =
+        g.cast<double>() + lambda * (original - x).cast<double>() - r.cast<double>();
+    return ErrorOf(s_.y_square[static_cast<size_t>(row)], x, product, g);
   }
 
   // `product`: the row's direction times h.
@@ -179,6 +209,14 @@ double Lambda(const LayerStatistics& s, double damping) {
 std::vector<float> SolveMasked(const LeastSquares& problem, const std::vector<bool>& zero,
                                const std::vector<float>& start) {
   return ConjugateGradients(problem, {problem.damping}, zero).Run(start);
+}
+
+MeasuredSolution SolveMeasured(const LeastSquares& problem, const std::vector<bool>& zero,
+                               const std::vector<float>& start) {
+  ConjugateGradients solver(problem, {problem.damping}, zero);
+  MeasuredSolution solution = {solver.Run(start), solver.StartError(), 0};
+  solution.error = solver.Error(solution.weight);
+  return solution;
 }
 
 std::vector<std::vector<float>> SolveDampings(const LeastSquares& problem,

@@ -29,7 +29,15 @@ double Lambda(const LayerStatistics& statistics, double damping);
 // Best weights with zero[i] elements at +0, by conjugate gradients from `start`.
 std::vector<float> SolveMasked(const LeastSquares& problem, const std::vector<bool>& zero,
                                const std::vector<float>& start);
-// The same for each of `dampings` in place of the problem's.
+// The same, and the squared errors on the calibration columns, over all rows, of `start` with its
+// zeros and of the weights found.
+struct MeasuredSolution {
+  std::vector<float> weight;
+  double start_error = 0, error = 0;
+};
+MeasuredSolution SolveMeasured(const LeastSquares& problem, const std::vector<bool>& zero,
+                               const std::vector<float>& start);
+// As SolveMasked for each of `dampings` in place of the problem's.
 std::vector<std::vector<float>> SolveDampings(const LeastSquares& problem,
                                               const std::vector<double>& dampings,
                                               const std::vector<bool>& zero,

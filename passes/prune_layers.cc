@@ -235,7 +235,8 @@ class Rebuilder {
       } else if (halves) {
         trust = ChooseDamping(halves->fitted, halves->held, original, mask);
       }
-      const auto [weight, error] = SolvePart({&*s, &original, trust.damping}, site, mask, trust);
+      const auto [weight, error, masked_error] =
+          SolvePart({&*s, &original, trust.damping}, site, mask, trust);
       std::vector<float> masked = original;
       ForEachWeight(site, part, [&](size_t at, size_t in) {
         if (zero[in]) masked[at] = 0;
@@ -248,7 +249,7 @@ class Rebuilder {
         notes_[&site]["fitted"] = trust.shifts_bias;
       }
       for (const double square : s->y_square) signal += square;
-      before += SquaredErrorOf(*s, masked);
+      before += masked_error ? *masked_error : SquaredErrorOf(*s, masked);
       after += error;
       const bool shifts_bias = bias && trust.shifts_bias;
       if (shifts_bias) ShiftBias(*s, weight, part.group, bias->values);
@@ -285,7 +286,8 @@ class Rebuilder {
 
   struct Solved {
     std::vector<float> weight;
-    double error = 0;
+    double error = 0;                         // squared
+    std::optional<double> masked_error = {};  // of the original with zeros, where it is known
   };
 
   // The weight of one part; a second-order method also chooses the mask anew.
@@ -306,14 +308,19 @@ class Rebuilder {
     for (size_t i = 0; i < start.size(); ++i) {
       if (mask[i]) start[i] = 0;
     }
+    std::optional<double> masked_error;
     if (method_.rebuild == Rebuild::kBias || !trust.is_fitted) {
-      return {start, SquaredErrorOf(s, start)};
+      const double error = SquaredErrorOf(s, start);
+      if (!found) masked_error = error;
+      return {start, error, masked_error};
     }
     if (found) start = std::move(found->weight);
-    Solved solved = {SolveMasked(problem, mask, start), 0};
-    solved.error = SquaredErrorOf(s, solved.weight);
-    const double start_error = SquaredErrorOf(s, start);
-    return solved.error <= start_error ? solved : Solved{start, start_error};
+    MeasuredSolution solved = SolveMeasured(problem, mask, start);
+    if (!found) masked_error = solved.start_error;
+    if (solved.error <= solved.start_error) {
+      return {std::move(solved.weight), solved.error, masked_error};
+    }
+    return {std::move(start), solved.start_error, masked_error};
   }
 
   bool ChoosesDamping() const { return method_.damping == 0 && method_.rebuild != Rebuild::kBias; }

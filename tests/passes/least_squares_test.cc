@@ -151,6 +151,18 @@ TEST(SolveMasked, IsTheDirectSolutionOfEachRowsSupport) {
   }
 }
 
+TEST(SolveMasked, MeasuresWhatItBeginsWithAndWhatItFinds) {
+  const Problem problem;
+  const LeastSquares squares = {&problem.s, &problem.original};
+  const MeasuredSolution found = SolveMeasured(squares, problem.zero, problem.masked);
+  EXPECT_EQ(found.weight, SolveMasked(squares, problem.zero, problem.masked));
+  const double start = SquaredErrorOf(problem.s, problem.masked);
+  const double error = SquaredErrorOf(problem.s, found.weight);
+  EXPECT_NEAR(found.start_error, start, 1e-4 * start);
+  EXPECT_NEAR(found.error, error, 1e-3 * error);
+  EXPECT_LT(error, 0.96 * start);  // what is measured differs
+}
+
 TEST(SolveMasked, AllDampingsAtOnceAreThoseOfEach) {
   const Problem problem;
   const LeastSquares squares = {&problem.s, &problem.original};
