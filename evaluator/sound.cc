@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <string_view>
 
 #include "base/check.h"
@@ -57,8 +58,7 @@ class Sound {
     const bool is_riff = text.starts_with("RIFF") || text.starts_with("RF64");
     if (!is_riff || text.size() < 12 || text.substr(8, 4) != "WAVE") Refuse(name, "is no WAV file");
     SF_VIRTUAL_IO io = {SourceLength, SourceSeek, SourceRead, SourceWrite, SourceTell};
-    file_.reset(sf_open_virtual(&io, SFM_READ, &info_, &source_));
-    if (file_ == nullptr) Refuse(name, std::string("is damaged: ") + sf_strerror(nullptr));
+    Open(io, name);
     if (info_.channels < 1 || info_.channels > kChannelsMax) {
       Refuse(name, "has " + std::to_string(info_.channels) + " channels, 1 to " +
                        std::to_string(kChannelsMax) + " are read");
@@ -78,6 +78,15 @@ class Sound {
   struct Closer {
     void operator()(SNDFILE* file) const { sf_close(file); }
   };
+
+  // Why a file does not open, libsndfile keeps in one place for all threads.
+  void Open(SF_VIRTUAL_IO& io, const std::string& name) {
+    static std::mutex opening;
+    const std::lock_guard lock(opening);
+    file_.reset(sf_open_virtual(&io, SFM_READ, &info_, &source_));
+    if (file_ == nullptr) Refuse(name, std::string("is damaged: ") + sf_strerror(nullptr));
+  }
+
   Source source_;
   SF_INFO info_{};
   std::unique_ptr<SNDFILE, Closer> file_;

@@ -1,10 +1,13 @@
 #include "daemon/child.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <string>
 
 #include "tests/testing/matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -79,6 +82,14 @@ TEST_F(ChildTest, AnInputThatIsNotThereIsAnError) {
         Child({"/bin/true", {}, dir_ / "none", {}});
       },
       ThrowsError(ErrorCode::kUnavailable, "", HasSubstr("none")));
+}
+
+TEST_F(ChildTest, HasNoneOfTheFilesThatAreOpenHere) {
+  const int open_file = ::open((dir_ / "in").c_str(), O_RDONLY);  // no O_CLOEXEC, as of a library
+  ASSERT_GE(open_file, 0);
+  Child child(Shell("test -e /proc/$$/fd/" + std::to_string(open_file)));
+  EXPECT_EQ(Finish(child).code, 1);
+  ::close(open_file);
 }
 
 TEST_F(ChildTest, TakesSignals) {

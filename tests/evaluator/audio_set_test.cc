@@ -5,7 +5,9 @@
 
 #include <bit>
 #include <cmath>
+#include <stop_token>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "evaluator/dataset.h"
@@ -49,6 +51,17 @@ TEST(ReadSound, IsZeroBeyondBothEnds) {
   const std::string wav = Wav({}, Pcm16({16384, -16384}));
   EXPECT_THAT(ReadSound(std::as_bytes(std::span(wav)), "a.wav", -2, 5, Mixing::kMean),
               ElementsAre(0, 0, 0.5f, -0.5f, 0));
+}
+
+TEST(ReadSound, TellsWhatIsWrongWhileAnotherThreadReads) {
+  const std::string good = Wav({}, Pcm16({1})), cut = Wav({}, Pcm16({1, 2})).substr(0, 30);
+  const std::jthread other([&](std::stop_token stop) {
+    while (!stop.stop_requested()) Sound(good);
+  });
+  for (int i = 0; i < 10'000; ++i) {
+    ASSERT_THAT([&] { Sound(cut); },
+                ThrowsError(ErrorCode::kInvalidArgument, "a.wav", HasSubstr("No 'data' chunk")));
+  }
 }
 
 struct BadWav {
