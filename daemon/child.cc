@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -62,6 +63,18 @@ void Limit(decltype(RLIMIT_CORE) resource, int64_t value) {
   ::setrlimit(resource, &limit);
 }
 
+// What other threads have open by way of libraries, which set no O_CLOEXEC: sockets of clients,
+// uploads on their way. One by one before Linux 5.9, and where a container's filter denies the
+// call.
+void CloseFrom(int first) {
+  if (::close_range(static_cast<unsigned>(first), ~0U, 0) == 0) return;
+  constexpr rlim_t kFilesMax = 1 << 20;
+  struct rlimit limit = {kFilesMax, kFilesMax};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  const int end = static_cast<int>(std::min(limit.rlim_cur, kFilesMax));
+  for (int fd = first; fd < end; ++fd) ::close(fd);
+}
+
 // What the child does between fork and exec: async-signal-safe calls only, since other threads of
 // the daemon may have held any lock.
 [[noreturn]] void Become(const char* const* argv, int input, const Pipe& out, const Pipe& err,
@@ -80,9 +93,7 @@ void Limit(decltype(RLIMIT_CORE) resource, int64_t value) {
   if (::dup2(input, 0) < 0 || ::dup2(out.ends[1], 1) < 0 || ::dup2(err.ends[1], 2) < 0) {
     ::_exit(127);
   }
-  // What other threads have open by way of libraries, which set no O_CLOEXEC: sockets of clients,
-  // uploads on their way. Linux 5.9.
-  if (::close_range(3, ~0U, 0) != 0) ::_exit(127);
+  CloseFrom(3);
   ::execv(argv[0], const_cast<char* const*>(argv));
   ::_exit(127);
 }
