@@ -15,15 +15,13 @@
 #include "evaluator/float_gemm.h"
 #include "evaluator/op_checks.h"
 #include "evaluator/ops.h"
+#include "evaluator/recurrent_gates.h"
 #include "kernels/f32.h"
 
 namespace pared {
 namespace {
 
 enum class CellKind { kRnn, kGru, kLstm };
-
-// In place.
-using Gate = std::function<void(float* x, int64_t count)>;
 
 struct CellNode {
   std::string label;
@@ -40,67 +38,6 @@ struct CellNode {
 
   bool has_codes() const { return !dynamic[0].empty(); }
 };
-
-template <class F>
-Gate Each(const F& f) {
-  return [f](float* x, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) x[i] = f(x[i]);
-  };
-}
-
-Gate MakeGate(const std::string& given, float alpha, float beta, const CellNode& cell) {
-  std::string name;
-  for (const char c : given) name += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  const auto by_kernel = [&](ActivationKind kind) -> Gate {
-    return [activate = cell.kernels->activate, activation = ActivationF32{kind, alpha, beta}](
-               float* x, int64_t count) { activate(activation, x, count); };
-  };
-  if (name == "sigmoid") return by_kernel(ActivationKind::kSigmoid);
-  if (name == "tanh") return by_kernel(ActivationKind::kTanh);
-  if (name == "hardsigmoid") return by_kernel(ActivationKind::kHardSigmoid);
-  if (name == "leakyrelu") return by_kernel(ActivationKind::kLeakyRelu);
-  if (name == "relu") return Each([](float x) { return std::max(x, 0.0F); });
-  if (name == "affine") return Each([=](float x) { return alpha * x + beta; });
-  if (name == "thresholdedrelu") return Each([=](float x) { return x > alpha ? x : 0.0F; });
-  if (name == "scaledtanh") return Each([=](float x) { return alpha * std::tanh(beta * x); });
-  if (name == "elu") return Each([=](float x) { return x < 0 ? alpha * (std::exp(x) - 1) : x; });
-  if (name == "softsign") return Each([](float x) { return x / (1 + std::abs(x)); });
-  if (name == "softplus") return Each([](float x) { return std::log1p(std::exp(x)); });
-  throw Error(ErrorCode::kUnsupported, "activation \"" + given + "\"", cell.label);
-}
-
-// The parameters are given in order to those activations that take them.
-void ReadGates(const Node& node, CellNode& cell) {
-  std::vector<std::string> names = node.Strings("activations");
-  const std::vector<std::string> defaults =
-      cell.kind == CellKind::kRnn   ? std::vector<std::string>{"Tanh"}
-      : cell.kind == CellKind::kGru ? std::vector<std::string>{"Sigmoid", "Tanh"}
-                                    : std::vector<std::string>{"Sigmoid", "Tanh", "Tanh"};
-  if (names.empty()) {
-    for (int64_t d = 0; d < cell.directions; ++d) {
-      names.insert(names.end(), defaults.begin(), defaults.end());
-    }
-  }
-  if (names.size() != defaults.size() * Sz(cell.directions)) {
-    RefuseNode("activations does not fit the directions", cell.label);
-  }
-  const std::vector<float> alphas = node.Floats("activation_alpha");
-  const std::vector<float> betas = node.Floats("activation_beta");
-  size_t alpha = 0;
-  size_t beta = 0;
-  for (size_t i = 0; i < names.size(); ++i) {
-    if (i % defaults.size() == 0) cell.activations.emplace_back();
-    const std::string& n = names[i];
-    const bool takes_both = n == "Affine" || n == "ScaledTanh" || n == "HardSigmoid";
-    const bool takes_alpha = takes_both || n == "LeakyRelu" || n == "ThresholdedRelu" || n == "Elu";
-    const float a = n == "LeakyRelu" ? 0.01F : n == "HardSigmoid" ? 0.2F : 1.0F;
-    const float b = n == "HardSigmoid" ? 0.5F : n == "Affine" ? 0.0F : 1.0F;
-    const bool has_alpha = takes_alpha && alpha < alphas.size();
-    const bool has_beta = takes_both && beta < betas.size();
-    cell.activations.back().push_back(
-        MakeGate(n, has_alpha ? alphas[alpha++] : a, has_beta ? betas[beta++] : b, cell));
-  }
-}
 
 // The shape of one call and its arrays for one direction.
 struct CellRun {
@@ -383,6 +320,12 @@ void RunCell(const CellNode& node, std::span<const Tensor* const> inputs, std::s
   }
 }
 
+std::vector<std::string> DefaultGates(CellKind kind) {
+  if (kind == CellKind::kRnn) return {"Tanh"};
+  if (kind == CellKind::kGru) return {"Sigmoid", "Tanh"};
+  return {"Sigmoid", "Tanh", "Tanh"};
+}
+
 CellNode ReadCell(const Node& node, CellKind kind, const OpContext& context) {
   CellNode cell;
   cell.label = NodeLabel(node);
@@ -398,7 +341,7 @@ CellNode ReadCell(const Node& node, CellKind kind, const OpContext& context) {
   cell.clip = node.Float("clip", 0);
   cell.kernels = &F32KernelsFor(context.isa);
   if (cell.hidden < 1) RefuseNode("hidden_size must be positive", cell.label);
-  ReadGates(node, cell);
+  cell.activations = ReadGates(node, DefaultGates(kind), cell.directions, *cell.kernels);
   return cell;
 }
 
