@@ -9,10 +9,11 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { models, registerModel, startDaemon } from "./daemon.mjs";
 
 const [program, screenshots] = process.argv.slice(2);
-const root = join(import.meta.dirname, "../..");
+const root = fileURLToPath(new URL("../..", import.meta.url));  // Debian 12 has Node.js 18: no import.meta.dirname
 const chromium = "/usr/bin/chromium";
 for (const needed of [chromium, join(root, ".web-test/node_modules/playwright-core"), join(models, "mnist-conv/mnist-conv.onnx"),
                       join(models, "datasets/mnist-5k/dataset.json")]) {
