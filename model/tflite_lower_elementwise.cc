@@ -22,11 +22,11 @@ struct Unary {
 
 const std::map<std::string, Unary>& UnaryOps() {
   static const std::map<std::string, Unary> kOps = {
-      {"Abs", {"ABS"}},         {"Ceil", {"CEIL"}},   {"Cos", {"COS"}},
-      {"Exp", {"EXP"}},         {"Floor", {"FLOOR"}}, {"HardSwish", {"HARD_SWISH", true}},
-      {"Log", {"LOG"}},         {"Neg", {"NEG"}},     {"Not", {"LOGICAL_NOT"}},
-      {"Relu", {"RELU", true}}, {"Round", {"ROUND"}}, {"Sigmoid", {"LOGISTIC", true}},
-      {"Sign", {"SIGN"}},       {"Sin", {"SIN"}},     {"Sqrt", {"SQRT"}},
+      {"Abs", {"ABS"}},        {"Ceil", {"CEIL"}},   {"Cos", {"COS"}},
+      {"Exp", {"EXP"}},        {"Floor", {"FLOOR"}}, {"HardSwish", {"HARD_SWISH"}},
+      {"Log", {"LOG"}},        {"Neg", {"NEG"}},     {"Not", {"LOGICAL_NOT"}},
+      {"Relu", {"RELU"}},      {"Round", {"ROUND"}}, {"Sigmoid", {"LOGISTIC", true}},
+      {"Sign", {"SIGN"}},      {"Sin", {"SIN"}},     {"Sqrt", {"SQRT"}},
       {"Tanh", {"TANH", true}}};
   return kOps;
 }
@@ -266,11 +266,11 @@ constexpr TfliteLoweringInfo kOps[] = {
     {"Cos", LowerUnary},
     {"Exp", LowerUnary},
     {"Floor", LowerUnary},
-    {"HardSwish", LowerUnary, Codes::kComputed},
+    {"HardSwish", LowerUnary},
     {"Log", LowerUnary},
     {"Neg", LowerUnary},
     {"Not", LowerUnary},
-    {"Relu", LowerUnary, Codes::kComputed},
+    {"Relu", LowerUnary},
     {"Round", LowerUnary},
     {"Sigmoid", LowerUnary, Codes::kComputed},
     {"Sign", LowerUnary},
@@ -279,10 +279,10 @@ constexpr TfliteLoweringInfo kOps[] = {
     {"Tanh", LowerUnary, Codes::kComputed},
     {"Elu", LowerElu},
     {"LeakyRelu", LowerLeakyRelu, Codes::kComputed},
-    {"Gelu", LowerGelu, Codes::kComputed},
+    {"Gelu", LowerGelu},
     {"FastGelu", LowerGelu},
     {"QuickGelu", LowerQuickGelu},
-    {"Clip", LowerClip, Codes::kComputed},
+    {"Clip", LowerClip},
     {"HardSigmoid", LowerHardSigmoid},
     {"Softplus", LowerSoftplus},
     {"Mish", LowerSoftplus},
@@ -294,7 +294,7 @@ constexpr TfliteLoweringInfo kOps[] = {
     {"Sub", LowerBinary, Codes::kComputed, true},
     {"Mul", LowerBinary, Codes::kComputed, true},
     {"Div", LowerBinary, Codes::kNever, true},
-    {"PRelu", LowerBinary, Codes::kComputed},
+    {"PRelu", LowerBinary},
     {"Pow", LowerPow},
     {"Max", LowerBinary},
     {"Min", LowerBinary},

@@ -101,7 +101,7 @@ void LowerGlobalPool(TfliteLowering& l) {
 
 constexpr TfliteLoweringInfo kOps[] = {
     {"MaxPool", LowerPool, Codes::kMoved},
-    {"AveragePool", LowerPool, Codes::kMoved},
+    {"AveragePool", LowerPool},
     {"GlobalAveragePool", LowerGlobalPool, Codes::kComputed},
     {"GlobalMaxPool", LowerGlobalPool, Codes::kMoved},
 };

@@ -110,8 +110,7 @@ void EmitSoftmax(TfliteLowering& l, int64_t x, const AxisOrder& order) {
     return l.Define(order, l.EmitTyped("LOG_SOFTMAX", {x}, shape, DType::kFloat32));
   }
   const TfliteOptions options = {Kind::kSoftmax, {{0, 1.0f}}};
-  l.Define(order, l.in_codes() ? l.EmitCodes("SOFTMAX", {x}, shape, kUnitScale, options)
-                               : l.EmitResult("SOFTMAX", {x}, order, options));
+  l.Define(order, l.EmitResult("SOFTMAX", {x}, order, options));
 }
 
 void LowerSoftmax(TfliteLowering& l) {
@@ -274,7 +273,7 @@ constexpr TfliteLoweringInfo kOps[] = {
     {"ReduceSumSquare", LowerReduce},
     {"ArgMax", LowerArgMax},
     {"ArgMin", LowerArgMax},
-    {"Softmax", LowerSoftmax, Codes::kComputed},
+    {"Softmax", LowerSoftmax},
     {"LogSoftmax", LowerSoftmax},
     {"LayerNormalization", LowerLayerNormalization},
     {"BatchNormalization", LowerBatchNormalization, Codes::kNever, true},

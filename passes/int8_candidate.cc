@@ -28,6 +28,7 @@ std::unique_ptr<Int8Candidate> MakeInt8Candidate(
   c.index = std::make_unique<GraphIndex>(c.model.graph);
   c.scan = FindWeights(c.model);
   c.context = {&c.model, c.index.get(), &c.scan, InferShapes(c.model), {}};
+  c.context.quantizes_results = request.options->target == Int8Options::Target::kTflite;
   const auto& types = request.options->op_types;
   for (const Node& node : c.model.graph.nodes) {
     const bool has_weight_type = std::ranges::find(types, node.op_type) != types.end();

@@ -25,7 +25,7 @@ struct Int8Options {
   enum class Smooth { kAuto, kOff };
   enum class Equalize { kAuto, kOff };
   enum class Format { kQdq, kQOperator };
-  enum class Target { kOnnxruntime, kOpenvino, kPared };
+  enum class Target { kOnnxruntime, kOpenvino, kPared, kTflite };
   enum class Rounding { kAuto, kNearest };
   enum class KeepAs { kFloat32, kFloat16 };
 

@@ -261,6 +261,9 @@ class Chooser {
       if (role != Int8Role::kCompute && role != Int8Role::kJoin) continue;
       for (const std::string& input : ActivationInputs(node)) needed.insert(input);
       if (role == Int8Role::kJoin) needed.insert(node.outputs.begin(), node.outputs.end());
+      if (role == Int8Role::kCompute && context_.quantizes_results) {
+        needed.insert(Clipped(node.outputs[0]));
+      }
     }
     // The roots of functions whose result is quantized, where the maker of the root gains by it.
     for (const Node& node : graph_.nodes) {
@@ -280,7 +283,8 @@ class Chooser {
     const auto add = [&](const std::string& value) {
       if (!needed.erase(value)) return;
       choice_.values.push_back(value);
-      if (WritesInt8(value) && !index_.is_output(value)) choice_.only_quantized.insert(value);
+      const bool may_change = !index_.is_output(value) || context_.quantizes_results;
+      if (WritesInt8(value) && may_change) choice_.only_quantized.insert(value);
     };
     for (const ValueInfo& input : graph_.inputs) add(input.name);
     for (const Node& node : graph_.nodes) {
@@ -292,18 +296,24 @@ class Chooser {
     const Node* producer = index_.producer(value);
     return producer != nullptr && choice_.RoleOf(*producer) == Int8Role::kJoin;
   }
+  // What a kernel writes that computes `value`: behind the Relu and Clip that it applies.
+  std::string Clipped(const std::string& value) const {
+    return GoesIntoClip(value) ? Clipped(ClipResult(value)) : value;
+  }
   std::string ClipResult(const std::string& value) const {
     return index_.consumers(value)[0]->outputs[0];
   }
 
-  // Convolutions and joins hand INT8 on; a matrix product writes float at no cost.
+  // Convolutions and joins hand INT8 on; a matrix product writes float at no cost, but for runtimes
+  // that have no such product.
   bool WritesInt8(const std::string& value) const {
     const Node* writer = WriterOf(value);
     if (writer == nullptr) return false;
     const Int8Role role = choice_.RoleOf(*writer);
     if (role == Int8Role::kJoin) return true;
-    return role == Int8Role::kCompute &&
-           (writer->op_type == "Conv" || writer->op_type == "ConvTranspose");
+    if (role != Int8Role::kCompute) return false;
+    return context_.quantizes_results || writer->op_type == "Conv" ||
+           writer->op_type == "ConvTranspose";
   }
 
   const Int8ChoiceContext& context_;

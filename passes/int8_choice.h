@@ -48,6 +48,9 @@ struct Int8ChoiceContext {
   const WeightScan* scan = nullptr;
   std::unordered_map<std::string, ValueType> types;
   std::unordered_map<const Node*, std::string> excluded;  // with the reason
+  // For runtimes whose products compute in INT8 only where they write codes: the results of all
+  // compute nodes are quantized, graph outputs too.
+  bool quantizes_results = false;
 };
 
 Int8Choice ChooseInt8(const Int8ChoiceContext& context);

@@ -33,7 +33,11 @@ class Rewriter {
       RenameInputs(original, node);
     }
     for (const std::string& value : choice_.only_quantized) {
-      ReplaceUses(rest, value, dequantized_.at(value));
+      if (context_.index->is_output(value)) {
+        QuantizeOutput(value, rest);
+      } else {
+        ReplaceUses(rest, value, dequantized_.at(value));
+      }
     }
     for (const ValueInfo& input : model_.graph.inputs) QuantizeValue(input.name, out.graph);
     for (size_t i = 0; i < rest.nodes.size(); ++i) {
@@ -171,15 +175,29 @@ class Rewriter {
     graph.initializers.set(name, {std::move(tensor), ""});
   }
 
+  // The graph's output becomes what its codes stand for.
+  void QuantizeOutput(const std::string& value, Graph& rest) {
+    if (dequantized_.at(value) == value) return;  // it is stored in codes
+    const std::string& made = computed_[value] = names_.Make(value + "_computed");
+    for (Node& node : rest.nodes) {
+      std::ranges::replace(node.outputs, value, made);
+      std::ranges::replace(node.inputs, dequantized_.at(value), value);
+    }
+    dequantized_[value] = value;
+  }
+
   void QuantizeValue(const std::string& value, Graph& graph) {
     const auto params = params_.find(value);
-    if (params == params_.end() || dequantized_.at(value) == value) return;
+    const auto computed = computed_.find(value);
+    const bool is_computed = computed != computed_.end();
+    if (params == params_.end() || (dequantized_.at(value) == value && !is_computed)) return;
     const std::string scale = names_.Make(value + "_scale");
     const std::string zero_point = names_.Make(value + "_zero_point");
     const std::string codes = names_.Make(value + "_quantized");
     AddInitializer(graph, scale, Tensor::Scalar<float>(params->second.scale));
     AddInitializer(graph, zero_point, Tensor::Scalar<uint8_t>(params->second.zero_point));
-    graph.nodes.push_back(MakeNode("QuantizeLinear", {value, scale, zero_point}, codes, names_));
+    const std::string& from = is_computed ? computed->second : value;
+    graph.nodes.push_back(MakeNode("QuantizeLinear", {from, scale, zero_point}, codes, names_));
     graph.nodes.push_back(
         MakeNode("DequantizeLinear", {codes, scale, zero_point}, dequantized_.at(value), names_));
   }
@@ -287,6 +305,7 @@ class Rewriter {
   std::unordered_map<std::string, ValueRange> ranges_;
   std::unordered_map<std::string, ActivationParams> params_;
   std::unordered_map<std::string, std::string> dequantized_;
+  std::unordered_map<std::string, std::string> computed_;  // of quantized outputs, before codes
   std::map<WeightKey, StoredWeight> weights_;
 };
 

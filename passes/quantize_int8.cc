@@ -71,10 +71,12 @@ void Fields(FieldVisitor& f, Int8Options& o) {
   f.Choice("format", o.format, {"qdq", "qoperator"},
            "Float operators between QuantizeLinear and DequantizeLinear, or quantized operators "
            "(QLinearConv) wherever there is one.");
-  f.Choice("target", o.target, {"onnxruntime", "openvino", "pared"},
-           "What will run the model. Format \"qoperator\" takes operators of com.microsoft too for "
-           "onnxruntime, those of ONNX only for pared, and is refused for openvino, which does not "
-           "load it by channel.");
+  f.Choice(
+      "target", o.target, {"onnxruntime", "openvino", "pared", "tflite"},
+      "What will run the model. For tflite the results of all products get codes, without which "
+      "its kernels compute in float. Format \"qoperator\" takes operators of com.microsoft too for "
+      "onnxruntime, those of ONNX only for pared, and is refused for openvino, which does not "
+      "load it by channel.");
   f.ChoiceList("op_types", o.op_types, {"Conv", "ConvTranspose", "Gemm", "MatMul"},
                "Operators with weights to quantize.");
   f.TextList("exclude", o.exclude, TextRule::kNodeRef,
@@ -85,7 +87,13 @@ void Fields(FieldVisitor& f, Int8Options& o) {
 }
 
 void Int8Options::Check(const std::string& pointer) const {
-  if (format != Format::kQOperator || target != Target::kOpenvino) return;
+  if (format != Format::kQOperator) return;
+  if (target == Target::kTflite) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "format \"qoperator\" has no form in TensorFlow Lite files: \"qdq\" has",
+                JoinPointer(pointer, "format"));
+  }
+  if (target != Target::kOpenvino) return;
   throw Error(ErrorCode::kInvalidArgument,
               "openvino refuses QLinearConv with scales by channel and runs MatMulInteger in "
               "float; format \"qdq\" it runs in INT8",
@@ -262,8 +270,9 @@ std::optional<Model> QuantizeGraph(Model model, const Int8Request& request, Pass
 
 Model Quantize(Model model, const Int8Options& given, PassContext& context) {
   Int8Options options = given;
-  if (options.target == Int8Options::Target::kPared) {
-    options.code_range.target_isa = TargetIsa::kVnni;  // its kernels do not saturate anywhere
+  if (options.target == Int8Options::Target::kPared ||
+      options.target == Int8Options::Target::kTflite) {
+    options.code_range.target_isa = TargetIsa::kVnni;  // their kernels do not saturate anywhere
   } else {
     WarnOfSaturation(options.code_range, context.report);
   }

@@ -72,6 +72,63 @@ TEST(QuantizeInt8, SmoothingIsKeptWhereTheOutputGains) {
   EXPECT_GT(UnfusedSqnrDb(in, smooth.model), UnfusedSqnrDb(in, plain.model) + 10);
 }
 
+const Node& MakerOf(const Model& model, const std::string& value) {
+  for (const Node& node : model.graph.nodes) {
+    if (std::ranges::count(node.outputs, value) > 0) return node;
+  }
+  ADD_FAILURE() << value << " is not made";
+  return model.graph.nodes[0];
+}
+
+// Of the only reader of the product's result, behind a Relu that the product takes in.
+std::string ReaderOfProduct(const Model& model, const std::string& product) {
+  const GraphIndex index(model.graph);
+  for (const Node& node : model.graph.nodes) {
+    if (node.name != product) continue;
+    const std::vector<const Node*>* readers = &index.consumers(node.outputs[0]);
+    if (readers->size() == 1 && (*readers)[0]->op_type == "Relu") {
+      readers = &index.consumers((*readers)[0]->outputs[0]);
+    }
+    return readers->size() == 1 ? (*readers)[0]->op_type : "";
+  }
+  return "no such product";
+}
+
+TEST(QuantizeInt8, ForTfliteTheResultsOfAllProductsGetCodes) {
+  const Model in = ModelFromText(R"(g (float[1,2,3,3] x) => (float[1,2] y, float[1,2] z)
+    <float[2,2,3,3] k = {1,2,3,4,5,6,7,8,9, -1,2,-3,4,-5,6,-7,8,-9,
+                         9,8,7,6,5,4,3,2,1, 1,1,2,2,-3,-3,4,4,-5},
+     float[2,2] w = {1,0.5,-1,0.25}, float[2,2] v = {1,-0.5,1,2}>
+    { [conv] a = Conv(x, k) b = Relu(a) f = Flatten(b) s = Softplus(f)
+      [first] y = MatMul(s, w) t = Softplus(y) [second] z = MatMul(t, v) })");
+  const PassResult out = QuantizeNearest(in, {{"target", "tflite"}});
+  const PassResult usual = QuantizeNearest(in);
+  for (const char* product : {"conv", "first", "second"}) {
+    EXPECT_EQ(ReaderOfProduct(out.model, product), "QuantizeLinear") << product;
+  }
+  EXPECT_NE(ReaderOfProduct(usual.model, "second"), "QuantizeLinear");
+  for (const char* output : {"y", "z"}) {
+    EXPECT_EQ(MakerOf(out.model, output).op_type, "DequantizeLinear") << output;
+    EXPECT_EQ(MakerOf(usual.model, output).op_type, "MatMul") << output;
+  }
+  const Dataset data = Dataset::Random(Executor(in).inputs(), 8, 5);
+  for (int64_t sample = 0; sample < 8; ++sample) {
+    const std::vector<Tensor> x = data.Sample(sample, Executor(in).inputs());
+    const std::vector<Tensor> wanted = Executor(in).Run(x), got = Executor(out.model).Run(x);
+    for (size_t i = 0; i < 2; ++i) {
+      for (size_t j = 0; j < 2; ++j) {
+        const float want = wanted[i].data<float>()[j];
+        EXPECT_NEAR(got[i].data<float>()[j], want, 0.05f * std::fabs(want) + 0.2f) << i << j;
+      }
+    }
+  }
+  EXPECT_THAT(
+      [&] {
+        QuantizeNearest(in, {{"target", "tflite"}, {"format", "qoperator"}});
+      },
+      ThrowsError(ErrorCode::kInvalidArgument, HasSubstr("format"), HasSubstr("qdq")));
+}
+
 // The first product is the bad one; the second, of one channel, is left INT8.
 TEST(QuantizeInt8, TheWorstNodesReturnToFloatUntilTheBoundHolds) {
   const Model in = ModelFromText(R"(g (float[4,2] x) => (float[4,2] y)
