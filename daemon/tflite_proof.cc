@@ -137,7 +137,16 @@ TfliteProof WriteTflite(const Model& model, const std::filesystem::path& path,
     refused.error = error;
     return refused;
   }
-  return ProveTflite(model, path, data);
+  TfliteProof proof = ProveTflite(model, path, data);
+  // The last of a model often ends in floats, at little cost.
+  const int64_t in_float = CountFloatResults(model.graph);
+  if (!proof.error && in_float > 1) {
+    proof.warnings.push_back(
+        "the TensorFlow Lite file computes " + std::to_string(in_float) +
+        " INT8 products in float, for their results have no codes, which quantize_int8 gives them "
+        "with \"target\": \"tflite\"");
+  }
+  return proof;
 }
 
 }  // namespace pared

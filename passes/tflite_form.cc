@@ -72,7 +72,36 @@ void JoinDynamicProducts(Model& model) {
   EraseDead(graph);
 }
 
+// Whether codes are made of the value, behind what a product takes in.
+bool BecomesCodes(const GraphIndex& index, const std::string& value) {
+  const std::vector<const Node*>& readers = index.consumers(value);
+  if (index.is_output(value) || readers.size() != 1) return false;
+  const Node* reader = readers[0];
+  if (Is(reader, "QuantizeLinear")) return true;
+  const bool is_taken_in = Is(reader, "Relu") || Is(reader, "Clip") || Is(reader, "Add");
+  return is_taken_in && BecomesCodes(index, reader->outputs[0]);
+}
+
 }  // namespace
+
+int64_t CountFloatResults(const Graph& graph) {
+  const GraphIndex index(graph);
+  int64_t count = 0;
+  for (const Node& node : graph.nodes) {
+    const bool is_product =
+        Is(&node, "Conv") || Is(&node, "ConvTranspose") || Is(&node, "Gemm") || Is(&node, "MatMul");
+    if (!is_product || node.inputs.size() < 2) continue;
+    int64_t computed = 0, all = 0;  // of the operands, in codes: those that are no constants
+    for (size_t i = 0; i < 2; ++i) {
+      const Node* decoder = index.producer(node.inputs[i]);
+      if (!Is(decoder, "DequantizeLinear")) continue;
+      ++all;
+      if (!graph.initializers.contains(decoder->inputs[0])) ++computed;
+    }
+    if (all == 2 && computed > 0 && !BecomesCodes(index, node.outputs[0])) ++count;
+  }
+  return count;
+}
 
 Model TfliteForm(Model model, const std::filesystem::path& spill) {
   InlineFunctions(model);

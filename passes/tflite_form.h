@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 
 #include "model/graph.h"
@@ -13,5 +14,9 @@ namespace pared {
 // one node, as TensorFlow Lite has operators for them. Large tensors that are widened go to `spill`
 // where it is not empty.
 Model TfliteForm(Model model, const std::filesystem::path& spill);
+
+// Products of the main graph that read codes and make floats, which TensorFlow Lite computes in
+// float: it has none between the two.
+int64_t CountFloatResults(const Graph& graph);
 
 }  // namespace pared

@@ -155,6 +155,22 @@ TEST_F(WriteTfliteTest, WritesWhatTheModelComputes) {
   EXPECT_THAT(proof.warnings, IsEmpty());
 }
 
+TEST_F(WriteTfliteTest, TellsOfProductsInInt8WhoseResultsAreFloats) {
+  const auto text = [](const std::string& end) {
+    return R"(<ir_version: 8, opset_import: ["" : 17]> g (float[1,2] x) => (float[1,2] y)
+      <int8[2,2] w = {1,2,3,4}, float s = {0.1}, int8 z = {0}, float[2] b = {1,2}> {
+        xq = QuantizeLinear(x, s, z) xd = DequantizeLinear(xq, s, z)
+        wd = DequantizeLinear(w, s, z) p = MatMul(xd, wd) q = Add(p, b) )" +
+           end + R"( fd = DequantizeLinear(fq, s, z) y = MatMul(fd, wd) })";
+  };
+  const TfliteProof one = Write(text("fq = QuantizeLinear(q, s, z)"));
+  EXPECT_FALSE(one.error) << one.error->what();
+  EXPECT_THAT(one.warnings, IsEmpty());
+  const TfliteProof two = Write(text("f = Exp(q) fq = QuantizeLinear(f, s, z)"));
+  EXPECT_FALSE(two.error) << two.error->what();
+  EXPECT_THAT(two.warnings, ElementsAre(HasSubstr("computes 2 INT8 products in float")));
+}
+
 TEST_F(WriteTfliteTest, NamesTheOperatorsThatHaveNoCounterpart) {
   const TfliteProof proof =
       Write("g (float[1,4] x) => (float[1,4] y) { h = Relu(x) y = Twirl(h) }");
