@@ -3,11 +3,18 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <cstddef>
+#include <iterator>
 #include <string>
+#include <thread>
 
 #include "tests/testing/matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -84,11 +91,32 @@ TEST_F(ChildTest, AnInputThatIsNotThereIsAnError) {
       ThrowsError(ErrorCode::kUnavailable, "", HasSubstr("none")));
 }
 
+// From now on, for this thread and what it starts, as in a container with an old filter.
+void DenyCloseRange() {
+  sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_close_range, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog program = {std::size(filter), filter};
+  ASSERT_EQ(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+  ASSERT_EQ(::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+  ASSERT_NE(::close_range(1000, 1000, 0), 0);
+}
+
 TEST_F(ChildTest, HasNoneOfTheFilesThatAreOpenHere) {
   const int open_file = ::open((dir_ / "in").c_str(), O_RDONLY);  // no O_CLOEXEC, as of a library
   ASSERT_GE(open_file, 0);
-  Child child(Shell("test -e /proc/$$/fd/" + std::to_string(open_file)));
-  EXPECT_EQ(Finish(child).code, 1);
+  const auto look = [&] {
+    Child child(Shell("test -e /proc/$$/fd/" + std::to_string(open_file)));
+    EXPECT_EQ(Finish(child).code, 1);
+  };
+  look();
+  std::thread([&] {
+    DenyCloseRange();
+    look();
+  }).join();
   ::close(open_file);
 }
 
