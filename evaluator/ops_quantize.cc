@@ -241,6 +241,28 @@ Op PrepareDequantize(const Node& node, const OpContext&) {
   };
 }
 
+DynamicScale ChooseDynamicScale(std::span<const float> values) {
+  // Sixteen ranges side by side: one alone waits for each comparison. All hold 0, none takes NaN.
+  std::array<float, 16> lows{}, highs{};
+  const size_t whole = values.size() / lows.size() * lows.size();
+  for (size_t i = 0; i < whole; i += lows.size()) {
+    for (size_t j = 0; j < lows.size(); ++j) {
+      const float value = values[i + j];
+      lows[j] = value < lows[j] ? value : lows[j];
+      highs[j] = value > highs[j] ? value : highs[j];
+    }
+  }
+  float low = *std::min_element(lows.begin(), lows.end());
+  float high = *std::max_element(highs.begin(), highs.end());
+  for (const float value : values.subspan(whole)) {
+    low = value < low ? value : low;
+    high = value > high ? value : high;
+  }
+  const float scale = low == high ? 1.0F : (high - low) / 255.0F;
+  const float zero_point = RoundEven(std::clamp(0.0F - low / scale, 0.0F, 255.0F));
+  return {scale, static_cast<uint8_t>(zero_point)};
+}
+
 Op PrepareDynamicQuantize(const Node& node, const OpContext& context) {
   CheckInputCount(node, 1, 1);
   return [isa = context.isa, label = NodeLabel(node)](std::span<const Tensor* const> inputs,
@@ -263,28 +285,6 @@ constexpr OpInfo kOps[] = {
 };
 
 }  // namespace
-
-DynamicScale ChooseDynamicScale(std::span<const float> values) {
-  // Sixteen ranges side by side: one alone waits for each comparison. All hold 0, none takes NaN.
-  std::array<float, 16> lows{}, highs{};
-  const size_t whole = values.size() / lows.size() * lows.size();
-  for (size_t i = 0; i < whole; i += lows.size()) {
-    for (size_t j = 0; j < lows.size(); ++j) {
-      const float value = values[i + j];
-      lows[j] = value < lows[j] ? value : lows[j];
-      highs[j] = value > highs[j] ? value : highs[j];
-    }
-  }
-  float low = *std::min_element(lows.begin(), lows.end());
-  float high = *std::max_element(highs.begin(), highs.end());
-  for (const float value : values.subspan(whole)) {
-    low = value < low ? value : low;
-    high = value > high ? value : high;
-  }
-  const float scale = low == high ? 1.0F : (high - low) / 255.0F;
-  const float zero_point = RoundEven(std::clamp(0.0F - low / scale, 0.0F, 255.0F));
-  return {scale, static_cast<uint8_t>(zero_point)};
-}
 
 DynamicScale QuantizeDynamically(std::span<const float> values, std::span<uint8_t> codes, Isa isa,
                                  const Scratch& scratch) {

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <functional>
 #include <memory>
 #include <string>
@@ -48,7 +47,7 @@ struct CellRun {
   std::vector<float> products;                    // [steps][batch][gates * hidden]: x W^T
   std::vector<float> state, cell, going, wanted;  // [batch][hidden]
   std::vector<float> recurrent;                   // [batch][gates * hidden]
-  std::vector<float> sums, product;               // [gates * hidden], of one sequence
+  std::vector<float> sums;                        // [gates * hidden], of one sequence
   std::function<void(const float*left, int64_t rows, float*out)> by_w, by_r;
 };
 
@@ -110,7 +109,8 @@ void StepGru(const CellNode& node, CellRun& run, const std::vector<Gate>& f, int
              const float* x) {
   const int64_t hidden = node.hidden;
   float* state = run.state.data() + row * hidden;
-  float* inner = run.recurrent.data() + (row * 3 + 2) * hidden;
+  const int64_t width = 3 * hidden;
+  float* r = run.recurrent.data() + row * width;
   SumGates(node, run, row, x);
   const std::span<float> update = std::span(run.sums).first(Sz(hidden));
   const std::span<float> reset = std::span(run.sums).subspan(Sz(hidden), Sz(hidden));
@@ -120,13 +120,11 @@ void StepGru(const CellNode& node, CellRun& run, const std::vector<Gate>& f, int
   f[0](both.data(), 2 * hidden);
   if (!node.linear_before_reset) {
     for (int64_t h = 0; h < hidden; ++h) run.wanted[Sz(h)] = reset[Sz(h)] * state[h];
-    run.by_r(run.wanted.data(), 1, run.product.data());
-    inner = run.product.data() + 2 * hidden;
+    run.by_r(run.wanted.data(), 1, r);
   }
-  const int64_t width = 3 * hidden;
   for (int64_t h = 0; h < hidden; ++h) {
     const auto bias = [&](int64_t at) { return run.bias == nullptr ? 0 : run.bias[at]; };
-    float recurrent = inner[h] + bias(width + 2 * hidden + h);
+    float recurrent = r[2 * hidden + h] + bias(width + 2 * hidden + h);
     if (node.linear_before_reset) recurrent *= reset[Sz(h)];
     candidate[Sz(h)] = x[2 * hidden + h] + bias(2 * hidden + h) + recurrent;
   }
@@ -300,7 +298,6 @@ void RunCell(const CellNode& node, std::span<const Tensor* const> inputs, std::s
   run.recurrent.resize(Sz(run.batch * width));
   run.wanted.resize(Sz(node.hidden));
   run.sums.resize(Sz(width));
-  run.product.resize(Sz(width));
   for (int64_t d = 0; d < d_count; ++d) {
     run.bias = input(3) == nullptr ? nullptr : input(3)->data<float>().data() + d * 2 * width;
     run.peephole =

@@ -26,9 +26,7 @@ struct DynamicScale {
   uint8_t zero_point = 0;
 };
 
-// DynamicQuantizeLinear's choice.
-DynamicScale ChooseDynamicScale(std::span<const float> values);
-// The same, and the codes by it.
+// What DynamicQuantizeLinear makes: codes, and the choice of their scale.
 DynamicScale QuantizeDynamically(std::span<const float> values, std::span<uint8_t> codes, Isa isa,
                                  const Scratch& scratch);
 

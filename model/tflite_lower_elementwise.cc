@@ -15,19 +15,14 @@ using Codes = TfliteLowering::Codes;
 
 constexpr CodeScale kTanhScale = {1.0f / 128, 0};  // what TANH wants its codes to be
 
-struct Unary {
-  const char* type;
-  bool takes_codes = false;
-};
-
-const std::map<std::string, Unary>& UnaryOps() {
-  static const std::map<std::string, Unary> kOps = {
-      {"Abs", {"ABS"}},        {"Ceil", {"CEIL"}},   {"Cos", {"COS"}},
-      {"Exp", {"EXP"}},        {"Floor", {"FLOOR"}}, {"HardSwish", {"HARD_SWISH"}},
-      {"Log", {"LOG"}},        {"Neg", {"NEG"}},     {"Not", {"LOGICAL_NOT"}},
-      {"Relu", {"RELU"}},      {"Round", {"ROUND"}}, {"Sigmoid", {"LOGISTIC", true}},
-      {"Sign", {"SIGN"}},      {"Sin", {"SIN"}},     {"Sqrt", {"SQRT"}},
-      {"Tanh", {"TANH", true}}};
+const std::map<std::string, const char*>& UnaryOps() {
+  static const std::map<std::string, const char*> kOps = {
+      {"Abs", "ABS"},   {"Ceil", "CEIL"},   {"Cos", "COS"},
+      {"Exp", "EXP"},   {"Floor", "FLOOR"}, {"HardSwish", "HARD_SWISH"},
+      {"Log", "LOG"},   {"Neg", "NEG"},     {"Not", "LOGICAL_NOT"},
+      {"Relu", "RELU"}, {"Round", "ROUND"}, {"Sigmoid", "LOGISTIC"},
+      {"Sign", "SIGN"}, {"Sin", "SIN"},     {"Sqrt", "SQRT"},
+      {"Tanh", "TANH"}};
   return kOps;
 }
 
@@ -54,22 +49,20 @@ bool IsGate(const TfliteLowering& l, const std::string& x) {
 
 void LowerUnary(TfliteLowering& l) {
   const std::string& op_type = l.node().op_type;
-  const Unary& op = UnaryOps().at(op_type);
+  const char* type = UnaryOps().at(op_type);
   const DType dtype = l.TypeOf(l.Input(0));
   const bool fits = dtype == DType::kFloat32 || (op_type == "Not" && dtype == DType::kBool) ||
                     (op_type == "Neg" && (dtype == DType::kInt32 || dtype == DType::kInt64));
   l.Require(fits, op_type + std::string(" of ") + DTypeName(dtype));
-  if (!op.takes_codes) l.LeaveCodes();
   if (!l.in_codes() && op_type == "Sigmoid" && IsGate(l, l.Input(0))) {
     const AxisOrder order = l.CommonOrder({l.Input(0)}, l.RankOf(l.Input(0)));
     const int64_t x = l.Codes8(l.Input(0), order);
-    return l.DefineCodes(order, l.EmitCodes(op.type, {x}, l.tensor(x).shape, kUnitScale));
+    return l.DefineCodes(order, l.EmitCodes(type, {x}, l.tensor(x).shape, kUnitScale));
   }
   Map(l, [&](int64_t x, const AxisOrder& order) {
-    const bool is_fixed = op_type == "Sigmoid" || op_type == "Tanh";
-    if (!l.in_codes() || !is_fixed) return l.EmitResult(op.type, {x}, order);
-    return l.EmitCodes(op.type, {x}, l.tensor(x).shape,
-                       op_type == "Tanh" ? kTanhScale : kUnitScale);
+    if (!l.in_codes()) return l.EmitResult(type, {x}, order);
+    // Sigmoid or Tanh, whose codes have a scale of their own.
+    return l.EmitCodes(type, {x}, l.tensor(x).shape, op_type == "Tanh" ? kTanhScale : kUnitScale);
   });
 }
 

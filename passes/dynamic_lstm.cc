@@ -54,7 +54,7 @@ WeightCodes CodeLstm(const WeightSite& site, float code_max) {
           .zero_points = Tensor::Make<int8_t>({directions, rows}, zeros)};
 }
 
-Node MakeDynamicLstm(const Node& node, const std::array<LstmCodes, 2>& weights) {
+Node MakeDynamicLstm(const Node& node, const std::array<CodeNames, 2>& weights) {
   constexpr size_t kFloatInputs = 8;  // of an LSTM; behind them stand scales and zero points
   Node made = node;
   made.op_type = "DynamicQuantizeLSTM";

@@ -21,11 +21,11 @@ void KeepLstmsWhole(StoredWeights& weights);
 // same shape, all 0.
 WeightCodes CodeLstm(const WeightSite& site, float code_max);
 
-// Initializers with what CodeLstm made.
-struct LstmCodes {
+// Initializers with the codes of a weight; zero_point: empty where there are none.
+struct CodeNames {
   std::string codes, scale, zero_point;
 };
-// `node`, an LSTM, with these in the place of W and R.
-Node MakeDynamicLstm(const Node& node, const std::array<LstmCodes, 2>& weights);
+// `node`, an LSTM, with what CodeLstm made of W and R in their place.
+Node MakeDynamicLstm(const Node& node, const std::array<CodeNames, 2>& weights);
 
 }  // namespace pared

@@ -38,6 +38,11 @@ RankEffort RankEffortOf(size_t node_count, size_t nodes_max, double macs) {
   return effort;
 }
 
+void ReportEffort(const RankEffort& effort, size_t node_count, Json& report) {
+  if (effort.nodes == node_count && effort.samples == kRankSamples) return;
+  report["ranked"] = {{"nodes", effort.nodes}, {"samples", effort.samples}};
+}
+
 bool IsWithinBounds(const FloatBounds& bounds, const AccuracyJudge* accuracy, const Model& model,
                     const Nearness& nearness, AccuracyDrop& drop) {
   if (LeavesSqnrBound(bounds, nearness)) return false;

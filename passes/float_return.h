@@ -28,6 +28,8 @@ struct RankEffort {
   size_t nodes = 0;
 };
 RankEffort RankEffortOf(size_t node_count, size_t nodes_max, double macs);
+// report["ranked"], where it is less than of models that run fast.
+void ReportEffort(const RankEffort& effort, size_t node_count, Json& report);
 
 // Nodes that return together.
 struct FloatUnit {

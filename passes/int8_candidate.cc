@@ -45,6 +45,14 @@ std::unique_ptr<Int8Candidate> MakeInt8Candidate(
   return candidate;
 }
 
+int64_t MacsOf(const Int8Candidate& candidate) {
+  int64_t macs = 0;
+  for (const auto& [node, site] : candidate.choice.weights) {
+    macs += MacsOf(*site, candidate.context.types);
+  }
+  return macs;
+}
+
 std::map<std::string, int64_t> InputChannels(const Int8Choice& choice) {
   std::map<std::string, int64_t> channels;
   for (const auto& [node, site] : choice.weights) {

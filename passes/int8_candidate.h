@@ -83,6 +83,9 @@ std::unique_ptr<Int8Candidate> MakeInt8Candidate(
     Model model, const Int8Request& request,
     const std::unordered_set<std::string>& kept_float = {});
 
+// Multiplications of one sample, by the compute nodes.
+int64_t MacsOf(const Int8Candidate& candidate);
+
 // The inputs of the weighted nodes, and the axis of each that a weight sums over. Where readers
 // differ, that of convolutions: these have a bias to correct.
 std::map<std::string, int64_t> InputChannels(const Int8Choice& choice);

@@ -88,10 +88,9 @@ class Mixer {
   // The nodes whose INT8 form alone costs the outputs most, the worst first. Of a model that takes
   // very long to run, those that cost their own outputs least follow unranked.
   std::vector<const Node*> ByOutputSqnr(size_t most) {
-    const RankEffort effort = RankEffortOf(order_.size(), most, Macs());
-    if (effort.nodes < order_.size() || effort.samples < kRankSamples) {
-      context_.report["ranked"] = {{"nodes", effort.nodes}, {"samples", effort.samples}};
-    }
+    const auto macs = static_cast<double>(MacsOf(*found_.candidate));
+    const RankEffort effort = RankEffortOf(order_.size(), most, macs);
+    ReportEffort(effort, order_.size(), context_.report);
     FidelityJudge judge(found_.candidate->model, context_, effort.samples);
     judge.Remember(found_.candidate->model);
     std::vector<std::pair<double, const Node*>> ranked;
@@ -130,19 +129,10 @@ class Mixer {
     return holds;
   }
 
-  // Multiplications of one sample, by nodes with weights.
-  double Macs() const {
-    double macs = 0;
-    for (const auto& [node, site] : found_.candidate->choice.weights) {
-      macs += static_cast<double>(MacsOf(*site, found_.candidate->context.types));
-    }
-    return macs;
-  }
-
   // Of each compute node, how much of the weights or of the multiplications it has, the larger.
   std::map<const Node*, double> Shares() const {
     double weights = 0;
-    const double macs = Macs();
+    const auto macs = static_cast<double>(MacsOf(*found_.candidate));
     const auto& types = found_.candidate->context.types;
     for (const auto& [node, site] : found_.candidate->choice.weights) {
       weights += static_cast<double>(site->stored.count());

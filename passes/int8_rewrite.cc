@@ -33,16 +33,13 @@ class Rewriter {
       RenameInputs(original, node);
     }
     for (const std::string& value : choice_.only_quantized) {
-      if (context_.index->is_output(value)) {
-        QuantizeOutput(value, rest);
-      } else {
-        ReplaceUses(rest, value, dequantized_.at(value));
-      }
+      ReplaceUses(rest, value, dequantized_.at(value));
     }
     for (const ValueInfo& input : model_.graph.inputs) QuantizeValue(input.name, out.graph);
     for (size_t i = 0; i < rest.nodes.size(); ++i) {
       const Node& original = model_.graph.nodes[i];
       Node node = std::move(rest.nodes[i]);
+      for (std::string& output : node.outputs) output = ComputedName(output);
       if (choice_.RoleOf(original) == Int8Role::kCompute) {
         QuantizeNode(original, node, calibration, out.graph);
       }
@@ -87,11 +84,15 @@ class Rewriter {
   }
 
   // What is stored in codes keeps them, and what only moves it shares its scale to the last bit.
+  // A quantized output of the graph is what its codes stand for: its maker writes another value.
   void ChooseParams() {
     std::map<std::pair<float, float>, ActivationParams> by_range;
     for (const std::string& value : choice_.values) {
       const auto stored = StoredParams(value, model_, *context_.index);
-      dequantized_[value] = stored ? value : names_.Make(value + "_dequantized");
+      const bool is_output =
+          context_.index->is_output(value) && choice_.only_quantized.contains(value);
+      dequantized_[value] = stored || is_output ? value : names_.Make(value + "_dequantized");
+      if (!stored && is_output) computed_[value] = names_.Make(value + "_computed");
       if (!stored) continue;
       params_[value] = *stored;
       const ValueRange range = RangeOf(*stored);
@@ -175,29 +176,22 @@ class Rewriter {
     graph.initializers.set(name, {std::move(tensor), ""});
   }
 
-  // The graph's output becomes what its codes stand for.
-  void QuantizeOutput(const std::string& value, Graph& rest) {
-    if (dequantized_.at(value) == value) return;  // it is stored in codes
-    const std::string& made = computed_[value] = names_.Make(value + "_computed");
-    for (Node& node : rest.nodes) {
-      std::ranges::replace(node.outputs, value, made);
-      std::ranges::replace(node.inputs, dequantized_.at(value), value);
-    }
-    dequantized_[value] = value;
+  // Of the value before its codes.
+  const std::string& ComputedName(const std::string& value) const {
+    const auto name = computed_.find(value);
+    return name == computed_.end() ? value : name->second;
   }
 
   void QuantizeValue(const std::string& value, Graph& graph) {
     const auto params = params_.find(value);
-    const auto computed = computed_.find(value);
-    const bool is_computed = computed != computed_.end();
-    if (params == params_.end() || (dequantized_.at(value) == value && !is_computed)) return;
+    const std::string& computed = ComputedName(value);
+    if (params == params_.end() || dequantized_.at(value) == computed) return;
     const std::string scale = names_.Make(value + "_scale");
     const std::string zero_point = names_.Make(value + "_zero_point");
     const std::string codes = names_.Make(value + "_quantized");
     AddInitializer(graph, scale, Tensor::Scalar<float>(params->second.scale));
     AddInitializer(graph, zero_point, Tensor::Scalar<uint8_t>(params->second.zero_point));
-    const std::string& from = is_computed ? computed->second : value;
-    graph.nodes.push_back(MakeNode("QuantizeLinear", {from, scale, zero_point}, codes, names_));
+    graph.nodes.push_back(MakeNode("QuantizeLinear", {computed, scale, zero_point}, codes, names_));
     graph.nodes.push_back(
         MakeNode("DequantizeLinear", {codes, scale, zero_point}, dequantized_.at(value), names_));
   }
@@ -305,7 +299,7 @@ class Rewriter {
   std::unordered_map<std::string, ValueRange> ranges_;
   std::unordered_map<std::string, ActivationParams> params_;
   std::unordered_map<std::string, std::string> dequantized_;
-  std::unordered_map<std::string, std::string> computed_;  // of quantized outputs, before codes
+  std::unordered_map<std::string, std::string> computed_;  // of quantized outputs: see ComputedName
   std::map<WeightKey, StoredWeight> weights_;
 };
 

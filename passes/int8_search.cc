@@ -51,11 +51,8 @@ class Search {
 
  private:
   int64_t JudgeSamples() const {
-    int64_t macs = 1;
-    for (const auto& [node, site] : found_.candidate->choice.weights) {
-      macs += MacsOf(*site, found_.candidate->context.types);
-    }
-    return std::clamp(kJudgeMacs / macs, kJudgeSamples, kJudgeSamplesMax);
+    return std::clamp(kJudgeMacs / (1 + MacsOf(*found_.candidate)), kJudgeSamples,
+                      kJudgeSamplesMax);
   }
 
   // Measures the present candidate; keeps it where it gains. True: it does.

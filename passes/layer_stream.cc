@@ -38,21 +38,13 @@ int64_t BytesOf(const std::map<std::string, Tensor>& values) {
   return bytes;
 }
 
-// Of the products with stored weights, for one sample.
-int64_t MacsOf(const Model& model) {
-  const auto types = InferShapes(model);
-  int64_t macs = 1;
-  for (const WeightSite& site : FindWeights(model).sites) macs += MacsOf(site, types);
-  return macs;
-}
-
 }  // namespace
 
 LayerStream::LayerStream(const Model& original, PassContext& context, const Bounds& bounds)
     : original_(original), context_(context), live_bytes_max_(bounds.live_bytes) {
   IndexNodes();
   const int64_t all = CalibrationCount(context);
-  const int64_t affordable = std::max(kSamplesMin, bounds.macs / MacsOf(original));
+  const int64_t affordable = std::max(kSamplesMin, bounds.macs / (1 + MacsOf(original)));
   const int64_t wanted = std::min({all, bounds.samples, affordable});
   for (int64_t i = 0; i < wanted; ++i) samples_.push_back(i * all / wanted);
   if (samples_.empty()) return;

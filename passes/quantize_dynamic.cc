@@ -191,26 +191,24 @@ class Quantizer {
         const TableCodes codes = PutTable(root.second, stored, graph, names_);
         for (const Node* lookup : stored.lookups) lookups_[lookup] = codes;
       }
-      std::map<std::string, TableCodes> views;
-      std::map<std::string, LstmCodes> lstm_views;
+      std::map<std::string, CodeNames> views;
       for (const WeightSite* site : stored.sites) {
-        if (IsLstm(*site)) {
-          const auto [view, is_new] = lstm_views.emplace(ViewOf(*site), LstmCodes{});
-          if (is_new) view->second = PutLstm(root.second, *site, graph);
-          cells_[site->node][site->input - 1] = view->second;
-          continue;
-        }
-        const auto [view, is_new] = views.emplace(ViewOf(*site), TableCodes{});
+        const auto [view, is_new] = views.emplace(ViewOf(*site), CodeNames{});
         if (is_new) view->second = Put(root.second, CodesOf(*site), graph);
-        operands_[site->node] = {site, view->second.codes, view->second.scale};
+        if (IsLstm(*site)) {
+          cells_[site->node][site->input - 1] = view->second;
+        } else {
+          operands_[site->node] = {site, view->second.codes, view->second.scale};
+        }
       }
       stored.tensor.DropPages();
     }
   }
 
   WeightCodes CodesOf(const WeightSite& site) const {
-    WeightCodes made = CodeChannels(OperandOf(site), IsConv(site) ? 0 : 1,
-                                    static_cast<float>(options_.code_range.code_max()));
+    const auto code_max = static_cast<float>(options_.code_range.code_max());
+    if (IsLstm(site)) return CodeLstm(site, code_max);
+    WeightCodes made = CodeChannels(OperandOf(site), IsConv(site) ? 0 : 1, code_max);
     if (IsConv(site)) {  // along the channels of the result
       Shape shape(site.shape.size() - 1, 1);
       shape[0] = site.shape[0];
@@ -219,19 +217,17 @@ class Quantizer {
     return made;
   }
 
-  TableCodes Put(const std::string& base, WeightCodes made, Graph& graph) {
-    const TableCodes codes = {names_.Make(base + "_quantized"), names_.Make(base + "_scale")};
-    graph.initializers.set(codes.codes, {std::move(made.codes), ""});
-    graph.initializers.set(codes.scale, {std::move(made.scales), ""});
-    return codes;
-  }
-
-  LstmCodes PutLstm(const std::string& base, const WeightSite& site, Graph& graph) {
-    WeightCodes made = CodeLstm(site, static_cast<float>(options_.code_range.code_max()));
-    const std::string zero_point = names_.Make(base + "_zero_point");
-    graph.initializers.set(zero_point, {std::move(*made.zero_points), ""});
-    const TableCodes codes = Put(base, std::move(made), graph);
-    return {codes.codes, codes.scale, zero_point};
+  CodeNames Put(const std::string& base, WeightCodes made, Graph& graph) {
+    CodeNames names;
+    const auto put = [&](const char* part, Tensor tensor) {
+      const std::string name = names_.Make(base + part);
+      graph.initializers.set(name, {std::move(tensor), ""});
+      return name;
+    };
+    if (made.zero_points) names.zero_point = put("_zero_point", std::move(*made.zero_points));
+    names.codes = put("_quantized", std::move(made.codes));
+    names.scale = put("_scale", std::move(made.scales));
+    return names;
   }
 
   void AddNode(const Node& original, Node& node, Graph& graph) {
@@ -343,7 +339,7 @@ class Quantizer {
   StoredWeights stored_;
   std::unordered_set<const Node*> lengths_;  // nodes that decide some
   std::unordered_map<const Node*, Operand> operands_;
-  std::unordered_map<const Node*, std::array<LstmCodes, 2>> cells_;  // W and R
+  std::unordered_map<const Node*, std::array<CodeNames, 2>> cells_;  // W and R
   std::unordered_map<const Node*, TableCodes> lookups_;
   std::unordered_map<std::string, Quantized> inputs_;  // of the graph that is being written
   size_t done_ = 0;

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "model/infer_shapes.h"
 #include "passes/float_return.h"
 #include "passes/growth.h"
 #include "passes/layer_progress.h"
@@ -29,16 +28,6 @@ std::vector<const Node*> ReadersOf(const StoredWeight& stored) {
 
 void Add(std::vector<std::string>& to, const std::string& text) {
   if (std::ranges::find(to, text) == to.end()) to.push_back(text);
-}
-
-// Multiplications of one sample, by nodes with weights.
-double MacsOf(const Model& model) {
-  const auto types = InferShapes(model);
-  double macs = 0;
-  for (const WeightSite& site : FindWeights(model).sites) {
-    macs += static_cast<double>(MacsOf(site, types));
-  }
-  return macs;
 }
 
 class Returner {
@@ -91,7 +80,7 @@ class Returner {
   std::vector<StoredUnit> Ranked(size_t most) const {
     const Model& source = best_.result.source;
     std::vector<StoredUnit> units = best_.result.units;
-    const RankEffort effort = RankEffortOf(units.size(), most, MacsOf(source));
+    const RankEffort effort = RankEffortOf(units.size(), most, static_cast<double>(MacsOf(source)));
     if (effort.nodes < units.size()) std::ranges::stable_sort(units, {}, &StoredUnit::elements);
     const Json before = context_.report;
     FidelityJudge judge(source, context_, effort.samples);
@@ -107,9 +96,7 @@ class Returner {
       ranked.emplace_back(judge.SqnrDb(pass_.make_alone(source, others)), &unit);
     }
     context_.report = before;
-    if (effort.nodes < units.size() || effort.samples < kRankSamples) {
-      context_.report["ranked"] = {{"nodes", effort.nodes}, {"samples", effort.samples}};
-    }
+    ReportEffort(effort, units.size(), context_.report);
     std::ranges::stable_sort(ranked, {}, [](const auto& entry) { return entry.first; });
     std::vector<StoredUnit> order;
     for (const auto& [sqnr_db, unit] : ranked) order.push_back(*unit);

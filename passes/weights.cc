@@ -469,4 +469,11 @@ int64_t MacsOf(const WeightSite& site, const std::unordered_map<std::string, Val
   return outputs * site.layout.k;
 }
 
+int64_t MacsOf(const Model& model) {
+  const auto types = InferShapes(model);
+  int64_t macs = 0;
+  for (const WeightSite& site : FindWeights(model).sites) macs += MacsOf(site, types);
+  return macs;
+}
+
 }  // namespace pared

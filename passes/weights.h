@@ -54,6 +54,8 @@ struct WeightSite {
 
 // Multiplications of the site's node for one run; dimensions that are not known count as 1.
 int64_t MacsOf(const WeightSite& site, const std::unordered_map<std::string, ValueType>& types);
+// Of all sites of the model, for one sample.
+int64_t MacsOf(const Model& model);
 
 struct SkippedNode {
   const Node* node = nullptr;

@@ -72,14 +72,6 @@ TEST(QuantizeInt8, SmoothingIsKeptWhereTheOutputGains) {
   EXPECT_GT(UnfusedSqnrDb(in, smooth.model), UnfusedSqnrDb(in, plain.model) + 10);
 }
 
-const Node& MakerOf(const Model& model, const std::string& value) {
-  for (const Node& node : model.graph.nodes) {
-    if (std::ranges::count(node.outputs, value) > 0) return node;
-  }
-  ADD_FAILURE() << value << " is not made";
-  return model.graph.nodes[0];
-}
-
 // Of the only reader of the product's result, behind a Relu that the product takes in.
 std::string ReaderOfProduct(const Model& model, const std::string& product) {
   const GraphIndex index(model.graph);
@@ -107,14 +99,16 @@ TEST(QuantizeInt8, ForTfliteTheResultsOfAllProductsGetCodes) {
     EXPECT_EQ(ReaderOfProduct(out.model, product), "QuantizeLinear") << product;
   }
   EXPECT_NE(ReaderOfProduct(usual.model, "second"), "QuantizeLinear");
+  const GraphIndex index(out.model.graph), usual_index(usual.model.graph);
   for (const char* output : {"y", "z"}) {
-    EXPECT_EQ(MakerOf(out.model, output).op_type, "DequantizeLinear") << output;
-    EXPECT_EQ(MakerOf(usual.model, output).op_type, "MatMul") << output;
+    EXPECT_EQ(index.producer(output)->op_type, "DequantizeLinear") << output;
+    EXPECT_EQ(usual_index.producer(output)->op_type, "MatMul") << output;
   }
-  const Dataset data = Dataset::Random(Executor(in).inputs(), 8, 5);
+  const Executor before(in), after(out.model);
+  const Dataset data = Dataset::Random(before.inputs(), 8, 5);
   for (int64_t sample = 0; sample < 8; ++sample) {
-    const std::vector<Tensor> x = data.Sample(sample, Executor(in).inputs());
-    const std::vector<Tensor> wanted = Executor(in).Run(x), got = Executor(out.model).Run(x);
+    const std::vector<Tensor> x = data.Sample(sample, before.inputs());
+    const std::vector<Tensor> wanted = before.Run(x), got = after.Run(x);
     for (size_t i = 0; i < 2; ++i) {
       for (size_t j = 0; j < 2; ++j) {
         const float want = wanted[i].data<float>()[j];
