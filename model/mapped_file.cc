@@ -75,25 +75,6 @@ std::shared_ptr<const MappedFile> MappedFile::Map(int descriptor, const std::str
       new MappedFile({static_cast<const std::byte*>(data), size}));
 }
 
-std::shared_ptr<const MappedFile> MappedFile::WithoutName(const std::filesystem::path& folder,
-                                                          std::span<const std::byte> bytes) {
-  const auto fail = [&] {
-    throw Error(ErrorCode::kUnavailable,
-                std::string("no file can be written for large tensors: ") + std::strerror(errno),
-                folder.string());
-  };
-  std::string name = (folder / "tensor-XXXXXX").string();
-  const Descriptor descriptor(::mkostemp(name.data(), O_CLOEXEC));
-  if (descriptor.value() < 0) fail();
-  ::unlink(name.c_str());
-  while (!bytes.empty()) {
-    const ssize_t count = ::write(descriptor.value(), bytes.data(), bytes.size());
-    if (count < 0 && errno != EINTR) fail();
-    if (count > 0) bytes = bytes.subspan(static_cast<size_t>(count));
-  }
-  return Map(descriptor.value(), folder.string(), Links::kAny);
-}
-
 std::shared_ptr<const MappedFile> MappedFile::Open(const std::filesystem::path& path) {
   const Descriptor file(::open(path.c_str(), kOpenFlags));
   if (file.value() < 0) FailToOpen(errno, "the file", path.string());
@@ -125,6 +106,38 @@ std::shared_ptr<const MappedFile> MappedFile::OpenBeneath(const std::filesystem:
 MappedFile::~MappedFile() {
   if (bytes_.empty()) return;
   ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+NamelessFile::NamelessFile(const std::filesystem::path& folder) : folder_(folder.string()) {
+  std::string name = (folder / "tensor-XXXXXX").string();
+  descriptor_ = ::mkostemp(name.data(), O_CLOEXEC);
+  if (descriptor_ < 0) Fail();
+  ::unlink(name.c_str());
+}
+
+NamelessFile::~NamelessFile() { ::close(descriptor_); }
+
+void NamelessFile::Fail() const {
+  throw Error(ErrorCode::kUnavailable,
+              std::string("no file can be written for large tensors: ") + std::strerror(errno),
+              folder_);
+}
+
+void NamelessFile::Write(int64_t begin, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::pwrite(descriptor_, bytes.data(), bytes.size(), begin);
+    if (count < 0 && errno != EINTR) Fail();
+    if (count <= 0) continue;
+    bytes = bytes.subspan(static_cast<size_t>(count));
+    begin += count;
+  }
+}
+
+std::shared_ptr<const MappedFile> NamelessFile::Map(int64_t begin, size_t size) const {
+  void* data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor_, begin);
+  if (data == MAP_FAILED) Fail();
+  return std::shared_ptr<const MappedFile>(
+      new MappedFile({static_cast<const std::byte*>(data), size}));
 }
 
 void DropMappedPages(std::span<const std::byte> bytes) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <span>
@@ -21,11 +22,6 @@ class MappedFile {
                                                        const std::string& location,
                                                        const std::string& where);
 
-  // A new file of these bytes on the disk of `folder`, which goes with the mapping. Throws
-  // kUnavailable with where = `folder`.
-  static std::shared_ptr<const MappedFile> WithoutName(const std::filesystem::path& folder,
-                                                       std::span<const std::byte> bytes);
-
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
   ~MappedFile();
@@ -33,12 +29,34 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return bytes_; }
 
  private:
+  friend class NamelessFile;
   explicit MappedFile(std::span<const std::byte> bytes) : bytes_(bytes) {}
   enum class Links { kAny, kOne };
   static std::shared_ptr<const MappedFile> Map(int descriptor, const std::string& where,
                                                Links links);
 
   std::span<const std::byte> bytes_;
+};
+
+// A new file on the disk of `folder`, which goes with the last mapping of it. Errors are
+// kUnavailable with where = `folder`.
+class NamelessFile {
+ public:
+  explicit NamelessFile(const std::filesystem::path& folder);
+  NamelessFile(const NamelessFile&) = delete;
+  NamelessFile& operator=(const NamelessFile&) = delete;
+  ~NamelessFile();
+
+  void Write(int64_t begin, std::span<const std::byte> bytes);  // thread-safe
+  // From `begin` on, a whole number of pages; the end may lie behind the file's, but can be read
+  // only once it is written.
+  std::shared_ptr<const MappedFile> Map(int64_t begin, size_t size) const;
+
+ private:
+  [[noreturn]] void Fail() const;
+
+  std::string folder_;
+  int descriptor_;
 };
 
 // Lets the kernel take back the pages that lie wholly within `bytes`, which must be mapped from a

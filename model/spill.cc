@@ -1,19 +1,48 @@
 #include "model/spill.h"
 
-#include "model/mapped_file.h"
+#include <algorithm>
+#include <span>
 
 namespace pared {
-namespace {
-
-constexpr size_t kLeastBytes = size_t{1} << 20;
-
-}  // namespace
 
 Tensor Spilled(const Tensor& tensor, const std::filesystem::path& folder) {
+  constexpr size_t kLeastBytes = size_t{1} << 20;
+  if (folder.empty() || tensor.bytes().size() < kLeastBytes) return tensor;
+  return SpillFile(folder).Put(tensor);
+}
+
+Tensor SpillFile::Put(const Tensor& tensor) {
+  constexpr size_t kChunk = size_t{64} << 20, kAlignment = 4096;
   const std::span<const std::byte> bytes = tensor.bytes();
-  if (folder.empty() || bytes.size() < kLeastBytes) return tensor;
-  const auto file = MappedFile::WithoutName(folder, bytes);
-  return Tensor::MappedView(tensor.dtype(), tensor.shape(), file->bytes(), file);
+  Chunk chunk;
+  size_t at = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!file_) file_.emplace(folder_);
+    if (chunks_.empty() || taken_ + bytes.size() > chunks_.back().mapping->bytes().size()) {
+      const auto ends = [](const Chunk& c) { return c.begin + std::ssize(c.mapping->bytes()); };
+      const int64_t begin = chunks_.empty() ? 0 : ends(chunks_.back());
+      const size_t pages = (bytes.size() + kAlignment - 1) / kAlignment * kAlignment;
+      chunks_.push_back({file_->Map(begin, std::max(kChunk, pages)), begin});
+      taken_ = 0;
+    }
+    chunk = chunks_.back();
+    at = taken_;
+    taken_ += (bytes.size() + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  file_->Write(chunk.begin + static_cast<int64_t>(at), bytes);
+  return Tensor::MappedView(tensor.dtype(), tensor.shape(),
+                            chunk.mapping->bytes().subspan(at, bytes.size()), chunk.mapping);
+}
+
+void SpillFile::DropPages() const {
+  const std::lock_guard lock(mutex_);
+  for (const Chunk& chunk : chunks_) DropMappedPages(chunk.mapping->bytes());
+}
+
+bool SpillFile::is_unused() const {
+  const std::lock_guard lock(mutex_);
+  return std::ranges::all_of(chunks_, [](const Chunk& c) { return c.mapping.use_count() == 1; });
 }
 
 }  // namespace pared

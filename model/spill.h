@@ -1,9 +1,17 @@
-// Tensors that lie in files, so that a model may be larger than memory.
+// Tensors that lie in files, so that what is worked on may be larger than memory.
 
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+#include <vector>
 
+#include "model/mapped_file.h"
 #include "model/tensor.h"
 
 namespace pared {
@@ -12,5 +20,36 @@ namespace pared {
 // are not read. The tensor itself where `folder` is empty or it has less than a megabyte. Throws
 // kUnavailable where the disk refuses.
 Tensor Spilled(const Tensor& tensor, const std::filesystem::path& folder);
+
+// Such a file for many tensors, which goes with the last of them and this. Thread-safe.
+class SpillFile {
+ public:
+  // `folder` empty: there is no file.
+  explicit SpillFile(std::filesystem::path folder) : folder_(std::move(folder)) {}
+
+  bool exists() const { return !folder_.empty(); }
+
+  // Throws kUnavailable where the disk refuses.
+  Tensor Put(const Tensor& tensor);
+
+  // As Tensor::DropPages, of all that are in the file.
+  void DropPages() const;
+
+  // Whether no tensor that Put returned is left.
+  bool is_unused() const;
+
+ private:
+  // Few large mappings: each costs every thread something to make and to end.
+  struct Chunk {
+    std::shared_ptr<const MappedFile> mapping;
+    int64_t begin = 0;  // in the file
+  };
+
+  std::filesystem::path folder_;
+  mutable std::mutex mutex_;
+  std::optional<NamelessFile> file_;
+  std::vector<Chunk> chunks_;
+  size_t taken_ = 0;  // bytes of the last chunk
+};
 
 }  // namespace pared

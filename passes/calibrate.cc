@@ -13,6 +13,7 @@
 #include "evaluator/fuse_float.h"
 #include "kernels/histogram.h"
 #include "model/rewrite.h"
+#include "passes/own_copy.h"
 #include "passes/shared_statistics.h"
 
 namespace pared {
@@ -27,6 +28,16 @@ double CenterOf(int bin) {
   return std::ldexp(1 + within, octave);
 }
 
+// One element a channel, which are neighbours.
+void AddRow(std::span<const float> row, ChannelStats& stats) {
+  for (size_t i = 0; i < row.size(); ++i) {
+    const float magnitude = std::fabs(row[i]);
+    const bool is_finite = magnitude <= std::numeric_limits<float>::max();
+    stats.sums[i] += is_finite ? static_cast<double>(row[i]) : 0;
+    stats.magnitudes[i] = std::max(stats.magnitudes[i], is_finite ? magnitude : 0);
+  }
+}
+
 void AddChannels(const Tensor& tensor, ChannelStats& stats) {
   const int64_t rank = tensor.rank();
   const int64_t axis = stats.axis < 0 ? stats.axis + rank : stats.axis;
@@ -39,6 +50,11 @@ void AddChannels(const Tensor& tensor, ChannelStats& stats) {
   stats.magnitudes.resize(std::max(stats.magnitudes.size(), size));
   const float* at = tensor.data<float>().data();
   const int64_t outer = tensor.count() / (channels * inner);
+  stats.count += outer * inner;
+  if (inner == 1) {
+    for (int64_t i = 0; i < outer; ++i, at += channels) AddRow({at, size}, stats);
+    return;
+  }
   const Isa isa = SelectedIsa();
   for (int64_t i = 0; i < outer * channels; ++i, at += inner) {
     const FiniteSum sum = SumFinite({at, static_cast<size_t>(inner)}, isa);
@@ -46,7 +62,6 @@ void AddChannels(const Tensor& tensor, ChannelStats& stats) {
     stats.sums[channel] += sum.sum;
     stats.magnitudes[channel] = std::max(stats.magnitudes[channel], sum.largest);
   }
-  stats.count += outer * inner;
 }
 
 void Join(const ChannelStats& part, ChannelStats& sum) {
@@ -303,19 +318,21 @@ static Calibration Measure(Model model, const CalibrationRequest& request, PassC
   model.graph.outputs.clear();  // else they would be in memory at the end of a run
   const Executor executor(FuseFloat(std::move(model), watched),
                           {.fuse = false, .seed = context.seed});
-  const auto kept_of = [&](int64_t sample) -> std::unordered_map<std::string, Tensor>* {
-    if (kept == nullptr) return nullptr;
+  const auto place_of = [&](int64_t sample) -> int64_t {  // among the kept; -1: it is none
+    if (kept == nullptr) return -1;
     const auto found = std::ranges::lower_bound(kept->samples, sample);
-    if (found == kept->samples.end() || *found != sample) return nullptr;
-    return &kept->seen[static_cast<size_t>(found - kept->samples.begin())];
+    if (found == kept->samples.end() || *found != sample) return -1;
+    return found - kept->samples.begin();
   };
+  SpillFile file(context.scratch);
   const auto measure = [&](int64_t sample) {
     if (context.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while calibrating");
     Calibration part = empty;
-    std::unordered_map<std::string, Tensor>* const whole = kept_of(sample);
+    const int64_t at = place_of(sample);
     const Observer observer = [&](const std::string& value, const Tensor& tensor) {
-      if (whole != nullptr && std::ranges::find(kept->values, value) != kept->values.end()) {
-        whole->emplace(value, tensor);
+      if (at >= 0 && std::ranges::find(kept->values, value) != kept->values.end()) {
+        kept->seen[static_cast<size_t>(at)].emplace(value,
+                                                    KeptCopy(tensor, at < kSamplesInMemory, file));
       }
       if (tensor.dtype() != DType::kFloat32) return;
       const auto sketch = part.sketches.find(value);

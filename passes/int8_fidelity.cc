@@ -156,6 +156,7 @@ FidelityJudge::FidelityJudge(const Model& model, PassContext& context, KeptValue
       Fidelity fidelity;
       fidelity.Add(tensor, tensor);
       energies_[value] += fidelity.energy;
+      tensor.DropPages();
     }
   }
   Hold(model);
@@ -295,6 +296,7 @@ Nearness FidelityJudge::Compare(const Model& candidate, double least_db) const {
         if (wanted.dtype() != DType::kFloat32 || found == got[i].end()) continue;
         Fidelity sample;
         sample.Add(wanted, found->second);
+        wanted.DropPages();
         if (is_left_out) {
           energies[value] -= sample.energy;
         } else {

@@ -1,5 +1,7 @@
 #include "passes/int8_local.h"
 
+#include <tbb/parallel_for.h>
+
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -36,9 +38,12 @@ struct ReadProduct {
 double ErrorOf(const ReadProduct& p, const Matrix& x, const Matrix& w) {
   const Matrix y = Multiply({p.count, p.rows, p.k, false, true}, x, w);
   double error = 0;
-  for (size_t i = 0; i < y.size(); ++i) {
-    const double difference = static_cast<double>(y[i]) - p.y[i];
-    error += p.trust[i / static_cast<size_t>(p.rows)] * difference * difference;
+  size_t i = 0;
+  for (const double trust : p.trust) {
+    for (int64_t row = 0; row < p.rows; ++row, ++i) {
+      const double difference = static_cast<double>(y[i]) - p.y[i];
+      error += trust * difference * difference;
+    }
   }
   return error;
 }
@@ -58,6 +63,14 @@ Matrix RoundedWeight(Matrix w, int64_t k) {
     for (auto at = row; at != row + k; ++at) *at = std::nearbyint(*at / scale) * scale;
   }
   return w;
+}
+
+// Calls change(element, value of its column) for all elements of a matrix.
+template <class Change>
+void ForEachColumn(Matrix& matrix, const std::vector<float>& values, const Change& change) {
+  for (size_t row = 0; row < matrix.size(); row += values.size()) {
+    for (size_t i = 0; i < values.size(); ++i) change(matrix[row + i], values[i]);
+  }
 }
 
 ValueRange RangeOfElements(const Matrix& x) {
@@ -107,8 +120,8 @@ class Products {
     double error = 0;
     for (const ReadProduct& p : products_) {
       Matrix x = p.x, w = p.w;
-      for (size_t i = 0; i < x.size(); ++i) x[i] /= factors[i % factors.size()];
-      for (size_t i = 0; i < w.size(); ++i) w[i] *= factors[i % factors.size()];
+      ForEachColumn(x, factors, [](float& element, float factor) { element /= factor; });
+      ForEachColumn(w, factors, [](float& element, float factor) { element *= factor; });
       const ValueRange range = known.value_or(RangeOfElements(x));
       error += ErrorOf(p, Rounded(std::move(x), range), RoundedWeight(std::move(w), p.k));
     }
@@ -254,6 +267,7 @@ class ChannelEnds {
         ValueRange& range = ends_[at % channels];
         range = {std::min(range.min, elements[at]), std::max(range.max, elements[at])};
       }
+      sample->DropPages();
     }
   }
 
@@ -320,6 +334,7 @@ ValueRanges MeasureRanges(const Int8ChoiceContext& context, const Int8Choice& ch
       const std::vector<const Tensor*> samples = SamplesOf(stream, reading.value);
       if (samples.empty()) return;
       ranges[reading.value] = cone->BestRange(samples, seen, pass_context.threads);
+      for (const Tensor* sample : samples) sample->DropPages();
     }
   };
   VisitValues(context, sites_of, pass_context, visit);
@@ -344,13 +359,17 @@ SmoothingFactors MeasureSmoothing(const Int8ChoiceContext& context, const Int8Ch
     if (products.empty()) return;
     const std::vector<float>& inputs = calibration.channels.at(reading.value).magnitudes;
     const std::vector<float> weights = products.WeightMagnitudes();
+    const std::vector<SmoothingCandidate> candidates = SmoothingCandidates(inputs);
+    std::vector<double> errors(candidates.size());
+    tbb::parallel_for(size_t{0}, candidates.size(), [&](size_t i) {
+      errors[i] = products.ErrorOfSmoothing(FactorsOf(candidates[i], inputs, weights));
+    });
     double least = kGainMin * products.ErrorOfSmoothing(std::vector<float>(inputs.size(), 1.0f));
     std::optional<SmoothingCandidate> best;
-    for (const SmoothingCandidate& candidate : SmoothingCandidates(inputs)) {
-      const double error = products.ErrorOfSmoothing(FactorsOf(candidate, inputs, weights));
-      if (error >= least) continue;
-      least = error;
-      best = candidate;
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      if (errors[i] >= least) continue;
+      least = errors[i];
+      best = candidates[i];
     }
     const bool has_range = calibration.sketches.contains(reading.value);
     if (!best || !HoldsOnOtherSamples(stream, reading, *best, has_range)) return;

@@ -1,5 +1,8 @@
 #include "passes/int8_mixed.h"
 
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
 #include <algorithm>
 #include <map>
 #include <optional>
@@ -60,17 +63,34 @@ class Mixer {
       Json entry = {{"node", NodeLabel(*node)}, {"sqnr_db", sqnr_db}};
       TellLayer(context_, NodeLabel(*node), ++index, order_.size());
       if (request_.options->sensitivity)
-        entry["output_sqnr_db"] = AloneSqnrDb(*node, *found_.judge);
+        entry["output_sqnr_db"] = AloneSqnrDb({node}, *found_.judge)[0];
       report.push_back(std::move(entry));
     }
   }
 
-  double AloneSqnrDb(const Node& alone, const FidelityJudge& judge) const {
+  // Of the outputs, where each of `nodes` is the only one in INT8. Several are run at once: one has
+  // few samples.
+  std::vector<double> AloneSqnrDb(const std::vector<const Node*>& nodes,
+                                  const FidelityJudge& judge) const {
+    const auto at_once = 4 * static_cast<size_t>(tbb::this_task_arena::max_concurrency());
+    std::vector<double> sqnr_db(nodes.size());
+    for (size_t begin = 0; begin < nodes.size(); begin += at_once) {
+      std::vector<Model> models;
+      for (size_t i = begin; i < std::min(begin + at_once, nodes.size()); ++i) {
+        models.push_back(WithAlone(*nodes[i]));
+      }
+      tbb::parallel_for(size_t{0}, models.size(),
+                        [&](size_t i) { sqnr_db[begin + i] = judge.SqnrDb(models[i]); });
+    }
+    return sqnr_db;
+  }
+
+  Model WithAlone(const Node& alone) const {
     Values others;
     for (const auto& [sqnr_db, node] : order_) {
       if (node != &alone) others.insert(node->outputs[0]);
     }
-    return judge.SqnrDb(WithFloat(others).model);
+    return WithFloat(others).model;
   }
 
   Int8Rewrite WithFloat(const Values& kept_float) const {
@@ -93,11 +113,13 @@ class Mixer {
     ReportEffort(effort, order_.size(), context_.report);
     FidelityJudge judge(found_.candidate->model, context_, effort.samples);
     judge.Remember(found_.candidate->model);
-    std::vector<std::pair<double, const Node*>> ranked;
+    std::vector<const Node*> first;
     for (const auto& [sqnr_db, node] : order_) {
-      if (ranked.size() == effort.nodes) break;
-      ranked.emplace_back(AloneSqnrDb(*node, judge), node);
+      if (first.size() < effort.nodes) first.push_back(node);
     }
+    const std::vector<double> alone = AloneSqnrDb(first, judge);
+    std::vector<std::pair<double, const Node*>> ranked;
+    for (size_t i = 0; i < first.size(); ++i) ranked.emplace_back(alone[i], first[i]);
     std::ranges::stable_sort(ranked, {}, &std::pair<double, const Node*>::first);
     ranked.insert(ranked.end(), order_.begin() + std::ssize(ranked), order_.end());
     std::vector<const Node*> nodes;

@@ -189,6 +189,7 @@ void LeaveOut(LayerColumns& columns, int64_t rows) {
 }
 
 constexpr int64_t kWholeMax = 4608, kPart = 1024;
+constexpr int64_t kReadLeast = 1 << 14;
 
 }  // namespace
 
@@ -237,11 +238,15 @@ std::optional<LayerColumns> TakeColumns(const LayerStream& stream, const Columns
     const Part& p = parts[i];
     gatherer.Gather(*p.original, p.share, columns.original.data() + p.begin * columns.k);
     gatherer.Gather(*p.edited, p.share, columns.edited.data() + p.begin * columns.k);
+    // The kernel maps neighbours of a page along with it.
+    stream.CountRead(2 *
+                     std::max(kReadLeast, std::ssize(p.original->bytes()) / site.layout.groups));
     if (request.skip.empty()) return;
     const Tensor& original = *stream.Original(p.share.sample, request.skip);
     const Tensor& edited = *stream.Edited(p.share.sample, request.skip);
     gatherer.GatherLoss(*p.original, original, edited, p.share,
                         columns.skip_loss.data() + p.begin * site.layout.rows);
+    stream.CountRead(2 * std::ssize(original.bytes()));
   });
   LeaveOut(columns, site.layout.rows);
   return columns;

@@ -50,16 +50,31 @@ LayerStream::LayerStream(const Model& original, PassContext& context, const Boun
   if (samples_.empty()) return;
   capacities_ = FindCapacities();
   const int64_t begun = std::min(wanted, capacities_.front());
-  for (int64_t i = 0; i < begun; ++i) live_.push_back(Load(i * wanted / begun));
+  SpillFile& file = NewFile();
+  for (int64_t i = 0; i < begun; ++i) live_.push_back(Load(i * wanted / begun, i, file));
 }
 
-LayerStream::Sample LayerStream::Load(int64_t number) const {
+// Of the values that are made next.
+SpillFile& LayerStream::NewFile() {
+  return *files_.emplace_back(std::make_unique<SpillFile>(context_.scratch));
+}
+
+void LayerStream::CountRead(int64_t bytes) const {
+  constexpr int64_t kReadMax = int64_t{8} << 20;
+  if (bytes_read_.fetch_add(bytes) + bytes < kReadMax) return;
+  bytes_read_ = 0;
+  for (const auto& file : files_) file->DropPages();
+}
+
+LayerStream::Sample LayerStream::Load(int64_t number, int64_t at, SpillFile& file) const {
   const std::vector<ValueInfo> inputs = CallerInputs(original_.graph);
   const std::vector<Tensor> given =
       context_.calibration->Sample(samples_[static_cast<size_t>(number)], inputs);
   Sample sample;
   sample.number = number;
-  for (size_t i = 0; i < inputs.size(); ++i) sample.original.emplace(inputs[i].name, given[i]);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    sample.original.emplace(inputs[i].name, KeptCopy(given[i], at < stays_[0], file));
+  }
   return sample;
 }
 
@@ -83,6 +98,10 @@ std::vector<int64_t> LayerStream::FindCapacities() {
   const Executor executor(original_, {.fuse = false, .seed = context_.seed});
   executor.Run(context_.calibration->Sample(samples_[0], executor.inputs()), &observe);
   std::partial_sum(appears.begin(), appears.end(), appears.begin());
+  const int64_t memory = kSamplesInMemory * std::ranges::max(appears);
+  for (const int64_t bytes : appears) {
+    stays_.push_back(std::max(kSamplesInMemory, memory / std::max<int64_t>(1, bytes)));
+  }
   std::vector<int64_t> capacities(count);
   int64_t most = 1;
   for (size_t i = count; i-- > 0;) {
@@ -195,22 +214,27 @@ void LayerStream::Forget(Values& values, size_t end) const {
 }
 
 void LayerStream::RunSegment(const Model& segment, size_t end, bool is_edited,
-                             std::vector<Sample>& samples) {
+                             std::vector<Sample>& samples, int64_t first) {
   std::optional<Executor> executor;
   if (!segment.graph.outputs.empty()) {
     executor.emplace(FuseFloat(segment), ExecutorOptions{.fuse = false, .seed = context_.seed});
   }
+  SpillFile& file = NewFile();
+  const int64_t stays = stays_[end];
   tbb::parallel_for(size_t{0}, samples.size(), [&](size_t at) {
     if (context_.cancelled()) throw Error(ErrorCode::kCancelled, "cancelled while reconstructing");
     Sample& sample = samples[at];
     Values& values = is_edited ? sample.edited : sample.original;
+    const int64_t number = first + static_cast<int64_t>(at);
     if (executor) {
       std::vector<Tensor> inputs;
       for (const ValueInfo& input : executor->inputs()) inputs.push_back(values.at(input.name));
       const std::vector<Tensor> outputs = executor->Run(inputs);
       for (size_t i = 0; i < outputs.size(); ++i) {
-        values.insert_or_assign(executor->outputs()[i].name, OwnCopy(outputs[i]));
+        values.insert_or_assign(executor->outputs()[i].name,
+                                KeptCopy(outputs[i], number < stays, file));
       }
+      for (const Tensor& input : inputs) CountRead(BytesOf(input));
     }
     Forget(values, end);
   });
@@ -241,16 +265,18 @@ void LayerStream::JoinSamples(size_t index, const Model& edited) {
       absent.push_back(number);
     }
   }
-  const int64_t joining = capacity - std::ssize(live_);
+  const int64_t joining = capacity - std::ssize(live_), first = std::ssize(live_);
+  SpillFile& file = NewFile();
   std::vector<Sample> joined;
   for (int64_t i = 0; i < joining; ++i) {
-    Sample sample = Load(absent[static_cast<size_t>(i * std::ssize(absent) / joining)]);
+    Sample sample =
+        Load(absent[static_cast<size_t>(i * std::ssize(absent) / joining)], first + i, file);
     if (is_split_) sample.edited = sample.original;
     joined.push_back(std::move(sample));
   }
   const Values& given = joined[0].original;
-  if (is_split_) RunSegment(Segment(edited, 0, index, given), index, true, joined);
-  RunSegment(Segment(original_, 0, index, given), index, false, joined);
+  if (is_split_) RunSegment(Segment(edited, 0, index, given), index, true, joined, first);
+  RunSegment(Segment(original_, 0, index, given), index, false, joined, first);
   std::ranges::move(joined, std::back_inserter(live_));
   std::ranges::sort(live_, {}, &Sample::number);
 }
@@ -264,10 +290,11 @@ void LayerStream::AdvanceTo(size_t index, const Model& edited) {
     for (Sample& sample : live_) sample.edited = sample.original;
     is_split_ = true;
   }
-  if (is_split_) RunSegment(Segment(edited, at_, index, live_[0].edited), index, true, live_);
-  RunSegment(Segment(original_, at_, index, live_[0].original), index, false, live_);
+  if (is_split_) RunSegment(Segment(edited, at_, index, live_[0].edited), index, true, live_, 0);
+  RunSegment(Segment(original_, at_, index, live_[0].original), index, false, live_, 0);
   DropSamples();
   JoinSamples(index, edited);
+  std::erase_if(files_, [](const auto& file) { return file->is_unused(); });
   at_ = index;
 }
 

@@ -12,14 +12,17 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
 #include "model/graph.h"
+#include "passes/own_copy.h"
 #include "passes/pass.h"
 
 namespace pared {
@@ -51,6 +54,10 @@ class LayerStream {
   const Tensor* Original(int64_t sample, const std::string& value) const;
   const Tensor* Edited(int64_t sample, const std::string& value) const;
 
+  // Who reads values says how much of them, so that what lies in files does not come to lie in
+  // memory whole. Thread-safe.
+  void CountRead(int64_t bytes) const;
+
  private:
   using Values = std::map<std::string, Tensor>;
   struct Sample {
@@ -60,12 +67,15 @@ class LayerStream {
 
   void IndexNodes();
   std::vector<int64_t> FindCapacities();
-  Sample Load(int64_t number) const;
+  SpillFile& NewFile();
+  Sample Load(int64_t number, int64_t at, SpillFile& file) const;
   void AddInputs(const Node& node, std::vector<std::string>& names) const;
   Model Segment(const Model& model, size_t begin, size_t end, const Values& values) const;
   void TakeConstants(const Model& model, const std::string& value, std::vector<size_t>& taken,
                      Model& segment) const;
-  void RunSegment(const Model& segment, size_t end, bool is_edited, std::vector<Sample>& samples);
+  // Of `samples`, which come after `first` others.
+  void RunSegment(const Model& segment, size_t end, bool is_edited, std::vector<Sample>& samples,
+                  int64_t first);
   void DropSamples();
   void JoinSamples(size_t index, const Model& edited);
   void Forget(Values& values, size_t end) const;
@@ -78,7 +88,10 @@ class LayerStream {
   bool is_split_ = false;            // whether `edited` values are kept apart
   std::vector<int64_t> samples_;     // of context.calibration, all that may join
   std::vector<int64_t> capacities_;  // by node: so many samples may be alive from there to the end
+  std::vector<int64_t> stays_;       // by node: so many samples' values before it stay in memory
   std::vector<Sample> live_;         // by number
+  std::vector<std::unique_ptr<SpillFile>> files_;  // of live values
+  mutable std::atomic<int64_t> bytes_read_ = 0;
   std::unordered_map<std::string, size_t> last_use_;
   std::unordered_map<std::string, size_t> constant_producer_;
   std::vector<bool> is_constant_;  // by node

@@ -22,4 +22,11 @@ Tensor OwnCopy(const Tensor& tensor) {
   return Tensor::View(tensor.dtype(), tensor.shape(), {copy, bytes.size()}, block);
 }
 
+Tensor KeptCopy(const Tensor& value, bool stays, SpillFile& file) {
+  constexpr size_t kSmall = size_t{1} << 14;
+  const bool is_plain = value.layout() == Layout::kRowMajor;
+  if (stays || value.bytes().size() < kSmall || !is_plain || !file.exists()) return OwnCopy(value);
+  return file.Put(value);
+}
+
 }  // namespace pared

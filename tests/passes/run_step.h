@@ -19,6 +19,7 @@ inline PassResult RunStep(const std::string& name, Json options, Model model,
   PassContext context;
   context.calibration = calibration;
   context.threads = threads;
+  context.scratch = testing::TempDir();
   Model out = BindPass(*pass, options, "").run(std::move(model), context);
   Verify(out);
   Keep(out);
