@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <utility>
 
 #include "base/error.h"
@@ -22,28 +21,17 @@ namespace {
 
 constexpr size_t kNamedMax = 50;
 
-using Converters = std::unordered_map<std::string, const TfliteOpInfo*>;
-
-const Converters& AllOps() {
-  static const Converters kAll = [] {
-    Converters all;
-    for (const auto ops : {TfliteComputeOps(), TfliteElementwiseOps(), TfliteReduceOps(),
-                           TfliteLayoutOps(), TfliteSelectOps(), TfliteRecurrentOps()}) {
-      for (const TfliteOpInfo& op : ops) all.emplace(op.type, &op);
-    }
-    return all;
-  }();
-  return kAll;
-}
-
 // All at once: who must change the model wants to know them together.
 void CheckOperators(const TfliteFile& file) {
   std::vector<std::string> unknown;
-  for (const TfliteOp& op : file.ops) {
-    const bool is_new = std::ranges::find(unknown, op.type) == unknown.end();
-    if (!AllOps().contains(op.type) && is_new) unknown.push_back(op.type);
-    if (unknown.size() == kNamedMax) break;
-  }
+  const auto check = [&](const TfliteGraph& graph) {
+    for (const TfliteOp& op : graph.ops) {
+      const bool is_new = std::ranges::find(unknown, op.type) == unknown.end();
+      if (unknown.size() < kNamedMax && !IsTfliteOp(op.type) && is_new) unknown.push_back(op.type);
+    }
+  };
+  check(file.main);
+  for (const auto& [number, part] : file.parts) check(part);
   if (unknown.empty()) return;
   if (unknown.size() == kNamedMax) unknown.push_back("...");
   throw Error(ErrorCode::kUnsupported,
@@ -51,28 +39,16 @@ void CheckOperators(const TfliteFile& file) {
               file.file->where());
 }
 
-void AddOperator(TfliteValues& values, const TfliteOp& op) {
-  const TfliteOpInfo& info = *AllOps().at(op.type);
-  values.Begin(op);
-  values.Require(op.inputs.size() >= info.inputs && !op.outputs.empty(),
-                 "it needs " + std::to_string(info.inputs) + " inputs and an output");
-  for (size_t i = 0; i < op.inputs.size(); ++i) {
-    values.Require(op.inputs[i] >= 0 || (info.has_optional && i >= info.inputs),
-                   "input " + std::to_string(i) + " is left out");
-  }
-  info.convert(values, op);
-}
-
 // As they follow from the graph: the file's own may be those of another batch.
 void StateShapes(const TfliteFile& file, Model& model) {
   const auto types = InferShapes(model);  // throws where shapes that are known do not fit
-  for (size_t i = 0; i < file.outputs.size(); ++i) {
+  for (size_t i = 0; i < file.main.outputs.size(); ++i) {
     ValueInfo& output = model.graph.outputs[i];
     const auto type = types.find(output.name);
     if (type != types.end() && type->second.shape) {
       output.shape = type->second.shape;
     } else {
-      const auto t = static_cast<size_t>(file.outputs[i]);
+      const auto t = static_cast<size_t>(file.main.outputs[i]);
       output.shape.emplace(file.tensors[t].shape.size());
     }
   }
@@ -91,7 +67,7 @@ Model ParseTflite(std::span<const std::byte> bytes, std::shared_ptr<const void> 
     const TfliteFile file = ReadTflite(bytes, std::move(owner), where);
     CheckOperators(file);
     TfliteValues values(file);
-    for (const TfliteOp& op : file.ops) AddOperator(values, op);
+    for (const TfliteOp& op : file.main.ops) AddTfliteOp(values, op);
     Model model = values.Finish();
     Verify(model);
     CheckOps(model);

@@ -118,6 +118,46 @@ struct TransposedInputs {
   int64_t input = 0, weight = 0, bias = -1;
 };
 
+// Height and width of the output stand in the computed shape: the middle is cut out of all that the
+// input reaches.
+void WriteOpenTransposed(TfliteValues& values, const TfliteOp& op, const TransposedInputs& inputs,
+                         const Window& window) {
+  const std::string base = values.BaseOf(op.outputs[0]), two = values.AddInt64({2});
+  NamedAttributes attributes = IntsAttribute("kernel_shape", window.kernel);
+  attributes = attributes + IntsAttribute("strides", window.strides);
+  std::vector<int64_t> added(2, 0);
+  for (size_t i = 0; i < 2; ++i) {
+    added[i] = std::max<int64_t>(window.strides[i] - window.kernel[i], 0);
+  }
+  if (added[0] + added[1] > 0) attributes = attributes + IntsAttribute("output_padding", added);
+  const std::string all =
+      values.Emit("ConvTranspose",
+                  {values.Channels(inputs.input), values.Permuted(inputs.weight, {3, 0, 1, 2}),
+                   values.Plain(inputs.bias)},
+                  base + "_all", attributes);
+  const std::string wanted =
+      values.Emit("Slice", {values.Int64(op.inputs[0]), values.AddInt64({1}), values.AddInt64({3})},
+                  base + "_wanted");
+  const std::string shape = values.Emit("Shape", {all}, base + "_shape");
+  const std::string there =
+      values.Emit("Slice", {shape, two, values.AddInt64({4})}, base + "_there");
+  const std::string over = values.Emit(
+      "Max", {values.Emit("Sub", {there, wanted}, base + "_over"), values.AddInt64({0})},
+      base + "_over");
+  // As floats: TensorFlow Lite has no division of integers to write it with.
+  const std::string half =
+      values.Emit("Mul",
+                  {values.Cast(over, DType::kFloat32),
+                   values.AddInitializer(base + "_half", Tensor::Scalar<float>(0.5F))},
+                  base + "_middle");
+  const std::string begin =
+      values.Cast(values.Emit("Floor", {half}, base + "_begin"), DType::kInt64);
+  const std::string end = values.Emit("Add", {begin, wanted}, base + "_end");
+  FinishConvolution(values, op,
+                    values.Emit("Slice", {all, begin, end, values.AddInt64({2, 3})}, base),
+                    op.Option<int8_t>(kConvActivation));
+}
+
 // Weights [O,H,W,I]. `shape`: the output's, of which height and width count.
 void WriteTransposed(TfliteValues& values, const TfliteOp& op, const TransposedInputs& inputs,
                      const Window& window, const std::vector<int64_t>& shape) {
@@ -164,6 +204,10 @@ void ConvolveTransposed(TfliteValues& values, const TfliteOp& op) {
   const TransposedInputs inputs = {op.inputs[2], op.inputs[1], op.HasInput(3) ? op.inputs[3] : -1};
   const Window window = TransposedWindow(
       values, inputs, {op.Option<int32_t>(kStrideHeight), op.Option<int32_t>(kStrideWidth)});
+  const auto is_open = [&](int64_t axis) {
+    return values.Dim(inputs.input, axis) < 0 || shape[static_cast<size_t>(axis)] < 0;
+  };
+  if (is_open(1) || is_open(2)) return WriteOpenTransposed(values, op, inputs, window);
   WriteTransposed(values, op, inputs, window, shape);
 }
 

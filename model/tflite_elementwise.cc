@@ -79,7 +79,7 @@ std::string UnaryResult(TfliteValues& values, const TfliteOp& op, const std::str
     return values.Emit("LeakyRelu", {x}, base, FloatAttribute("alpha", op.Option<float>(0)));
   }
   if (type == "ZEROS_LIKE") {
-    const std::string zero = values.Cast(Number(values, 0), values.tensor(op.outputs[0]).dtype);
+    const std::string zero = values.Cast(Number(values, 0), values.HeldType(op.outputs[0]));
     return values.Emit("Expand", {zero, values.Emit("Shape", {x}, base + "_shape")}, base);
   }
   return Gelu(values, x, op.Option<uint8_t>(0) != 0, base);
@@ -197,7 +197,8 @@ void Convert(TfliteValues& values, const TfliteOp& op) {
   const int64_t input = op.inputs[0], output = op.outputs[0];
   const Form form = values.CommonForm({input}, output);
   if (values.tensor(input).dtype == DType::kComplex64) return TakePart(values, op);
-  values.Require(!values.HasCodes(input) && !values.HasCodes(output),
+  const auto has_codes = [&](int64_t t) { return values.HasCodes(t) || values.HasWideCodes(t); };
+  values.Require(!has_codes(input) && !has_codes(output),
                  "casts of codes as they are stored are not supported");
   values.Define(output, form, values.Cast(values.Get(input, form), values.tensor(output).dtype));
 }

@@ -59,26 +59,13 @@ class Reader {
     }
     const std::vector<FlatTable> graphs = root_.Children(kSubgraphs);
     if (graphs.empty()) Refuse(ErrorCode::kInvalidArgument, "the model has no graph");
-    const FlatTable& graph = graphs.front();
     TfliteFile read;
     read.file = file_;
     read.description = root_.Text(kDescription);
-    for (const FlatTable& tensor : graph.Children(kTensors)) {
-      read.tensors.push_back(ReadTensor(tensor, read.tensors.size()));
-    }
-    count_ = std::ssize(read.tensors);
-    read.inputs = ReadPlaces(graph, kInputs, 0);
-    read.outputs = ReadPlaces(graph, kOutputs, 0);
     const std::vector<std::string> types = ReadTypes();
-    for (const FlatTable& op : graph.Children(kOperators)) {
-      const auto index = op.Number<uint32_t>(kOpcodeIndex);
-      if (index >= types.size()) file_->ThrowDamaged();
-      file_->CountCopied(kOpBytes + types[index].size());
-      read.ops.push_back({types[index], ReadPlaces(op, kOpInputs, -1),
-                          ReadPlaces(op, kOpOutputs, 0), op.Child(kOptions),
-                          op.Bytes(kCustomOptions)});
-    }
-    FindEmpty(read);
+    read.main = ReadGraph(graphs.front(), types, read.tensors);
+    FindEmpty(read.main, read.tensors);
+    ReadParts(graphs, types, read);
     return read;
   }
 
@@ -87,10 +74,56 @@ class Reader {
     throw Error(code, message, file_->where());
   }
 
-  std::vector<int64_t> ReadPlaces(const FlatTable& table, int field, int64_t least) const {
+  TfliteGraph ReadGraph(const FlatTable& table, const std::vector<std::string>& types,
+                        std::vector<TfliteTensor>& tensors) const {
+    TfliteGraph graph;
+    graph.tensors_begin = std::ssize(tensors);
+    for (const FlatTable& tensor : table.Children(kTensors)) {
+      tensors.push_back(ReadTensor(tensor, tensors.size()));
+    }
+    graph.tensors_end = std::ssize(tensors);
+    graph.inputs = ReadPlaces(table, kInputs, 0, graph);
+    graph.outputs = ReadPlaces(table, kOutputs, 0, graph);
+    for (const FlatTable& op : table.Children(kOperators)) {
+      const auto index = op.Number<uint32_t>(kOpcodeIndex);
+      if (index >= types.size()) file_->ThrowDamaged();
+      file_->CountCopied(kOpBytes + types[index].size());
+      graph.ops.push_back({types[index], ReadPlaces(op, kOpInputs, -1, graph),
+                           ReadPlaces(op, kOpOutputs, 0, graph), op.Child(kOptions),
+                           op.Bytes(kCustomOptions)});
+    }
+    return graph;
+  }
+
+  // Only what the main graph comes to run: other signatures may hold what is not supported.
+  void ReadParts(const std::vector<FlatTable>& graphs, const std::vector<std::string>& types,
+                 TfliteFile& read) const {
+    std::vector<int64_t> wanted;
+    const auto add_parts = [&](const TfliteGraph& graph) {
+      for (const TfliteOp& op : graph.ops) {
+        const std::vector<int64_t> parts = PartsOf(op);
+        wanted.insert(wanted.end(), parts.begin(), parts.end());
+      }
+    };
+    add_parts(read.main);
+    while (!wanted.empty()) {
+      const int64_t part = wanted.back();
+      wanted.pop_back();
+      if (part < 0 || part >= std::ssize(graphs)) file_->ThrowDamaged();
+      if (read.parts.contains(part)) continue;
+      TfliteGraph graph = ReadGraph(graphs[static_cast<size_t>(part)], types, read.tensors);
+      FindEmpty(graph, read.tensors);
+      add_parts(graph);
+      read.parts.emplace(part, std::move(graph));
+    }
+  }
+
+  std::vector<int64_t> ReadPlaces(const FlatTable& table, int field, int64_t least,
+                                  const TfliteGraph& graph) const {
     std::vector<int64_t> places = Widened(table.Numbers<int32_t>(field));
-    for (const int64_t place : places) {
-      if (place < least || place >= count_) file_->ThrowDamaged();
+    for (int64_t& place : places) {
+      if (place < least || place >= graph.tensors_end - graph.tensors_begin) file_->ThrowDamaged();
+      if (place >= 0) place += graph.tensors_begin;
     }
     return places;
   }
@@ -141,14 +174,14 @@ class Reader {
   }
 
   // A constant of no elements has no data: the shape of a scalar, say.
-  static void FindEmpty(TfliteFile& read) {
-    std::vector<bool> is_made(read.tensors.size());
-    for (const int64_t input : read.inputs) is_made[static_cast<size_t>(input)] = true;
-    for (const TfliteOp& op : read.ops) {
+  static void FindEmpty(const TfliteGraph& graph, std::vector<TfliteTensor>& tensors) {
+    std::vector<bool> is_made(tensors.size());
+    for (const int64_t input : graph.inputs) is_made[static_cast<size_t>(input)] = true;
+    for (const TfliteOp& op : graph.ops) {
       for (const int64_t output : op.outputs) is_made[static_cast<size_t>(output)] = true;
     }
-    for (size_t i = 0; i < read.tensors.size(); ++i) {
-      TfliteTensor& tensor = read.tensors[i];
+    for (auto i = static_cast<size_t>(graph.tensors_begin); i < tensors.size(); ++i) {
+      TfliteTensor& tensor = tensors[i];
       if (is_made[i] || tensor.constant.defined() || ElementBits(tensor.dtype) == 0 ||
           std::ranges::count(tensor.shape, 0) == 0 || std::ranges::count(tensor.shape, -1) > 0) {
         continue;
@@ -175,7 +208,7 @@ class Reader {
     const std::optional<FlatTable> quantization = table.Child(kQuantization);
     const bool may_be_codes = tensor.dtype == DType::kInt8 || tensor.dtype == DType::kUInt8 ||
                               tensor.dtype == DType::kInt16 || tensor.dtype == DType::kInt32 ||
-                              tensor.dtype == DType::kInt4;
+                              tensor.dtype == DType::kInt64 || tensor.dtype == DType::kInt4;
     if (!quantization || !may_be_codes || quantization->Number<uint8_t>(kDetailsType) != 0) return;
     tensor.scales = quantization->Numbers<float>(kScale);
     tensor.zero_points = quantization->Numbers<int64_t>(kZeroPoint);
@@ -224,10 +257,14 @@ class Reader {
   const std::shared_ptr<const FlatFile> file_;
   const FlatTable root_;
   const std::vector<FlatTable> buffers_;
-  int64_t count_ = 0;
 };
 
 }  // namespace
+
+std::vector<int64_t> PartsOf(const TfliteOp& op) {
+  if (op.type != "WHILE" && op.type != "IF") return {};
+  return {op.Option<int32_t>(0), op.Option<int32_t>(1)};  // the fields of either's options
+}
 
 bool IsTflite(std::span<const std::byte> bytes) {
   return bytes.size() >= 8 && std::memcmp(bytes.data() + 4, "TFL3", 4) == 0;

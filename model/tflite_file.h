@@ -1,9 +1,11 @@
-// A TensorFlow Lite file as it is: tensors, and the operators of its main graph in order.
-// Source of fields and numbers: the TensorFlow Lite schema, version 3 (schema.fbs).
+// A TensorFlow Lite file as it is: tensors, and the operators of its main graph and of those that
+// it runs, in order. Source of fields and numbers: the TensorFlow Lite schema, version 3
+// (schema.fbs).
 
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -45,13 +47,23 @@ struct TfliteOp {
   bool HasInput(size_t i) const { return i < inputs.size() && inputs[i] >= 0; }
 };
 
+struct TfliteGraph {
+  std::vector<int64_t> inputs, outputs;  // as of an operator
+  std::vector<TfliteOp> ops;
+  int64_t tensors_begin = 0, tensors_end = 0;  // its own are these of TfliteFile::tensors
+};
+
 struct TfliteFile {
   std::shared_ptr<const FlatFile> file;
   std::string description;
-  std::vector<TfliteTensor> tensors;
-  std::vector<int64_t> inputs, outputs;
-  std::vector<TfliteOp> ops;
+  std::vector<TfliteTensor> tensors;  // of all graphs
+  TfliteGraph main;
+  std::map<int64_t, TfliteGraph> parts;  // what operators run, by the numbers that they have
 };
+
+// The numbers of the graphs that the operator runs: of WHILE the condition and the body, of IF what
+// is for true and what for false.
+std::vector<int64_t> PartsOf(const TfliteOp& op);
 
 // Whether the file says so of itself: "TFL3" behind the first four bytes.
 bool IsTflite(std::span<const std::byte> bytes);

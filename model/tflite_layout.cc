@@ -25,8 +25,12 @@ void Reshape(TfliteValues& values, const TfliteOp& op) {
         wanted == std::vector<int64_t>{0} && values.tensor(op.outputs[0]).rank() == 0;
     shape = values.AddInt64(is_scalar ? std::vector<int64_t>{} : wanted);
   }
-  values.DefinePlain(op, values.Emit("Reshape", {values.Plain(op.inputs[0]), shape},
-                                     values.BaseOf(op.outputs[0])));
+  const std::string base = values.BaseOf(op.outputs[0]);
+  if (values.tensor(op.inputs[0]).dtype == DType::kComplex64) {  // their pairs are an axis more
+    shape = values.Emit("Concat", {shape, values.AddInt64({2})}, base + "_pairs",
+                        IntAttribute("axis", 0));
+  }
+  values.DefinePlain(op, values.Emit("Reshape", {values.Plain(op.inputs[0]), shape}, base));
 }
 
 void Squeeze(TfliteValues& values, const TfliteOp& op) {
@@ -43,7 +47,8 @@ void Squeeze(TfliteValues& values, const TfliteOp& op) {
 }
 
 void ExpandDims(TfliteValues& values, const TfliteOp& op) {
-  const std::vector<int64_t> axis = values.Integers(op.inputs[1], "the axis");
+  std::vector<int64_t> axis = values.Integers(op.inputs[1], "the axis");
+  for (int64_t& each : axis) each = values.Axis(each, values.tensor(op.inputs[0]).rank() + 1);
   values.DefinePlain(op,
                      values.Emit("Unsqueeze", {values.Plain(op.inputs[0]), values.AddInt64(axis)},
                                  values.BaseOf(op.outputs[0])));

@@ -38,9 +38,8 @@ std::string Reduced(TfliteValues& values, const TfliteOp& op, const std::string&
 void Reduce(TfliteValues& values, const TfliteOp& op) {
   const int64_t input = op.inputs[0], output = op.outputs[0];
   const int64_t rank = values.tensor(input).rank();
-  const DType dtype = values.tensor(input).dtype;
-  values.Require(values.HasCodes(input) ||
-                     (dtype != DType::kInt8 && dtype != DType::kUInt8 && dtype != DType::kInt16),
+  const DType dtype = values.HeldType(input);
+  values.Require(dtype != DType::kInt8 && dtype != DType::kUInt8 && dtype != DType::kInt16,
                  std::string("reductions of ") + DTypeName(dtype) + " are not supported");
   std::vector<int64_t> axes = values.Integers(op.inputs[1], "the axes");
   for (int64_t& axis : axes) axis = values.Axis(axis, rank);

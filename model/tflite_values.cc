@@ -39,6 +39,24 @@ Tensor ZeroPoints(DType dtype, const Shape& shape, const std::vector<int64_t>& p
   return make(int8_t{});
 }
 
+// What codes stand for that ONNX of opset 17 has no DequantizeLinear for; scales lie along `axis`.
+Tensor WideConstant(const TfliteTensor& quantized, const Tensor& codes, size_t axis) {
+  size_t inner = 1;
+  for (size_t i = axis + 1; i < codes.shape().size(); ++i) {
+    inner *= static_cast<size_t>(codes.shape()[i]);
+  }
+  const auto make = [&]<class T>(std::span<const T> values) {
+    std::vector<float> floats;
+    for (size_t i = 0; i < values.size(); ++i) {
+      const size_t scale = i / inner % quantized.scales.size();
+      floats.push_back(quantized.scales[scale] *
+                       static_cast<float>(values[i] - quantized.zero_points[scale]));
+    }
+    return Tensor::Make<float>(codes.shape(), floats);
+  };
+  return codes.dtype() == DType::kInt16 ? make(codes.data<int16_t>()) : make(codes.data<int64_t>());
+}
+
 }  // namespace
 
 int64_t ChannelsAxis(int64_t axis) {
@@ -52,6 +70,10 @@ NamedAttributes FloatAttribute(const std::string& name, float value) {
 
 NamedAttributes TextAttribute(const std::string& name, const std::string& value) {
   return {{name, {3, value, "", ""}}};
+}
+
+NamedAttributes GraphAttribute(const std::string& name, GraphPtr value) {
+  return {{name, {5, std::move(value), "", {}}}};
 }
 
 NamedAttributes operator+(NamedAttributes attributes, const NamedAttributes& more) {
@@ -81,8 +103,8 @@ void TfliteValues::AddInputs() {
     return names_.Make(tensor(t).name.empty() ? fallback : tensor(t).name);
   };
   const bool has_batch = std::ranges::all_of(
-      file_.inputs, [&](int64_t t) { return tensor(t).rank() > 0 && Dim(t, 0) < 0; });
-  for (const int64_t t : file_.inputs) {
+      file_.main.inputs, [&](int64_t t) { return tensor(t).rank() > 0 && Dim(t, 0) < 0; });
+  for (const int64_t t : file_.main.inputs) {
     const TfliteTensor& input = tensor(t);
     if (input.dtype == DType::kUndefined || input.dtype == DType::kComplex64 || IsConstant(t)) {
       Refuse("input " + BaseOf(t) + " is no plain tensor");
@@ -98,16 +120,18 @@ void TfliteValues::AddInputs() {
     }
     model_.graph.inputs.push_back(std::move(info));
   }
-  for (const int64_t t : file_.outputs) {
+  for (const int64_t t : file_.main.outputs) {
     model_.graph.outputs.push_back(
         {name_of(t, "output"), tensor(t).dtype, std::nullopt, "", "", ""});
   }
-  for (size_t i = 0; i < file_.inputs.size(); ++i) {
-    const int64_t t = file_.inputs[i];
+  for (size_t i = 0; i < file_.main.inputs.size(); ++i) {
+    const int64_t t = file_.main.inputs[i];
     const std::string& name = model_.graph.inputs[i].name;
     if (HasCodes(t)) {
       held_[t].plain_codes = name;
       held_[t].plain = Dequantize(t, name, -1);
+    } else if (HasWideCodes(t)) {
+      held_[t].plain = FromWideCodes(t, name);
     } else {
       held_[t].plain = name;
     }
@@ -122,10 +146,9 @@ void TfliteValues::CheckRank(int64_t t, int64_t rank) const {
 
 bool TfliteValues::HasCodes(int64_t t) const {
   const TfliteTensor& value = tensor(t);
-  const bool is_integer = value.dtype == DType::kInt16 || value.dtype == DType::kInt32;
-  Require(!value.is_quantized() || !is_integer,
+  Require(!value.is_quantized() || value.dtype != DType::kInt32,
           BaseOf(t) + " is quantized to " + DTypeName(value.dtype) +
-              "; activations of int8 and uint8 are supported");
+              "; activations of int8, uint8 and int16 are supported");
   return value.is_quantized() && IsCode(value.dtype);
 }
 
@@ -254,11 +277,14 @@ std::string TfliteValues::AddConstant(int64_t t, const std::vector<int64_t>& ord
   constant = constant.Reshaped(std::move(shape));
   constant = pared::Permuted(constant, order);
   const DType dtype = constant.dtype();
+  const auto at = std::ranges::find(order, source.axis + added) - order.begin();
+  if (source.is_quantized() && (dtype == DType::kInt16 || dtype == DType::kInt64)) {
+    return AddInitializer(BaseOf(t), WideConstant(source, constant, static_cast<size_t>(at)));
+  }
   const std::string name = AddInitializer(BaseOf(t), std::move(constant));
   if (dtype == DType::kFloat16 || dtype == DType::kBFloat16) return Cast(name, DType::kFloat32);
   if (!source.is_quantized()) return name;
-  const auto at = std::ranges::find(order, source.axis + added);
-  return Dequantize(t, name, at - order.begin());
+  return Dequantize(t, name, at);
 }
 
 std::pair<std::string, std::string> TfliteValues::AddScale(int64_t t) {
@@ -281,6 +307,28 @@ std::string TfliteValues::Dequantize(int64_t t, const std::string& codes, int64_
   const auto [scale, zero_point] = AddScale(t);
   return Emit("DequantizeLinear", {codes, scale, zero_point}, codes + "_dequantized",
               tensor(t).scales.size() > 1 ? IntAttribute("axis", axis) : NamedAttributes{});
+}
+
+std::string TfliteValues::FromWideCodes(int64_t t, const std::string& codes) {
+  Require(tensor(t).scales.size() == 1 && tensor(t).zero_points[0] == 0,
+          BaseOf(t) + " has codes of 16 bits with several scales or a zero point");
+  const std::string scale =
+      AddInitializer(BaseOf(t) + "_scale", Tensor::Scalar<float>(tensor(t).scales[0]));
+  return Emit("Mul", {Cast(codes, DType::kFloat32), scale}, codes + "_dequantized");
+}
+
+std::string TfliteValues::ToWideCodes(int64_t t, const std::string& value) {
+  Require(tensor(t).scales.size() == 1 && tensor(t).zero_points[0] == 0,
+          BaseOf(t) + " has codes of 16 bits with several scales or a zero point");
+  const auto number = [&](const char* name, float of) {
+    return AddInitializer(BaseOf(t) + name, Tensor::Scalar<float>(of));
+  };
+  const std::string scaled =
+      Emit("Div", {value, number("_scale", tensor(t).scales[0])}, value + "_scaled");
+  const std::string codes = Emit("Round", {scaled}, value + "_rounded");
+  return Cast(Emit("Clip", {codes, number("_least", INT16_MIN), number("_most", INT16_MAX)},
+                   value + "_clipped"),
+              DType::kInt16);
 }
 
 std::string TfliteValues::Int64(int64_t t) {
@@ -375,6 +423,7 @@ std::string TfliteValues::OutputOf(int64_t t) {
     return AddInitializer(BaseOf(t), tensor(t).constant);
   }
   const std::string value = Plain(t);
+  if (HasWideCodes(t)) return ToWideCodes(t, value);
   if (Source(t) != t || !HasCodes(t)) return value;
   Held& held = held_[t];
   if (held.plain_codes.empty()) {
@@ -387,7 +436,7 @@ std::string TfliteValues::OutputOf(int64_t t) {
 Model TfliteValues::Finish() {
   op_ = nullptr;
   std::vector<std::string> values;
-  for (const int64_t t : file_.outputs) values.push_back(OutputOf(t));
+  for (const int64_t t : file_.main.outputs) values.push_back(OutputOf(t));
   Graph& graph = model_.graph;
   std::unordered_set<std::string> made;
   for (const Node& node : graph.nodes) made.insert(node.outputs.begin(), node.outputs.end());
@@ -405,6 +454,9 @@ Model TfliteValues::Finish() {
   for (Node& node : graph.nodes) {
     std::ranges::for_each(node.inputs, rename);
     std::ranges::for_each(node.outputs, rename);
+    EditSubgraphs(node, [&](Graph& part) {
+      for (const auto& [value, name] : renamed) ReplaceUses(part, value, name);
+    });
   }
   for (auto& [value, name] : handed_on) {
     rename(value);

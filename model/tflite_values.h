@@ -34,6 +34,7 @@ NamedAttributes FloatAttribute(const std::string& name, float value);
 NamedAttributes TextAttribute(const std::string& name, const std::string& value);
 NamedAttributes IntAttribute(const std::string& name, int64_t value);
 NamedAttributes IntsAttribute(const std::string& name, std::vector<int64_t> values);
+NamedAttributes GraphAttribute(const std::string& name, GraphPtr value);
 NamedAttributes operator+(NamedAttributes attributes, const NamedAttributes& more);
 
 class TfliteValues {
@@ -54,10 +55,18 @@ class TfliteValues {
   // `axis` of a tensor of `rank` axes, counted from the front. Refuses what is beyond.
   int64_t Axis(int64_t axis, int64_t rank) const;
 
-  // Whether what is computed is stored in codes of 8 bits. Refuses those of other types.
+  // Whether what is computed is stored in codes of 8 bits. Refuses those of 32.
   bool HasCodes(int64_t t) const;
+  // Codes of 16 bits, whose rounding is left out: ONNX of opset 17 has none.
+  bool HasWideCodes(int64_t t) const {
+    return tensor(t).is_quantized() && tensor(t).dtype == DType::kInt16;
+  }
   // Whether the value is of floats here: codes are held as what they stand for.
-  bool HoldsFloats(int64_t t) const { return tensor(t).dtype == DType::kFloat32 || HasCodes(t); }
+  bool HoldsFloats(int64_t t) const {
+    return tensor(t).dtype == DType::kFloat32 || HasCodes(t) || HasWideCodes(t);
+  }
+  // What the value is of here.
+  DType HeldType(int64_t t) const { return HoldsFloats(t) ? DType::kFloat32 : tensor(t).dtype; }
   // Whether the operator's first output is.
   bool MakesFloats() const { return HoldsFloats(op_->outputs[0]); }
   bool IsConstant(int64_t t) const { return tensor(Source(t)).constant.defined(); }
@@ -105,6 +114,19 @@ class TfliteValues {
   // Tensor `t` is what `source` is, constant or not.
   void DefineAs(int64_t t, int64_t source);
 
+  // By the number that an operator has for it.
+  const TfliteGraph& Part(int64_t number) const { return file_.parts.at(number); }
+  // Operators are those of `graph` from now on, its inputs these values, till Leave. Refuses a
+  // graph that runs itself, and files that run too many operators so.
+  void Enter(const TfliteGraph& graph, const std::vector<std::string>& inputs);
+  void Leave();
+  // What is added from now on makes up a graph of its own, which may read what is around it by
+  // name.
+  void BeginGraph();
+  GraphPtr EndGraph(std::vector<ValueInfo> inputs, const std::vector<std::string>& outputs);
+  // Of an input of such a graph.
+  std::string FreshName(const std::string& base) { return names_.Make(base); }
+
   // The whole model, with the file's outputs.
   Model Finish();
 
@@ -132,9 +154,15 @@ class TfliteValues {
   std::pair<std::string, std::string> AddScale(int64_t t);
   void AddInputs();
   std::string OutputOf(int64_t t);
+  // Between codes of 16 bits, of inputs and outputs, and what they stand for.
+  std::string FromWideCodes(int64_t t, const std::string& codes);
+  std::string ToWideCodes(int64_t t, const std::string& value);
 
   const TfliteFile& file_;
   Model model_;
+  std::vector<Graph> around_;  // the graphs that the one of model_ lies in
+  std::vector<std::pair<const TfliteGraph*, const TfliteOp*>> entered_;  // and by which operator
+  size_t ops_entered_ = 0;
   FreshNames names_{Model()};
   std::unordered_map<int64_t, Held> held_;
   std::unordered_map<int64_t, int64_t> sources_;

@@ -104,6 +104,89 @@ TEST(Tflite, TransposedConvolutionsOfMediaPipeAreRead) {
   EXPECT_EQ(shape[3].value, 5);
 }
 
+// The node's body or branch.
+const Graph& PartOf(const Node& node, const std::string& attribute) {
+  return *std::get<GraphPtr>(node.attributes.at(attribute).value);
+}
+
+const Node& Only(const Model& model, const std::string& type) {
+  const auto is_type = [&](const Node& node) { return node.op_type == type; };
+  EXPECT_EQ(std::ranges::count_if(model.graph.nodes, is_type), 1) << type;
+  return *std::ranges::find_if(model.graph.nodes, is_type);
+}
+
+TEST(Tflite, LoopsOfKerasThatAreRecurrentLayersBecomeThem) {
+  const Model lstm = LoadTflite(kFolder + "while_lstm_true");
+  EXPECT_EQ(Only(lstm, "LSTM").Int("hidden_size", 0), 5);
+  EXPECT_EQ(Only(lstm, "LSTM").inputs.size(), 7);  // both states begin with what the file says
+  const Node& rows = lstm.graph.nodes[0];          // input, output, forget, cell from i, f, c, o
+  EXPECT_EQ(rows.op_type, "Gather");
+  const Tensor& order = lstm.graph.initializers.at(rows.inputs[1]).tensor;
+  EXPECT_EQ(order.data<int64_t>()[5], 15);
+  EXPECT_EQ(order.data<int64_t>()[10], 5);
+  const Model gru = LoadTflite(kFolder + "while_gru_false");
+  EXPECT_EQ(Only(gru, "GRU").Int("linear_before_reset", 0), 1);
+  EXPECT_EQ(Only(LoadTflite(kFolder + "while_rnn_true"), "RNN").Int("hidden_size", 0), 5);
+}
+
+TEST(Tflite, OtherLoopsBecomeLoopWithTheConditionAtItsEnd) {
+  const Node masked = Only(LoadTflite(kFolder + "while_masked"), "Loop");
+  EXPECT_EQ(masked.inputs.size(), 7);  // the sequence is no state
+  const Model model = LoadTflite(kFolder + "while");
+  const Node& loop = Only(model, "Loop");
+  EXPECT_EQ(loop.inputs[0], "");
+  const Graph& body = PartOf(loop, "body");
+  EXPECT_EQ(body.inputs.size(), 4);   // iteration, condition, counter, value
+  EXPECT_EQ(body.outputs.size(), 3);  // condition, counter, value
+  EXPECT_EQ(body.inputs[3].shape->at(1).value, 3);
+  std::vector<std::string> types;
+  for (const Node& node : body.nodes) types.push_back(node.op_type);
+  EXPECT_THAT(types, ElementsAre("Add", "Add", "Tanh", "Less"));
+}
+
+TEST(Tflite, BranchesThatHandAnInputOnMakeAnotherValueOfIt) {
+  const Model model = LoadTflite(kFolder + "if");
+  const Graph& branch = PartOf(Only(model, "If"), "then_branch");
+  EXPECT_TRUE(branch.inputs.empty());
+  ASSERT_EQ(branch.nodes.size(), 2);
+  EXPECT_EQ(branch.nodes[0].inputs[0], model.graph.inputs[0].name);
+  EXPECT_EQ(branch.nodes[1].op_type, "Identity");
+}
+
+TEST(Tflite, RefusesAGraphThatRunsItself) {
+  EXPECT_THAT([] { LoadTflite(kFolder + "while_itself"); },
+              ThrowsError(ErrorCode::kUnsupported, "WHILE t1", HasSubstr("that it is part of")));
+}
+
+TEST(Tflite, ComplexNumbersAreReshapedInPairs) {
+  const Model model = LoadTflite(kFolder + "rfft2d_frames");
+  EXPECT_THAT(Types(model), ElementsAre("Unsqueeze", "DFT", "Concat", "Reshape", "ReduceL2"));
+  EXPECT_EQ(model.graph.outputs[0].shape->size(), 2);
+}
+
+TEST(Tflite, CodesOf16BitsAreComputedWithAsFloats) {
+  const Model model = LoadTflite(kFolder + "conv_2d_int16");
+  EXPECT_EQ(model.graph.inputs[0].dtype, DType::kInt16);
+  EXPECT_EQ(model.graph.outputs[0].dtype, DType::kInt16);
+  const Node& conv = Only(model, "Conv");
+  EXPECT_EQ(model.graph.initializers.at(conv.inputs[2]).tensor.dtype(), DType::kFloat32);
+  EXPECT_EQ(Only(model, "DequantizeLinear").outputs[0], conv.inputs[1]);
+}
+
+TEST(Tflite, TransposedConvolutionsOfOpenSizeAreCutToTheComputedOne) {
+  const Model model = LoadTflite(kFolder + "transpose_conv_open");
+  EXPECT_TRUE(Only(model, "ConvTranspose").Ints("pads").empty());
+  EXPECT_EQ(model.graph.nodes.back().op_type, "Transpose");
+  EXPECT_EQ(model.graph.nodes[model.graph.nodes.size() - 2].op_type, "Slice");
+}
+
+TEST(Tflite, SuppressedBoxesLeaveZeros) {
+  const Model model = LoadTflite(kFolder + "non_max_suppression_v5");
+  EXPECT_EQ(Only(model, "NonMaxSuppression").inputs.size(), 5);
+  EXPECT_EQ(std::ranges::count(Types(model), "Pad"), 2);  // places and scores
+  EXPECT_EQ(model.graph.outputs.size(), 3);
+}
+
 TEST(Tflite, FilesAreToldApartByTheirFirstBytes) {
   const TempDir dir;
   WriteFile(dir / "named.onnx", ReadFile(kFolder + "prelu"));

@@ -32,12 +32,12 @@ TfliteFile Written(const std::string& text) {
 
 std::vector<std::string> Types(const TfliteFile& file) {
   std::vector<std::string> types;
-  for (const TfliteOp& op : file.ops) types.push_back(op.type);
+  for (const TfliteOp& op : file.main.ops) types.push_back(op.type);
   return types;
 }
 
 const TfliteTensor& Input(const TfliteFile& file, size_t op, size_t input) {
-  return file.tensors[static_cast<size_t>(file.ops[op].inputs[input])];
+  return file.tensors[static_cast<size_t>(file.main.ops[op].inputs[input])];
 }
 
 constexpr const char* kConvolutions = R"(<ir_version: 8, opset_import: ["" : 17]>
@@ -50,8 +50,8 @@ constexpr const char* kConvolutions = R"(<ir_version: 8, opset_import: ["" : 17]
 
 TEST(TfliteWrite, KeepsNamesLayoutAndOpenDimensionsOfInputsAndOutputs) {
   const TfliteFile file = Written(kConvolutions);
-  const TfliteTensor& input = file.tensors[static_cast<size_t>(file.inputs[0])];
-  const TfliteTensor& output = file.tensors[static_cast<size_t>(file.outputs[0])];
+  const TfliteTensor& input = file.tensors[static_cast<size_t>(file.main.inputs[0])];
+  const TfliteTensor& output = file.tensors[static_cast<size_t>(file.main.outputs[0])];
   EXPECT_EQ(input.name, "image");
   EXPECT_EQ(input.shape, (Shape{-1, 2, 6, 6}));
   EXPECT_EQ(output.name, "y");
@@ -69,7 +69,7 @@ TEST(TfliteWrite, WeightsLieAsTensorFlowLiteHasThem) {
       <float[4, 1, 1, 2] w = {1, 2, 3, 4, 5, 6, 7, 8}> {
       y = Conv<group = 2, pads = [0, 0, 0, 1]>(x, w)
     })");
-  ASSERT_EQ(file.ops[1].type, "DEPTHWISE_CONV_2D");
+  ASSERT_EQ(file.main.ops[1].type, "DEPTHWISE_CONV_2D");
   const Tensor& weight = Input(file, 1, 1).constant;
   EXPECT_EQ(weight.shape(), (Shape{1, 1, 2, 4}));
   EXPECT_THAT(weight.data<float>(), ElementsAre(1, 3, 5, 7, 2, 4, 6, 8));
@@ -108,7 +108,7 @@ TEST(TfliteWrite, ComputesWithCodesBetweenDequantizeAndQuantize) {
       "int8[2, 2, 1, 1] w = {1, -2, 3, -4}, float[2] ws = {0.5, 0.125}, float[2] b = {1, -1}"));
   EXPECT_THAT(Types(file),
               ElementsAre("QUANTIZE", "TRANSPOSE", "CONV_2D", "TRANSPOSE", "DEQUANTIZE"));
-  const TfliteTensor& made = file.tensors[static_cast<size_t>(file.ops[2].outputs[0])];
+  const TfliteTensor& made = file.tensors[static_cast<size_t>(file.main.ops[2].outputs[0])];
   EXPECT_EQ(made.dtype, DType::kInt8);
   EXPECT_THAT(made.scales, ElementsAre(0.25f));
   EXPECT_THAT(made.zero_points, ElementsAre(-8));  // uint8 codes are moved by 128
@@ -126,7 +126,7 @@ TEST(TfliteWrite, ABiasThatDoesNotFitItsCodesLeavesTheLayerInFloat) {
       R"(wd = DequantizeLinear<axis = 0>(w, ws)
          m = Conv(xd, wd, b))",
       "int8[2, 2, 1, 1] w = {1, -2, 3, -4}, float[2] ws = {1e-10, 1e-10}, float[2] b = {1, -1}"));
-  for (const TfliteOp& op : file.ops) {
+  for (const TfliteOp& op : file.main.ops) {
     if (op.type != "CONV_2D") continue;
     EXPECT_EQ(file.tensors[static_cast<size_t>(op.outputs[0])].dtype, DType::kFloat32);
   }
@@ -138,7 +138,7 @@ TEST(TfliteWrite, CodesAreConvertedWhereTensorFlowLiteWantsOneScale) {
   const std::vector<std::string> types = Types(file);
   const auto pool = std::ranges::find(types, "MAX_POOL_2D") - types.begin();
   const auto& made =
-      file.tensors[static_cast<size_t>(file.ops[static_cast<size_t>(pool)].outputs[0])];
+      file.tensors[static_cast<size_t>(file.main.ops[static_cast<size_t>(pool)].outputs[0])];
   EXPECT_THAT(made.scales, ElementsAre(0.5f));
   EXPECT_THAT(std::vector(types.begin() + pool, types.end()), Contains("QUANTIZE"));
 }
@@ -150,10 +150,10 @@ TEST(TfliteWrite, AnOutputThatIsAnInputOrAnotherOutputIsATensorOfItsOwn) {
       b = Identity(a)
       c = Identity(x)
     })");
-  std::set<int64_t> places(file.outputs.begin(), file.outputs.end());
-  places.insert(file.inputs.begin(), file.inputs.end());
+  std::set<int64_t> places(file.main.outputs.begin(), file.main.outputs.end());
+  places.insert(file.main.inputs.begin(), file.main.inputs.end());
   EXPECT_EQ(places.size(), 4);
-  EXPECT_EQ(file.tensors[static_cast<size_t>(file.outputs[2])].name, "c");
+  EXPECT_EQ(file.tensors[static_cast<size_t>(file.main.outputs[2])].name, "c");
 }
 
 TEST(TfliteWrite, WhatOnlySaysAKnownShapeIsNotWritten) {

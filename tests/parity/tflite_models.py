@@ -3,7 +3,7 @@
 
 Models of one operator each, made here, and every .tflite file of the model cache are read by `pared import`, whose ONNX
 file is run by onnxruntime. Outputs must have LiteRT's shapes and types; floats must equal LiteRT's to LIMIT of their
-range (of whole models WHOLE_LIMIT), integers exactly; 8-bit codes may differ by one. With WORDs only models whose name holds one of them.
+range (of whole models WHOLE_LIMIT), integers exactly; codes may differ by one, those of 16 bits by two. With WORDs only models whose name holds one of them.
 
 Exits 77 (skipped) where the packages are missing.
 """
@@ -27,6 +27,7 @@ except ImportError as e:
 
 LIMIT = 2e-5
 WHOLE_LIMIT = 1e-4  # of whole models
+ROUNDED = {np.dtype(np.int8): 1, np.dtype(np.uint8): 1, np.dtype(np.int16): 2}  # codes; of 16 bits floats are computed with
 TYPES = {np.dtype(t): getattr(schema.TensorType, n) for t, n in (
     (np.float32, "FLOAT32"), (np.float16, "FLOAT16"), (np.int32, "INT32"), (np.int64, "INT64"), (np.uint8, "UINT8"),
     (np.int8, "INT8"), (np.int16, "INT16"), (np.bool_, "BOOL"), (np.complex64, "COMPLEX64"))}
@@ -86,7 +87,7 @@ class Custom:
 
 
 def tensor_of(what, name, buffers):
-    """what: a shape (float32), (shape, dtype), an array (constant), or Quantized."""
+    """what: a shape (float32; -1: open), (shape, dtype), an array (constant), or Quantized."""
     t = schema.TensorT()
     t.name, t.buffer = name, 0
     if isinstance(what, Quantized):
@@ -110,17 +111,16 @@ def tensor_of(what, name, buffers):
         t.buffer, t.shape, t.type = len(buffers) - 1, list(what.shape), TYPES[what.dtype]
     else:
         shape, dtype = what if len(what) == 2 and isinstance(what[0], (tuple, list)) else (what, np.float32)
-        t.shape, t.type = list(shape), TYPES[np.dtype(dtype)]
+        t.shape, t.type = [abs(length) for length in shape], TYPES[np.dtype(dtype)]
+        if min(shape, default=0) < 0:  # found while it runs
+            t.shapeSignature = list(shape)
     return t
 
 
-def build(ops, tensors, inputs, outputs):
-    """ops: [(operator, input places, output places, options or None)]."""
-    model = schema.ModelT()
-    model.version, model.description, model.buffers = 3, "made for a test", [schema.BufferT()]
+def graph_of(model, ops, tensors, inputs, outputs):
     graph = schema.SubGraphT()
     graph.tensors = [tensor_of(what, f"t{i}", model.buffers) for i, what in enumerate(tensors)]
-    graph.inputs, graph.outputs, graph.operators, model.operatorCodes = inputs, outputs, [], []
+    graph.inputs, graph.outputs, graph.operators = inputs, outputs, []
     for name, ins, outs, options in ops:
         code = schema.OperatorCodeT()
         code.builtinCode = getattr(schema.BuiltinOperator, name)
@@ -134,7 +134,14 @@ def build(ops, tensors, inputs, outputs):
             op.builtinOptionsType, op.builtinOptions = getattr(schema.BuiltinOptions, kind), options
         model.operatorCodes.append(code)
         graph.operators.append(op)
-    model.subgraphs = [graph]
+    return graph
+
+
+def build(ops, tensors, inputs, outputs, parts=()):
+    """ops: [(operator, input places, output places, options or None)]; parts: the same of each graph that operators run."""
+    model = schema.ModelT()
+    model.version, model.description, model.buffers, model.operatorCodes = 3, "made for a test", [schema.BufferT()], []
+    model.subgraphs = [graph_of(model, *graph) for graph in ((ops, tensors, inputs, outputs), *parts)]
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -335,6 +342,11 @@ def selections():
     yield "GATHER_ND", one("GATHER_ND", (2, 5, 3), np.array([[1, 4], [0, 2]], np.int32), out=(2, 3))
     places = np.array([[1, 4], [0, 2], [1, 4]], np.int32)
     yield "SCATTER_ND", one("SCATTER_ND", places, (3, 3), i32(2, 5, 3), out=(2, 5, 3))
+    boxes = np.array([[0, 0, 1, 1], [0, 0.1, 1, 1.1], [0, 3, 1, 4], [1, 1, 0, 0], [0, 3.4, 1, 4.4], [5, 5, 6, 6]], np.float32)
+    least = [np.array(number, np.float32) for number in (0.5, -1, 0)]
+    for version, more, outs in ((4, [], []), (5, least[2:], [(5,)])):
+        places = [f"NON_MAX_SUPPRESSION_V{version}", boxes, (6,), i32(5).reshape(()), *least[:2], *more]
+        yield places[0], one(*places, out=[((5,), np.int32), *outs, NUMBER])
     yield "EMBEDDING_LOOKUP", one("EMBEDDING_LOOKUP", i32(3, 0, 2), f(5, 4), out=(3, 4))
     yield "WHERE", one("WHERE", ((4, 6), np.bool_), out=((1, 2), np.int64))
     yield "ONE_HOT", one("ONE_HOT", ((4,), np.int32), i32(5).reshape(()), np.array(2, np.float32), np.array(-1, np.float32),
@@ -366,6 +378,21 @@ def quantized():
                                 out=Quantized((2, 7, 9, 6), np.int8, 0.05, 0), opts=depthwise(0, 1, 1))
 
 
+    on, off = (Quantized(np.array(code, np.int8), np.int8, 0.1) for code in (20, 0))
+    yield "ONE_HOT int8", one("ONE_HOT", ((4,), np.int32), i32(5).reshape(()), on, off, out=Quantized((4, 5), np.int8, 0.1),
+                              opts=options("OneHot", axis=-1))
+    yield "SCATTER_ND int8", one("SCATTER_ND", i32(1, 4).reshape(2, 1), Quantized((2, 3), np.int8, 0.1), i32(5, 3),
+                                 out=Quantized((5, 3), np.int8, 0.1))
+    wide = lambda shape, scale: Quantized(shape, np.int16, scale)
+    scale = 0.004 * (1 + np.arange(5))
+    w = Quantized(rng.integers(-127, 128, (5, 3, 3, 6)).astype(np.int8), np.int8, scale)
+    b = Quantized(rng.integers(-300000, 300000, 5), np.int64, 2e-4 * scale)
+    yield "CONV_2D int16", one("CONV_2D", wide((2, 7, 9, 6), 2e-4), w, b, out=wide((2, 1, 1, 5), 3e-3), opts=conv(0, 2, 1, 1))
+    yield "LOGISTIC int16", one("LOGISTIC", wide((2, 6), 2e-4), out=wide((2, 6), 1 / 32768))
+    c = Quantized(rng.integers(-9000, 9000, (1, 6)).astype(np.int16), np.int16, 2e-4)
+    yield "ADD int16", one("ADD", wide((4, 6), 2e-4), c, out=wide((4, 6), 3e-4), opts=options("Add"))
+
+
 def stand_ins():
     """Pairs: what pared reads and LiteRT does not, and what LiteRT has for the same."""
     for padding, size in ((0, (13, 17)), (1, (15, 19))):  # MediaPipe's SAME fills no last stride
@@ -389,6 +416,8 @@ def transforms():
         ops = [("RFFT2D", [0, 1], [2], None), (op, [2], [3], None)]
         yield f"RFFT2D {op}", build(ops, tensors, [0], [3])
         yield f"RFFT2D rows {op}", build(ops, rows, [0], [3])
+        frames = [("RFFT2D", [0, 1], [2], None), ("RESHAPE", [2, 4], [5], None), (op, [5], [3], None)]
+        yield f"RFFT2D frames {op}", build(frames, rows[:3] + [(2, 9), i32(2, 9), ((2, 9), np.complex64)], [0], [3])
 
 
 class Graph:
@@ -404,6 +433,9 @@ class Graph:
     def input(self, shape):
         self.inputs.append(self.add(tuple(shape)))
         return self.inputs[-1]
+
+    def whole(self, *outputs):
+        return self.ops, self.tensors, self.inputs, list(outputs)
 
     def op(self, name, inputs, shape, opts=None):
         made = self.add(tuple(shape))
@@ -484,6 +516,11 @@ def special():
     yield "TRANSPOSE_CONV open batch", build(
         shape, [IMAGE, ((4,), np.int32), i32(0), i32(1), i32(1), ((), np.int32), i32(14).reshape(()), i32(18).reshape(()),
                 i32(5).reshape(()), ((4,), np.int32), f(5, 3, 3, 6), f(5), (2, 14, 18, 5)], [0], [12])
+    for kernel, out in ((3, 14), (3, 13), (1, 14)):  # the shape is an input's
+        ops = [("SHAPE", [0], [1], options("Shape", outType=2)), ("ADD", [1, 2], [3], options("Add")),
+               ("TRANSPOSE_CONV", [3, 4, 0, 5], [6], options("TransposeConv", padding=0, strideW=2, strideH=2))]
+        yield f"TRANSPOSE_CONV open {kernel} {out}", build(
+            ops, [IMAGE, ((4,), np.int32), i32(0, out - 7, 9, -1), ((4,), np.int32), f(5, kernel, kernel, 6), f(5), (2, -1, -1, 5)], [0], [6])
 
 
 def recurrent():
@@ -511,6 +548,117 @@ def sparse():
         yield f"DENSIFY {np.dtype(dtype)} {block}", build(ops, tensors, [0], [4])
 
 
+STEPS, BATCH, FEATURES, UNITS = 4, 1, 3, 5  # Keras has loops where the batch is fixed
+NUMBER = ((), np.int32)
+
+
+def below(states, *counters):
+    """The condition: all counters are below STEPS."""
+    g = Graph()
+    for state in states:
+        g.input(state)
+    less = [g.op("LESS", [i, i32(STEPS).reshape(())], ((), np.bool_)) for i in counters]
+    while len(less) > 1:
+        less.append(g.op("LOGICAL_AND", [less.pop(), less.pop()], ((), np.bool_)))
+    return g.whole(less[0])
+
+
+def gates(g, kind, x, h, c):
+    """What the cell makes of x and h: the new h, and c of an LSTM."""
+    state, count = (BATCH, UNITS), {"lstm": 4, "gru": 3, "rnn": 1}[kind]
+    add, mul = (lambda a, b, s=state: g.op("ADD", [a, b], s, options("Add"))), (lambda a, b: g.op("MUL", [a, b], state, options("Mul")))
+    sigmoid, tanh = (lambda a: g.op("LOGISTIC", [a], state)), (lambda a: g.op("TANH", [a], state))
+    wide = (BATCH, count * UNITS)
+
+    def product(value, size, bias):
+        weight = 0.5 * f(count * UNITS, size)
+        return g.op("FULLY_CONNECTED", [value, weight] + [f(count * UNITS)] * bias, wide, options("FullyConnected"))
+
+    def split(value):
+        made = [g.add(state) for _ in range(count)]
+        g.ops.append(("SPLIT", [g.add(i32(1).reshape(())), value], made, options("Split", numSplits=count)))
+        return made
+
+    if kind == "gru":
+        x, h_sum = split(product(x, FEATURES, True)), product(h, UNITS, True)
+        parts = [g.op("STRIDED_SLICE", [h_sum, i32(0, k * UNITS), i32(0, (k + 1) * UNITS), i32(1, 1)], state,
+                      options("StridedSlice", beginMask=1, endMask=1)) for k in range(3)]
+        update, reset = sigmoid(add(x[0], parts[0])), sigmoid(add(x[1], parts[1]))
+        new = tanh(add(x[2], mul(reset, parts[2])))
+        rest = g.op("SUB", [np.array(1, np.float32), update], state, options("Sub"))
+        return add(mul(update, h), mul(rest, new)), None
+    both = add(product(x, FEATURES, False), product(h, UNITS, False), wide)
+    both = add(both, g.add(f(count * UNITS)), wide)
+    if kind == "rnn":
+        return tanh(both), None
+    i, keep, new, out = split(both)
+    c = add(mul(sigmoid(keep), c), mul(sigmoid(i), tanh(new)))
+    return mul(sigmoid(out), tanh(c)), c
+
+
+def layer(kind, has_all, masked=False):
+    """A recurrent layer as Keras 3 has it: a loop over steps, of which all outputs are kept, or the last."""
+    listed = (STEPS if has_all else 1, BATCH, UNITS)
+    states = [NUMBER, NUMBER, listed, (BATCH, UNITS)] + [(BATCH, UNITS)] * (kind == "lstm") + [(STEPS, BATCH, FEATURES)]
+    g = Graph()
+    counter, step, before, h, *c, sequence = [g.input(state) for state in states]
+    one_more = i32(1).reshape(())
+    next_counter, next_step = (g.op("ADD", [i, one_more], NUMBER, options("Add")) for i in (counter, step))
+    x = g.op("GATHER", [sequence, step], (BATCH, FEATURES), options("Gather"))
+    made, cell = gates(g, kind, x, h, c[0] if c else None)
+    if masked:
+        first = g.op("STRIDED_SLICE", [x, i32(0, 0), i32(0, 1), i32(1, 1)], (BATCH, 1), options("StridedSlice", beginMask=1, endMask=1))
+        is_set = g.op("GREATER", [first, np.array(0, np.float32)], ((BATCH, 1), np.bool_))
+        made = g.op("SELECT_V2", [is_set, made, h], (BATCH, UNITS))
+    after = g.op("RESHAPE", [made, i32(1, BATCH, UNITS)], (1, BATCH, UNITS))
+    if has_all:
+        place = [g.op("CONCATENATION", [g.op("RESHAPE", [i, i32(1)], ((1,), np.int32)), i32(*rest)], ((3,), np.int32), options("Concatenation"))
+                 for i, rest in ((step, (-1, -1)), (next_step, (0, 0)))]
+        head = g.op("SLICE", [before, i32(0, 0, 0), place[0]], (-1, -1, -1))
+        tail = g.op("SLICE", [before, place[1], i32(-1, -1, -1)], (-1, -1, -1))
+        after = g.op("CONCATENATION", [head, after, tail], listed, options("Concatenation"))
+    body = g.whole(next_counter, next_step, after, made, *([cell] if c else []), sequence)
+    main = Graph()
+    x = main.input((STEPS, BATCH, FEATURES))
+    begin = [i32(0).reshape(()), i32(0).reshape(()), np.zeros(listed, np.float32)] + [f(BATCH, UNITS) for _ in range(1 + len(c))]
+    results = [main.add(state) for state in states]
+    main.ops.append(("WHILE", [main.add(value) for value in begin] + [x], results,
+                     options("While", condSubgraphIndex=1, bodySubgraphIndex=2)))
+    outputs = [main.op("RELU", [t], states[k]) for k, t in enumerate(results) if 2 <= k < len(results) - 1]
+    return build(*main.whole(*outputs, results[1]), [below(states, 0, 1), body])
+
+
+def control():
+    for kind in ("lstm", "gru", "rnn"):
+        for has_all in (True, False):
+            yield f"WHILE {kind} {has_all}", layer(kind, has_all)
+    yield "WHILE masked", layer("lstm", True, masked=True)
+    states = [NUMBER, (2, 3), (2, 3)]
+    body = Graph()
+    i, x, y = (body.input(state) for state in states)
+    body_outputs = [body.op("ADD", [i, i32(1).reshape(())], NUMBER, options("Add")),
+                    body.op("TANH", [body.op("ADD", [x, y], (2, 3), options("Add"))], (2, 3)), y]
+    main = Graph()
+    x, y = main.input((2, 3)), main.input((2, 3))
+    results = [main.add(state) for state in states]
+    main.ops.append(("WHILE", [main.add(i32(1).reshape(())), x, y], results, options("While", condSubgraphIndex=1, bodySubgraphIndex=2)))
+    last = main.op("MUL", [results[1], results[2]], (2, 3), options("Mul"))
+    yield "WHILE", build(*main.whole(last, results[1], results[0]), [below(states, 0), body.whole(*body_outputs)])
+    for limit in (-100, 100):
+        branches = []
+        for op in ("TANH", "ABS"):
+            g = Graph()
+            x = g.input((2, 3))
+            branches.append(g.whole(g.op(op, [x], (2, 3)), x))
+        main = Graph()
+        x = main.input((2, 3))
+        sum_of = main.op("SUM", [x, i32(0, 1)], (), options("Reducer"))
+        is_more = main.op("GREATER", [sum_of, np.array(limit, np.float32)], ((), np.bool_))
+        made, same = main.add((2, 3)), main.add((2, 3))
+        main.ops.append(("IF", [is_more, x], [made, same], options("If", thenSubgraphIndex=1, elseSubgraphIndex=2)))
+        yield f"IF {limit}", build(*main.whole(made, same), branches)
+
+
 def refusals():
     """Files that must be refused, with what the error says."""
     image, out = (1, 4, 4, 2), (1, 4, 4, 2)
@@ -520,7 +668,13 @@ def refusals():
     pads = np.array([[0, 0], [2, 2], [0, 0], [0, 0]], np.int32)
     yield "wide symmetric pads", one("MIRROR_PAD", image, pads, out=(1, 8, 4, 2), opts=options("MirrorPad", mode=1)), "SYMMETRIC paddings of more than 1"
     yield "computed axes", one("MEAN", image, ((1,), np.int32), out=(1, 2), opts=options("Reducer")), "the axes must be a constant"
-    yield "16-bit codes", one("RELU", Quantized(image, np.int16, 0.1), out=Quantized(out, np.int16, 0.1)), "quantized to int16"
+    yield "32-bit codes", one("RELU", Quantized(image, np.int32, 0.1), out=Quantized(out, np.int32, 0.1)), "quantized to int32"
+    turned = [("RFFT2D", [0, 1], [2], None), ("TRANSPOSE", [2, 3], [4], None), ("REAL", [4], [5], None)]
+    yield "complex numbers", build(turned, [(3, 16), i32(1, 16), ((3, 9), np.complex64), i32(1, 0), ((9, 3), np.complex64), (9, 3)],
+                                   [0], [5]), "it is not supported for complex numbers"
+    itself = ("WHILE", [0], [1], options("While", condSubgraphIndex=1, bodySubgraphIndex=1))
+    yield "a graph that runs itself", build([itself], [((), np.bool_)] * 2, [0], [1], [([itself], [((), np.bool_)] * 2, [0], [1])]), \
+        "it runs a graph that it is part of"
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(two, 0))
     model.subgraphs[0].operators = model.subgraphs[0].operators[1:2]
     model.subgraphs[0].outputs = [2]
@@ -541,7 +695,7 @@ def refusals():
 
 
 def made_models():
-    for models in (any_layouts, special, recurrent, sparse, convolutions, products, elementwise, reductions, layout, selections, quantized, transforms):
+    for models in (any_layouts, special, recurrent, control, sparse, convolutions, products, elementwise, reductions, layout, selections, quantized, transforms):
         yield from models()
 
 
@@ -583,7 +737,7 @@ def difference(expected, got, limit):
         worst = float(np.abs(expected.astype(np.float64) - got).max()) / span
         return "" if worst <= limit else f"differs by {worst:.2g} of the range"
     worst = int(np.abs(expected.astype(np.int64) - got.astype(np.int64)).max())
-    return "" if worst <= (1 if expected.dtype in (np.int8, np.uint8) else 0) else f"differs by {worst}"
+    return "" if worst <= ROUNDED.get(expected.dtype, 0) else f"differs by {worst}"
 
 
 def check(pared, path, feeds, outputs, limit):

@@ -1,0 +1,61 @@
+// Graphs within the graph: what TfliteValues holds while operators run other graphs of the file.
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "model/tflite_values.h"
+
+namespace pared {
+namespace {
+
+constexpr size_t kOpsEnteredMax = 200'000;
+
+}  // namespace
+
+void TfliteValues::Enter(const TfliteGraph& graph, const std::vector<std::string>& inputs) {
+  const auto is_graph = [&](const auto& entered) { return entered.first == &graph; };
+  Require(std::ranges::none_of(entered_, is_graph), "it runs a graph that it is part of");
+  ops_entered_ += graph.ops.size() + 1;
+  Require(ops_entered_ <= kOpsEnteredMax, "the graphs that operators run have more than " +
+                                              std::to_string(kOpsEnteredMax) +
+                                              " operators together");
+  Require(graph.inputs.size() == inputs.size(), "the graph that it runs has other inputs");
+  // Another operator may have run it.
+  const auto is_own = [&](int64_t t) { return t >= graph.tensors_begin && t < graph.tensors_end; };
+  std::erase_if(held_, [&](const auto& held) { return is_own(held.first); });
+  std::erase_if(sources_, [&](const auto& source) { return is_own(source.first); });
+  std::erase_if(permuted_, [&](const auto& made) { return is_own(made.first.first); });
+  std::erase_if(scales_, [&](const auto& scale) { return is_own(scale.first); });
+  for (size_t i = 0; i < inputs.size(); ++i) held_[graph.inputs[i]].plain = inputs[i];
+  entered_.emplace_back(&graph, op_);
+}
+
+void TfliteValues::Leave() {
+  op_ = entered_.back().second;
+  entered_.pop_back();
+}
+
+void TfliteValues::BeginGraph() {
+  around_.push_back(std::move(model_.graph));
+  model_.graph = Graph();
+}
+
+GraphPtr TfliteValues::EndGraph(std::vector<ValueInfo> inputs,
+                                const std::vector<std::string>& outputs) {
+  Graph& graph = model_.graph;
+  std::unordered_set<std::string> made;  // and no output yet
+  for (const Node& node : graph.nodes) made.insert(node.outputs.begin(), node.outputs.end());
+  for (const std::string& output : outputs) {
+    const bool is_own = made.erase(output) > 0;
+    graph.outputs.emplace_back().name = is_own ? output : Emit("Identity", {output}, output);
+  }
+  graph.name = BaseOf(op_->outputs[0]);
+  graph.inputs = std::move(inputs);
+  EraseDead(graph);
+  auto ended = std::make_shared<const Graph>(std::move(graph));
+  model_.graph = std::move(around_.back());
+  around_.pop_back();
+  return ended;
+}
+
+}  // namespace pared
