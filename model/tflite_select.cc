@@ -215,7 +215,7 @@ void ScatterByPlace(TfliteValues& values, const TfliteOp& op) {
   const std::string updates = values.Plain(op.inputs[1]);
   const std::string zero =
       values.Cast(values.AddInitializer(base + "_zero", Tensor::Scalar<float>(0)),
-                  values.tensor(op.inputs[1]).dtype);
+                  values.HeldType(op.inputs[1]));
   const std::string zeros =
       values.Emit("Expand", {zero, values.Int64(op.inputs[2])}, base + "_zeros");
   values.DefinePlain(op, values.Emit("ScatterND", {zeros, values.Int64(op.inputs[0]), updates},
@@ -234,7 +234,7 @@ void FindTrue(TfliteValues& values, const TfliteOp& op) {
 // the end, TensorFlow has none there. onnxruntime computes floats and int64.
 void OneHot(TfliteValues& values, const TfliteOp& op) {
   const std::string base = values.BaseOf(op.outputs[0]);
-  const DType dtype = values.tensor(op.outputs[0]).dtype;
+  const DType dtype = values.HeldType(op.outputs[0]);
   const std::string one = values.AddInt64({1});
   const std::string off = values.Emit("Reshape", {values.Plain(op.inputs[3]), one}, base + "_off");
   const std::string on = values.Emit("Reshape", {values.Plain(op.inputs[2]), one}, base + "_on");
@@ -250,7 +250,62 @@ void OneHot(TfliteValues& values, const TfliteOp& op) {
   values.DefinePlain(op, dtype == DType::kFloat32 ? made : values.Cast(made, dtype));
 }
 
+// What is found, to `count` elements behind which there are zeros.
+std::string Filled(TfliteValues& values, const std::string& found, const std::string& count,
+                   const std::string& base) {
+  const std::string length = values.Emit("Shape", {found}, base + "_found");
+  const std::string missing = values.Emit("Sub", {count, length}, base + "_missing");
+  const std::string pads = values.Emit("Concat", {values.AddInt64({0}), missing}, base + "_pads",
+                                       IntAttribute("axis", 0));
+  return values.Emit("Pad", {found, pads}, base);
+}
+
+// Inputs: boxes [N,4], scores [N], how many at most, thresholds of overlap and score; of V5 the
+// sigma by which scores shrink, too. Outputs: places, of V5 their scores, and how many there are.
+void SuppressBoxes(TfliteValues& values, const TfliteOp& op) {
+  const bool has_scores = op.type == "NON_MAX_SUPPRESSION_V5";
+  values.Require(op.outputs.size() == (has_scores ? 3 : 2), "it must have other outputs");
+  if (has_scores) {
+    const int64_t sigma = op.inputs[5];
+    const bool is_hard = values.IsConstant(sigma) && values.tensor(sigma).constant.count() == 1 &&
+                         values.tensor(sigma).dtype == DType::kFloat32 &&
+                         values.tensor(sigma).constant.data<float>()[0] == 0;
+    values.Require(is_hard, "scores that shrink (soft_nms_sigma) are not supported");
+  }
+  const int64_t last = op.outputs.back();
+  const std::string base = values.BaseOf(op.outputs[0]), one = values.AddInt64({1});
+  const std::string scores = values.Plain(op.inputs[1]);
+  const auto single = [&](const std::string& value, const char* name) {
+    return values.Emit("Reshape", {value, one}, base + name);
+  };
+  const std::string count = single(values.Int64(op.inputs[2]), "_count");
+  const std::string found =
+      values.Emit("NonMaxSuppression",
+                  {values.Emit("Unsqueeze", {values.Plain(op.inputs[0]), values.AddInt64({0})},
+                               base + "_boxes"),
+                   values.Emit("Unsqueeze", {scores, values.AddInt64({0, 1})}, base + "_scores"),
+                   count, single(values.Plain(op.inputs[3]), "_overlap"),
+                   single(values.Plain(op.inputs[4]), "_least")},
+                  base + "_triples");
+  const std::string column = values.AddInitializer(base + "_column", Tensor::Scalar<int64_t>(2));
+  const std::string places =
+      values.Emit("Gather", {found, column}, base + "_places", IntAttribute("axis", 1));
+  values.DefinePlain(op, values.Cast(Filled(values, places, count, base), DType::kInt32));
+  if (has_scores) {
+    const std::string chosen = values.Emit("Gather", {scores, places}, base + "_chosen");
+    values.Define(op.outputs[1], Form::kPlain,
+                  Filled(values, chosen, count, values.BaseOf(op.outputs[1])));
+  }
+  const std::string length = values.Emit("Shape", {places}, base + "_length");
+  values.Define(
+      last, Form::kPlain,
+      values.Cast(values.Emit("Squeeze", {length, values.AddInt64({0})}, values.BaseOf(last)),
+                  DType::kInt32));
+}
+
 constexpr TfliteOpInfo kOps[] = {
+    {"NON_MAX_SUPPRESSION_V4", SuppressBoxes, 5},
+    {"NON_MAX_SUPPRESSION_V5", SuppressBoxes, 6},
     {"SLICE", TakeSlice, 3},
     {"STRIDED_SLICE", TakeStridedSlice, 4},
     {"GATHER", Gather, 2},
