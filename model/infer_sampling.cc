@@ -1,4 +1,5 @@
-// Operators that sample, crop or scatter an image: by a grid, by regions, by indices.
+// Operators that sample, crop or scatter an image, by a grid, by regions, by indices, and the
+// transform of what was sampled.
 
 #include <algorithm>
 
@@ -111,13 +112,36 @@ void CenterCropPad(InferContext& c) {
   c.Set(0, c.dtype(0), std::move(shape));
 }
 
+// Numbers or pairs along the last axis; pairs result. `onesided` leaves the half that says all.
+void Dft(InferContext& c) {
+  const Dims* x = c.dims(0);
+  if (x == nullptr || x->size() < 2) return TypeOnly(c);
+  Dims shape = *x;
+  shape.back() = Number(2);
+  const bool is_onesided = c.node.Int("onesided", 0) != 0;
+  const auto axis = c.opset >= 20 && c.has_input(2)
+                        ? c.numbers(2)
+                        : std::vector<int64_t>{c.node.Int("axis", c.opset >= 20 ? -2 : 1)};
+  if (!axis || axis->size() != 1 || (is_onesided && c.node.Int("inverse", 0) != 0)) {
+    std::fill(shape.begin(), shape.end() - 1, AnyDim());
+    return c.Set(0, c.dtype(0), std::move(shape));
+  }
+  Dim& length = shape[c.Axis((*axis)[0], shape.size())];
+  if (c.has_input(1)) {
+    const auto stated = c.numbers(1);
+    length = stated && stated->size() == 1 ? DimOfElement(Element((*stated)[0])) : AnyDim();
+  }
+  if (is_onesided) length = IsNumber(length) ? Number(length.value / 2 + 1) : AnyDim();
+  c.Set(0, c.dtype(0), std::move(shape));
+}
+
 }  // namespace
 
 const InferTable& SamplingInference() {
-  static const InferTable kTable = {{"GridSample", GridSample},      {"AffineGrid", AffineGrid},
-                                    {"RoiAlign", RoiAlign},          {"MaxRoiPool", MaxRoiPool},
-                                    {"MaxUnpool", MaxUnpool},        {"Col2Im", Col2Im},
-                                    {"CenterCropPad", CenterCropPad}};
+  static const InferTable kTable = {{"GridSample", GridSample},       {"AffineGrid", AffineGrid},
+                                    {"RoiAlign", RoiAlign},           {"MaxRoiPool", MaxRoiPool},
+                                    {"MaxUnpool", MaxUnpool},         {"Col2Im", Col2Im},
+                                    {"CenterCropPad", CenterCropPad}, {"DFT", Dft}};
   return kTable;
 }
 

@@ -75,6 +75,41 @@ int64_t BatchedShape(TfliteLowering& l, int64_t t, Shape shape) {
   return l.Joined32({batch, l.AddInts(shape)}, rank);
 }
 
+// `image` has lengths that are open: those of the result follow while the file runs.
+void WriteOpenTransposed(TfliteLowering& l, const TfliteWindow& w, const TfliteWeights& weights,
+                         int64_t image) {
+  const Node& node = l.node();
+  std::vector<int64_t> added = node.Ints("output_padding", std::vector<int64_t>(w.ends.size(), 0));
+  Widen(added, 0);
+  bool is_same = true;
+  std::vector<int64_t> more;
+  for (size_t i = 0; i < 2; ++i) {
+    const int64_t total = w.begins[i] + w.ends[i], over = w.kernel[i] - w.strides[i];
+    is_same = is_same && total == std::max<int64_t>(over, 0) && w.begins[i] == total / 2 &&
+              added[i] == std::max<int64_t>(-over, 0);
+    more.push_back(over + added[i]);
+  }
+  const bool is_automatic = node.String("auto_pad", "NOTSET") != "NOTSET";
+  l.Require(
+      !is_automatic && !node.attributes.contains("output_shape") && (is_same || IsUnpadded(w)),
+      "auto_pad, output_shape or such pads of a ConvTranspose where lengths are open");
+  if (is_same) more = {0, 0};
+  const Shape result = ImageShape(l);
+  const int64_t shape = l.ShapeTensor(image);
+  const auto computed = [&](const char* type, Kind kind, int64_t list, const Shape& numbers) {
+    return l.EmitTyped(type, {list, l.AddInts(numbers)}, {2}, DType::kInt32, {kind, {}});
+  };
+  const int64_t lengths = computed(
+      "ADD", Kind::kAdd, computed("MUL", Kind::kMul, l.Part32(shape, 1, 2), w.strides), more);
+  const int64_t all = l.Joined32({l.Part32(shape, 0, 1), lengths, l.AddInts({result[3]})}, 4);
+  DefineImage(l, EmitImage(l, "TRANSPOSE_CONV", {all, weights.weight, image, weights.bias}, result,
+                           {Kind::kTransposeConv,
+                            {{0, is_same ? kPadSame : kPadValid},
+                             {1, Narrow(w.strides[1])},
+                             {2, Narrow(w.strides[0])},
+                             {3, l.activation()}}}));
+}
+
 void LowerConvTranspose(TfliteLowering& l) {
   const std::string &x = l.Input(0), &w = l.Input(1);
   const Shape weight = l.ShapeOf(w);
@@ -88,14 +123,14 @@ void LowerConvTranspose(TfliteLowering& l) {
                          node.Ints("strides", std::vector<int64_t>(kernel.size(), 1)),
                          node.Ints("dilations", std::vector<int64_t>(kernel.size(), 1)),
                          {},
-                         {}};
+                         {},
+                         false};
   std::vector<int64_t> pads = node.Ints("pads", std::vector<int64_t>(2 * kernel.size(), 0));
   l.Require(std::ranges::all_of(window.dilations, [](int64_t d) { return d == 1; }),
             "dilations of a ConvTranspose");
   window.begins.assign(pads.begin(), pads.begin() + std::ssize(kernel));
-  Widen(window.kernel, 1);
-  Widen(window.strides, 1);
-  Widen(window.begins, 0);
+  window.ends.assign(pads.begin() + std::ssize(kernel), pads.end());
+  Widen(window);
   const Shape result = ImageShape(l);
   Shape full = result;
   Shape spatial;
@@ -106,9 +141,10 @@ void LowerConvTranspose(TfliteLowering& l) {
   const TfliteWeights weights =
       MakeWeights(l, w, bias, 1, order, {outputs, window.kernel[0], window.kernel[1], weight[0]});
   const int64_t image = Image(l, x, spatial);
+  if (std::ranges::min(spatial) < 0) return WriteOpenTransposed(l, window, weights, image);
   bool is_same = true;
   for (size_t i = 0; i < 2; ++i) {
-    l.Require(spatial[i] > 0 && result[i + 1] > 0, "a ConvTranspose where lengths are open");
+    l.Require(spatial[i] > 0 && result[i + 1] > 0, "a ConvTranspose of an empty image");
     full[i + 1] = (spatial[i] - 1) * window.strides[i] + window.kernel[i];
     const int64_t total = full[i + 1] - result[i + 1];
     const bool is_automatic = node.String("auto_pad", "NOTSET").starts_with("SAME") ||

@@ -248,6 +248,38 @@ void LowerCumSum(TfliteLowering& l) {
                                  {1, l.node().Int("reverse", 0) != 0}}}));
 }
 
+// Of real numbers [..., n, 1], half of the result as pairs [..., n / 2 + 1, 2].
+void LowerDft(TfliteLowering& l) {
+  const std::string& x = l.Input(0);
+  const Shape shape = l.ShapeOf(x);
+  const int64_t rank = std::ssize(shape);
+  const Node& node = l.node();
+  l.Require(
+      rank >= 2 && shape[static_cast<size_t>(rank) - 1] == 1 &&
+          l.Axis(node.Int("axis", 1), rank) == rank - 2 && node.Int("onesided", 0) != 0 &&
+          node.Int("inverse", 0) == 0,
+      "a DFT that is not the half that says all of real numbers along the axis before the last");
+  const int64_t length = shape[static_cast<size_t>(rank) - 2];
+  const bool has_length = length > 0 && (length & (length - 1)) == 0;
+  l.Require(
+      has_length && (!l.HasInput(1) || l.Integers(node.inputs[1], "the length") == Shape{length}),
+      "a DFT whose length is not that of its input, known and a power of 2");
+  // There rows are the last axis, and pairs lie across: an order of axes in which both ends agree.
+  AxisOrder order = PlainOrder(rank);
+  std::swap(order[order.size() - 2], order.back());
+  const int64_t rows = l.Get(x, order);
+  Shape halves = l.tensor(rows).shape;
+  halves.back() = length / 2 + 1;
+  const int64_t complex =
+      l.EmitTyped("RFFT2D", {rows, l.AddInts({1, length})}, halves, DType::kComplex64);
+  std::vector<int64_t> both;
+  for (const char* part : {"REAL", "IMAG"}) {
+    both.push_back(l.EmitTyped(part, {complex}, halves, DType::kFloat32));
+  }
+  l.Define(order, l.EmitResult("CONCATENATION", both, order,
+                               {Kind::kConcatenation, {{0, Narrow(rank - 2)}}}));
+}
+
 void LowerLrn(TfliteLowering& l) {
   const std::string& x = l.Input(0);
   const int64_t size = l.node().Int("size", 1);
@@ -280,6 +312,7 @@ constexpr TfliteLoweringInfo kOps[] = {
     {"InstanceNormalization", LowerInstanceNormalization},
     {"TopK", LowerTopK},
     {"CumSum", LowerCumSum},
+    {"DFT", LowerDft},
     {"LRN", LowerLrn},
 };
 

@@ -15,14 +15,19 @@ TfliteWindow WindowOf(const TfliteLowering& l, const Shape& spatial, std::vector
                     node.Ints("strides", std::vector<int64_t>(rank, 1)),
                     node.Ints("dilations", std::vector<int64_t>(rank, 1)),
                     {},
-                    {}};
+                    {},
+                    false};
   std::vector<int64_t> pads = node.Ints("pads", std::vector<int64_t>(2 * rank, 0));
   l.Require(w.kernel.size() == rank && w.strides.size() == rank && w.dilations.size() == rank &&
                 pads.size() == 2 * rank,
             "a window of other axes than its input");
   const std::string automatic = node.String("auto_pad", "NOTSET");
   for (size_t i = 0; i < rank && automatic.starts_with("SAME"); ++i) {
-    l.Require(spatial[i] >= 0, "auto_pad where lengths are open");
+    if (spatial[i] < 0) {
+      l.Require(automatic == "SAME_UPPER", "auto_pad SAME_LOWER where lengths are open");
+      w.is_same = true;
+      continue;
+    }
     const int64_t total = SamePadding(spatial[i], w.kernel[i], w.strides[i], w.dilations[i]);
     pads[i] = automatic == "SAME_UPPER" ? total / 2 : total - total / 2;
     pads[i + rank] = total - pads[i];
@@ -46,6 +51,7 @@ void Widen(TfliteWindow& w) {
 }
 
 bool IsSame(const TfliteWindow& w, const Shape& spatial) {
+  if (w.is_same) return true;
   for (size_t i = 0; i < 2; ++i) {
     if (spatial[i] < 0 && w.strides[i] != 1) return false;
     const int64_t size = std::max<int64_t>(spatial[i], 1);  // of stride 1 whatever the length
@@ -57,7 +63,8 @@ bool IsSame(const TfliteWindow& w, const Shape& spatial) {
 
 bool IsUnpadded(const TfliteWindow& w) {
   const auto is_zero = [](int64_t pad) { return pad == 0; };
-  return std::ranges::all_of(w.begins, is_zero) && std::ranges::all_of(w.ends, is_zero);
+  return !w.is_same && std::ranges::all_of(w.begins, is_zero) &&
+         std::ranges::all_of(w.ends, is_zero);
 }
 
 int64_t Padded(TfliteLowering& l, int64_t x, const TfliteWindow& w, bool with_least) {

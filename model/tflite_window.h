@@ -16,6 +16,7 @@ inline constexpr int8_t kPadSame = 0, kPadValid = 1;
 
 struct TfliteWindow {
   std::vector<int64_t> kernel, strides, dilations, begins, ends;  // by spatial axis
+  bool is_same = false;  // as TensorFlow Lite pads by itself: lengths are open
 };
 
 // Of the operator at hand. `spatial`: lengths of the input's spatial axes, -1: open.

@@ -145,7 +145,6 @@ TEST(InferShapes, FollowsAttentionAndProductsOfOnnxruntime) {
 }
 
 TEST(InferShapes, KnowsTheTypesOfSignalsAndLists) {
-  EXPECT_EQ(Of("float[1,16,1] x", "y = DFT(x)"), "float[*]");
   EXPECT_EQ(Of("float[1,16] x, int64 s", "y = STFT(x, s)"), "float[?,?,?,2]");
   EXPECT_EQ(Of("float[3,4] x", "y = Unique(x)"), "float[?]");
   EXPECT_EQ(Of("float[3,4] x", "y = Unique <axis = 1> (x)"), "float[3,?]");
@@ -206,6 +205,15 @@ TEST(InferShapes, FollowsSplitsAndReductions) {
   EXPECT_EQ(Of("float[2,3] x", "y = ArgMax <axis = 1, keepdims = 0> (x)"), "int64[2]");
   EXPECT_EQ(Of("float[1,2,4,4] x", "y = Resize(x, , s)", "float[4] s = {1, 1, 2, 1.3}"),
             "float[1,2,8,5]");
+}
+
+TEST(InferShapes, FollowsTransforms) {
+  const std::string length = "int64 n = {16}";
+  EXPECT_EQ(Of("float[N,8,1] x", "y = DFT(x)"), "float[N,8,2]");
+  EXPECT_EQ(Of("float[N,8,1] x", "y = DFT <onesided = 1> (x)"), "float[N,5,2]");
+  EXPECT_EQ(Of("float[N,8,1] x", "y = DFT <onesided = 1> (x, n)", length), "float[N,9,2]");
+  EXPECT_EQ(Of("float[4,N,2] x", "y = DFT <axis = 0, inverse = 1> (x, n)", length),
+            "float[16,N,2]");
 }
 
 TEST(InferShapes, RefusesAxesOutOfRange) {

@@ -208,6 +208,50 @@ TEST(TfliteWrite, RefusalsNameTheNode) {
       ThrowsError(ErrorCode::kUnsupported, HasSubstr("Resize"), HasSubstr("mode cubic")));
 }
 
+TEST(TfliteWrite, WindowsOfOpenLengthsArePaddedAsTheFileRuns) {
+  const TfliteFile file = Written(R"(<ir_version: 8, opset_import: ["" : 17]>
+    net (float[1, 2, H, W] x) => (float[1, 2, A, B] y) <float[2, 2, 1, 2] w = {1, 2, 3, 4, 5, 6, 7, 8}> {
+      c = Conv<auto_pad = "SAME_UPPER", strides = [2, 2]>(x, w)
+      p = MaxPool<auto_pad = "SAME_UPPER", kernel_shape = [2, 2], strides = [2, 2]>(c)
+      y = Add(p, p)
+    })");
+  EXPECT_THAT(Types(file), ElementsAre("TRANSPOSE", "CONV_2D", "MAX_POOL_2D", "ADD", "TRANSPOSE"));
+  for (const size_t op : {1, 2}) EXPECT_EQ(file.main.ops[op].Option<int8_t>(0), 0);  // SAME
+}
+
+TEST(TfliteWrite, TransposedConvolutionsOfOpenLengthsComputeTheirShape) {
+  const auto written = [](const std::string& attributes) {
+    return Written(R"(<ir_version: 8, opset_import: ["" : 17]>
+      net (float[1, 2, H, W] x) => (float[1, 1, A, B] y) <float[2, 1, 3, 3] w = {)" +
+                   std::string("1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9") + R"(}> {
+        y = ConvTranspose<strides = [2, 2])" +
+                   attributes + ">(x, w) }");
+  };
+  const TfliteFile valid = written("");
+  EXPECT_THAT(Types(valid), ElementsAre("TRANSPOSE", "SHAPE", "SLICE", "MUL", "ADD", "SLICE",
+                                        "CONCATENATION", "TRANSPOSE_CONV", "TRANSPOSE"));
+  EXPECT_EQ(Input(valid, 4, 1).constant.data<int32_t>()[0], 1);  // 3 taps by steps of 2
+  EXPECT_EQ(valid.main.ops[7].Option<int8_t>(0), 1);             // VALID
+  const TfliteFile same = written(", pads = [0, 0, 1, 1]");
+  EXPECT_EQ(Input(same, 4, 1).constant.data<int32_t>()[0], 0);
+  EXPECT_EQ(same.main.ops[7].Option<int8_t>(0), 0);
+  EXPECT_THAT([&] { written(", pads = [1, 1, 0, 0]"); },
+              ThrowsError(ErrorCode::kUnsupported, HasSubstr("ConvTranspose"),
+                          HasSubstr("where lengths are open")));
+}
+
+TEST(TfliteWrite, TransformsOfRowsAreComplexWithin) {
+  const std::string head = R"(<ir_version: 8, opset_import: ["" : 17]>
+    net (float[N, 8, 1] x) => (float[N, 5, 2] y) <int64 n = {)";
+  const auto written = [&](const std::string& length, const std::string& attributes) {
+    return Written(head + length + "}> { y = DFT<onesided = 1" + attributes + ">(x, n) }");
+  };
+  EXPECT_THAT(Types(written("8", "")),
+              ElementsAre("RESHAPE", "RFFT2D", "REAL", "IMAG", "CONCATENATION", "TRANSPOSE"));
+  EXPECT_THAT([&] { written("16", ""); },
+              ThrowsError(ErrorCode::kUnsupported, HasSubstr("DFT"), HasSubstr("its input")));
+}
+
 TEST(TfliteWrite, AFileAppearsWhole) {
   const TempDir folder;
   SaveTflite(ParseText(kConvolutions), folder.path() / "m.tflite");

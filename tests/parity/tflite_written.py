@@ -45,9 +45,9 @@ KNOWN = {
     "test_attention_4d_padded_kv_bf16_expanded", "test_attention_causal_boolmask_nan_robustness_expanded"}
 BACKEND_LEAST = 600  # cases that are written
 # Files of tflite_models.py that cannot be written again: their ONNX form has operators that are not written.
-READ_ONLY = ("RFFT2D", "LSTM", "SCATTER_ND", "WHERE", "ONE_HOT", "REVERSE_V2", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
+READ_ONLY = ("LSTM", "SCATTER_ND", "WHERE", "ONE_HOT", "REVERSE_V2", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
              "FLOOR_DIV", "FLOOR_MOD", "GATHER batched", "MIRROR_PAD symmetric", "REDUCE_ALL", "REDUCE_ANY",
-             "WHILE", "IF", "NON_MAX_SUPPRESSION", "TRANSPOSE_CONV open 1")
+             "WHILE", "IF", "NON_MAX_SUPPRESSION")
 # Real models, where they are in the cache: the sizes of open dimensions, and the largest integers that inputs take.
 REAL = {
     "mnist-conv/mnist-conv.onnx": {}, "made/efficientnet_lite0.onnx": {}, "espcn/espcn_x2_float.onnx": {},
