@@ -44,6 +44,8 @@ enum class TfliteOptionsKind : uint8_t {
   kTransposeConv = 49,
   kShape = 55,
   kArgMin = 57,
+  kPack = 59,
+  kUnpack = 64,
   kResizeNearestNeighbor = 74,
   kLeakyRelu = 75,
   kMirrorPad = 77,

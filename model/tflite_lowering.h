@@ -252,7 +252,7 @@ struct TfliteLoweringInfo {
 };
 
 // Convolutions; pools; products; functions of elements; reductions and normalizations; what moves
-// elements, what takes some, and what samples images.
+// elements, what takes some, and what samples images; layers of sequences.
 std::span<const TfliteLoweringInfo> LowerConvOps();
 std::span<const TfliteLoweringInfo> LowerPoolOps();
 std::span<const TfliteLoweringInfo> LowerMatMulOps();
@@ -261,5 +261,6 @@ std::span<const TfliteLoweringInfo> LowerReduceOps();
 std::span<const TfliteLoweringInfo> LowerLayoutOps();
 std::span<const TfliteLoweringInfo> LowerSelectOps();
 std::span<const TfliteLoweringInfo> LowerImageOps();
+std::span<const TfliteLoweringInfo> LowerRecurrentOps();
 
 }  // namespace pared

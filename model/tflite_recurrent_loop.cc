@@ -378,37 +378,67 @@ class Loop {
   std::unordered_map<int64_t, const TfliteOp*> makers_;
 };
 
+std::vector<int64_t> RowsOf(const std::vector<int64_t>& order, int64_t units) {
+  std::vector<int64_t> rows;
+  for (const int64_t gate : order) {
+    for (int64_t i = 0; i < units; ++i) rows.push_back(gate * units + i);
+  }
+  return rows;
+}
+
+// The rows, in the order, of constant floats; empty: it is no such constant.
+std::vector<float> Moved(const TfliteValues& values, int64_t t, const std::vector<int64_t>& rows) {
+  const Tensor& stored = values.tensor(t).constant;
+  std::vector<float> moved;
+  if (stored.dtype() != DType::kFloat32) return moved;
+  const auto columns = static_cast<size_t>(stored.count()) / rows.size();
+  for (const int64_t row : rows) {
+    const auto part = stored.data<float>().subspan(static_cast<size_t>(row) * columns, columns);
+    moved.insert(moved.end(), part.begin(), part.end());
+  }
+  return moved;
+}
+
 // Rows of gates in the order, as the one direction that there is.
 std::string Ordered(TfliteValues& values, int64_t t, const std::vector<int64_t>& order,
                     int64_t units) {
-  std::string made = values.Plain(t);
   const std::string base = values.BaseOf(t);
+  const std::vector<int64_t> rows = RowsOf(order, units);
+  if (std::vector<float> moved = Moved(values, t, rows); !moved.empty()) {
+    Shape shape = values.tensor(t).shape;
+    shape.insert(shape.begin(), 1);
+    return values.AddInitializer(base, Tensor::Make<float>(shape, std::move(moved)));
+  }
+  std::string made = values.Plain(t);
   if (!std::ranges::is_sorted(order)) {
-    std::vector<int64_t> rows;
-    for (const int64_t gate : order) {
-      for (int64_t i = 0; i < units; ++i) rows.push_back(gate * units + i);
-    }
     made = values.Emit("Gather", {made, values.AddInt64(rows)}, base, IntAttribute("axis", 0));
   }
   return values.Emit("Unsqueeze", {made, values.AddInt64({0})}, base);
 }
 
+// Those of the step's product, then of the state's; zeros where there is none.
 std::string Biases(TfliteValues& values, const Layer& layer, int64_t units) {
   if (layer.of_step.bias < 0 && layer.of_state.bias < 0) return "";
-  std::vector<std::string> both;
-  for (const auto& [product, order] : {std::pair(&layer.of_step, &layer.of_step_order),
-                                       std::pair(&layer.of_state, &layer.of_state_order)}) {
-    const int64_t count = std::ssize(*order) * units;
-    if (product->bias >= 0) {
-      both.push_back(Ordered(values, product->bias, *order, units));
-    } else {
-      const std::vector<float> zeros(static_cast<size_t>(count));
-      both.push_back(values.AddInitializer(values.BaseOf(product->weight) + "_no_bias",
-                                           Tensor::Make<float>({1, count}, zeros)));
-    }
+  const std::string base = values.BaseOf(layer.of_step.weight) + "_biases";
+  const int64_t count = std::ssize(layer.of_step_order) * units;
+  const std::vector<float> zeros(static_cast<size_t>(count));
+  const std::pair<int64_t, const std::vector<int64_t>*> both[] = {
+      {layer.of_step.bias, &layer.of_step_order}, {layer.of_state.bias, &layer.of_state_order}};
+  std::vector<float> numbers;
+  std::vector<std::string> names;
+  for (const auto& [bias, order] : both) {
+    const std::vector<float> moved = bias < 0 ? zeros : Moved(values, bias, RowsOf(*order, units));
+    numbers.insert(numbers.end(), moved.begin(), moved.end());
   }
-  return values.Emit("Concat", both, values.BaseOf(layer.of_step.weight) + "_biases",
-                     IntAttribute("axis", 1));
+  if (std::ssize(numbers) == 2 * count) {
+    return values.AddInitializer(base, Tensor::Make<float>({1, 2 * count}, std::move(numbers)));
+  }
+  for (const auto& [bias, order] : both) {
+    names.push_back(bias >= 0
+                        ? Ordered(values, bias, *order, units)
+                        : values.AddInitializer(base, Tensor::Make<float>({1, count}, zeros)));
+  }
+  return values.Emit("Concat", names, base, IntAttribute("axis", 1));
 }
 
 }  // namespace

@@ -21,8 +21,9 @@ using Converters = std::unordered_map<std::string, const TfliteLoweringInfo*>;
 const Converters& AllOps() {
   static const Converters kAll = [] {
     Converters all;
-    for (const auto ops : {LowerConvOps(), LowerPoolOps(), LowerMatMulOps(), LowerElementwiseOps(),
-                           LowerReduceOps(), LowerLayoutOps(), LowerSelectOps(), LowerImageOps()}) {
+    for (const auto ops :
+         {LowerConvOps(), LowerPoolOps(), LowerMatMulOps(), LowerElementwiseOps(), LowerReduceOps(),
+          LowerLayoutOps(), LowerSelectOps(), LowerImageOps(), LowerRecurrentOps()}) {
       for (const TfliteLoweringInfo& op : ops) all.emplace(op.op_type, &op);
     }
     return all;
@@ -32,7 +33,7 @@ const Converters& AllOps() {
 
 bool IsContributed(const std::string& op_type) {
   return op_type == "Gelu" || op_type == "FastGelu" || op_type == "QuickGelu" ||
-         op_type == "DynamicQuantizeMatMul";
+         op_type == "DynamicQuantizeMatMul" || op_type == "DynamicQuantizeLSTM";
 }
 
 bool IsSpecial(const Node& node) {

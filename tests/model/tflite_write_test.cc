@@ -252,6 +252,39 @@ TEST(TfliteWrite, TransformsOfRowsAreComplexWithin) {
               ThrowsError(ErrorCode::kUnsupported, HasSubstr("DFT"), HasSubstr("its input")));
 }
 
+constexpr const char* kLayer = R"(<ir_version: 8, opset_import: ["" : 17]>
+  net (float[3, B, 2] x) => (float[3, 1, B, 1] y)
+    <float[1, 3, 2] w = {1, 2, 3, 4, 5, 6}, float[1, 3, 1] r = {1, 2, 3},
+     float[1, 6] b = {1, 2, 3, 10, 20, 30}> {
+    y = GRU<hidden_size = 1)";
+
+TEST(TfliteWrite, RecurrentLayersAreOneStepAfterTheOther) {
+  const auto count = [](const TfliteFile& file, const std::string& type) {
+    return std::ranges::count(Types(file), type);
+  };
+  const TfliteFile behind =
+      Written(std::string(kLayer) + ", linear_before_reset = 1>(x, w, r, b)}");
+  EXPECT_EQ(count(behind, "FULLY_CONNECTED"), 4);  // of all steps at once, and of each state
+  EXPECT_EQ(count(behind, "TANH"), 3);
+  EXPECT_EQ(count(behind, "ZEROS_LIKE"), 1);  // the batch is open
+  // What is reset belongs to the state's product; else all is added at once.
+  EXPECT_THAT(Input(behind, 0, 2).constant.data<float>(), ElementsAre(1, 2, 3));
+  const TfliteFile before = Written(std::string(kLayer) + ">(x, w, r, b)}");
+  EXPECT_THAT(Input(before, 0, 2).constant.data<float>(), ElementsAre(11, 22, 33));
+  EXPECT_EQ(count(before, "FULLY_CONNECTED"), 7);
+}
+
+TEST(TfliteWrite, RefusesRecurrentLayersOfOpenLengthAndWithOtherFunctions) {
+  std::string open = kLayer;
+  open.replace(open.find("float[3, B"), 10, "float[T, B");
+  open.replace(open.find("float[3, 1"), 10, "float[T, 1");
+  EXPECT_THAT([&] { Written(open + ">(x, w, r, b)}"); },
+              ThrowsError(ErrorCode::kUnsupported, HasSubstr("GRU"), HasSubstr("that are open")));
+  EXPECT_THAT(
+      [] { Written(std::string(kLayer) + R"(, activations = ["Sigmoid", "Relu"]>(x, w, r, b)})"); },
+      ThrowsError(ErrorCode::kUnsupported, HasSubstr("GRU"), HasSubstr("activations")));
+}
+
 TEST(TfliteWrite, AFileAppearsWhole) {
   const TempDir folder;
   SaveTflite(ParseText(kConvolutions), folder.path() / "m.tflite");

@@ -643,7 +643,7 @@ def control():
     results = [main.add(state) for state in states]
     main.ops.append(("WHILE", [main.add(i32(1).reshape(())), x, y], results, options("While", condSubgraphIndex=1, bodySubgraphIndex=2)))
     last = main.op("MUL", [results[1], results[2]], (2, 3), options("Mul"))
-    yield "WHILE", build(*main.whole(last, results[1], results[0]), [below(states, 0), body.whole(*body_outputs)])
+    yield "WHILE tanh", build(*main.whole(last, results[1], results[0]), [below(states, 0), body.whole(*body_outputs)])
     for limit in (-100, 100):
         branches = []
         for op in ("TANH", "ABS"):
