@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "model/graph.h"
 #include "model/infer_shapes.h"
+#include "model/rewrite.h"
 
 namespace pared {
 
@@ -18,7 +20,12 @@ namespace pared {
 struct FloatPattern {
   size_t last = 0;
   Node node;
+  // Inputs by place that are initializers to add, called after what the node has there.
+  std::vector<std::pair<size_t, Tensor>> constants{};
 };
+
+// Puts the node in its place.
+void WritePattern(Graph& graph, FloatPattern pattern, FreshNames& names);
 
 // In the graph itself, subgraphs apart. `types` of its values, where they are known, tell which
 // axis is the last one.

@@ -4,7 +4,7 @@
 // Before:  y = x * Clip(x + 3, 0, 6) / 6                             After:  y = HardSwish(x)
 // Before:  d = x - ReduceMean(x)                                     After:  y = Layer-
 //          y = d / Sqrt(ReduceMean(d * d) + e) * scale + bias                Normalization(x)
-// and GELU: gelu_pattern.cc.
+// and GELU: gelu_pattern.cc, LayerNormalization without that difference: layer_norm_pattern.cc.
 //
 // A product is looked at as a set of factors and a number, so the order of its multiplications and
 // divisions does not matter. Declines where a value in between has another reader.
@@ -20,6 +20,7 @@
 #include "evaluator/fuse_float.h"
 #include "evaluator/fuse_graph.h"
 #include "evaluator/gelu_pattern.h"
+#include "evaluator/layer_norm_pattern.h"
 #include "model/rewrite.h"
 
 namespace pared {
@@ -39,12 +40,16 @@ class Patterns {
 
   std::optional<FloatPattern> Find(const Node& node) const {
     if (!node.domain.empty()) return {};
+    if (node.op_type == "Add") {
+      auto found = FindSpreadLayerNorm(graph_, index_, ir_version_, types_, node);
+      if (found) return found;
+    }
     if (node.op_type == "Erf" || node.op_type == "Tanh") {
       return FindGelu(graph_, index_, ir_version_, node);
     }
     std::optional<Node> joined = Match(node);
     if (!joined) return {};
-    return FloatPattern{static_cast<size_t>(&node - graph_.nodes.data()), std::move(*joined)};
+    return FloatPattern{static_cast<size_t>(&node - graph_.nodes.data()), std::move(*joined), {}};
   }
 
  private:
@@ -255,9 +260,19 @@ std::vector<FloatPattern> FindFloatPatterns(
   return found;
 }
 
+void WritePattern(Graph& graph, FloatPattern pattern, FreshNames& names) {
+  for (auto& [input, constant] : pattern.constants) {
+    std::string& name = pattern.node.inputs[input];
+    name = names.Make(name + "_row");
+    graph.initializers.set(name, {std::move(constant), ""});
+  }
+  graph.nodes[pattern.last] = std::move(pattern.node);
+}
+
 void JoinFloatPatterns(Model& model) {
-  for (auto& [last, node] : FindFloatPatterns(model.graph, model.ir_version)) {
-    model.graph.nodes[last] = std::move(node);
+  FreshNames names(model);
+  for (FloatPattern& pattern : FindFloatPatterns(model.graph, model.ir_version)) {
+    WritePattern(model.graph, std::move(pattern), names);
   }
   EraseDead(model.graph);
 }

@@ -50,7 +50,11 @@ void Reduce(TfliteValues& values, const TfliteOp& op) {
     return values.Define(output, Form::kPlain,
                          values.Emit("Identity", {values.Plain(input)}, values.BaseOf(output)));
   }
-  const bool is_by_channels = rank == 4 && KeepsOrder(axes, keeps_axes) &&
+  // The mean of a LayerNormalization, which ONNX has for the last axis.
+  const bool is_norm = op.type == "MEAN" && keeps_axes && axes == std::vector<int64_t>{3} &&
+                       values.IsDeviation(input, output);
+  if (is_norm) values.Plain(input);
+  const bool is_by_channels = rank == 4 && !is_norm && KeepsOrder(axes, keeps_axes) &&
                               values.CommonForm({input}, input) == Form::kChannels;
   const Form form = is_by_channels ? Form::kChannels : Form::kPlain;
   for (int64_t& axis : axes) axis = AxisIn(form, axis);

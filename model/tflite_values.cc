@@ -94,6 +94,14 @@ TfliteValues::TfliteValues(const TfliteFile& file) : file_(file) {
   model_.opsets = {{"", kOpset}};
   model_.doc_string = file.description;
   model_.graph.name = "main";
+  const auto find = [&](const TfliteGraph& graph) {
+    for (const TfliteOp& op : graph.ops) {
+      if (op.type != "SQUARED_DIFFERENCE" || op.inputs.size() != 2) continue;
+      deviations_.insert(std::minmax(op.inputs[0], op.inputs[1]));
+    }
+  };
+  find(file.main);
+  for (const auto& [number, part] : file.parts) find(part);
   AddInputs();
 }
 

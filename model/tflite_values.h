@@ -8,8 +8,10 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -85,6 +87,10 @@ class TfliteValues {
   std::string AddInt64(const std::vector<int64_t>& values);
   std::string AddInitializer(const std::string& name, Tensor tensor);
 
+  // Whether a SQUARED_DIFFERENCE is of these two: what a variance begins with.
+  bool IsDeviation(int64_t value, int64_t mean) const {
+    return deviations_.contains(std::minmax(value, mean));
+  }
   // What an operator that treats all elements alike best reads and writes: kChannels where one of
   // `inputs` is held so only and all can be.
   Form CommonForm(const std::vector<int64_t>& inputs, int64_t output) const;
@@ -159,6 +165,7 @@ class TfliteValues {
   std::string ToWideCodes(int64_t t, const std::string& value);
 
   const TfliteFile& file_;
+  std::set<std::pair<int64_t, int64_t>> deviations_;  // the lower place first
   Model model_;
   std::vector<Graph> around_;  // the graphs that the one of model_ lies in
   std::vector<std::pair<const TfliteGraph*, const TfliteOp*>> entered_;  // and by which operator

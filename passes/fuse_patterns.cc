@@ -2,6 +2,7 @@
 //
 // Before:  d = x - ReduceMean(x)                                 After:  y = LayerNormalization(
 //          y = d / Sqrt(ReduceMean(d * d) + e) * scale + bias                  x, scale, bias)
+//          or x * (r * scale) + (bias - m * (r * scale)), as Keras has it
 // Before:  y = x * (Erf(x / sqrt 2) + 1) / 2, or by Tanh         After:  y = Gelu(x)
 // Before:  y = x * Clip(x + 3, 0, 6) / 6, or x * HardSigmoid(x)  After:  y = HardSwish(x)
 // Before:  y = MatMul(Softmax(MatMul(q, k') * s + mask), v)      After:  y = Attention(
@@ -64,14 +65,14 @@ class Fuser {
 
   void Run() {
     Raise();
+    FreshNames names(model_);
     ForEachPattern([&](Graph& graph, FloatPattern& pattern) {
       const bool is_excluded = IsExcluded(graph, pattern.last, pattern.node.inputs);
       if (!Admits(graph.nodes[pattern.last], pattern.node, is_excluded)) return;
       pattern.node.domain.clear();
-      graph.nodes[pattern.last] = std::move(pattern.node);
+      WritePattern(graph, std::move(pattern), names);
     });
     if (!Wants("Attention")) return;
-    FreshNames names(model_);
     ForEachGraph([&](Graph& graph, const Types& types) {
       std::vector<AttentionPattern> written;
       for (AttentionPattern& pattern : FindAttention(graph, model_, types)) {
@@ -207,6 +208,6 @@ Model Fuse(Model model, const Options& options, PassContext& context) {
 extern const PassInfo kFusePatterns = DefinePass<Options, Fuse>(
     "fuse_patterns",
     "Writes LayerNormalization, Gelu, HardSwish and Attention for what spells them out.",
-    [](const Json&) { return false; }, 4);
+    [](const Json&) { return false; }, 5);
 
 }  // namespace pared

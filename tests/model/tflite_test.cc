@@ -66,6 +66,13 @@ TEST(Tflite, WritesTransposesOnlyWhereALayoutEnds) {
               ElementsAre("Transpose", "MaxPool", "Transpose", "Concat", "Transpose"));
 }
 
+TEST(Tflite, NormalizedChannelsBecomeTheLastAxis) {
+  const Model model = LoadTflite(kFolder + "variance_of_channels");
+  EXPECT_THAT(Types(model), ElementsAre("Transpose", "MaxPool", "Transpose", "ReduceMean", "Sub",
+                                        "Mul", "ReduceMean"));
+  EXPECT_EQ(model.graph.nodes[3].Ints("axes"), (std::vector<int64_t>{3}));
+}
+
 TEST(Tflite, QuantizedOperatorsBecomePairsOfQuantizeAndDequantize) {
   const Model model = LoadTflite(kFolder + "conv_2d_int8");
   EXPECT_EQ(model.graph.inputs[0].dtype, DType::kInt8);

@@ -508,6 +508,11 @@ def special():
     yield "L2_NORMALIZATION tiny", build([("L2_NORMALIZATION", [0], [1], options("L2Norm")), ("ADD", [1, 2], [3], options("Add"))],
                                          [tiny, (2, 3), (2, 3), (2, 3)], [2], [3])
     yield "an output that is stored", build([("RELU", [0], [1], None)], [(2, 3), (2, 3), f(4)], [0], [1, 2])
+    row = (*IMAGE[:3], 1)
+    yield "variance of channels", build(
+        [("MAX_POOL_2D", [0], [1], pool(1, 1, 1)), ("MEAN", [1, 2], [3], options("Reducer", keepDims=True)),
+         ("SQUARED_DIFFERENCE", [1, 3], [4], None), ("MEAN", [4, 2], [5], options("Reducer", keepDims=True))],
+        [IMAGE, IMAGE, i32(3), row, IMAGE, row], [0], [5])
     yield "outputs alike", build([("RELU", [0], [1], None)], [(2, 3), (2, 3)], [0], [1, 0, 1])
     shape = [("SHAPE", [0], [1], options("Shape", outType=2)),
              ("STRIDED_SLICE", [1, 2, 3, 4], [5], options("StridedSlice", shrinkAxisMask=1)),

@@ -46,6 +46,51 @@ TEST(FusePatterns, RecognizesADecomposedLayerNormalization) {
   }
 }
 
+// As Keras spells it; `rest` is what is added to the product.
+std::string Spread(const std::string& rest) {
+  return R"(g (float[2,3,4] x) => (float[2,3,4] y)
+    <float e = {1e-3}, float[1,1,4] gamma = {1,2,3,4}, float[4] beta = {0.5,0,1,-1}>
+    { m = ReduceMean <axes = [2]> (x) d = Sub(x, m) q = Mul(d, d) v = ReduceMean <axes = [2]> (q)
+      t = Add(v, e) s = Sqrt(t) r = Reciprocal(s) k = Mul(r, gamma) )" +
+         rest + " p = Mul(x, k) [last] y = Add(p, b) }";
+}
+
+TEST(FusePatterns, RecognizesALayerNormalizationOfProducts) {
+  for (const char* rest :
+       {"n = Neg(m) u = Mul(n, k) b = Add(u, beta)", "u = Mul(k, m) b = Sub(beta, u)"}) {
+    const Model in = Of(Spread(rest), 17);
+    const PassResult out = RunStep("fuse_patterns", {}, in);
+    ASSERT_THAT(OpTypes(out.model.graph), ElementsAre("LayerNormalization")) << rest;
+    const Node& node = out.model.graph.nodes[0];
+    EXPECT_THAT(node.inputs, ElementsAre("x", "gamma_row", "beta"));
+    EXPECT_EQ(out.model.graph.initializers.at("gamma_row").tensor.shape(), (Shape{4}));
+    EXPECT_EQ(node.name, "last");
+    ExpectSameResults(in, out.model);
+  }
+}
+
+TEST(FusePatterns, RecognizesALayerNormalizationThatIsShapedInBetween) {
+  const Model in = Of(R"(g (float[1,3,4] x) => (float[1,3,4] y)
+    <float e = {1e-3}, float zero = {0}, int64[3] shape = {1,3,1}>
+    { m = ReduceMean <axes = [0, 2], keepdims = 0> (x) w = Reshape(m, shape) d = Sub(x, w)
+      q = Mul(d, d) v = ReduceMean <axes = [0, 2], keepdims = 0> (q) t = Add(v, e) s = Sqrt(t)
+      r = Reciprocal(s) a = Mul(r, m) n = Sub(zero, a) h = Reshape(r, shape) p = Mul(x, h)
+      b = Reshape(n, shape) y = Add(p, b) })",
+                      17);
+  const PassResult out = RunStep("fuse_patterns", {}, in);
+  ASSERT_THAT(OpTypes(out.model.graph), ElementsAre("LayerNormalization"));
+  ExpectSameResults(in, out.model);
+}
+
+TEST(FusePatterns, LeavesProductsThatAreNoLayerNormalization) {
+  for (const char* rest : {"n = Neg(m) u = Mul(n, r) b = Add(u, beta)",  // not by the same factor
+                           "u = Mul(k, m) b = Sub(u, beta)",             // the wrong way round
+                           "n = Neg(m) u = Mul(n, k) b = Add(u, m)"}) {  // no bias
+    const PassResult out = RunStep("fuse_patterns", {}, Of(Spread(rest), 17));
+    EXPECT_GT(out.model.graph.nodes.size(), 10U) << rest;
+  }
+}
+
 TEST(FusePatterns, LeavesANormalizationOverAnotherAxis) {
   const PassResult out = RunStep("fuse_patterns", {}, Of(WithAxis("1"), 17));
   EXPECT_EQ(out.model.graph.nodes.size(), 9U);
