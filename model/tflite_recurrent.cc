@@ -28,8 +28,10 @@ void CheckKind(const TfliteValues& values, const TfliteOp& op) {
       values.Require(op.HasInput(first + gate), "it must have weights and biases of four gates");
     }
   }
-  const bool is_clipped =
-      op.Option<float>(kCellClip) != 0 || op.Option<float>(kProjectionClip) != 0;
+  // Converters write 10 for layers that clip nothing: tanh takes what is beyond for 1.
+  constexpr float kNoClip = 10;
+  const float clip = op.Option<float>(kCellClip);
+  const bool is_clipped = (clip != 0 && clip < kNoClip) || op.Option<float>(kProjectionClip) != 0;
   values.Require(op.Option<int8_t>(kActivation) == kTanh && !is_clipped,
                  "the activation must be TANH, with no clipping");
 }

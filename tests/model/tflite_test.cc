@@ -137,6 +137,17 @@ TEST(Tflite, LoopsOfKerasThatAreRecurrentLayersBecomeThem) {
   EXPECT_EQ(Only(LoadTflite(kFolder + "while_rnn_true"), "RNN").Int("hidden_size", 0), 5);
 }
 
+TEST(Tflite, CellsThatConvertersClipAtTenAreNotClipped) {
+  EXPECT_EQ(Only(LoadTflite(kFolder + "lstm_clip_10"), "LSTM").Int("hidden_size", 0), 5);
+  std::string bytes = ReadFile(kFolder + "lstm_clip_10");
+  const float ten = 10, less = 3;
+  const size_t at = bytes.find(std::string(reinterpret_cast<const char*>(&ten), sizeof ten));
+  bytes.replace(at, sizeof less, reinterpret_cast<const char*>(&less), sizeof less);
+  EXPECT_THAT([&] { Read(bytes); },
+              ThrowsError(ErrorCode::kUnsupported, HasSubstr("UNIDIRECTIONAL_SEQUENCE_LSTM"),
+                          HasSubstr("with no clipping")));
+}
+
 TEST(Tflite, OtherLoopsBecomeLoopWithTheConditionAtItsEnd) {
   const Node masked = Only(LoadTflite(kFolder + "while_masked"), "Loop");
   EXPECT_EQ(masked.inputs.size(), 7);  // the sequence is no state

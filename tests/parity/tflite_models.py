@@ -529,14 +529,14 @@ def special():
 
 
 def recurrent():
-    for time_first in (False, True):
+    for time_first, clip in ((False, 0), (True, 0), (False, 10)):  # converters write 10
         units, features, batch = 5, 4, 7 if time_first else 3
         weights = [f(units, features) for _ in range(4)] + [f(units, units) for _ in range(4)] + [f(units) for _ in range(4)]
         tensors = [(3, 7, features)] + weights + [Variable((batch, units)), Variable((batch, units)), (3, 7, units)]
         places = list(range(9)) + [-1] * 3 + list(range(9, 13)) + [-1] * 2 + [13, 14] + [-1] * 4
-        yield f"UNIDIRECTIONAL_SEQUENCE_LSTM {time_first}", build(
+        yield f"UNIDIRECTIONAL_SEQUENCE_LSTM {time_first} {clip}", build(
             [("UNIDIRECTIONAL_SEQUENCE_LSTM", places, [15], options(
-                "UnidirectionalSequenceLSTM", fusedActivationFunction=4, timeMajor=time_first))], tensors, [0], [15])
+                "UnidirectionalSequenceLSTM", fusedActivationFunction=4, timeMajor=time_first, cellClip=clip))], tensors, [0], [15])
 
 
 def sparse():
