@@ -21,7 +21,7 @@ constexpr int kFilterWidth = 3, kFilterHeight = 4, kPoolActivation = 5;
 constexpr int kRowsActivation = 0, kWeightsFormat = 1, kKeepsAxes = 2;
 constexpr int kLeftIsAdjoint = 0, kRightIsAdjoint = 1;
 
-// Two spatial axes: height, width.
+// Spatial axes: height and width, of volumes depth before them.
 struct Window {
   int64_t padding = kSame;
   std::vector<int64_t> kernel, strides, dilations = {1, 1};
@@ -31,12 +31,13 @@ struct Window {
 NamedAttributes Attributes(const TfliteValues& values, int64_t input, const Window& window) {
   NamedAttributes all = IntsAttribute("kernel_shape", window.kernel);
   all = all + IntsAttribute("strides", window.strides);
-  if (window.dilations != std::vector<int64_t>{1, 1}) {
+  if (std::ranges::any_of(window.dilations, [](int64_t dilation) { return dilation != 1; })) {
     all = all + IntsAttribute("dilations", window.dilations);
   }
   if (window.padding != kSame) return all;
-  std::vector<int64_t> pads(4, 0);
-  for (size_t i = 0; i < 2; ++i) {
+  const size_t rank = window.kernel.size();
+  std::vector<int64_t> pads(2 * rank, 0);
+  for (size_t i = 0; i < rank; ++i) {
     const int64_t size = values.Dim(input, static_cast<int64_t>(i) + 1);
     if (size < 0) {
       return all + TextAttribute("auto_pad", "SAME_UPPER");
@@ -44,7 +45,7 @@ NamedAttributes Attributes(const TfliteValues& values, int64_t input, const Wind
     const int64_t total =
         SamePadding(size, window.kernel[i], window.strides[i], window.dilations[i]);
     pads[i] = total / 2;
-    pads[i + 2] = total - total / 2;
+    pads[i + rank] = total - total / 2;
   }
   return all + IntsAttribute("pads", std::move(pads));
 }
@@ -101,6 +102,35 @@ void Convolve(TfliteValues& values, const TfliteOp& op) {
   values.Require(channels % each == 0, "the weight's inputs must divide the input's channels");
   WriteConvolution(values, op, window, {0, 3, 1, 2}, channels / each,
                    op.Option<int8_t>(kConvActivation));
+}
+
+// Weights [D,H,W,I,O] of an input [N,D,H,W,C]. Strides and dilations: depth, width, height.
+void ConvolveVolume(TfliteValues& values, const TfliteOp& op) {
+  constexpr int kStrides = 1, kActivation = 4, kDilations = 5;
+  const int64_t input = op.inputs[0], weight = op.inputs[1], output = op.outputs[0];
+  values.Require(values.tensor(weight).rank() == 5 && values.tensor(input).rank() == 5,
+                 "input and weight must have 5 axes");
+  Window window = {op.Option<int8_t>(kPadding), {}, {}, {}};
+  for (const int place : {0, 2, 1}) {
+    window.kernel.push_back(values.Dim(weight, std::ssize(window.kernel)));
+    window.strides.push_back(op.Option<int32_t>(kStrides + place));
+    window.dilations.push_back(op.Option<int32_t>(kDilations + place, 1));
+  }
+  CheckWindow(values, window);
+  const int64_t channels = values.Dim(input, 4), each = values.Dim(weight, 3);
+  values.Require(each > 0 && channels > 0 && channels % each == 0,
+                 "the weight's inputs must divide the input's channels");
+  NamedAttributes attributes = Attributes(values, input, window);
+  if (channels != each) attributes = attributes + IntAttribute("group", channels / each);
+  const std::string base = values.BaseOf(output);
+  const std::string made =
+      values.Emit("Conv",
+                  {values.Permuted(input, {0, 4, 1, 2, 3}),
+                   values.Permuted(weight, {4, 3, 0, 1, 2}), BiasOf(values, op, 2)},
+                  base, attributes);
+  const std::string active = Activated(values, op.Option<int8_t>(kActivation), made, base);
+  values.DefinePlain(
+      op, values.Emit("Transpose", {active}, base, IntsAttribute("perm", {0, 2, 3, 4, 1})));
 }
 
 // Weights [1,H,W,channels * multiplier].
@@ -286,6 +316,7 @@ void Pool(TfliteValues& values, const TfliteOp& op) {
 
 constexpr TfliteOpInfo kOps[] = {
     {"CONV_2D", Convolve, 2, true},
+    {"CONV_3D", ConvolveVolume, 2, true},
     {"DEPTHWISE_CONV_2D", ConvolveDepthwise, 2, true},
     {"TRANSPOSE_CONV", ConvolveTransposed, 3, true},
     {"custom operator Convolution2DTransposeBias", ConvolveTransposedOfMediaPipe, 3},

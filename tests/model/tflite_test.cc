@@ -101,6 +101,15 @@ TEST(Tflite, ScalesOfABiasLieAlongItsOnlyAxisWhateverTheFileSays) {
   }
 }
 
+TEST(Tflite, VolumesArePaddedAlongThreeAxes) {
+  const Model model = LoadTflite(kFolder + "conv_3d");
+  EXPECT_THAT(Types(model), ElementsAre("Transpose", "Conv", "Transpose"));
+  const Node& conv = model.graph.nodes[1];
+  EXPECT_EQ(model.graph.initializers.at(conv.inputs[1]).tensor.shape(), (Shape{5, 3, 2, 3, 3}));
+  EXPECT_EQ(conv.Ints("strides"), (std::vector<int64_t>{1, 2, 2}));
+  EXPECT_EQ(conv.Ints("pads"), (std::vector<int64_t>{0, 1, 1, 1, 1, 1}));
+}
+
 TEST(Tflite, TransposedConvolutionsOfMediaPipeAreRead) {
   const Model model = LoadTflite(kFolder + "convolution2dtransposebias");
   EXPECT_THAT(Types(model), ElementsAre("Transpose", "ConvTranspose", "Transpose"));

@@ -221,6 +221,12 @@ def convolutions():
                            opts=options(kind, alignCorners=align, halfPixelCenters=center)))
 
 
+    for padding, stride, dilation, act in ((0, 1, 1, 1), (0, 2, 1, 0), (1, 1, 2, 0)):
+        volume = options("Conv3D", padding=padding, strideD=1, strideW=stride, strideH=stride, fusedActivationFunction=act,
+                         dilationDFactor=1, dilationWFactor=dilation, dilationHFactor=1)
+        yield f"CONV_3D {padding} {stride} {dilation}", one("CONV_3D", (2, 4, 7, 9, 3), f(2, 3, 3, 3, 5), f(5), out=(1,), opts=volume)
+
+
 def products():
     for shape, keep in (((4, 6), False), ((2, 3, 6), False), ((2, 3, 6), True), ((2, 1, 1, 6), False)):
         out = (*shape[:-1], 5) if keep else (int(np.prod(shape[:-1])), 5)
