@@ -25,6 +25,8 @@ namespace {
 
 using Pair = std::array<int64_t, 2>;
 
+constexpr size_t kStatesMax = 32;  // of a layer there are 7 at most
+
 // Fields of the options.
 constexpr int kActivation = 0, kGatherAxis = 0, kGatherBatches = 1, kConcatAxis = 0, kSplits = 0;
 constexpr int kBeginMask = 0;
@@ -65,7 +67,7 @@ class Loop {
   // What is found is in the members below.
   bool Match() {
     const size_t count = op_.inputs.size();
-    if (op_.outputs.size() != count || body_.inputs.size() != count ||
+    if (count > kStatesMax || op_.outputs.size() != count || body_.inputs.size() != count ||
         body_.outputs.size() != count || condition_.inputs.size() != count ||
         condition_.outputs.size() != 1 || !FindSteps(condition_.outputs[0]) || steps < 1) {
       return false;

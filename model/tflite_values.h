@@ -123,7 +123,7 @@ class TfliteValues {
   // By the number that an operator has for it.
   const TfliteGraph& Part(int64_t number) const { return file_.parts.at(number); }
   // Operators are those of `graph` from now on, its inputs these values, till Leave. Refuses a
-  // graph that runs itself, and files that run too many operators so.
+  // graph that runs itself, and files that run too much so, or too deep.
   void Enter(const TfliteGraph& graph, const std::vector<std::string>& inputs);
   void Leave();
   // What is added from now on makes up a graph of its own, which may read what is around it by
@@ -169,7 +169,7 @@ class TfliteValues {
   Model model_;
   std::vector<Graph> around_;  // the graphs that the one of model_ lies in
   std::vector<std::pair<const TfliteGraph*, const TfliteOp*>> entered_;  // and by which operator
-  size_t ops_entered_ = 0;
+  size_t cost_ = 0;  // operators and tensors of what was entered
   FreshNames names_{Model()};
   std::unordered_map<int64_t, Held> held_;
   std::unordered_map<int64_t, int64_t> sources_;

@@ -8,24 +8,27 @@
 namespace pared {
 namespace {
 
-constexpr size_t kOpsEnteredMax = 200'000;
+constexpr size_t kCostMax = 500'000, kDepthMax = 50;
 
 }  // namespace
 
 void TfliteValues::Enter(const TfliteGraph& graph, const std::vector<std::string>& inputs) {
   const auto is_graph = [&](const auto& entered) { return entered.first == &graph; };
   Require(std::ranges::none_of(entered_, is_graph), "it runs a graph that it is part of");
-  ops_entered_ += graph.ops.size() + 1;
-  Require(ops_entered_ <= kOpsEnteredMax, "the graphs that operators run have more than " +
-                                              std::to_string(kOpsEnteredMax) +
-                                              " operators together");
+  Require(entered_.size() < kDepthMax,
+          "graphs that run each other are more than " + std::to_string(kDepthMax) + " deep");
+  cost_ += graph.ops.size() + static_cast<size_t>(graph.tensors_end - graph.tensors_begin) + 1;
+  Require(cost_ <= kCostMax, "the graphs that operators run have more than " +
+                                 std::to_string(kCostMax) + " operators and tensors together");
   Require(graph.inputs.size() == inputs.size(), "the graph that it runs has other inputs");
   // Another operator may have run it.
-  const auto is_own = [&](int64_t t) { return t >= graph.tensors_begin && t < graph.tensors_end; };
-  std::erase_if(held_, [&](const auto& held) { return is_own(held.first); });
-  std::erase_if(sources_, [&](const auto& source) { return is_own(source.first); });
-  std::erase_if(permuted_, [&](const auto& made) { return is_own(made.first.first); });
-  std::erase_if(scales_, [&](const auto& scale) { return is_own(scale.first); });
+  for (int64_t t = graph.tensors_begin; t < graph.tensors_end; ++t) {
+    held_.erase(t);
+    sources_.erase(t);
+    scales_.erase(t);
+  }
+  permuted_.erase(permuted_.lower_bound({graph.tensors_begin, {}}),
+                  permuted_.lower_bound({graph.tensors_end, {}}));
   for (size_t i = 0; i < inputs.size(); ++i) held_[graph.inputs[i]].plain = inputs[i];
   entered_.emplace_back(&graph, op_);
 }

@@ -686,6 +686,10 @@ def refusals():
     itself = ("WHILE", [0], [1], options("While", condSubgraphIndex=1, bodySubgraphIndex=1))
     yield "a graph that runs itself", build([itself], [((), np.bool_)] * 2, [0], [1], [([itself], [((), np.bool_)] * 2, [0], [1])]), \
         "it runs a graph that it is part of"
+    chain = [([("IF", [0, 0], [1], options("If", thenSubgraphIndex=i + 1, elseSubgraphIndex=i + 1))], [((), np.bool_)] * 2, [0], [1])
+             for i in range(60)]
+    last = ([("LOGICAL_NOT", [0], [1], None)], [((), np.bool_)] * 2, [0], [1])
+    yield "deep graphs", build(*chain[0], parts=[*chain[1:], last]), "more than 50 deep"
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(two, 0))
     model.subgraphs[0].operators = model.subgraphs[0].operators[1:2]
     model.subgraphs[0].outputs = [2]
