@@ -66,6 +66,12 @@ class Layer {
                "an input or weights of unknown shape");
     steps_ = x[0], batch_ = x[1], directions_ = r[0];
     units_ = node.Int("hidden_size", is_dynamic_ ? r[1] : r[2]);
+    const auto whole = [&](int64_t columns) {
+      return is_dynamic_ ? Shape{directions_, columns, rows()}
+                         : Shape{directions_, rows(), columns};
+    };
+    l_.Require(units_ > 0 && r == whole(units_) && l_.ShapeOf(l_.Input(1)) == whole(x[2]),
+               "weights of other shapes than its gates");
     l_.Require(steps_ > 0 && steps_ <= kStepsMax,
                "steps that are open, or more than " + std::to_string(kStepsMax));
     l_.Require(node.Int("layout", 0) == 0 && !node.attributes.contains("clip") &&

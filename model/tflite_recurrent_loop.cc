@@ -75,11 +75,16 @@ class Loop {
     for (size_t i = 0; i < count && layer.type.empty(); ++i) {
       layer.hidden = i;
       const TfliteTensor& state = values_.tensor(body_.inputs[i]);
-      if (state.rank() != 2 || state.dtype != DType::kFloat32 || state.shape[1] < 1) continue;
+      const TfliteTensor& before = values_.tensor(op_.inputs[i]);
+      if (state.rank() != 2 || before.rank() != 2 || state.dtype != DType::kFloat32 ||
+          state.shape[1] < 1)
+        continue;
       if (!MatchLstm() && !MatchGru() && !MatchRnn()) layer = Layer();
     }
     return !layer.type.empty() && FindSequence() && FindLists();
   }
+
+  int64_t units() const { return values_.Dim(hidden(), 1); }
 
   Layer layer;
   int64_t steps = 0;
@@ -133,7 +138,6 @@ class Loop {
   }
   int64_t hidden() const { return body_.inputs[layer.hidden]; }
   int64_t hidden_after() const { return body_.outputs[layer.hidden]; }
-  int64_t units() const { return values_.Dim(hidden(), 1); }
   bool IsCounter(int64_t t, const std::vector<int64_t>& of) const {
     return std::ranges::any_of(counters, [&](size_t i) { return of[i] == t; });
   }
@@ -449,7 +453,7 @@ bool AddLoopedLayer(TfliteValues& values, const TfliteOp& op) {
   Loop loop(values, op);
   if (!loop.Match()) return false;
   const Layer& layer = loop.layer;
-  const int64_t units = values.tensor(op.inputs[layer.hidden]).shape.back();
+  const int64_t units = loop.units();
   const bool is_lstm = layer.type == "LSTM";
   const auto state = [&](size_t i) {
     const int64_t t = op.inputs[i];

@@ -274,6 +274,14 @@ TEST(TfliteWrite, RecurrentLayersAreOneStepAfterTheOther) {
   EXPECT_EQ(count(before, "FULLY_CONNECTED"), 7);
 }
 
+TEST(TfliteWrite, RefusesRecurrentLayersWhoseWeightsDoNotFit) {
+  std::string narrow = kLayer;
+  narrow.replace(narrow.find("float[1, 3, 2] w = {1, 2, 3, 4, 5, 6}"), 37,
+                 "float[1, 2, 2] w = {1, 2, 3, 4}");
+  EXPECT_THAT([&] { Written(narrow + ">(x, w, r, b)}"); },
+              ThrowsError(ErrorCode::kUnsupported, HasSubstr("GRU"), HasSubstr("than its gates")));
+}
+
 TEST(TfliteWrite, RefusesRecurrentLayersOfOpenLengthAndWithOtherFunctions) {
   std::string open = kLayer;
   open.replace(open.find("float[3, B"), 10, "float[T, B");
