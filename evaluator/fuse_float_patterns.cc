@@ -270,9 +270,14 @@ void WritePattern(Graph& graph, FloatPattern pattern, FreshNames& names) {
 }
 
 void JoinFloatPatterns(Model& model) {
-  FreshNames names(model);
+  std::optional<FreshNames> names;  // they cost a look at the whole model, which few patterns need
   for (FloatPattern& pattern : FindFloatPatterns(model.graph, model.ir_version)) {
-    WritePattern(model.graph, std::move(pattern), names);
+    if (pattern.constants.empty()) {
+      model.graph.nodes[pattern.last] = std::move(pattern.node);
+      continue;
+    }
+    if (!names) names.emplace(model);
+    WritePattern(model.graph, std::move(pattern), *names);
   }
   EraseDead(model.graph);
 }
