@@ -66,6 +66,7 @@ void LowerPool(TfliteLowering& l) {
   }
   const bool counts_pads = l.node().Int("count_include_pad", 0) != 0;
   const bool is_same = !IsUnpadded(w) && IsSame(w, spatial) && (is_max || !counts_pads);
+  l.Require(is_same || !w.is_same, "count_include_pad where lengths are open");
   const bool corrects = !is_max && !is_same && !IsUnpadded(w) && (!counts_pads || reaches_beyond);
   if (corrects) {
     l.LeaveCodes();

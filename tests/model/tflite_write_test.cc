@@ -219,6 +219,18 @@ TEST(TfliteWrite, WindowsOfOpenLengthsArePaddedAsTheFileRuns) {
   for (const size_t op : {1, 2}) EXPECT_EQ(file.main.ops[op].Option<int8_t>(0), 0);  // SAME
 }
 
+TEST(TfliteWrite, AveragesOfPadsNeedKnownLengths) {
+  EXPECT_THAT(
+      [] {
+        Written(R"(<ir_version: 8, opset_import: ["" : 17]>
+          net (float[1, 2, H, W] x) => (float[1, 2, A, B] y) {
+            y = AveragePool<auto_pad = "SAME_UPPER", kernel_shape = [3, 3], count_include_pad = 1>(x)
+          })");
+      },
+      ThrowsError(ErrorCode::kUnsupported, HasSubstr("AveragePool"),
+                  HasSubstr("count_include_pad where lengths are open")));
+}
+
 TEST(TfliteWrite, TransposedConvolutionsOfOpenLengthsComputeTheirShape) {
   const auto written = [](const std::string& attributes) {
     return Written(R"(<ir_version: 8, opset_import: ["" : 17]>
