@@ -14,6 +14,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -126,6 +127,8 @@ class TfliteValues {
   // graph that runs itself, and files that run too much so, or too deep.
   void Enter(const TfliteGraph& graph, const std::vector<std::string>& inputs);
   void Leave();
+  // What is known of the graph's tensors, which holds for one run of it only.
+  void Forget(const TfliteGraph& graph);
   // What is added from now on makes up a graph of its own, which may read what is around it by
   // name.
   void BeginGraph();
@@ -169,7 +172,8 @@ class TfliteValues {
   Model model_;
   std::vector<Graph> around_;  // the graphs that the one of model_ lies in
   std::vector<std::pair<const TfliteGraph*, const TfliteOp*>> entered_;  // and by which operator
-  size_t cost_ = 0;  // operators and tensors of what was entered
+  std::unordered_set<const TfliteGraph*> run_;
+  size_t cost_ = 0;  // operators and tensors of what was run
   FreshNames names_{Model()};
   std::unordered_map<int64_t, Held> held_;
   std::unordered_map<int64_t, int64_t> sources_;

@@ -17,20 +17,27 @@ void TfliteValues::Enter(const TfliteGraph& graph, const std::vector<std::string
   Require(std::ranges::none_of(entered_, is_graph), "it runs a graph that it is part of");
   Require(entered_.size() < kDepthMax,
           "graphs that run each other are more than " + std::to_string(kDepthMax) + " deep");
+  Require(graph.inputs.size() == inputs.size(), "the graph that it runs has other inputs");
+  Forget(graph);
+  for (size_t i = 0; i < inputs.size(); ++i) held_[graph.inputs[i]].plain = inputs[i];
+  entered_.emplace_back(&graph, op_);
+}
+
+void TfliteValues::Forget(const TfliteGraph& graph) {
   cost_ += graph.ops.size() + static_cast<size_t>(graph.tensors_end - graph.tensors_begin) + 1;
   Require(cost_ <= kCostMax, "the graphs that operators run have more than " +
                                  std::to_string(kCostMax) + " operators and tensors together");
-  Require(graph.inputs.size() == inputs.size(), "the graph that it runs has other inputs");
-  // Another operator may have run it.
+  const bool is_first = run_.insert(&graph).second;
   for (int64_t t = graph.tensors_begin; t < graph.tensors_end; ++t) {
     held_.erase(t);
     sources_.erase(t);
     scales_.erase(t);
+    // Each run adds the constants that it reads.
+    const Tensor& constant = tensor(t).constant;
+    if (!is_first && constant.defined()) file_.file->CountCopied(constant.bytes().size());
   }
   permuted_.erase(permuted_.lower_bound({graph.tensors_begin, {}}),
                   permuted_.lower_bound({graph.tensors_end, {}}));
-  for (size_t i = 0; i < inputs.size(); ++i) held_[graph.inputs[i]].plain = inputs[i];
-  entered_.emplace_back(&graph, op_);
 }
 
 void TfliteValues::Leave() {

@@ -157,6 +157,24 @@ TEST(Tflite, CellsThatConvertersClipAtTenAreNotClipped) {
                           HasSubstr("with no clipping")));
 }
 
+TEST(Tflite, ALayerThatResetsTheProductOfTheStepIsNoGru) {
+  Only(LoadTflite(kFolder + "while_step_reset"), "Loop");
+}
+
+TEST(Tflite, OneLayerInBothBranchesIsALayerInEach) {
+  const Model model = LoadTflite(kFolder + "if_layers");
+  for (const char* name : {"then_branch", "else_branch"}) {
+    const Graph& branch = PartOf(Only(model, "If"), name);
+    const auto is_gru = [](const Node& node) { return node.op_type == "GRU"; };
+    EXPECT_EQ(std::ranges::count_if(branch.nodes, is_gru), 1) << name;
+  }
+}
+
+TEST(Tflite, AConditionOfManyTermsIsRead) {
+  const Node loop = Only(LoadTflite(kFolder + "while_chained_condition"), "Loop");
+  EXPECT_EQ(PartOf(loop, "body").nodes.size(), 43);  // 40 And
+}
+
 TEST(Tflite, OtherLoopsBecomeLoopWithTheConditionAtItsEnd) {
   const Node masked = Only(LoadTflite(kFolder + "while_masked"), "Loop");
   EXPECT_EQ(masked.inputs.size(), 7);  // the sequence is no state
@@ -184,6 +202,12 @@ TEST(Tflite, BranchesThatHandAnInputOnMakeAnotherValueOfIt) {
 TEST(Tflite, RefusesAGraphThatRunsItself) {
   EXPECT_THAT([] { LoadTflite(kFolder + "while_itself"); },
               ThrowsError(ErrorCode::kUnsupported, "WHILE t1", HasSubstr("that it is part of")));
+}
+
+TEST(Tflite, RefusesAGraphWhoseConstantsWouldBeAddedAgainAndAgain) {
+  EXPECT_THAT([] { LoadTflite(kFolder + "if_again"); },
+              ThrowsError(ErrorCode::kInvalidArgument, HasSubstr("if_again"),
+                          HasSubstr("the same data again and again")));
 }
 
 TEST(Tflite, ComplexNumbersAreReshapedInPairs) {

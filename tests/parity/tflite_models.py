@@ -574,15 +574,17 @@ def below(states, *counters):
     return g.whole(less[0])
 
 
-def gates(g, kind, x, h, c):
-    """What the cell makes of x and h: the new h, and c of an LSTM."""
+def gates(g, kind, x, h, c, style=""):
+    """What the cell makes of x and h: the new h, and c of an LSTM. style: "halves" (of weights), "step reset" (a GRU that is none)."""
     state, count = (BATCH, UNITS), {"lstm": 4, "gru": 3, "rnn": 1}[kind]
     add, mul = (lambda a, b, s=state: g.op("ADD", [a, b], s, options("Add"))), (lambda a, b: g.op("MUL", [a, b], state, options("Mul")))
     sigmoid, tanh = (lambda a: g.op("LOGISTIC", [a], state)), (lambda a: g.op("TANH", [a], state))
-    wide = (BATCH, count * UNITS)
+    wide, h0 = (BATCH, count * UNITS), h
 
     def product(value, size, bias):
         weight = 0.5 * f(count * UNITS, size)
+        if style == "halves":
+            weight = g.op("DEQUANTIZE", [weight.astype(np.float16)], weight.shape)
         return g.op("FULLY_CONNECTED", [value, weight] + [f(count * UNITS)] * bias, wide, options("FullyConnected"))
 
     def split(value):
@@ -590,6 +592,10 @@ def gates(g, kind, x, h, c):
         g.ops.append(("SPLIT", [g.add(i32(1).reshape(())), value], made, options("Split", numSplits=count)))
         return made
 
+    if style == "step reset":
+        x, h = split(product(x, FEATURES, False)), split(product(h, UNITS, False))
+        update, new = sigmoid(add(x[0], h[0])), tanh(add(h[2], mul(sigmoid(add(x[1], h[1])), x[2])))
+        return add(mul(update, h0), mul(g.op("SUB", [np.array(1, np.float32), update], state, options("Sub")), new)), None
     if kind == "gru":
         x, h_sum = split(product(x, FEATURES, True)), product(h, UNITS, True)
         parts = [g.op("STRIDED_SLICE", [h_sum, i32(0, k * UNITS), i32(0, (k + 1) * UNITS), i32(1, 1)], state,
@@ -607,8 +613,9 @@ def gates(g, kind, x, h, c):
     return mul(sigmoid(out), tanh(c)), c
 
 
-def layer(kind, has_all, masked=False):
-    """A recurrent layer as Keras 3 has it: a loop over steps, of which all outputs are kept, or the last."""
+def layer_body(kind, has_all, style=""):
+    """What a step of a recurrent layer does as Keras 3 has it, and its states: all outputs are kept, or the last.
+    style: as of gates, or "masked"."""
     listed = (STEPS if has_all else 1, BATCH, UNITS)
     states = [NUMBER, NUMBER, listed, (BATCH, UNITS)] + [(BATCH, UNITS)] * (kind == "lstm") + [(STEPS, BATCH, FEATURES)]
     g = Graph()
@@ -616,8 +623,8 @@ def layer(kind, has_all, masked=False):
     one_more = i32(1).reshape(())
     next_counter, next_step = (g.op("ADD", [i, one_more], NUMBER, options("Add")) for i in (counter, step))
     x = g.op("GATHER", [sequence, step], (BATCH, FEATURES), options("Gather"))
-    made, cell = gates(g, kind, x, h, c[0] if c else None)
-    if masked:
+    made, cell = gates(g, kind, x, h, c[0] if c else None, style)
+    if style == "masked":
         first = g.op("STRIDED_SLICE", [x, i32(0, 0), i32(0, 1), i32(1, 1)], (BATCH, 1), options("StridedSlice", beginMask=1, endMask=1))
         is_set = g.op("GREATER", [first, np.array(0, np.float32)], ((BATCH, 1), np.bool_))
         made = g.op("SELECT_V2", [is_set, made, h], (BATCH, UNITS))
@@ -628,22 +635,65 @@ def layer(kind, has_all, masked=False):
         head = g.op("SLICE", [before, i32(0, 0, 0), place[0]], (-1, -1, -1))
         tail = g.op("SLICE", [before, place[1], i32(-1, -1, -1)], (-1, -1, -1))
         after = g.op("CONCATENATION", [head, after, tail], listed, options("Concatenation"))
-    body = g.whole(next_counter, next_step, after, made, *([cell] if c else []), sequence)
+    return states, g.whole(next_counter, next_step, after, made, *([cell] if c else []), sequence)
+
+
+def run_layer(g, states, x):
+    """The WHILE over the steps, with graphs 1 and 2: what is left of the states."""
+    begin = [i32(0).reshape(()), i32(0).reshape(()), np.zeros(states[2], np.float32)] + [f(BATCH, UNITS) for _ in states[3:-1]]
+    results = [g.add(state) for state in states]
+    g.ops.append(("WHILE", [g.add(value) for value in begin] + [x], results, options("While", condSubgraphIndex=1, bodySubgraphIndex=2)))
+    return results
+
+
+def layer(kind, has_all, style=""):
+    states, body = layer_body(kind, has_all, style)
     main = Graph()
-    x = main.input((STEPS, BATCH, FEATURES))
-    begin = [i32(0).reshape(()), i32(0).reshape(()), np.zeros(listed, np.float32)] + [f(BATCH, UNITS) for _ in range(1 + len(c))]
-    results = [main.add(state) for state in states]
-    main.ops.append(("WHILE", [main.add(value) for value in begin] + [x], results,
-                     options("While", condSubgraphIndex=1, bodySubgraphIndex=2)))
+    results = run_layer(main, states, main.input((STEPS, BATCH, FEATURES)))
     outputs = [main.op("RELU", [t], states[k]) for k, t in enumerate(results) if 2 <= k < len(results) - 1]
     return build(*main.whole(*outputs, results[1]), [below(states, 0, 1), body])
+
+
+def branched_layers():
+    """One layer, with weights of halves, in both branches."""
+    states, body = layer_body("gru", False, "halves")
+    branches = []
+    for op in ("TANH", "ABS"):
+        g = Graph()
+        branches.append(g.whole(run_layer(g, states, g.op(op, [g.input(states[-1])], states[-1]))[3]))
+    main = Graph()
+    x, y = main.input(states[-1]), main.add(states[3])
+    is_more = main.op("GREATER", [main.op("SUM", [x, i32(0, 1, 2)], (), options("Reducer")), np.array(0, np.float32)], ((), np.bool_))
+    main.ops.append(("IF", [is_more, x], [y], options("If", thenSubgraphIndex=3, elseSubgraphIndex=4)))
+    return build(*main.whole(y), [below(states, 0, 1), body, *branches])
+
+
+def chained_condition():
+    """A loop whose condition is said again and again, by operators that read the one before twice."""
+    states = [NUMBER, (2, 3)]
+    g = Graph()
+    counter, _ = (g.input(state) for state in states)
+    goes_on = g.op("LESS", [counter, i32(STEPS).reshape(())], ((), np.bool_))
+    for _ in range(40):
+        goes_on = g.op("LOGICAL_AND", [goes_on, goes_on], ((), np.bool_))
+    body = Graph()
+    i, x = (body.input(state) for state in states)
+    after = body.whole(body.op("ADD", [i, i32(1).reshape(())], NUMBER, options("Add")), body.op("TANH", [x], (2, 3)))
+    main = Graph()
+    x = main.input((2, 3))
+    results = [main.add(state) for state in states]
+    main.ops.append(("WHILE", [main.add(i32(0).reshape(())), x], results, options("While", condSubgraphIndex=1, bodySubgraphIndex=2)))
+    return build(*main.whole(results[1]), [g.whole(goes_on), after])
 
 
 def control():
     for kind in ("lstm", "gru", "rnn"):
         for has_all in (True, False):
             yield f"WHILE {kind} {has_all}", layer(kind, has_all)
-    yield "WHILE masked", layer("lstm", True, masked=True)
+    yield "WHILE masked", layer("lstm", True, "masked")
+    yield "WHILE step reset", layer("gru", True, "step reset")
+    yield "WHILE chained condition", chained_condition()
+    yield "IF layers", branched_layers()
     states = [NUMBER, (2, 3), (2, 3)]
     body = Graph()
     i, x, y = (body.input(state) for state in states)
@@ -670,6 +720,19 @@ def control():
         yield f"IF {limit}", build(*main.whole(made, same), branches)
 
 
+def runs_again():
+    """A graph with a constant of 20 kB that 80 operators run."""
+    g = Graph()
+    part = g.whole(g.op("ADD", [g.input((1, 5000)), f(1, 5000)], (1, 5000), options("Add")))
+    main = Graph()
+    is_set, x = main.input(((), np.bool_)), main.input((1, 5000))
+    for _ in range(80):
+        y = main.add((1, 5000))
+        main.ops.append(("IF", [is_set, x], [y], options("If", thenSubgraphIndex=1, elseSubgraphIndex=1)))
+        x = y
+    return build(*main.whole(x), [part])
+
+
 def refusals():
     """Files that must be refused, with what the error says."""
     image, out = (1, 4, 4, 2), (1, 4, 4, 2)
@@ -689,6 +752,7 @@ def refusals():
     chain = [([("IF", [0, 0], [1], options("If", thenSubgraphIndex=i + 1, elseSubgraphIndex=i + 1))], [((), np.bool_)] * 2, [0], [1])
              for i in range(60)]
     last = ([("LOGICAL_NOT", [0], [1], None)], [((), np.bool_)] * 2, [0], [1])
+    yield "a graph that is run again and again", runs_again(), "names the same data again and again"
     yield "deep graphs", build(*chain[0], parts=[*chain[1:], last]), "more than 50 deep"
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(two, 0))
     model.subgraphs[0].operators = model.subgraphs[0].operators[1:2]
