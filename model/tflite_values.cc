@@ -49,12 +49,27 @@ Tensor WideConstant(const TfliteTensor& quantized, const Tensor& codes, size_t a
     std::vector<float> floats;
     for (size_t i = 0; i < values.size(); ++i) {
       const size_t scale = i / inner % quantized.scales.size();
-      floats.push_back(quantized.scales[scale] *
-                       static_cast<float>(values[i] - quantized.zero_points[scale]));
+      const double code =
+          static_cast<double>(values[i]) - static_cast<double>(quantized.zero_points[scale]);
+      floats.push_back(quantized.scales[scale] * static_cast<float>(code));
     }
     return Tensor::Make<float>(codes.shape(), floats);
   };
   return codes.dtype() == DType::kInt16 ? make(codes.data<int16_t>()) : make(codes.data<int64_t>());
+}
+
+using Renames = std::unordered_map<std::string, std::string>;
+
+void Rename(std::string& name, const Renames& renamed) {
+  if (const auto found = renamed.find(name); found != renamed.end()) name = found->second;
+}
+
+// No two values have one name, whatever graph they are in.
+void RenameReads(Graph& graph, const Renames& renamed) {
+  for (Node& node : graph.nodes) {
+    for (std::string& input : node.inputs) Rename(input, renamed);
+    EditSubgraphs(node, [&](Graph& part) { RenameReads(part, renamed); });
+  }
 }
 
 }  // namespace
@@ -449,25 +464,19 @@ Model TfliteValues::Finish() {
   std::unordered_set<std::string> made;
   for (const Node& node : graph.nodes) made.insert(node.outputs.begin(), node.outputs.end());
   // What a node makes takes the output's name; the rest is handed on.
-  std::unordered_map<std::string, std::string> renamed;
+  Renames renamed;
   std::vector<std::pair<std::string, std::string>> handed_on;
   for (size_t i = 0; i < values.size(); ++i) {
     const std::string& name = graph.outputs[i].name;
     const bool is_first = made.contains(values[i]) && renamed.emplace(values[i], name).second;
     if (!is_first) handed_on.emplace_back(values[i], name);
   }
-  const auto rename = [&](std::string& name) {
-    if (const auto found = renamed.find(name); found != renamed.end()) name = found->second;
-  };
+  RenameReads(graph, renamed);
   for (Node& node : graph.nodes) {
-    std::ranges::for_each(node.inputs, rename);
-    std::ranges::for_each(node.outputs, rename);
-    EditSubgraphs(node, [&](Graph& part) {
-      for (const auto& [value, name] : renamed) ReplaceUses(part, value, name);
-    });
+    for (std::string& output : node.outputs) Rename(output, renamed);
   }
   for (auto& [value, name] : handed_on) {
-    rename(value);
+    Rename(value, renamed);
     graph.nodes.push_back(MakeNode("Identity", {value}, name, names_));
   }
   EraseDead(graph);
