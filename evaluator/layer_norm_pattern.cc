@@ -71,7 +71,7 @@ class SpreadNorm {
     return type == types_.end() || !type->second.shape ? nullptr : &*type->second.shape;
   }
 
-  // The lengths of x with 1 as the last, known but for the first.
+  // The lengths of x, all of them known, with 1 as the last.
   bool IsRowShape(const std::string& value, const std::string& x) const {
     const std::vector<Dim>*given = DimsOf(value), *whole = DimsOf(x);
     if (given == nullptr || whole == nullptr || given->size() != whole->size()) return false;
@@ -198,7 +198,8 @@ class SpreadNorm {
       const Tensor *scale = Row(node.inputs[1]), *bias = Row(node.inputs[2]);
       const int64_t rank = std::max(scale->rank(), bias->rank());
       const bool fits = rank == 1 || (dims != nullptr && std::ssize(*dims) >= rank);
-      if (!fits || scale->count() != bias->count()) return {};
+      const bool widens = dims != nullptr && (dims->empty() || dims->back().value == 1);
+      if (!fits || widens || scale->count() != bias->count()) return {};
       for (const size_t i : {1, 2}) {
         const Tensor* row = Row(node.inputs[i]);
         if (row->rank() > 1) pattern.constants.emplace_back(i, row->Reshaped({row->count()}));

@@ -69,14 +69,16 @@ TEST(FusePatterns, RecognizesALayerNormalizationOfProducts) {
   }
 }
 
-TEST(FusePatterns, RecognizesALayerNormalizationThatIsShapedInBetween) {
-  const Model in = Of(R"(g (float[1,3,4] x) => (float[1,3,4] y)
+// As litert-torch spells it.
+constexpr const char* kShaped = R"(g (float[1,3,4] x) => (float[1,3,4] y)
     <float e = {1e-3}, float zero = {0}, int64[3] shape = {1,3,1}>
     { m = ReduceMean <axes = [0, 2], keepdims = 0> (x) w = Reshape(m, shape) d = Sub(x, w)
       q = Mul(d, d) v = ReduceMean <axes = [0, 2], keepdims = 0> (q) t = Add(v, e) s = Sqrt(t)
       r = Reciprocal(s) a = Mul(r, m) n = Sub(zero, a) h = Reshape(r, shape) p = Mul(x, h)
-      b = Reshape(n, shape) y = Add(p, b) })",
-                      17);
+      b = Reshape(n, shape) y = Add(p, b) })";
+
+TEST(FusePatterns, RecognizesALayerNormalizationThatIsShapedInBetween) {
+  const Model in = Of(kShaped, 17);
   const PassResult out = RunStep("fuse_patterns", {}, in);
   ASSERT_THAT(OpTypes(out.model.graph), ElementsAre("LayerNormalization"));
   ExpectSameResults(in, out.model);
@@ -89,6 +91,29 @@ TEST(FusePatterns, LeavesProductsThatAreNoLayerNormalization) {
     const PassResult out = RunStep("fuse_patterns", {}, Of(Spread(rest), 17));
     EXPECT_GT(out.model.graph.nodes.size(), 10U) << rest;
   }
+}
+
+TEST(FusePatterns, LeavesALayerNormalizationThatWidensItsInput) {
+  std::string text = Spread("u = Mul(k, m) b = Sub(beta, u)");
+  text.replace(text.find("[2,3,4] x"), 9, "[2,3,1] x");
+  const PassResult out = RunStep("fuse_patterns", {}, Of(text, 17));
+  EXPECT_GT(out.model.graph.nodes.size(), 10U);
+}
+
+TEST(FusePatterns, LeavesALayerNormalizationOfWhichSomethingElseIsRead) {
+  const auto expect_left = [](const std::string& text, const std::string& type,
+                              const std::vector<std::string>& inner) {
+    for (const std::string& value : inner) {
+      std::string more = text;
+      more.insert(text.find("y)") + 1, ", " + type + " " + value);
+      const PassResult out = RunStep("fuse_patterns", {}, Of(more, 17));
+      EXPECT_GT(out.model.graph.nodes.size(), 10U) << value;
+    }
+  };
+  expect_left(Spread("u = Mul(k, m) b = Sub(beta, u)"), "float[A,B,C]",
+              {"m", "d", "q", "v", "t", "s", "r", "k", "u", "b", "p"});
+  expect_left(kShaped, "float[A]", {"m", "v", "t", "s", "r", "a", "n"});
+  expect_left(kShaped, "float[A,B,C]", {"w", "d", "q", "h", "p", "b"});
 }
 
 TEST(FusePatterns, LeavesANormalizationOverAnotherAxis) {
