@@ -440,15 +440,17 @@ void TfliteValues::Define(int64_t t, Form form, const std::string& value) {
   held.In(form) = Dequantize(t, held.CodesIn(form), 0);
 }
 
-// A constant is what is stored, a quantized value its codes.
+// A constant is what is stored, a quantized value its codes; of what is another tensor those of it.
 std::string TfliteValues::OutputOf(int64_t t) {
-  if (Source(t) == t && tensor(t).constant.defined()) {
-    return AddInitializer(BaseOf(t), tensor(t).constant);
+  const int64_t source = Source(t);
+  const Tensor& constant = tensor(source).constant;
+  if (constant.defined() && (source == t || constant.dtype() == tensor(t).dtype)) {
+    return AddInitializer(BaseOf(t), constant);
   }
   const std::string value = Plain(t);
   if (HasWideCodes(t)) return ToWideCodes(t, value);
-  if (Source(t) != t || !HasCodes(t)) return value;
-  Held& held = held_[t];
+  if (!HasCodes(t)) return value;
+  Held& held = held_[source];
   if (held.plain_codes.empty()) {
     held.plain_codes =
         Emit("Transpose", {held.channels_codes}, BaseOf(t), IntsAttribute("perm", kToPlain));

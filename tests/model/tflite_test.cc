@@ -190,6 +190,14 @@ TEST(Tflite, OtherLoopsBecomeLoopWithTheConditionAtItsEnd) {
   EXPECT_THAT(types, ElementsAre("Add", "Add", "Tanh", "Less"));
 }
 
+TEST(Tflite, CodesThatALoopHandsOnStayCodes) {
+  for (const char* name : {"while_codes", "while_constant_codes"}) {
+    const Model model = LoadTflite(kFolder + name);
+    EXPECT_EQ(model.graph.outputs[0].dtype, DType::kInt8) << name;
+    EXPECT_EQ(Only(model, "Loop").inputs.size(), 4) << name;  // no state: counter and value are
+  }
+}
+
 TEST(Tflite, BranchesThatHandAnInputOnMakeAnotherValueOfIt) {
   const Model model = LoadTflite(kFolder + "if");
   const Graph& branch = PartOf(Only(model, "If"), "then_branch");

@@ -436,8 +436,8 @@ class Graph:
         self.tensors.append(what)
         return len(self.tensors) - 1
 
-    def input(self, shape):
-        self.inputs.append(self.add(tuple(shape)))
+    def input(self, what):
+        self.inputs.append(self.add(what))
         return self.inputs[-1]
 
     def whole(self, *outputs):
@@ -705,6 +705,19 @@ def control():
     main.ops.append(("WHILE", [main.add(i32(1).reshape(())), x, y], results, options("While", condSubgraphIndex=1, bodySubgraphIndex=2)))
     last = main.op("MUL", [results[1], results[2]], (2, 3), options("Mul"))
     yield "WHILE tanh", build(*main.whole(last, results[1], results[0]), [below(states, 0), body.whole(*body_outputs)])
+    for is_constant in (False, True):
+        codes = Quantized((2, 3), np.int8, 0.1, 3)
+        states = [NUMBER, codes, (2, 3)]
+        body = Graph()
+        i, y, x = (body.input(state) for state in states)
+        x = body.op("ADD", [x, body.op("DEQUANTIZE", [y], (2, 3))], (2, 3), options("Add"))
+        part = body.whole(body.op("ADD", [i, i32(1).reshape(())], NUMBER, options("Add")), y, body.op("TANH", [x], (2, 3)))
+        main = Graph()
+        x = main.input((2, 3))
+        y = main.add(Quantized(np.arange(6, dtype=np.int8).reshape(2, 3), np.int8, 0.1, 3)) if is_constant else main.input(codes)
+        results = [main.add(state) for state in states]
+        main.ops.append(("WHILE", [main.add(i32(1).reshape(())), y, x], results, options("While", condSubgraphIndex=1, bodySubgraphIndex=2)))
+        yield f"WHILE tanh of codes {is_constant}", build(*main.whole(*results[1:]), [below(states, 0), part])
     for limit in (-100, 100):
         branches = []
         for op in ("TANH", "ABS"):

@@ -47,7 +47,7 @@ BACKEND_LEAST = 600  # cases that are written
 # Files of tflite_models.py that cannot be written again: their ONNX form has operators that are not written.
 READ_ONLY = ("LSTM", "SCATTER_ND", "WHERE", "ONE_HOT", "REVERSE_V2", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
              "FLOOR_DIV", "FLOOR_MOD", "GATHER batched", "MIRROR_PAD symmetric", "REDUCE_ALL", "REDUCE_ANY",
-             "CONV_3D", "WHILE masked", "WHILE tanh", "IF", "NON_MAX_SUPPRESSION")
+             "CONV_3D", "WHILE masked", "WHILE step reset", "WHILE chained", "WHILE tanh", "IF ", "NON_MAX_SUPPRESSION")
 # Real models, where they are in the cache: the sizes of open dimensions, and the largest integers that inputs take.
 REAL = {
     "mnist-conv/mnist-conv.onnx": {}, "made/efficientnet_lite0.onnx": {}, "espcn/espcn_x2_float.onnx": {},
