@@ -691,9 +691,6 @@ def control():
         for has_all in (True, False):
             yield f"WHILE {kind} {has_all}", layer(kind, has_all)
     yield "WHILE masked", layer("lstm", True, "masked")
-    yield "WHILE step reset", layer("gru", True, "step reset")
-    yield "WHILE chained condition", chained_condition()
-    yield "IF layers", branched_layers()
     states = [NUMBER, (2, 3), (2, 3)]
     body = Graph()
     i, x, y = (body.input(state) for state in states)
@@ -705,19 +702,6 @@ def control():
     main.ops.append(("WHILE", [main.add(i32(1).reshape(())), x, y], results, options("While", condSubgraphIndex=1, bodySubgraphIndex=2)))
     last = main.op("MUL", [results[1], results[2]], (2, 3), options("Mul"))
     yield "WHILE tanh", build(*main.whole(last, results[1], results[0]), [below(states, 0), body.whole(*body_outputs)])
-    for is_constant in (False, True):
-        codes = Quantized((2, 3), np.int8, 0.1, 3)
-        states = [NUMBER, codes, (2, 3)]
-        body = Graph()
-        i, y, x = (body.input(state) for state in states)
-        x = body.op("ADD", [x, body.op("DEQUANTIZE", [y], (2, 3))], (2, 3), options("Add"))
-        part = body.whole(body.op("ADD", [i, i32(1).reshape(())], NUMBER, options("Add")), y, body.op("TANH", [x], (2, 3)))
-        main = Graph()
-        x = main.input((2, 3))
-        y = main.add(Quantized(np.arange(6, dtype=np.int8).reshape(2, 3), np.int8, 0.1, 3)) if is_constant else main.input(codes)
-        results = [main.add(state) for state in states]
-        main.ops.append(("WHILE", [main.add(i32(1).reshape(())), y, x], results, options("While", condSubgraphIndex=1, bodySubgraphIndex=2)))
-        yield f"WHILE tanh of codes {is_constant}", build(*main.whole(*results[1:]), [below(states, 0), part])
     for limit in (-100, 100):
         branches = []
         for op in ("TANH", "ABS"):
@@ -733,10 +717,29 @@ def control():
         yield f"IF {limit}", build(*main.whole(made, same), branches)
 
 
+def loops():
+    yield "WHILE step reset", layer("gru", True, "step reset")
+    yield "WHILE chained condition", chained_condition()
+    yield "IF layers", branched_layers()
+    for is_constant in (False, True):
+        codes = Quantized((2, 3), np.int8, 0.1, 3)
+        states = [NUMBER, codes, (2, 3)]
+        body = Graph()
+        i, y, x = (body.input(state) for state in states)
+        x = body.op("ADD", [x, body.op("DEQUANTIZE", [y], (2, 3))], (2, 3), options("Add"))
+        part = body.whole(body.op("ADD", [i, i32(1).reshape(())], NUMBER, options("Add")), y, body.op("TANH", [x], (2, 3)))
+        main = Graph()
+        x = main.input((2, 3))
+        y = main.add(Quantized(np.arange(6, dtype=np.int8).reshape(2, 3), np.int8, 0.1, 3)) if is_constant else main.input(codes)
+        results = [main.add(state) for state in states]
+        main.ops.append(("WHILE", [main.add(i32(1).reshape(())), y, x], results, options("While", condSubgraphIndex=1, bodySubgraphIndex=2)))
+        yield f"WHILE tanh of codes {is_constant}", build(*main.whole(*results[1:]), [below(states, 0), part])
+
+
 def runs_again():
     """A graph with a constant of 20 kB that 80 operators run."""
     g = Graph()
-    part = g.whole(g.op("ADD", [g.input((1, 5000)), f(1, 5000)], (1, 5000), options("Add")))
+    part = g.whole(g.op("ADD", [g.input((1, 5000)), np.ones((1, 5000), np.float32)], (1, 5000), options("Add")))
     main = Graph()
     is_set, x = main.input(((), np.bool_)), main.input((1, 5000))
     for _ in range(80):
@@ -787,7 +790,7 @@ def refusals():
 
 
 def made_models():
-    for models in (any_layouts, special, recurrent, control, sparse, convolutions, products, elementwise, reductions, layout, selections, quantized, transforms):
+    for models in (any_layouts, special, recurrent, control, sparse, convolutions, products, elementwise, reductions, layout, selections, quantized, transforms, loops):
         yield from models()
 
 
