@@ -175,13 +175,14 @@ class Reader {
 
   // A constant of no elements has no data: the shape of a scalar, say.
   static void FindEmpty(const TfliteGraph& graph, std::vector<TfliteTensor>& tensors) {
-    std::vector<bool> is_made(tensors.size());
-    for (const int64_t input : graph.inputs) is_made[static_cast<size_t>(input)] = true;
-    for (const TfliteOp& op : graph.ops) {
-      for (const int64_t output : op.outputs) is_made[static_cast<size_t>(output)] = true;
-    }
-    for (auto i = static_cast<size_t>(graph.tensors_begin); i < tensors.size(); ++i) {
-      TfliteTensor& tensor = tensors[i];
+    std::vector<bool> is_made(static_cast<size_t>(graph.tensors_end - graph.tensors_begin));
+    const auto mark = [&](const std::vector<int64_t>& places) {
+      for (const int64_t t : places) is_made[static_cast<size_t>(t - graph.tensors_begin)] = true;
+    };
+    mark(graph.inputs);
+    for (const TfliteOp& op : graph.ops) mark(op.outputs);
+    for (size_t i = 0; i < is_made.size(); ++i) {
+      TfliteTensor& tensor = tensors[i + static_cast<size_t>(graph.tensors_begin)];
       if (is_made[i] || tensor.constant.defined() || ElementBits(tensor.dtype) == 0 ||
           std::ranges::count(tensor.shape, 0) == 0 || std::ranges::count(tensor.shape, -1) > 0) {
         continue;

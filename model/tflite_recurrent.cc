@@ -28,7 +28,8 @@ void CheckKind(const TfliteValues& values, const TfliteOp& op) {
       values.Require(op.HasInput(first + gate), "it must have weights and biases of four gates");
     }
   }
-  // Converters write 10 for layers that clip nothing: tanh takes what is beyond for 1.
+  // Converters write 10 for layers that clip nothing. It is left out: tanh takes what is beyond for
+  // 1, and only what is forgotten of such a cell later shows.
   constexpr float kNoClip = 10;
   const float clip = op.Option<float>(kCellClip);
   const bool is_clipped = (clip != 0 && clip < kNoClip) || op.Option<float>(kProjectionClip) != 0;
