@@ -4,15 +4,24 @@
 #include <span>
 
 namespace pared {
+namespace {
+
+// Of tensors, and of mappings: a multiple of the largest page.
+constexpr size_t kAlignment = 4096, kMappingAlignment = size_t{1} << 16;
+
+size_t RoundedUp(size_t bytes, size_t multiple) {
+  return (bytes + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
 
 Tensor Spilled(const Tensor& tensor, const std::filesystem::path& folder) {
   constexpr size_t kLeastBytes = size_t{1} << 20;
   if (folder.empty() || tensor.bytes().size() < kLeastBytes) return tensor;
-  return SpillFile(folder).Put(tensor);
+  return SpillFile(folder, 0).Put(tensor);
 }
 
 Tensor SpillFile::Put(const Tensor& tensor) {
-  constexpr size_t kChunk = size_t{64} << 20, kAlignment = 4096;
   const std::span<const std::byte> bytes = tensor.bytes();
   Chunk chunk;
   size_t at = 0;
@@ -22,13 +31,13 @@ Tensor SpillFile::Put(const Tensor& tensor) {
     if (chunks_.empty() || taken_ + bytes.size() > chunks_.back().mapping->bytes().size()) {
       const auto ends = [](const Chunk& c) { return c.begin + std::ssize(c.mapping->bytes()); };
       const int64_t begin = chunks_.empty() ? 0 : ends(chunks_.back());
-      const size_t pages = (bytes.size() + kAlignment - 1) / kAlignment * kAlignment;
-      chunks_.push_back({file_->Map(begin, std::max(kChunk, pages)), begin});
+      const size_t size = RoundedUp(std::max(chunk_, bytes.size()), kMappingAlignment);
+      chunks_.push_back({file_->Map(begin, size), begin});
       taken_ = 0;
     }
     chunk = chunks_.back();
     at = taken_;
-    taken_ += (bytes.size() + kAlignment - 1) / kAlignment * kAlignment;
+    taken_ += RoundedUp(bytes.size(), kAlignment);
   }
   file_->Write(chunk.begin + static_cast<int64_t>(at), bytes);
   return Tensor::MappedView(tensor.dtype(), tensor.shape(),

@@ -24,8 +24,10 @@ Tensor Spilled(const Tensor& tensor, const std::filesystem::path& folder);
 // Such a file for many tensors, which goes with the last of them and this. Thread-safe.
 class SpillFile {
  public:
-  // `folder` empty: there is no file.
-  explicit SpillFile(std::filesystem::path folder) : folder_(std::move(folder)) {}
+  // `folder` empty: there is no file. It is mapped in pieces of `chunk` bytes, or of a larger
+  // tensor: each mapping costs every thread something to make and to end.
+  explicit SpillFile(std::filesystem::path folder, size_t chunk = size_t{64} << 20)
+      : folder_(std::move(folder)), chunk_(chunk) {}
 
   bool exists() const { return !folder_.empty(); }
 
@@ -39,13 +41,13 @@ class SpillFile {
   bool is_unused() const;
 
  private:
-  // Few large mappings: each costs every thread something to make and to end.
   struct Chunk {
     std::shared_ptr<const MappedFile> mapping;
     int64_t begin = 0;  // in the file
   };
 
   std::filesystem::path folder_;
+  size_t chunk_;
   mutable std::mutex mutex_;
   std::optional<NamelessFile> file_;
   std::vector<Chunk> chunks_;

@@ -35,5 +35,22 @@ TEST(Spilled, NamesTheFolderThatTakesNoFile) {
               ThrowsError(ErrorCode::kUnavailable, "/nowhere/at/all"));
 }
 
+// More than one mapping holds.
+TEST(SpillFile, HoldsManyTensors) {
+  const TempDir folder;
+  SpillFile file(folder.path());
+  ASSERT_TRUE(file.exists());
+  std::vector<Tensor> tensors, put;
+  for (int i = 0; i < 5; ++i) {
+    tensors.push_back(Tensor::Make<int64_t>({4'000'001}, std::vector<int64_t>(4'000'001, i)));
+    put.push_back(file.Put(tensors.back()));
+  }
+  file.DropPages();
+  for (size_t i = 0; i < put.size(); ++i) EXPECT_THAT(put[i], SameTensor(tensors[i]));
+  EXPECT_FALSE(file.is_unused());
+  put.clear();
+  EXPECT_TRUE(file.is_unused());
+}
+
 }  // namespace
 }  // namespace pared
