@@ -337,11 +337,7 @@ std::optional<Tensor> Dataset::Find(int64_t sample, const std::string& input, bo
 // A mapped array must not come to lie in memory whole, sample by sample. What reads a sample at
 // this moment reads the file again.
 void Dataset::CountRead(const Tensor& array, const Tensor& sample) const {
-  constexpr size_t kReadMax = size_t{8} << 20;
-  const size_t bytes = sample.bytes().size();
-  if (bytes_read_->fetch_add(bytes) + bytes < kReadMax) return;
-  bytes_read_->store(0);
-  array.DropPages();
+  if (CountMappedRead(*bytes_read_, sample.bytes().size())) array.DropPages();
 }
 
 std::string Dataset::Digest() const {

@@ -119,9 +119,8 @@ Tensor Slice(const Tensor& array, int64_t sample) {
   Shape shape(array.shape().begin() + 1, array.shape().end());
   const size_t bytes = array.bytes().size() / static_cast<size_t>(array.shape()[0]);
   const auto owner = std::make_shared<const Tensor>(array);
-  const auto part = array.bytes().subspan(static_cast<size_t>(sample) * bytes, bytes);
-  if (array.is_mapped()) return Tensor::MappedView(array.dtype(), std::move(shape), part, owner);
-  return Tensor::View(array.dtype(), std::move(shape), part, owner);
+  return Tensor::View(array.dtype(), std::move(shape),
+                      array.bytes().subspan(static_cast<size_t>(sample) * bytes, bytes), owner);
 }
 
 Shape BatchShape(const Shape& sample, const ValueInfo& input) {

@@ -149,4 +149,11 @@ void DropMappedPages(std::span<const std::byte> bytes) {
   static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED));
 }
 
+bool CountMappedRead(std::atomic<size_t>& read, size_t bytes) {
+  constexpr size_t kReadMax = size_t{8} << 20;
+  if (read.fetch_add(bytes) + bytes < kReadMax) return false;
+  read = 0;
+  return true;
+}
+
 }  // namespace pared

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -62,5 +63,9 @@ class NamelessFile {
 // Lets the kernel take back the pages that lie wholly within `bytes`, which must be mapped from a
 // file; the next reader reads them again.
 void DropMappedPages(std::span<const std::byte> bytes);
+
+// Adds to what was read of mappings since their pages were dropped. True: they are to be dropped,
+// so that mappings read piece by piece do not come to lie in memory whole. Thread-safe.
+bool CountMappedRead(std::atomic<size_t>& read, size_t bytes);
 
 }  // namespace pared

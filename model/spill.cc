@@ -29,10 +29,9 @@ Tensor SpillFile::Put(const Tensor& tensor) {
     const std::lock_guard lock(mutex_);
     if (!file_) file_.emplace(folder_);
     if (chunks_.empty() || taken_ + bytes.size() > chunks_.back().mapping->bytes().size()) {
-      const auto ends = [](const Chunk& c) { return c.begin + std::ssize(c.mapping->bytes()); };
-      const int64_t begin = chunks_.empty() ? 0 : ends(chunks_.back());
       const size_t size = RoundedUp(std::max(chunk_, bytes.size()), kMappingAlignment);
-      chunks_.push_back({file_->Map(begin, size), begin});
+      chunks_.push_back({file_->Map(mapped_, size), mapped_});
+      mapped_ += static_cast<int64_t>(size);
       taken_ = 0;
     }
     chunk = chunks_.back();

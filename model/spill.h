@@ -51,7 +51,8 @@ class SpillFile {
   mutable std::mutex mutex_;
   std::optional<NamelessFile> file_;
   std::vector<Chunk> chunks_;
-  size_t taken_ = 0;  // bytes of the last chunk
+  int64_t mapped_ = 0;  // bytes of all chunks
+  size_t taken_ = 0;    // of them, of the last one
 };
 
 }  // namespace pared

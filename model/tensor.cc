@@ -148,12 +148,10 @@ std::span<const std::byte> Tensor::bytes() const {
   return buffer_->bytes;
 }
 
-bool Tensor::is_mapped() const {
-  return buffer_ != nullptr && buffer_->storage == Storage::kMappedFile;
-}
-
 void Tensor::DropPages() const {
-  if (is_mapped()) DropMappedPages(buffer_->bytes);
+  if (buffer_ != nullptr && buffer_->storage == Storage::kMappedFile) {
+    DropMappedPages(buffer_->bytes);
+  }
 }
 
 const std::vector<std::string>& Tensor::strings() const {

@@ -155,8 +155,6 @@ class Tensor {
   }
   const std::vector<std::string>& strings() const;
 
-  bool is_mapped() const;  // a MappedView
-
   // Lets the kernel take back the memory of a mapped view; the next reader reads the file again.
   // Does nothing for other tensors.
   void DropPages() const;

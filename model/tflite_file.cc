@@ -64,7 +64,6 @@ class Reader {
     read.description = root_.Text(kDescription);
     const std::vector<std::string> types = ReadTypes();
     read.main = ReadGraph(graphs.front(), types, read.tensors);
-    FindEmpty(read.main, read.tensors);
     ReadParts(graphs, types, read);
     return read;
   }
@@ -92,6 +91,7 @@ class Reader {
                            ReadPlaces(op, kOpOutputs, 0, graph), op.Child(kOptions),
                            op.Bytes(kCustomOptions)});
     }
+    FindEmpty(graph, tensors);
     return graph;
   }
 
@@ -112,7 +112,6 @@ class Reader {
       if (part < 0 || part >= std::ssize(graphs)) file_->ThrowDamaged();
       if (read.parts.contains(part)) continue;
       TfliteGraph graph = ReadGraph(graphs[static_cast<size_t>(part)], types, read.tensors);
-      FindEmpty(graph, read.tensors);
       add_parts(graph);
       read.parts.emplace(part, std::move(graph));
     }

@@ -332,22 +332,22 @@ std::string TfliteValues::Dequantize(int64_t t, const std::string& codes, int64_
               tensor(t).scales.size() > 1 ? IntAttribute("axis", axis) : NamedAttributes{});
 }
 
-std::string TfliteValues::FromWideCodes(int64_t t, const std::string& codes) {
+std::string TfliteValues::AddWideScale(int64_t t) {
   Require(tensor(t).scales.size() == 1 && tensor(t).zero_points[0] == 0,
           BaseOf(t) + " has codes of 16 bits with several scales or a zero point");
-  const std::string scale =
-      AddInitializer(BaseOf(t) + "_scale", Tensor::Scalar<float>(tensor(t).scales[0]));
+  return AddInitializer(BaseOf(t) + "_scale", Tensor::Scalar<float>(tensor(t).scales[0]));
+}
+
+std::string TfliteValues::FromWideCodes(int64_t t, const std::string& codes) {
+  const std::string scale = AddWideScale(t);
   return Emit("Mul", {Cast(codes, DType::kFloat32), scale}, codes + "_dequantized");
 }
 
 std::string TfliteValues::ToWideCodes(int64_t t, const std::string& value) {
-  Require(tensor(t).scales.size() == 1 && tensor(t).zero_points[0] == 0,
-          BaseOf(t) + " has codes of 16 bits with several scales or a zero point");
   const auto number = [&](const char* name, float of) {
     return AddInitializer(BaseOf(t) + name, Tensor::Scalar<float>(of));
   };
-  const std::string scaled =
-      Emit("Div", {value, number("_scale", tensor(t).scales[0])}, value + "_scaled");
+  const std::string scaled = Emit("Div", {value, AddWideScale(t)}, value + "_scaled");
   const std::string codes = Emit("Round", {scaled}, value + "_rounded");
   return Cast(Emit("Clip", {codes, number("_least", INT16_MIN), number("_most", INT16_MAX)},
                    value + "_clipped"),

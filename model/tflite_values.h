@@ -164,6 +164,7 @@ class TfliteValues {
   void AddInputs();
   std::string OutputOf(int64_t t);
   // Between codes of 16 bits, of inputs and outputs, and what they stand for.
+  std::string AddWideScale(int64_t t);
   std::string FromWideCodes(int64_t t, const std::string& codes);
   std::string ToWideCodes(int64_t t, const std::string& value);
 

@@ -204,7 +204,7 @@ class ChannelPruner {
         squares[slice] += static_cast<double>(values[i]) * values[i];
       }
       count += static_cast<double>(values.size()) / static_cast<double>(sums.size());
-      x->DropPages();
+      stream.CountRead(std::ssize(x->bytes()));
     }
     TellLeftOut(NodeLabel(nodes_[cut.node]), input, {left_out, stream.sample_count(), "samples"},
                 context_);

@@ -267,7 +267,7 @@ class ChannelEnds {
         ValueRange& range = ends_[at % channels];
         range = {std::min(range.min, elements[at]), std::max(range.max, elements[at])};
       }
-      sample->DropPages();
+      stream.CountRead(std::ssize(sample->bytes()));
     }
   }
 
@@ -334,7 +334,7 @@ ValueRanges MeasureRanges(const Int8ChoiceContext& context, const Int8Choice& ch
       const std::vector<const Tensor*> samples = SamplesOf(stream, reading.value);
       if (samples.empty()) return;
       ranges[reading.value] = cone->BestRange(samples, seen, pass_context.threads);
-      for (const Tensor* sample : samples) sample->DropPages();
+      for (const Tensor* sample : samples) stream.CountRead(std::ssize(sample->bytes()));
     }
   };
   VisitValues(context, sites_of, pass_context, visit);

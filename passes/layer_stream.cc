@@ -60,9 +60,7 @@ SpillFile& LayerStream::NewFile() {
 }
 
 void LayerStream::CountRead(int64_t bytes) const {
-  constexpr int64_t kReadMax = int64_t{8} << 20;
-  if (bytes_read_.fetch_add(bytes) + bytes < kReadMax) return;
-  bytes_read_ = 0;
+  if (!CountMappedRead(bytes_read_, static_cast<size_t>(bytes))) return;
   for (const auto& file : files_) file->DropPages();
 }
 

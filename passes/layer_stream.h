@@ -91,7 +91,7 @@ class LayerStream {
   std::vector<int64_t> stays_;       // by node: so many samples' values before it stay in memory
   std::vector<Sample> live_;         // by number
   std::vector<std::unique_ptr<SpillFile>> files_;  // of live values
-  mutable std::atomic<int64_t> bytes_read_ = 0;
+  mutable std::atomic<size_t> bytes_read_ = 0;
   std::unordered_map<std::string, size_t> last_use_;
   std::unordered_map<std::string, size_t> constant_producer_;
   std::vector<bool> is_constant_;  // by node
